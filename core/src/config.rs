@@ -1,0 +1,165 @@
+//! What a coordinator is told at birth: catalogue, prices, limits. Every value is passed and
+//! printed; there are no hidden defaults. The journal's header carries it whole.
+
+use serde::{Deserialize, Serialize};
+
+use crate::draw::Seed;
+use crate::ids::ModelIx;
+use crate::money::Price;
+use crate::time::Span;
+
+/// One model that the coordinator knows, sells and routes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ModelSpec {
+    /// The public name and the build id (`model` on both wires).
+    pub id: String,
+    pub price: Price,
+    /// Longest prompt plus output, in tokens.
+    pub context_tokens: u32,
+    /// Output bound when the request names none.
+    pub output_tokens_default: u32,
+    /// Size of the weights, for cold-load estimates.
+    pub weights_bytes: u64,
+}
+
+/// The models in order of their [`ModelIx`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Catalog {
+    models: Vec<ModelSpec>,
+}
+
+/// The catalogue cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CatalogError {
+    Duplicate(String),
+    Empty,
+    TooMany(usize),
+}
+
+impl core::fmt::Display for CatalogError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Duplicate(id) => write!(f, "model `{id}` is listed twice"),
+            Self::Empty => f.write_str("the catalogue lists no model; add at least one"),
+            Self::TooMany(count) => {
+                write!(
+                    f,
+                    "{count} models; the catalogue holds at most {}",
+                    Catalog::MODELS_MAX
+                )
+            }
+        }
+    }
+}
+
+impl core::error::Error for CatalogError {}
+
+impl Catalog {
+    pub const MODELS_MAX: usize = 4_096;
+
+    /// Sorts by id, so that the order in a file does not matter.
+    pub fn new(mut models: Vec<ModelSpec>) -> Result<Self, CatalogError> {
+        if models.is_empty() {
+            return Err(CatalogError::Empty);
+        }
+        if models.len() > Self::MODELS_MAX {
+            return Err(CatalogError::TooMany(models.len()));
+        }
+        models.sort_by(|a, b| a.id.cmp(&b.id));
+        for pair in models.windows(2) {
+            if pair[0].id == pair[1].id {
+                return Err(CatalogError::Duplicate(pair[0].id.clone()));
+            }
+        }
+        Ok(Self { models })
+    }
+
+    #[must_use]
+    pub fn find(&self, id: &str) -> Option<ModelIx> {
+        let ix = self
+            .models
+            .binary_search_by(|spec| spec.id.as_str().cmp(id))
+            .ok()?;
+        u16::try_from(ix).ok().map(ModelIx)
+    }
+
+    #[must_use]
+    pub fn spec(&self, model: ModelIx) -> Option<&ModelSpec> {
+        self.models.get(usize::from(model.0))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (ModelIx, &ModelSpec)> {
+        (0u16..).map(ModelIx).zip(self.models.iter())
+    }
+
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.models.len()
+    }
+}
+
+/// Everything that bounds a coordinator, each with its unit.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Limits {
+    pub accounts_max: u32,
+    pub providers_max: u32,
+    pub models_per_provider_max: u16,
+    pub requests_max: u32,
+    /// Waiting requests for one model (`spec/routing` 7.1).
+    pub queue_depth_max: u32,
+    pub queue_wait_max: Span,
+    /// From dispatch to `inference_accepted` or first content (`spec/routing` 8.1).
+    pub accept_wait_max: Span,
+    /// Added to `accept_wait_max` for each prompt token.
+    pub accept_wait_per_prompt_token: Span,
+    /// From acceptance to first content.
+    pub first_content_wait_max: Span,
+    /// Between two pieces of content.
+    pub idle_wait_max: Span,
+    pub attempts_max: u8,
+    /// Capacity-class refusals before the request is shed.
+    pub capacity_refusals_max: u8,
+    /// How long after a passed challenge a provider may be routed to.
+    pub challenge_fresh_max: Span,
+    /// Cold load assumed when a machine has not measured one.
+    pub cold_load_default: Span,
+    /// Machines weighed for one decision.
+    pub candidates_max: u8,
+}
+
+/// A coordinator's whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Config {
+    pub seed: Seed,
+    pub catalog: Catalog,
+    pub limits: Limits,
+    /// The platform's share of each charge.
+    pub fee_percent: u8,
+    /// Whether a provider whose identity is self-signed may serve (a development fleet) or only
+    /// hardware-attested ones.
+    pub trust_min: crate::event::Trust,
+}
+
+impl Limits {
+    /// The values of `spec/routing` 7, 8 and 13.
+    #[must_use]
+    pub const fn reference() -> Self {
+        Self {
+            accounts_max: 1_000_000,
+            providers_max: 131_072,
+            models_per_provider_max: 64,
+            requests_max: 1_048_576,
+            queue_depth_max: 256,
+            queue_wait_max: Span::secs(120),
+            accept_wait_max: Span::secs(10),
+            accept_wait_per_prompt_token: Span::millis(1),
+            first_content_wait_max: Span::secs(600),
+            idle_wait_max: Span::secs(600),
+            attempts_max: 8,
+            capacity_refusals_max: 3,
+            challenge_fresh_max: Span::secs(16 * 60),
+            cold_load_default: Span::secs(30),
+            candidates_max: 8,
+        }
+    }
+}

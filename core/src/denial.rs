@@ -1,0 +1,123 @@
+//! Every way in which a request can be turned down, and what HTTP says of each.
+//!
+//! Shells convert a [`Denial`] at one place; status, type, code and text are functions of it and are
+//! tested as a table.
+
+use serde::{Deserialize, Serialize};
+
+/// Why a request ended without an answer, or with half of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Denial {
+    /// The account cannot cover the hold.
+    Broke,
+    /// The client went away.
+    Cancelled,
+    /// The provider said that the request itself is wrong, with this status.
+    Client(u16),
+    /// The same request id is already running.
+    Duplicate,
+    /// Shutting down.
+    Draining,
+    /// The provider broke the encryption contract.
+    Encryption,
+    /// Every machine is busy and the queue is full, or the wait ran out.
+    Full {
+        retry_after_s: u16,
+    },
+    /// Nobody serves the model at present.
+    NoProvider {
+        retry_after_s: u16,
+    },
+    /// Every attempt failed.
+    ProviderFailed,
+    /// Nobody answered in time.
+    Timeout,
+    /// More than the model's context holds.
+    TooLong,
+    /// The account is not known to the core.
+    UnknownAccount,
+    UnknownModel,
+}
+
+impl Denial {
+    /// HTTP status before the first byte (`spec/routing` 6.4, 6.5).
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::Broke => 402,
+            Self::Cancelled => 499,
+            Self::Client(status) => status,
+            Self::Duplicate => 409,
+            Self::Draining => 503,
+            Self::Encryption | Self::ProviderFailed => 502,
+            Self::Full { .. } | Self::NoProvider { .. } => 429,
+            Self::Timeout => 504,
+            Self::TooLong => 400,
+            Self::UnknownAccount => 401,
+            Self::UnknownModel => 404,
+        }
+    }
+
+    /// Seconds for the Retry-After header.
+    #[must_use]
+    pub const fn retry_after_s(self) -> Option<u16> {
+        match self {
+            Self::Full { retry_after_s } | Self::NoProvider { retry_after_s } => {
+                Some(retry_after_s)
+            }
+            Self::Draining => Some(5),
+            Self::Broke
+            | Self::Cancelled
+            | Self::Client(_)
+            | Self::Duplicate
+            | Self::Encryption
+            | Self::ProviderFailed
+            | Self::Timeout
+            | Self::TooLong
+            | Self::UnknownAccount
+            | Self::UnknownModel => None,
+        }
+    }
+
+    /// The `code` of the error envelope.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Broke => "insufficient_quota",
+            Self::Cancelled => "request_cancelled",
+            Self::Client(_) => "invalid_request",
+            Self::Duplicate => "duplicate_request",
+            Self::Draining => "draining",
+            Self::Encryption => "encryption_failure",
+            Self::Full { .. } => "machine_busy",
+            Self::NoProvider { .. } => "no_provider",
+            Self::ProviderFailed => "provider_error",
+            Self::Timeout => "timeout",
+            Self::TooLong => "context_length_exceeded",
+            Self::UnknownAccount => "invalid_api_key",
+            Self::UnknownModel => "model_not_found",
+        }
+    }
+
+    /// What a person reads, with what to do about it.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Broke => {
+                "The balance does not cover this request. Add credit or lower max_tokens."
+            }
+            Self::Cancelled => "The request was cancelled.",
+            Self::Client(_) => "The provider cannot serve this request as it is written.",
+            Self::Duplicate => "A request with this id is already running.",
+            Self::Draining => "The coordinator is restarting. Try again in a few seconds.",
+            Self::Encryption => "The provider broke the encryption contract and was excluded.",
+            Self::Full { .. } => "Every machine that serves this model is busy. Try again later.",
+            Self::NoProvider { .. } => "No machine serves this model at present. Try again later.",
+            Self::ProviderFailed => "The providers that tried this request failed.",
+            Self::Timeout => "No provider answered in time.",
+            Self::TooLong => "Prompt and max_tokens together exceed the model's context.",
+            Self::UnknownAccount => "The API key is not valid.",
+            Self::UnknownModel => "The model does not exist. GET /v1/models lists what does.",
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What the coordinator wants done: imperative, small, in causal order, in a buffer that the caller
+//! reuses.
+
+use serde::{Deserialize, Serialize};
+
+use crate::denial::Denial;
+use crate::event::{GoneCause, Usage};
+use crate::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId, WireId};
+use crate::money::{MicroUsd, Price};
+use crate::time::Tick;
+
+/// One instruction to the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Seal the body of `request` to the provider on `conn` and send it under the id `wire`.
+    Dispatch {
+        request: RequestId,
+        attempt: AttemptKey,
+        conn: ConnId,
+        wire: WireId,
+    },
+    /// Tell the provider to stop; nothing more of this attempt reaches the consumer.
+    CancelAttempt { attempt: AttemptKey, conn: ConnId },
+    /// The hold is durable and content exists: the consumer may now see what was relayed (INV-05).
+    Release { request: RequestId },
+    /// Ends the request before any content, with an HTTP status.
+    Refuse { request: RequestId, denial: Denial },
+    /// Ends the request after content: one in-band error event.
+    Fail { request: RequestId, denial: Denial },
+    /// Ends the request well; the settlement is durable, the last bytes may go.
+    /// `receipt` is the index into [`Effects::receipts`].
+    Finish { request: RequestId, receipt: u32 },
+    /// Make this transfer durable, then say `Persisted`. Index into [`Effects::transfers`].
+    Post { transfer: u32 },
+    /// Close a provider's connection.
+    Disconnect { conn: ConnId, cause: GoneCause },
+    /// Ask the provider to load a model now.
+    LoadModel { conn: ConnId, model: ModelIx },
+    /// A limit was hit or a rule was bent; once per occurrence, for the operator.
+    Alarm { alarm: Alarm, count: u64 },
+    /// Draining, and the last request has ended.
+    Drained,
+}
+
+const _: () = assert!(size_of::<Effect>() <= 64, "effects travel by value");
+
+/// What an operator should hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Alarm {
+    AccountsFull,
+    /// A provider claimed more tokens than the bytes that it streamed can hold (INV-06).
+    OverClaim,
+    ProvidersFull,
+    RequestsFull,
+}
+
+/// Where money can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum LedgerAccount {
+    /// The world outside: deposits come from here.
+    Clearing,
+    /// What a consumer may spend.
+    Consumer(AccountId),
+    /// What is set aside for a consumer's running requests.
+    Held(AccountId),
+    Platform,
+    /// What an operator earned.
+    Provider(AccountId),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Posting {
+    pub account: LedgerAccount,
+    pub amount: MicroUsd,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum TransferKind {
+    Deposit,
+    Hold,
+    Settle,
+    Void,
+}
+
+/// One transaction of the double-entry ledger: its postings sum to zero (INV-03).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Transfer {
+    /// Consecutive from 1 in each process.
+    pub seq: u64,
+    pub kind: TransferKind,
+    /// The request that it belongs to; for a deposit the nil id.
+    pub request: RequestId,
+    /// Unused places have amount zero.
+    pub postings: [Posting; 4],
+}
+
+impl Transfer {
+    #[must_use]
+    pub fn is_balanced(&self) -> bool {
+        self.postings
+            .iter()
+            .map(|posting| i128::from(posting.amount.0))
+            .sum::<i128>()
+            == 0
+    }
+}
+
+/// What a finished request was, cost and took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Receipt {
+    pub request: RequestId,
+    pub account: AccountId,
+    pub machine: MachineId,
+    pub model: ModelIx,
+    pub attempts: u8,
+    /// What the consumer is charged for (INV-06 bounds it).
+    pub usage: Usage,
+    pub price: Price,
+    pub held: MicroUsd,
+    pub charged: MicroUsd,
+    pub payout: MicroUsd,
+    /// What the account could spend before the hold of this request, other requests aside.
+    pub balance_before: MicroUsd,
+    pub balance_after: MicroUsd,
+    pub arrived_at: Tick,
+    pub dispatched_at: Tick,
+    pub accepted_at: Tick,
+    pub started_at: Tick,
+    pub completed_at: Tick,
+}
+
+/// A reused buffer of effects. Drain it after every step, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Effects {
+    pub list: Vec<Effect>,
+    pub transfers: Vec<Transfer>,
+    pub receipts: Vec<Receipt>,
+}
+
+impl Effects {
+    #[must_use]
+    pub fn with_capacity(count: usize) -> Self {
+        Self {
+            list: Vec::with_capacity(count),
+            transfers: Vec::with_capacity(count),
+            receipts: Vec::with_capacity(count),
+        }
+    }
+
+    pub fn clear(&mut self) {
+        self.list.clear();
+        self.transfers.clear();
+        self.receipts.clear();
+    }
+
+    pub fn push(&mut self, effect: Effect) {
+        self.list.push(effect);
+    }
+
+    pub fn post(&mut self, transfer: Transfer) {
+        assert!(
+            transfer.is_balanced(),
+            "a transfer neither makes nor loses money"
+        );
+        let ix = u32::try_from(self.transfers.len()).expect("a step posts few transfers");
+        self.transfers.push(transfer);
+        self.list.push(Effect::Post { transfer: ix });
+    }
+
+    pub fn finish(&mut self, receipt: Receipt) {
+        let ix = u32::try_from(self.receipts.len()).expect("a step ends few requests");
+        self.receipts.push(receipt);
+        self.list.push(Effect::Finish {
+            request: receipt.request,
+            receipt: ix,
+        });
+    }
+}

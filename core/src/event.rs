@@ -1,0 +1,290 @@
+//! What can happen to a [`crate::coordinator::Coordinator`]: past tense, borrowed, no prompt text.
+//!
+//! An event is also a journal record, so each derives serde. Variants are grouped by subject, and
+//! their order is part of the journal's format: append, never reorder.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId};
+use crate::money::MicroUsd;
+use crate::time::Tick;
+
+/// How well a machine's identity is proven (`spec/trust`): ordered, higher is better.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum Trust {
+    #[default]
+    None,
+    SelfSigned,
+    Hardware,
+}
+
+/// State of one model on one machine (`spec/routing` 1.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum SlotState {
+    /// No slot, or a state that we do not know: cold.
+    Absent,
+    Crashed,
+    Idle,
+    IdleShutdown,
+    Reloading,
+    Running,
+}
+
+impl SlotState {
+    /// Weights are in memory: `idle` counts exactly as `running`.
+    #[must_use]
+    pub const fn is_resident(self) -> bool {
+        matches!(self, Self::Idle | Self::Running)
+    }
+
+    #[must_use]
+    pub const fn is_routable(self) -> bool {
+        !matches!(self, Self::Crashed | Self::Reloading)
+    }
+}
+
+/// One slot of a heartbeat, already clamped (`spec/routing` 1.6 step 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SlotReport {
+    pub model: ModelIx,
+    pub state: SlotState,
+    pub running: u16,
+    pub waiting: u16,
+    /// 0 = not reported.
+    pub concurrency_max: u16,
+    /// Tokens reserved by running requests.
+    pub budget_used: u64,
+    /// 0 = no token budget reported.
+    pub budget_max: u64,
+    pub budget_queued: u64,
+    /// Thousandths of a token a second; 0 = unknown.
+    pub decode_mtps: u32,
+    /// Thousandths of a token a second; 0 = unknown.
+    pub prefill_mtps: u32,
+    /// 0 = never measured.
+    pub load_ms: u32,
+    /// The engine suspects itself of being stuck.
+    pub wedged: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Thermal {
+    #[default]
+    Nominal,
+    Fair,
+    Serious,
+    Critical,
+}
+
+/// What a heartbeat says about its machine as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MachineReport {
+    /// Per-connection sequence; 0 = the sender does not number its reports.
+    pub seq: u64,
+    pub draining: bool,
+    pub thermal: Thermal,
+    /// Parts per million of memory pressure.
+    pub memory_pressure_ppm: u32,
+    /// Whether the report had a capacity record at all. When false, `slots` says nothing.
+    pub has_capacity: bool,
+    /// Largest model that could be loaded now, in bytes. `None` = not reported.
+    pub free_for_load_bytes: Option<u64>,
+}
+
+/// What `register` says, after clamping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MachineSpec {
+    pub memory_gb: u32,
+    pub bandwidth_gbs: u32,
+    /// Registration benchmark in thousandths of a token a second; 0 = none.
+    pub decode_mtps: u32,
+    pub prefill_mtps: u32,
+    /// A valid sealing key and sealed chunks were promised: required for any work.
+    pub can_seal: bool,
+    /// Serves only its owner's requests.
+    pub private_only: bool,
+}
+
+/// Why a provider's connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum GoneCause {
+    /// The peer said goodbye (1000 or 1001): health-neutral.
+    Closed,
+    /// The socket died.
+    Lost,
+    /// A newer connection of the same machine took over.
+    Replaced,
+    /// No heartbeat for two sweeps.
+    Silent,
+    /// It broke the protocol, or failed too many challenges.
+    Violation,
+    /// A write did not finish in time.
+    WriteStalled,
+}
+
+/// Why one attempt failed, as far as routing cares (`spec/wire` 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum AttemptFault {
+    /// Transient: queue full, no memory, draining. Another machine may do it.
+    Busy,
+    /// The consumer could not be written to in time: ends with 499.
+    ConsumerStalled,
+    /// The request itself is at fault, with the status to pass on (400, 413, 415, 422).
+    Client(u16),
+    /// Plaintext or unopenable chunk: the provider is untrusted from now on.
+    Encryption,
+    /// The provider broke (500 and the like).
+    Internal,
+    /// The machine does not have the model after all.
+    ModelUnavailable,
+    /// The provider confirmed a cancel that we sent.
+    Cancelled,
+    /// The frame could not be queued or written.
+    Unsent,
+}
+
+/// Tokens of a finished attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Usage {
+    pub prompt_tokens: u32,
+    pub completion_tokens: u32,
+}
+
+/// What a consumer asked, as sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Ask {
+    pub request: RequestId,
+    pub account: AccountId,
+    pub model: ModelIx,
+    /// Estimate for routing: about a token for each four bytes of text.
+    pub prompt_tokens: u32,
+    /// Upper bound for billing: bytes of the messages.
+    pub prompt_tokens_bound: u32,
+    /// Output bound written into the forwarded body.
+    pub output_tokens_max: u32,
+}
+
+/// Something happened. Borrowed: nothing is copied between the parser and the core.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Event<'a> {
+    // Accounts. The store is the durable truth; the core is told balances before they are used.
+    /// An account is known, with what it may spend.
+    AccountOpened {
+        account: AccountId,
+        balance: MicroUsd,
+    },
+    /// Money came in from outside.
+    AccountCredited {
+        account: AccountId,
+        amount: MicroUsd,
+    },
+    /// At start: the store holds an open hold of a request that died with the last process.
+    /// It is voided. `AccountOpened` came before, with the balance net of the hold.
+    HoldRecovered {
+        account: AccountId,
+        request: RequestId,
+        amount: MicroUsd,
+    },
+    /// Every transfer numbered up to here is durable.
+    Persisted {
+        up_to: u64,
+    },
+
+    // Fleet. `conn` is the connection that speaks; an event of a connection that is gone is stale.
+    ProviderJoined {
+        conn: ConnId,
+        machine: MachineId,
+        /// Who earns.
+        owner: AccountId,
+        trust: Trust,
+        spec: MachineSpec,
+        #[serde(borrow)]
+        models: Cow<'a, [ModelIx]>,
+    },
+    /// The inventory was replaced (`models_update`).
+    ProviderRestocked {
+        conn: ConnId,
+        models: Cow<'a, [ModelIx]>,
+    },
+    /// A challenge was answered well.
+    ProviderVerified {
+        conn: ConnId,
+    },
+    /// Verification was cleared: not routable until the next pass.
+    ProviderUnverified {
+        conn: ConnId,
+    },
+    /// Hard verdict: nothing is routed to this connection any more.
+    ProviderDistrusted {
+        conn: ConnId,
+    },
+    ProviderReported {
+        conn: ConnId,
+        report: MachineReport,
+        slots: Cow<'a, [SlotReport]>,
+    },
+    ProviderLeft {
+        conn: ConnId,
+        cause: GoneCause,
+    },
+    ModelLoaded {
+        conn: ConnId,
+        model: ModelIx,
+    },
+    ModelLoadFailed {
+        conn: ConnId,
+        model: ModelIx,
+        draining: bool,
+    },
+
+    // Requests.
+    Arrived(Ask),
+    ConsumerLeft {
+        request: RequestId,
+    },
+    AttemptAccepted {
+        conn: ConnId,
+        attempt: AttemptKey,
+    },
+    /// First content was relayed.
+    AttemptStarted {
+        conn: ConnId,
+        attempt: AttemptKey,
+    },
+    /// `tokens` is the count of content pieces relayed so far.
+    AttemptProgressed {
+        conn: ConnId,
+        attempt: AttemptKey,
+        tokens: u32,
+    },
+    /// `relayed_tokens_max` is the most tokens that the bytes we relayed can hold (INV-06).
+    AttemptCompleted {
+        conn: ConnId,
+        attempt: AttemptKey,
+        usage: Usage,
+        relayed_tokens_max: u32,
+    },
+    AttemptFailed {
+        conn: ConnId,
+        attempt: AttemptKey,
+        fault: AttemptFault,
+    },
+
+    // The process.
+    /// SIGTERM: admit nothing more, finish what runs.
+    DrainBegan,
+    /// A wake-up that `next_wake` asked for, or a spurious one.
+    Woke,
+}
+
+/// When something happened, and what: one journal record.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Stamped<'a> {
+    pub at: Tick,
+    #[serde(borrow)]
+    pub event: Event<'a>,
+}

@@ -1,0 +1,105 @@
+//! Identities. Each is a newtype, so that two of them can never be swapped.
+//!
+//! External ids come from the caller (or from a keyed draw), keys come from a slab: a key is eight
+//! bytes and carries a generation, so a key from a past life finds nothing.
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(
+            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+        )]
+        pub struct $name(pub $inner);
+    };
+}
+
+id! {
+    /// A consumer's or an operator's account, numbered by the store.
+    AccountId(u64)
+}
+id! {
+    /// One connection of a provider. Numbered by the shell from a counter; never used twice.
+    ConnId(u64)
+}
+id! {
+    /// What survives reconnects: the stable identity of a machine (see `spec/routing` 1.1).
+    MachineId(u128)
+}
+id! {
+    /// Position of a model in the [`crate::config::Catalog`].
+    ModelIx(u16)
+}
+id! {
+    /// What a consumer asked once. Chosen by the caller (a random 128-bit number), so that a repeat
+    /// is recognised.
+    RequestId(u128)
+}
+id! {
+    /// The id of one attempt on the provider's wire: printed as a version 4 UUID, lower case.
+    WireId(u128)
+}
+
+impl WireId {
+    /// Any 128 bits, with the version and variant bits of a version 4 UUID put in.
+    #[must_use]
+    pub const fn from_bits(bits: u128) -> Self {
+        let versioned = (bits & !(0xf << 76)) | (0x4 << 76);
+        Self((versioned & !(0x3 << 62)) | (0x2 << 62))
+    }
+
+    /// Reads the 36-character form. `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        if bytes.len() != 36 {
+            return None;
+        }
+        let mut value = 0u128;
+        for (ix, &byte) in bytes.iter().enumerate() {
+            if matches!(ix, 8 | 13 | 18 | 23) {
+                if byte != b'-' {
+                    return None;
+                }
+                continue;
+            }
+            let digit = char::from(byte).to_digit(16)?;
+            value = (value << 4) | u128::from(digit);
+        }
+        Some(Self(value))
+    }
+}
+
+impl fmt::Display for WireId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_uuid(self.0, f)
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_uuid(self.0, f)
+    }
+}
+
+fn write_uuid(v: u128, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(
+        f,
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        v >> 96,
+        (v >> 80) & 0xffff,
+        (v >> 64) & 0xffff,
+        (v >> 48) & 0xffff,
+        v & 0xffff_ffff_ffff
+    )
+}
+
+/// Names one attempt inside the coordinator. A stale key (its attempt has ended) finds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AttemptKey {
+    pub slot: u32,
+    pub generation: u32,
+}

@@ -1,0 +1,121 @@
+//! Money: integer micro-US-dollars, prices, and the one place where tokens become an amount.
+
+use core::iter::Sum;
+use core::ops::{Add, AddAssign, Neg, Sub, SubAssign};
+
+use serde::{Deserialize, Serialize};
+
+/// An amount in millionths of a US dollar.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct MicroUsd(pub i64);
+
+/// The least that a finished request costs a direct consumer (`spec/billing` 3.4).
+pub const CHARGE_MIN: MicroUsd = MicroUsd(100);
+
+const TOKENS_PER_PRICE_UNIT: i128 = 1_000_000;
+
+impl MicroUsd {
+    pub const ZERO: Self = Self(0);
+}
+
+impl Add for MicroUsd {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+}
+
+impl Sub for MicroUsd {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self(self.0 - other.0)
+    }
+}
+
+impl Neg for MicroUsd {
+    type Output = Self;
+
+    fn neg(self) -> Self {
+        Self(-self.0)
+    }
+}
+
+impl AddAssign for MicroUsd {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl SubAssign for MicroUsd {
+    fn sub_assign(&mut self, other: Self) {
+        *self = *self - other;
+    }
+}
+
+impl Sum for MicroUsd {
+    fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
+        amounts.fold(Self::ZERO, Add::add)
+    }
+}
+
+/// Prices in micro-USD for a million tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Price {
+    pub input_per_mtok: MicroUsd,
+    pub output_per_mtok: MicroUsd,
+}
+
+impl Price {
+    /// The built-in defaults of `spec/billing` 3.2.
+    pub const DEFAULT: Self = Self {
+        input_per_mtok: MicroUsd(50_000),
+        output_per_mtok: MicroUsd(200_000),
+    };
+
+    /// Cost of a request: each term rounded down once, never below [`CHARGE_MIN`]
+    /// (`spec/billing` 3.3 and 3.4, direct consumer).
+    #[must_use]
+    pub fn cost(self, prompt_tokens: u64, completion_tokens: u64) -> MicroUsd {
+        let raw = term_floor(self.input_per_mtok, prompt_tokens)
+            .saturating_add(term_floor(self.output_per_mtok, completion_tokens));
+        MicroUsd(raw.max(CHARGE_MIN.0))
+    }
+}
+
+fn term_floor(per_mtok: MicroUsd, tokens: u64) -> i64 {
+    let product = i128::from(per_mtok.0.max(0)) * i128::from(tokens);
+    i64::try_from(product / TOKENS_PER_PRICE_UNIT).unwrap_or(i64::MAX)
+}
+
+/// Splits a charge into the platform's fee and the provider's pay; the two always add up.
+#[must_use]
+pub fn split_fee(charged: MicroUsd, fee_percent: u8) -> (MicroUsd, MicroUsd) {
+    let fee = i128::from(charged.0) * i128::from(fee_percent.min(100)) / 100;
+    let fee = MicroUsd(i64::try_from(fee).expect("a share of an i64 fits an i64"));
+    (fee, charged - fee)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cost_follows_the_published_vectors() {
+        let vectors = [(1000, 500, 150), (100, 100, 100), (19, 4, 100), (0, 0, 100)];
+        for (prompt, completion, expected) in vectors {
+            assert_eq!(Price::DEFAULT.cost(prompt, completion), MicroUsd(expected));
+        }
+        assert_eq!(Price::DEFAULT.cost(1_000_000, 1_000_000), MicroUsd(250_000));
+    }
+
+    #[test]
+    fn fee_and_payout_add_up_to_the_charge() {
+        assert_eq!(split_fee(MicroUsd(101), 10), (MicroUsd(10), MicroUsd(91)));
+        assert_eq!(split_fee(MicroUsd(9), 10), (MicroUsd(0), MicroUsd(9)));
+        assert_eq!(split_fee(MicroUsd(7), 0), (MicroUsd(0), MicroUsd(7)));
+    }
+}
