@@ -2,7 +2,8 @@
 # Makes the MLX folder that engine/linux/mlx-sys links against. Idempotent: a finished folder is
 # left alone. `cargo xtask setup` calls it; so may a person.
 #
-#   build-mlx.sh DIR [--quiet]
+#   build-mlx.sh DIR            make what is missing
+#   build-mlx.sh DIR --check    only tell, by exit status, whether the folder is finished
 #
 #   DIR/wheel/            the unzipped mlx-cpu wheel (Linux): mlx/lib/libmlx.so, mlx_cpu.libs/
 #   DIR/mlxc/include/     the headers of mlx-c
@@ -21,7 +22,9 @@ say() { printf 'mlx: %s\n' "$*"; }
 fail() { printf 'mlx: error: %s\n' "$*" >&2; exit 1; }
 need() { command -v "$1" >/dev/null 2>&1 || fail "$1 is missing: $2"; }
 
-[ $# -ge 1 ] || fail "usage: build-mlx.sh DIR"
+[ $# -ge 1 ] || fail "usage: build-mlx.sh DIR [--check]"
+CHECK=${2:-}
+[ -z "$CHECK" ] || [ -d "$1" ] || exit 1
 mkdir -p "$1"
 DIR=$(cd "$1" && pwd -P)
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
@@ -32,6 +35,7 @@ if [ -f "$DIR/stamp" ] && [ "$(cat "$DIR/stamp")" = "$STAMP" ]; then
     say "ready in $DIR"
     exit 0
 fi
+[ -z "$CHECK" ] || exit 1
 # Two builds at once would trip over each other; where flock is missing, the caller sees to it.
 if command -v flock >/dev/null 2>&1; then
     exec 8>"$DIR/.lock"

@@ -1,0 +1,340 @@
+//! `cargo xtask test` and `cargo xtask ci`: one list of named stages, run in order, timed.
+//!
+//! A stage is added here and nowhere else: the list below is what `--list` prints, what CI runs
+//! and what the closing table shows.
+
+use std::io;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::cli::{Profile, StageArgs};
+use crate::demo;
+use crate::failure::Failure;
+use crate::{run, say, setup, tidy};
+
+/// Seeds of the swarm in every test run: a few seconds' worth. The full swarm is
+/// `cargo xtask sim swarm --seeds 2000`.
+const SWARM_SEEDS: &str = "200";
+const SDK_SCRIPT: &str = "shells/cereus/tests/openai_sdk.py";
+/// Rounds of the crash script in every test run; the full run is `cargo xtask kill9`.
+const KILL9_ROUNDS: &str = "3";
+
+struct Stage {
+    name: &'static str,
+    about: &'static str,
+    /// Whether it needs MLX and the system's packages.
+    needs_setup: bool,
+    run: fn(Output) -> Result<Outcome, Failure>,
+}
+
+/// Where the output of a stage's programs goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    /// Standard output stays free for the summary.
+    Aside,
+    Plain,
+}
+
+enum Outcome {
+    Passed,
+    Skipped(&'static str),
+}
+
+/// What holds of the text, cheapest first.
+const CHECKS: &[Stage] = &[
+    Stage {
+        name: "fmt",
+        about: "cargo fmt --all --check",
+        needs_setup: false,
+        run: |output| {
+            cargo(
+                output,
+                "fmt",
+                &["--all", "--check"],
+                "run `cargo fmt --all`",
+            )
+        },
+    },
+    Stage {
+        name: "tidy",
+        about: "the checks of `cargo xtask tidy`",
+        needs_setup: false,
+        run: |_| tidy::stage().map(|()| Outcome::Passed),
+    },
+    Stage {
+        name: "clippy",
+        about: "cargo clippy --workspace --all-targets, warnings denied",
+        needs_setup: true,
+        run: |output| {
+            let words = ["--workspace", "--all-targets", "--", "-D", "warnings"];
+            cargo(
+                output,
+                "clippy",
+                &words,
+                "mend what clippy names; `cargo clippy --fix` may help",
+            )
+        },
+    },
+    Stage {
+        name: "doc",
+        about: "cargo doc --workspace, warnings denied",
+        needs_setup: true,
+        run: |output| {
+            let mut command = demo::cargo_in_tree("doc");
+            command.args(["--workspace", "--no-deps", "--document-private-items"]);
+            // Not RUSTFLAGS: those would rebuild every dependency.
+            command.env("RUSTDOCFLAGS", "-D warnings");
+            open(output, "mend what rustdoc names", command)
+        },
+    },
+];
+
+const TESTS: &[Stage] = &[
+    Stage {
+        name: "workspace",
+        about: "cargo test --workspace: unit, property and simulated tests, real sockets, real MLX",
+        needs_setup: true,
+        run: |output| {
+            // One build for every target, with the features of the whole workspace.
+            let words = ["--workspace", "--lib", "--bins", "--tests", "--examples"];
+            cargo(
+                output,
+                "test",
+                &words,
+                "run the failing test alone: cargo test -p CRATE NAME",
+            )
+        },
+    },
+    Stage {
+        name: "doctests",
+        about: "cargo test --workspace --doc",
+        needs_setup: true,
+        run: |output| {
+            cargo(
+                output,
+                "test",
+                &["--workspace", "--doc"],
+                "mend the example that failed",
+            )
+        },
+    },
+    Stage {
+        name: "swarm",
+        about: "the simulated swarm on a few hundred seeds, oracles on",
+        needs_setup: false,
+        run: |output| {
+            let mut command = demo::sim_command();
+            command.args(["swarm", "--seeds", SWARM_SEEDS]);
+            open(
+                output,
+                "repeat the failing seed with the command that it printed",
+                command,
+            )
+        },
+    },
+    Stage {
+        name: "demo",
+        about: "cereus demo --once: one private answer and its receipt",
+        needs_setup: true,
+        run: |output| {
+            let binary = demo::build_cereus(Profile::Dev)?;
+            let mut command = demo::demo_command(&binary)?;
+            command.arg("--once");
+            open(output, "run it alone: cargo xtask demo --once", command)
+        },
+    },
+    Stage {
+        name: "sdk",
+        about: "the official openai Python package, unmodified, against a running coordinator",
+        needs_setup: true,
+        run: |output| script(output, SDK_SCRIPT, &[]),
+    },
+    Stage {
+        name: "kill9",
+        about: "a few rounds of kill -9 under load, then the books",
+        needs_setup: true,
+        run: |output| script(output, demo::KILL9_SCRIPT, &["--rounds", KILL9_ROUNDS]),
+    },
+];
+
+pub(crate) fn test(args: &StageArgs) -> Result<(), Failure> {
+    perform(&TESTS.iter().collect::<Vec<_>>(), args)
+}
+
+pub(crate) fn ci(args: &StageArgs) -> Result<(), Failure> {
+    perform(&CHECKS.iter().chain(TESTS).collect::<Vec<_>>(), args)
+}
+
+fn perform(stages: &[&Stage], args: &StageArgs) -> Result<(), Failure> {
+    if args.list {
+        for stage in stages {
+            println!("{:<10} {}", stage.name, stage.about);
+        }
+        return Ok(());
+    }
+    let chosen = choose(stages, &args.stages)?;
+    let began = Instant::now();
+    if chosen.iter().any(|stage| stage.needs_setup) {
+        setup::ensure()?;
+    }
+    let output = if args.json {
+        Output::Aside
+    } else {
+        Output::Plain
+    };
+    let mut rows: Vec<Row> = vec![];
+    for stage in chosen {
+        say::heading(&format!("{}: {}", stage.name, stage.about));
+        let at = Instant::now();
+        let result = (stage.run)(output);
+        if let Err(failure) = &result {
+            say::failure(failure);
+        }
+        let failed = result.is_err();
+        rows.push(Row {
+            name: stage.name,
+            took: at.elapsed(),
+            result,
+        });
+        if failed && !args.keep_going {
+            break;
+        }
+    }
+    report(&rows, began.elapsed(), args.json);
+    let failed: Vec<&str> = rows
+        .iter()
+        .filter(|row| row.result.is_err())
+        .map(|row| row.name)
+        .collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        format!("failed: {}", failed.join(", ")),
+        format!(
+            "mend it and run it alone: cargo xtask ci {}",
+            failed.join(" ")
+        ),
+    ))
+}
+
+/// The stages named, in the order of the list; all of them if none is named.
+fn choose<'a>(stages: &[&'a Stage], names: &[String]) -> Result<Vec<&'a Stage>, Failure> {
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| stages.iter().all(|it| it.name != **name))
+    {
+        let known: Vec<&str> = stages.iter().map(|stage| stage.name).collect();
+        return Err(Failure::new(
+            format!("there is no stage named {unknown}"),
+            format!("choose from: {}", known.join(", ")),
+        ));
+    }
+    let wanted = |stage: &Stage| names.is_empty() || names.iter().any(|name| name == stage.name);
+    Ok(stages
+        .iter()
+        .copied()
+        .filter(|stage| wanted(stage))
+        .collect())
+}
+
+struct Row {
+    name: &'static str,
+    took: Duration,
+    result: Result<Outcome, Failure>,
+}
+
+fn report(rows: &[Row], took: Duration, as_json: bool) {
+    say::heading(&format!("summary ({})", say::duration(took)));
+    for row in rows {
+        let line = format!("{:<10} {:>12}", row.name, say::duration(row.took));
+        match &row.result {
+            Ok(Outcome::Passed) => say::good(&line),
+            Ok(Outcome::Skipped(why)) => say::note(&format!("{line}   skipped: {why}")),
+            Err(_) => say::bad(&line),
+        }
+    }
+    if !as_json {
+        return;
+    }
+    let stages: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            let outcome = match &row.result {
+                Ok(Outcome::Passed) => "passed",
+                Ok(Outcome::Skipped(_)) => "skipped",
+                Err(_) => "failed",
+            };
+            json!({ "name": row.name, "outcome": outcome, "seconds": row.took.as_secs_f64() })
+        })
+        .collect();
+    println!(
+        "{}",
+        json!({ "seconds": took.as_secs_f64(), "stages": stages })
+    );
+}
+
+fn cargo(output: Output, word: &str, args: &[&str], next: &str) -> Result<Outcome, Failure> {
+    // `cargo fmt` takes its manifest its own way; standing in the tree serves them all.
+    let mut command = crate::project::cargo();
+    command
+        .current_dir(crate::project::root())
+        .arg(word)
+        .args(args);
+    open(output, next, command)
+}
+
+fn open(output: Output, next: &str, mut command: Command) -> Result<Outcome, Failure> {
+    if output == Output::Aside {
+        command.stdout(io::stderr());
+    }
+    run::openly(next, &mut command)?;
+    Ok(Outcome::Passed)
+}
+
+fn script(output: Output, path: &str, args: &[&str]) -> Result<Outcome, Failure> {
+    if !crate::project::root().join(path).is_file() {
+        return Ok(Outcome::Skipped("its script is not in the tree"));
+    }
+    let binary = demo::build_cereus(Profile::Dev)?;
+    let Some(mut command) = demo::script_command(path, &binary)? else {
+        return Ok(Outcome::Skipped("its script is not in the tree"));
+    };
+    command.args(args);
+    open(output, "read what the script says above", command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stage_has_a_name_of_its_own() {
+        let mut names: Vec<&str> = CHECKS.iter().chain(TESTS).map(|stage| stage.name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn an_unknown_stage_is_refused_with_the_names_that_exist() {
+        let all: Vec<&Stage> = TESTS.iter().collect();
+        let failure = choose(&all, &["sdc".to_owned()])
+            .err()
+            .expect("no stage has that name");
+        assert!(failure.what.contains("sdc"));
+        assert!(failure.next.contains("sdk"));
+    }
+
+    #[test]
+    fn chosen_stages_keep_the_order_of_the_list() {
+        let all: Vec<&Stage> = TESTS.iter().collect();
+        let names = ["sdk".to_owned(), "workspace".to_owned()];
+        let chosen = choose(&all, &names).expect("both exist");
+        let chosen: Vec<&str> = chosen.iter().map(|stage| stage.name).collect();
+        assert_eq!(chosen, ["workspace", "sdk"]);
+    }
+}

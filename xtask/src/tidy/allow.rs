@@ -1,0 +1,178 @@
+//! What is allowed, in one place: which crate may name which, and which crates of others the core
+//! and xtask may name, each with its reason. A change of the architecture is a change of this file.
+
+/// A crate of ours and the crates of ours that it may depend on, at run, build or test time.
+pub(super) struct Arrow {
+    pub(super) from: &'static str,
+    pub(super) to: &'static [&'static str],
+    /// Features of ours that it must not switch on.
+    pub(super) without: &'static [(&'static str, &'static str)],
+}
+
+/// Shells and sim -> engine -> core. Core knows nobody.
+pub(super) const ARROWS: &[Arrow] = &[
+    Arrow {
+        from: "cereus-core",
+        to: &[],
+        without: &[],
+    },
+    Arrow {
+        from: "cereus-engine",
+        to: &["cereus-core"],
+        without: &[],
+    },
+    Arrow {
+        from: "cereus-sim",
+        to: &["cereus-core", "cereus-engine"],
+        // The simulator plans with the engine's scheduler and models the tensors.
+        without: &[("cereus-engine", "mlx")],
+    },
+    Arrow {
+        from: "cereus-coordinator",
+        to: &["cereus-core"],
+        without: &[],
+    },
+    Arrow {
+        from: "cereus-provider",
+        to: &["cereus-core", "cereus-engine"],
+        without: &[],
+    },
+    Arrow {
+        from: "cereus-client",
+        to: &["cereus-core"],
+        without: &[],
+    },
+    Arrow {
+        from: "cereus",
+        to: &[
+            "cereus-client",
+            "cereus-coordinator",
+            "cereus-core",
+            "cereus-engine",
+            "cereus-provider",
+        ],
+        without: &[],
+    },
+    Arrow {
+        from: "cereus-benches",
+        to: &[
+            "cereus-client",
+            "cereus-coordinator",
+            "cereus-core",
+            "cereus-engine",
+            "cereus-provider",
+            "cereus-sim",
+        ],
+        without: &[],
+    },
+    Arrow {
+        from: "cereus-fuzz",
+        to: &["cereus-core", "cereus-engine"],
+        without: &[],
+    },
+    // Stand-ins for two published crates, so that MLX builds on Linux.
+    Arrow {
+        from: "mach-sys",
+        to: &[],
+        without: &[],
+    },
+    Arrow {
+        from: "mlx-sys",
+        to: &[],
+        without: &[],
+    },
+    Arrow {
+        from: "xtask",
+        to: &[],
+        without: &[],
+    },
+];
+
+/// A crate of others that one of ours may name, and why.
+pub(super) struct External {
+    pub(super) by: &'static str,
+    pub(super) name: &'static str,
+    /// For whoever reads this list; a test sees that it is there.
+    #[cfg_attr(not(test), expect(dead_code, reason = "read by people"))]
+    pub(super) why: &'static str,
+}
+
+/// The crates whose dependencies are counted; the others are free to use what is well kept.
+pub(super) const COUNTED: &[&str] = &["cereus-core", "xtask"];
+
+pub(super) const EXTERNALS: &[External] = &[
+    External {
+        by: "cereus-core",
+        name: "postcard",
+        why: "compact records of the journal and of snapshots",
+    },
+    External {
+        by: "cereus-core",
+        name: "proptest",
+        why: "tests only: random event sequences against slow models",
+    },
+    External {
+        by: "cereus-core",
+        name: "serde",
+        why: "wire messages, journal records, snapshots",
+    },
+    External {
+        by: "cereus-core",
+        name: "serde_json",
+        why: "the wire is JSON",
+    },
+    External {
+        by: "xtask",
+        name: "anstream",
+        why: "colour on a terminal, plain text elsewhere",
+    },
+    External {
+        by: "xtask",
+        name: "anstyle",
+        why: "the styles that anstream carries or strips",
+    },
+    External {
+        by: "xtask",
+        name: "clap",
+        why: "the command line",
+    },
+    External {
+        by: "xtask",
+        name: "indicatif",
+        why: "spinners with the time gone by",
+    },
+    External {
+        by: "xtask",
+        name: "serde_json",
+        why: "cargo's metadata, and --json",
+    },
+];
+
+/// Everything that may stand at the top of the tree.
+pub(super) const TOP_FOLDERS: &[&str] = &[
+    ".cargo", ".ci", "benches", "core", "engine", "fuzz", "shells", "sim", "traces", "xtask",
+];
+pub(super) const TOP_FILES: &[&str] = &[
+    ".editorconfig",
+    ".gitattributes",
+    ".gitignore",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "README.md",
+    "clippy.toml",
+    "deny.toml",
+    "rust-toolchain.toml",
+    "rustfmt.toml",
+];
+
+/// Libraries in which nothing may read a clock, draw randomness or open anything, and what the head
+/// of each must therefore say.
+pub(super) const PURE_HEADS: &[&str] = &["core/src/lib.rs", "sim/src/lib.rs"];
+pub(super) const PURE_ATTRIBUTES: &[&str] = &[
+    "forbid(unsafe_code)",
+    "clippy::disallowed_types",
+    "clippy::disallowed_methods",
+];
