@@ -1,0 +1,16 @@
+//! Models of the Llama and Qwen3 families on MLX: config, weights, network, cached keys and
+//! values. Knows nothing of requests, text or time; the runtime calls it, and so does training.
+
+mod cache;
+mod config;
+mod error;
+mod folder;
+mod forward;
+mod rope;
+mod weights;
+
+pub use cache::{Output, RowCache, RowStep};
+pub use config::{Config, Family, RopeScaling};
+pub use error::ModelError;
+pub use forward::Model;
+pub use weights::{TensorShape, tensor_shapes};

@@ -1,0 +1,91 @@
+//! Small models with weights drawn from a seed, for tests that need the network and no sense.
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use cereus_engine::model::{Config, Model, tensor_shapes};
+use mlx_rs::Array;
+
+/// A Qwen3 of four heads over two, tied.
+pub(crate) const QWEN3: &str = r#"{
+    "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "hidden_act": "silu",
+    "hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 61,
+    "max_position_embeddings": 512, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+    "tie_word_embeddings": true, "attention_bias": false, "eos_token_id": 1}"#;
+
+/// A Llama with biases, its own head and stretched positions.
+pub(crate) const LLAMA: &str = r#"{
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu",
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 53,
+    "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+    "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 64},
+    "tie_word_embeddings": false, "attention_bias": true, "mlp_bias": true,
+    "eos_token_id": [1, 2]}"#;
+
+/// SplitMix64: a stream that is the same everywhere.
+pub(crate) struct Stream(pub(crate) u64);
+
+impl Stream {
+    pub(crate) fn word(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ (word >> 31)
+    }
+
+    pub(crate) fn below(&mut self, end: u32) -> u32 {
+        u32::try_from(self.word() % u64::from(end)).unwrap()
+    }
+
+    /// Uniform in -1..1.
+    pub(crate) fn signed(&mut self) -> f32 {
+        let [low, high, ..] = self.word().to_le_bytes();
+        f32::from(i16::from_le_bytes([low, high])) / 32_768.0
+    }
+}
+
+pub(crate) fn config(json: &str) -> Config {
+    Config::from_json(json.as_bytes()).unwrap()
+}
+
+/// Weights of the scale of a trained model, so that logits differ clearly between tokens.
+pub(crate) fn arrays(config: &Config, seed: u64) -> BTreeMap<String, Array> {
+    let mut stream = Stream(seed);
+    tensor_shapes(config)
+        .into_iter()
+        .map(|tensor| {
+            let count: i32 = tensor.shape.iter().product();
+            let fan_in = *tensor.shape.last().unwrap();
+            let is_norm = tensor.name.ends_with("norm.weight");
+            let values: Vec<f32> = (0..count)
+                .map(|_| {
+                    let noise = stream.signed();
+                    if is_norm {
+                        1.0 + 0.1 * noise
+                    } else {
+                        3.0 * noise / (fan_in as f32).sqrt()
+                    }
+                })
+                .collect();
+            (tensor.name, Array::from_slice(&values, &tensor.shape))
+        })
+        .collect()
+}
+
+pub(crate) fn model(json: &str, seed: u64) -> Model {
+    let config = config(json);
+    let arrays = arrays(&config, seed);
+    Model::from_arrays(&config, arrays).unwrap()
+}
+
+/// Writes a folder's config and weights.
+pub(crate) fn write_folder(folder: &Path, json: &str, arrays: &BTreeMap<String, Array>) {
+    fs::write(folder.join("config.json"), json).unwrap();
+    Array::save_safetensors(arrays, None, folder.join("model.safetensors")).unwrap();
+}
