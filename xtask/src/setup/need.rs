@@ -32,7 +32,7 @@ pub(crate) const NEEDS: &[Need] = &[
         why: "drives the build of the C interface of MLX",
         apt: &["make"],
         brew: None,
-        found: || first_program(&["ninja", "make"]),
+        found: || program("make"),
     },
     Need {
         name: "cmake",
@@ -126,16 +126,12 @@ fn libclang() -> Option<PathBuf> {
     }
     folders.extend(library_folders());
     folders.push("/Library/Developer/CommandLineTools/usr/lib".into());
+    // The development name: a bare runtime package lacks the compiler's own headers.
+    let names = ["libclang.so", "libclang.dylib"];
     folders
-        .into_iter()
-        .flat_map(|folder| entries(&folder))
-        .find(|path| {
-            let name = file_name(path);
-            // The unversioned name, or the versioned one of a runtime package: bindgen takes both.
-            name.starts_with("libclang.so")
-                || name == "libclang.dylib"
-                || (name.starts_with("libclang-") && name.contains(".so"))
-        })
+        .iter()
+        .flat_map(|folder| names.iter().map(move |name| folder.join(name)))
+        .find(|path| path.exists())
 }
 
 fn python() -> Option<PathBuf> {
