@@ -5,6 +5,7 @@ use std::process::Command;
 
 use crate::cli::{DemoArgs, PassArgs, Profile};
 use crate::failure::Failure;
+use crate::stages::TENSORS;
 use crate::{project, python, run, say, setup};
 
 pub(crate) const TINY_MODEL: &str = "engine/models/tiny";
@@ -49,6 +50,16 @@ pub(crate) fn build_cereus(profile: Profile) -> Result<PathBuf, Failure> {
     say::heading(&format!("build cereus ({folder})"));
     run::openly(MEND, &mut command)?;
     Ok(project::target().join(folder).join("cereus"))
+}
+
+/// The same binary as the tests of the workspace built it: the same packages, the same features.
+pub(crate) fn build_cereus_for_tests() -> Result<PathBuf, Failure> {
+    let mut command = cargo_in_tree("build");
+    command
+        .args(["--workspace", "--bin", "cereus", "--tests"])
+        .args(TENSORS);
+    run::openly(MEND, &mut command)?;
+    Ok(project::target().join("debug/cereus"))
 }
 
 pub(crate) fn sim(args: &[String]) -> Result<(), Failure> {

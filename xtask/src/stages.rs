@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::cli::{Profile, StageArgs};
+use crate::cli::StageArgs;
 use crate::demo;
 use crate::failure::Failure;
-use crate::{run, say, setup, tidy};
+use crate::{project, run, say, setup, tidy};
 
 /// Seeds of the swarm in every test run: a few seconds' worth. The full swarm is
 /// `cargo xtask sim swarm --seeds 2000`.
@@ -20,6 +20,10 @@ const SWARM_SEEDS: &str = "200";
 const SDK_SCRIPT: &str = "shells/cereus/tests/openai_sdk.py";
 /// Rounds of the crash script in every test run; the full run is `cargo xtask kill9`.
 const KILL9_ROUNDS: &str = "3";
+
+/// Every stage that builds the whole workspace builds it with the same features, so that nothing is
+/// compiled twice.
+pub(crate) const TENSORS: &[&str] = &["--features", "cereus-engine/mlx"];
 
 struct Stage {
     name: &'static str,
@@ -67,13 +71,23 @@ const CHECKS: &[Stage] = &[
         name: "clippy",
         about: "cargo clippy --workspace --all-targets, warnings denied",
         needs_setup: true,
+        run: |output| clippy(output, &[&["--workspace"], TENSORS].concat()),
+    },
+    Stage {
+        name: "pure",
+        about: "the same for core, engine and sim alone, without the tensors",
+        needs_setup: false,
         run: |output| {
-            let words = ["--workspace", "--all-targets", "--", "-D", "warnings"];
-            cargo(
+            clippy(
                 output,
-                "clippy",
-                &words,
-                "mend what clippy names; `cargo clippy --fix` may help",
+                &[
+                    "-p",
+                    "cereus-core",
+                    "-p",
+                    "cereus-engine",
+                    "-p",
+                    "cereus-sim",
+                ],
             )
         },
     },
@@ -83,7 +97,7 @@ const CHECKS: &[Stage] = &[
         needs_setup: true,
         run: |output| {
             let mut command = demo::cargo_in_tree("doc");
-            command.args(["--workspace", "--no-deps", "--document-private-items"]);
+            command.args(["--workspace", "--no-deps"]).args(TENSORS);
             // Not RUSTFLAGS: those would rebuild every dependency.
             command.env("RUSTDOCFLAGS", "-D warnings");
             open(output, "mend what rustdoc names", command)
@@ -139,7 +153,7 @@ const TESTS: &[Stage] = &[
         about: "cereus demo --once: one private answer and its receipt",
         needs_setup: true,
         run: |output| {
-            let binary = demo::build_cereus(Profile::Dev)?;
+            let binary = demo::build_cereus_for_tests()?;
             let mut command = demo::demo_command(&binary)?;
             command.arg("--once");
             open(output, "run it alone: cargo xtask demo --once", command)
@@ -276,13 +290,20 @@ fn report(rows: &[Row], took: Duration, as_json: bool) {
     );
 }
 
+fn clippy(output: Output, packages: &[&str]) -> Result<Outcome, Failure> {
+    let words = [packages, &["--all-targets", "--", "-D", "warnings"]].concat();
+    cargo(
+        output,
+        "clippy",
+        &words,
+        "mend what clippy names; `cargo clippy --fix` may help",
+    )
+}
+
 fn cargo(output: Output, word: &str, args: &[&str], next: &str) -> Result<Outcome, Failure> {
     // `cargo fmt` takes its manifest its own way; standing in the tree serves them all.
-    let mut command = crate::project::cargo();
-    command
-        .current_dir(crate::project::root())
-        .arg(word)
-        .args(args);
+    let mut command = project::cargo();
+    command.current_dir(project::root()).arg(word).args(args);
     open(output, next, command)
 }
 
@@ -295,10 +316,10 @@ fn open(output: Output, next: &str, mut command: Command) -> Result<Outcome, Fai
 }
 
 fn script(output: Output, path: &str, args: &[&str]) -> Result<Outcome, Failure> {
-    if !crate::project::root().join(path).is_file() {
+    if !project::root().join(path).is_file() {
         return Ok(Outcome::Skipped("its script is not in the tree"));
     }
-    let binary = demo::build_cereus(Profile::Dev)?;
+    let binary = demo::build_cereus_for_tests()?;
     let Some(mut command) = demo::script_command(path, &binary)? else {
         return Ok(Outcome::Skipped("its script is not in the tree"));
     };

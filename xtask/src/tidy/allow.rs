@@ -103,6 +103,11 @@ pub(super) const COUNTED: &[&str] = &["cereus-core", "xtask"];
 pub(super) const EXTERNALS: &[External] = &[
     External {
         by: "cereus-core",
+        name: "crc32fast",
+        why: "the checksum on each journal record",
+    },
+    External {
+        by: "cereus-core",
         name: "postcard",
         why: "compact records of the journal and of snapshots",
     },
