@@ -11,7 +11,7 @@ const MULTIPLIER_A: u64 = 0x9e37_79b9_7f4a_7c15;
 const MULTIPLIER_B: u64 = 0xd6e8_feb8_6659_fd93;
 
 /// State of a running digest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Mix {
     a: u64,
     b: u64,

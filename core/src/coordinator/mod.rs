@@ -1,59 +1,238 @@
 //! The control plane: who is here, who may enter, who serves, who pays.
+//!
+//! [`Coordinator`] composes parts that can be read alone: [`books`] (money), `fleet` (providers and
+//! the ledger of their resources), `pool` (candidates by expected wait), `queue` (fair waiting),
+//! `life` (requests and attempts). It sees facts, never bytes: a request is its sizes. One task owns
+//! it; the shell, the simulator and the fuzzers call [`Coordinator::step`] and carry out the effects.
 
+mod admit;
+mod attempt;
+pub mod books;
+pub mod check;
+mod choose;
+mod fleet;
+pub mod gate;
+mod life;
+mod pool;
+mod provider;
+mod queue;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::hash::Hash;
+
+use serde::{Deserialize, Serialize};
+
+use self::books::Books;
+use self::fleet::Fleet;
+use self::life::{Attempt, Request};
+use self::queue::Queue;
 use crate::config::Config;
-use crate::effect::Effects;
+use crate::digest::Mix;
+use crate::effect::{Alarm, Effect, Effects};
 use crate::event::Event;
+use crate::ewma::Ewma;
+use crate::ids::{MachineId, RequestId};
+use crate::lookup::Lookup;
+use crate::slab::{Key, Slab};
 use crate::time::Tick;
+use crate::wheel::Wheel;
 
 /// Why the coordinator wants to be woken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum WakeReason {
     AcceptOverdue,
+    BarLifted,
     ChallengeExpired,
     FirstContentOverdue,
     IdleOverdue,
+    ParkedOverdue,
     QueueOverdue,
+}
+
+impl WakeReason {
+    pub const ALL: [Self; 7] = [
+        Self::AcceptOverdue,
+        Self::BarLifted,
+        Self::ChallengeExpired,
+        Self::FirstContentOverdue,
+        Self::IdleOverdue,
+        Self::ParkedOverdue,
+        Self::QueueOverdue,
+    ];
+}
+
+/// Whose deadline it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+enum Due {
+    Machine(MachineId),
+    Provider(Key),
+    Request(Key, WakeReason),
 }
 
 /// The shell broke the contract. The state is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misuse {
+    /// An account was opened twice.
+    AccountReopened,
+    /// The connection id is in use.
+    ConnReused,
     /// `Persisted` ran ahead of what was posted.
     PersistedUnposted,
     /// Time went back.
     TimeWentBack,
+    /// The account was never opened.
+    UnknownAccount,
     /// A model index outside the catalogue.
     UnknownModel,
-    /// The connection id was used before.
-    ConnReused,
-    /// An account was opened twice.
-    AccountReopened,
+}
+
+impl core::fmt::Display for Misuse {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::AccountReopened => "an account was opened twice",
+            Self::ConnReused => "a connection id was used again",
+            Self::PersistedUnposted => "more was called durable than was posted",
+            Self::TimeWentBack => "time went back",
+            Self::UnknownAccount => "an account was used before it was opened",
+            Self::UnknownModel => "a model index lies outside the catalogue",
+        })
+    }
+}
+
+impl core::error::Error for Misuse {}
+
+/// A planted bug, to prove that the simulator's oracles bite. Never set outside tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Mischief {
+    #[default]
+    None,
+    /// A hold is settled twice.
+    DoubleSettle,
+    /// A refused request keeps its hold.
+    LeakedHold,
+    /// A cancel is decided but never sent.
+    LostCancel,
+    /// A report that came out of order overwrites a newer one.
+    StaleReport,
+}
+
+/// What happened so far, for metrics and for the conservation check (INV-01).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Counts {
+    pub arrived: u64,
+    pub duplicates: u64,
+    pub finished: u64,
+    pub refused: u64,
+    pub failed: u64,
+    pub dispatched: u64,
+    pub failovers: u64,
+    pub queued: u64,
+    pub stale_events: u64,
+    pub stale_reports: u64,
+    pub reports: u64,
+    pub over_claims: u64,
+    pub prompt_tokens: u64,
+    pub completion_tokens: u64,
+}
+
+/// What a person or a metric wants to know at this moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    pub providers: usize,
+    pub requests: usize,
+    pub queued: usize,
+    pub held: i64,
+}
+
+/// Service of one model as the last completions showed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Pace {
+    completed_at: Tick,
+    interval_ms: Ewma,
 }
 
 /// See the module.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Coordinator {
     config: Config,
+    now: Tick,
+    books: Books,
+    fleet: Fleet,
+    requests: Slab<Request>,
+    by_id: Lookup<RequestId>,
+    attempts: Slab<Attempt>,
+    queues: Vec<Queue>,
+    paces: Vec<Option<Pace>>,
+    wheel: Wheel<Due>,
+    /// Holds and settlements whose durability somebody waits for, by transfer number.
+    awaiting: VecDeque<(u64, Key)>,
+    durable_up_to: u64,
+    is_draining: bool,
+    has_drained: bool,
+    counts: Counts,
+    mischief: Mischief,
+    steps: u64,
+    running: Mix,
+    fired: Vec<Due>,
 }
 
 impl Coordinator {
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config }
-    }
-
-    #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.config
+        let models = config.catalog.count();
+        let limits = &config.limits;
+        let timers_max = limits
+            .requests_max
+            .saturating_add(limits.providers_max.saturating_mul(2));
+        Self {
+            now: Tick::ZERO,
+            books: Books::new(limits.accounts_max, config.fee_percent),
+            fleet: Fleet::new(&config),
+            requests: Slab::with_limit(limits.requests_max),
+            by_id: Lookup::default(),
+            attempts: Slab::with_limit(limits.requests_max),
+            queues: vec![Queue::default(); models],
+            paces: vec![None; models],
+            wheel: Wheel::new(timers_max),
+            awaiting: VecDeque::new(),
+            durable_up_to: 0,
+            is_draining: false,
+            has_drained: false,
+            counts: Counts::default(),
+            mischief: Mischief::None,
+            steps: 0,
+            running: Mix::keyed(config.seed.0),
+            fired: Vec::new(),
+            config,
+        }
     }
 
     /// One thing happened; here is all that follows. `out` is appended to, in causal order.
-    pub fn step(
-        &mut self,
-        _now: Tick,
-        _event: &Event<'_>,
-        _out: &mut Effects,
-    ) -> Result<(), Misuse> {
+    ///
+    /// # Errors
+    /// A [`Misuse`] says that the caller broke the contract; nothing has changed then.
+    pub fn step(&mut self, now: Tick, event: &Event<'_>, out: &mut Effects) -> Result<(), Misuse> {
+        if now < self.now {
+            return Err(Misuse::TimeWentBack);
+        }
+        self.admissible(event)?;
+        let first_effect = out.list.len();
+        let (first_transfer, first_receipt) = (out.transfers.len(), out.receipts.len());
+        self.now = now;
+        self.steps += 1;
+        self.apply(now, event, out);
+        if self.is_draining && !self.has_drained && self.requests.is_empty() {
+            self.has_drained = true;
+            out.push(Effect::Drained);
+        }
+        now.hash(&mut self.running);
+        event.hash(&mut self.running);
+        out.list[first_effect..].hash(&mut self.running);
+        out.transfers[first_transfer..].hash(&mut self.running);
+        out.receipts[first_receipt..].hash(&mut self.running);
         Ok(())
     }
 
@@ -61,12 +240,221 @@ impl Coordinator {
     /// harmless.
     #[must_use]
     pub fn next_wake(&self) -> Option<(Tick, WakeReason)> {
-        None
+        let (at, due) = self.wheel.next_wake()?;
+        let reason = match due {
+            Due::Machine(_) => WakeReason::BarLifted,
+            Due::Provider(_) => WakeReason::ChallengeExpired,
+            Due::Request(_, reason) => reason,
+        };
+        Some((at, reason))
     }
 
-    /// Equal digests mean: the same events, the same effects, the same state.
+    /// Equal digests mean: the same events, the same effects, the same state. Reads the whole state;
+    /// take it at checkpoints, not at each step.
     #[must_use]
     pub fn digest(&self) -> u128 {
-        0
+        Mix::of(self)
+    }
+
+    /// Digest of the events and effects so far, without the state. Cheap.
+    #[must_use]
+    pub fn running_digest(&self) -> u128 {
+        self.running.end_wide()
+    }
+
+    /// The whole state as bytes (INV-17).
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).expect("the state is plain data")
+    }
+
+    /// # Errors
+    /// The bytes are not a snapshot of this version.
+    pub fn restore(snapshot: &[u8]) -> Result<Self, postcard::Error> {
+        postcard::from_bytes(snapshot)
+    }
+
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    #[must_use]
+    pub const fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    #[must_use]
+    pub const fn books(&self) -> &Books {
+        &self.books
+    }
+
+    #[must_use]
+    pub const fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        Gauges {
+            providers: self.fleet.providers.count(),
+            requests: self.requests.count(),
+            queued: self.queues.iter().map(|queue| queue.count() as usize).sum(),
+            held: self.books.held().0,
+        }
+    }
+
+    /// Plants a bug, for the proof that the oracles notice.
+    pub fn dangerous_plant(&mut self, mischief: Mischief) {
+        self.mischief = mischief;
+    }
+
+    /// What the caller may get wrong is refused before anything changes.
+    fn admissible(&self, event: &Event<'_>) -> Result<(), Misuse> {
+        let catalog = &self.config.catalog;
+        let is_known = |model: &crate::ids::ModelIx| catalog.spec(*model).is_some();
+        match event {
+            Event::AccountOpened { account, .. } if self.books.is_open(*account) => {
+                Err(Misuse::AccountReopened)
+            }
+            Event::AccountCredited { account, .. } | Event::HoldRecovered { account, .. }
+                if self.books.account(*account).is_none() =>
+            {
+                Err(Misuse::UnknownAccount)
+            }
+            Event::Persisted { up_to } if *up_to > self.books.last_seq() => {
+                Err(Misuse::PersistedUnposted)
+            }
+            Event::ProviderJoined { conn, .. } if self.fleet.find(*conn).is_some() => {
+                Err(Misuse::ConnReused)
+            }
+            Event::ProviderJoined { models, .. } | Event::ProviderRestocked { models, .. }
+                if !models.iter().all(is_known) =>
+            {
+                Err(Misuse::UnknownModel)
+            }
+            Event::ProviderReported { slots, .. }
+                if !slots.iter().all(|slot| is_known(&slot.model)) =>
+            {
+                Err(Misuse::UnknownModel)
+            }
+            Event::Arrived(ask) if !is_known(&ask.model) => Err(Misuse::UnknownModel),
+            Event::ModelLoaded { model, .. } | Event::ModelLoadFailed { model, .. }
+                if !is_known(model) =>
+            {
+                Err(Misuse::UnknownModel)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn apply(&mut self, now: Tick, event: &Event<'_>, out: &mut Effects) {
+        match event {
+            Event::AccountOpened { account, balance } => {
+                if self.books.open(*account, *balance).is_err() {
+                    out.push(Effect::Alarm {
+                        alarm: Alarm::AccountsFull,
+                        count: 1,
+                    });
+                }
+            }
+            Event::AccountCredited { account, amount } => {
+                out.post(
+                    self.books
+                        .deposit(*account, *amount)
+                        .expect("checked before"),
+                );
+            }
+            Event::HoldRecovered {
+                account,
+                request,
+                amount,
+            } => {
+                let hold = self
+                    .books
+                    .recover(*account, *request, *amount)
+                    .expect("checked before");
+                out.post(self.books.void(hold));
+            }
+            Event::Persisted { up_to } => self.on_persisted(*up_to, out),
+            Event::ProviderJoined {
+                conn,
+                machine,
+                owner,
+                trust,
+                spec,
+                models,
+            } => {
+                let id = provider::Identity {
+                    conn: *conn,
+                    machine: *machine,
+                    owner: *owner,
+                };
+                self.on_joined(now, id, *trust, *spec, models, out);
+            }
+            Event::ProviderRestocked { conn, models } => self.on_restocked(now, *conn, models, out),
+            Event::ProviderVerified { conn } => self.on_verified(now, *conn, out),
+            Event::ProviderUnverified { conn } => self.on_unverified(*conn),
+            Event::ProviderDistrusted { conn } => self.on_distrusted(now, *conn, out),
+            Event::ProviderReported {
+                conn,
+                report,
+                slots,
+            } => {
+                self.on_reported(now, *conn, report, slots, out);
+            }
+            Event::ProviderLeft { conn, cause: _ } => self.on_left(now, *conn, out),
+            Event::ModelLoaded { conn, model } => {
+                self.on_loaded(now, *conn, *model, crate::event::SlotState::Idle, out);
+            }
+            Event::ModelLoadFailed {
+                conn,
+                model,
+                draining: _,
+            } => {
+                self.on_loaded(now, *conn, *model, crate::event::SlotState::Absent, out);
+            }
+            Event::Arrived(ask) => self.on_arrived(now, *ask, out),
+            Event::ConsumerLeft { request } => self.on_consumer_left(now, *request, out),
+            Event::AttemptAccepted { conn, attempt } => self.on_accepted(now, *conn, *attempt),
+            Event::AttemptStarted { conn, attempt } => self.on_started(now, *conn, *attempt, out),
+            Event::AttemptProgressed {
+                conn,
+                attempt,
+                tokens,
+            } => {
+                self.on_progressed(now, *conn, *attempt, *tokens);
+            }
+            Event::AttemptCompleted {
+                conn,
+                attempt,
+                usage,
+                relayed_tokens_max,
+            } => {
+                self.on_completed(now, *conn, *attempt, *usage, *relayed_tokens_max, out);
+            }
+            Event::AttemptFailed {
+                conn,
+                attempt,
+                fault,
+            } => {
+                self.on_failed(now, *conn, *attempt, *fault, out);
+            }
+            Event::DrainBegan => self.on_drain_began(now, out),
+            Event::Woke => self.on_woke(now, out),
+        }
+    }
+
+    fn on_woke(&mut self, now: Tick, out: &mut Effects) {
+        let mut fired = core::mem::take(&mut self.fired);
+        self.wheel.expire(now, &mut fired);
+        for due in fired.drain(..) {
+            match due {
+                Due::Machine(machine) => self.on_bar_lifted(now, machine, out),
+                Due::Provider(key) => self.on_challenge_expired(key),
+                Due::Request(key, reason) => self.on_overdue(now, key, reason, out),
+            }
+        }
+        self.fired = fired;
     }
 }

@@ -1,0 +1,297 @@
+//! Arrivals: may it enter, who serves it, or does it wait. And every way in which a request that has
+//! shown nothing yet is let go.
+
+use super::books::HoldError;
+use super::fleet::Load;
+use super::life::{Attempt, Phase, Progress, Request, TRIED_MAX};
+use super::{Coordinator, Due, Mischief, WakeReason};
+use crate::denial::Denial;
+use crate::draw::Purpose;
+use crate::effect::{Alarm, Effect, Effects};
+use crate::event::{Ask, Usage};
+use crate::ids::{AttemptKey, MachineId, ModelIx, RequestId, WireId};
+use crate::money::MicroUsd;
+use crate::slab::Key;
+use crate::time::{Span, Tick};
+
+const RETRY_AFTER_MIN_S: u64 = 1;
+const RETRY_AFTER_MAX_S: u64 = 60;
+/// Wait for a consumer's place when nothing was measured yet (`spec/routing` 6.7).
+const RETRY_AFTER_UNMEASURED_S: u64 = 2;
+const NO_PROVIDER_RETRY_S: u16 = 5;
+
+impl Coordinator {
+    pub(super) fn on_arrived(&mut self, now: Tick, ask: Ask, out: &mut Effects) {
+        if self.by_id.get(ask.request).is_some() {
+            self.counts.duplicates += 1; // INV-16: a repeat changes nothing.
+            return;
+        }
+        self.counts.arrived += 1;
+        let Err(denial) = self.admit(now, ask, out) else {
+            return;
+        };
+        self.counts.refused += 1;
+        out.push(Effect::Refuse {
+            request: ask.request,
+            denial,
+        });
+    }
+
+    /// Checks in order of cost to the consumer; the hold comes last, so that no early way out has
+    /// to give money back.
+    fn admit(&mut self, now: Tick, ask: Ask, out: &mut Effects) -> Result<(), Denial> {
+        if self.is_draining {
+            return Err(Denial::Draining);
+        }
+        let spec = self
+            .config
+            .catalog
+            .spec(ask.model)
+            .ok_or(Denial::UnknownModel)?;
+        let need = u64::from(ask.prompt_tokens) + u64::from(ask.output_tokens_max);
+        let price = spec.price;
+        if need > u64::from(spec.context_tokens) || !self.fleet.could_ever_fit(ask.model, need) {
+            return Err(Denial::TooLong);
+        }
+        let bound = ask.prompt_tokens_bound.max(ask.prompt_tokens);
+        let amount = price.cost(u64::from(bound), u64::from(ask.output_tokens_max));
+        let request = fresh_request(now, ask);
+        let Some(key) = self.requests.insert(request) else {
+            out.push(Effect::Alarm {
+                alarm: Alarm::RequestsFull,
+                count: 1,
+            });
+            return Err(self.full(ask.request, ask.model));
+        };
+        let offer = self.choose(key);
+        let outcome = match offer {
+            Some(_) => Ok(()),
+            None if self.fleet.capable_count(ask.model) == 0 => Err(Denial::NoProvider {
+                retry_after_s: NO_PROVIDER_RETRY_S,
+            }),
+            None if self.queue(ask.model).count() >= self.config.limits.queue_depth_max => {
+                Err(self.full(ask.request, ask.model))
+            }
+            None => Ok(()),
+        };
+        let held = outcome.and_then(|()| {
+            self.books
+                .hold(ask.account, ask.request, amount)
+                .map_err(|error| match error {
+                    HoldError::Insufficient => Denial::Broke,
+                    HoldError::UnknownAccount => Denial::UnknownAccount,
+                })
+        });
+        let (hold, transfer) = match held {
+            Ok(placed) => placed,
+            Err(denial) => {
+                self.requests.remove(key);
+                return Err(denial);
+            }
+        };
+        self.awaiting.push_back((hold.seq, key));
+        out.post(transfer);
+        let request = self.requests.get_mut(key).expect("just inserted");
+        request.held = hold.amount;
+        request.hold = Some(hold);
+        self.by_id.insert(ask.request, key.slot);
+        match offer {
+            Some(offer) => self.dispatch(now, key, offer, out),
+            None => self.enqueue(now, key),
+        }
+        Ok(())
+    }
+
+    fn enqueue(&mut self, now: Tick, key: Key) {
+        let wait = self.config.limits.queue_wait_max;
+        let model = self.requests.get(key).expect("a live request").ask.model;
+        self.counts.queued += 1;
+        self.queues[usize::from(model.0)].push(&mut self.requests, key);
+        self.set_timer(key, now + wait, WakeReason::QueueOverdue);
+    }
+
+    pub(super) fn queue(&self, model: ModelIx) -> &super::Queue {
+        &self.queues[usize::from(model.0)]
+    }
+
+    /// Sends a request to an offer that was just chosen.
+    pub(super) fn dispatch(&mut self, now: Tick, key: Key, offer: u32, out: &mut Effects) {
+        let slot = self.fleet.offers.at(offer).provider;
+        let provider = self.fleet.providers.at(slot);
+        let (conn, machine, payee) = (provider.conn, provider.machine, provider.owner);
+        let first = provider.first_attempt;
+        let request = self.requests.get_mut(key).expect("a live request");
+        assert!(
+            !request.has_tried(machine),
+            "a retry never goes to a machine that failed it"
+        );
+        let load = Load {
+            prompt_tokens: request.ask.prompt_tokens,
+            need_tokens: request.need_tokens(),
+        };
+        self.fleet.reserve(offer, load);
+        let attempt = Attempt {
+            request: key,
+            conn,
+            provider: slot,
+            offer,
+            payee,
+            progress: Progress::Sent,
+            prompt_tokens: load.prompt_tokens,
+            need_tokens: load.need_tokens,
+            prev: super::fleet::NIL,
+            next: first,
+        };
+        let attempt = self
+            .attempts
+            .insert(attempt)
+            .expect("no more attempts than requests");
+        if first != super::fleet::NIL {
+            self.attempts.at_mut(first).prev = attempt.slot;
+        }
+        self.fleet.providers.at_mut(slot).first_attempt = attempt.slot;
+        request.phase = Phase::Running(attempt);
+        request.tried[usize::from(request.attempts)] = machine;
+        request.attempts += 1;
+        request.machine = machine;
+        request.dispatched_at = now;
+        let (id, nth) = (request.ask.request, request.attempts);
+        let bits = self
+            .config
+            .seed
+            .draw_wide(Purpose::AttemptId, id.0, u128::from(nth));
+        let limits = &self.config.limits;
+        let per_token = limits.accept_wait_per_prompt_token.0;
+        let extra = Span(per_token.saturating_mul(u64::from(load.prompt_tokens)));
+        let deadline = now + limits.accept_wait_max + extra;
+        self.set_timer(key, deadline, WakeReason::AcceptOverdue);
+        self.fleet.refresh(slot, &self.config);
+        self.counts.dispatched += 1;
+        let wire = WireId::from_bits(bits);
+        out.push(Effect::Dispatch {
+            request: id,
+            attempt: public(attempt),
+            conn,
+            wire,
+        });
+    }
+
+    /// Gives waiting requests to a provider as long as it has room (INV-09).
+    pub(super) fn fill(&mut self, now: Tick, slot: u32, out: &mut Effects) {
+        let count = self.fleet.providers.at(slot).offers.len();
+        for at in 0..count {
+            let offer = self.fleet.providers.at(slot).offers[at];
+            let model = usize::from(self.fleet.offers.at(offer).model.0);
+            while self.queues[model].count() > 0 {
+                let machine = self.fleet.providers.at(slot).machine;
+                let fleet = &self.fleet;
+                let key = self.queues[model].pop(&mut self.requests, |request| {
+                    fleet.has_room(offer, request.need_tokens()) && !request.has_tried(machine)
+                });
+                let Some(key) = key else { break };
+                self.dispatch(now, key, offer, out);
+            }
+        }
+    }
+
+    /// Ends a request that has shown nothing: gives its hold back and says why.
+    pub(super) fn refuse(&mut self, key: Key, denial: Denial, out: &mut Effects) {
+        let request = self.requests.get(key).expect("a live request").ask.request;
+        self.counts.refused += 1;
+        self.void_hold(key, out);
+        self.forget(key);
+        out.push(Effect::Refuse { request, denial });
+    }
+
+    pub(super) fn void_hold(&mut self, key: Key, out: &mut Effects) {
+        if self.mischief == Mischief::LeakedHold {
+            return;
+        }
+        let request = self.requests.get_mut(key).expect("a live request");
+        if let Some(hold) = request.hold.take() {
+            out.post(self.books.void(hold));
+        }
+    }
+
+    /// The last act of a request. Its attempt, queue place and hold are gone already.
+    pub(super) fn forget(&mut self, key: Key) {
+        let request = self.requests.remove(key).expect("a live request");
+        assert!(
+            request.hold.is_none() || self.mischief == Mischief::LeakedHold,
+            "a request never ends with its hold open"
+        );
+        self.wheel.cancel(request.timer);
+        self.by_id.remove(request.ask.request);
+    }
+
+    pub(super) fn set_timer(&mut self, key: Key, deadline: Tick, reason: WakeReason) {
+        let request = self.requests.get_mut(key).expect("a live request");
+        self.wheel.cancel(request.timer);
+        request.idle_deadline = deadline;
+        let timer = self.wheel.arm(deadline, Due::Request(key, reason));
+        request.timer = timer.expect("one timer a request, and the wheel holds as many");
+    }
+
+    /// Everybody is busy: come back when the queue will have drained, spread by a keyed draw.
+    pub(super) fn full(&self, request: RequestId, model: ModelIx) -> Denial {
+        let depth = u64::from(self.queue(model).count()) + 1;
+        let measured = self.paces[usize::from(model.0)];
+        let wait_s = measured.map_or(RETRY_AFTER_UNMEASURED_S, |pace| {
+            (depth * u64::from(pace.interval_ms.value())).div_ceil(1_000)
+        });
+        let wait_s = wait_s.clamp(RETRY_AFTER_MIN_S, RETRY_AFTER_MAX_S);
+        let spread = wait_s / 4 + 1;
+        let jitter = self
+            .config
+            .seed
+            .draw_below(Purpose::RetryJitter, request.0, 0, spread);
+        let retry_after_s = u16::try_from(wait_s + jitter).expect("at most 75 seconds");
+        Denial::Full { retry_after_s }
+    }
+
+    pub(super) fn on_drain_began(&mut self, _now: Tick, out: &mut Effects) {
+        self.is_draining = true;
+        for model in 0..self.queues.len() {
+            for key in self.queues[model].keys(&self.requests) {
+                self.queues[model].remove(&mut self.requests, key);
+                self.refuse(key, Denial::Draining, out);
+            }
+        }
+    }
+}
+
+pub(super) const fn public(key: Key) -> AttemptKey {
+    AttemptKey {
+        slot: key.slot,
+        generation: key.generation,
+    }
+}
+
+fn fresh_request(now: Tick, ask: Ask) -> Request {
+    Request {
+        ask,
+        phase: Phase::Queued,
+        hold: None,
+        held: MicroUsd::ZERO,
+        hold_is_durable: false,
+        settle_seq: 0,
+        is_released: false,
+        timer: Key::NONE,
+        idle_deadline: Tick::NEVER,
+        attempts: 0,
+        capacity_refusals: 0,
+        tried: [MachineId(0); TRIED_MAX],
+        relayed_tokens: 0,
+        prev_queued: Key::NONE,
+        next_queued: Key::NONE,
+        machine: MachineId(0),
+        usage: Usage::default(),
+        charged: MicroUsd::ZERO,
+        payout: MicroUsd::ZERO,
+        arrived_at: now,
+        dispatched_at: now,
+        accepted_at: now,
+        started_at: now,
+        completed_at: now,
+    }
+}

@@ -1,0 +1,290 @@
+//! The books: double entry in integer micro-USD. Every transfer sums to zero; a hold is settled or
+//! voided exactly once. The store makes transfers durable; this part decides and numbers them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::effect::{LedgerAccount, Posting, Transfer, TransferKind};
+use crate::ids::{AccountId, RequestId};
+use crate::lookup::Lookup;
+use crate::money::{MicroUsd, split_fee};
+
+/// One account as the core sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Account {
+    pub id: AccountId,
+    /// What may be spent now.
+    pub available: MicroUsd,
+    /// Set aside for running requests.
+    pub held: MicroUsd,
+    /// Earned by this account's machines in this process's life.
+    pub earned: MicroUsd,
+}
+
+/// Money set aside for one request. Consumed by value: it cannot be settled twice.
+#[derive(Debug, PartialEq, Eq, Hash, Clone, Serialize, Deserialize)]
+#[must_use = "a hold that is dropped is money lost"]
+pub struct Hold {
+    pub account: AccountId,
+    pub request: RequestId,
+    pub amount: MicroUsd,
+    /// The transfer that placed it.
+    pub seq: u64,
+}
+
+/// The hold cannot be placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HoldError {
+    Insufficient,
+    UnknownAccount,
+}
+
+/// The account cannot be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenError {
+    Full,
+    Reopened,
+}
+
+/// How a settled hold was split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settled {
+    pub charged: MicroUsd,
+    pub payout: MicroUsd,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Books {
+    accounts: Vec<Account>,
+    by_id: Lookup<AccountId>,
+    accounts_max: u32,
+    fee_percent: u8,
+    /// What came in from outside, negated.
+    clearing: MicroUsd,
+    platform: MicroUsd,
+    last_seq: u64,
+}
+
+impl Books {
+    #[must_use]
+    pub fn new(accounts_max: u32, fee_percent: u8) -> Self {
+        Self {
+            accounts: Vec::new(),
+            by_id: Lookup::default(),
+            accounts_max,
+            fee_percent,
+            clearing: MicroUsd::ZERO,
+            platform: MicroUsd::ZERO,
+            last_seq: 0,
+        }
+    }
+
+    /// Takes over what the store knows. No transfer: the money is on the books already.
+    pub fn open(&mut self, id: AccountId, balance: MicroUsd) -> Result<(), OpenError> {
+        if self.by_id.get(id).is_some() {
+            return Err(OpenError::Reopened);
+        }
+        let row = self.row(id).ok_or(OpenError::Full)?;
+        self.accounts[row].available = balance;
+        self.clearing -= balance;
+        Ok(())
+    }
+
+    /// Money from outside.
+    pub fn deposit(&mut self, id: AccountId, amount: MicroUsd) -> Result<Transfer, HoldError> {
+        let row = self.by_id.get(id).ok_or(HoldError::UnknownAccount)? as usize;
+        self.accounts[row].available += amount;
+        self.clearing -= amount;
+        let postings = [
+            posting(LedgerAccount::Clearing, -amount),
+            posting(LedgerAccount::Consumer(id), amount),
+            NOTHING,
+            NOTHING,
+        ];
+        Ok(self.numbered(TransferKind::Deposit, RequestId(0), postings))
+    }
+
+    pub fn hold(
+        &mut self,
+        id: AccountId,
+        request: RequestId,
+        amount: MicroUsd,
+    ) -> Result<(Hold, Transfer), HoldError> {
+        let row = self.by_id.get(id).ok_or(HoldError::UnknownAccount)? as usize;
+        let account = &mut self.accounts[row];
+        assert!(amount > MicroUsd::ZERO, "a hold has an amount");
+        if account.available < amount {
+            return Err(HoldError::Insufficient);
+        }
+        account.available -= amount;
+        account.held += amount;
+        let postings = [
+            posting(LedgerAccount::Consumer(id), -amount),
+            posting(LedgerAccount::Held(id), amount),
+            NOTHING,
+            NOTHING,
+        ];
+        let transfer = self.numbered(TransferKind::Hold, request, postings);
+        Ok((
+            Hold {
+                account: id,
+                request,
+                amount,
+                seq: transfer.seq,
+            },
+            transfer,
+        ))
+    }
+
+    /// A hold that an earlier process left open in the store.
+    pub fn recover(
+        &mut self,
+        id: AccountId,
+        request: RequestId,
+        amount: MicroUsd,
+    ) -> Result<Hold, HoldError> {
+        let row = self.by_id.get(id).ok_or(HoldError::UnknownAccount)? as usize;
+        self.accounts[row].held += amount;
+        self.clearing -= amount;
+        Ok(Hold {
+            account: id,
+            request,
+            amount,
+            seq: 0,
+        })
+    }
+
+    /// Charges at most the hold and gives the rest back.
+    pub fn settle(
+        &mut self,
+        hold: Hold,
+        cost: MicroUsd,
+        payee: AccountId,
+    ) -> Option<(Settled, Transfer)> {
+        let payee_row = self.row(payee)?;
+        let charged = cost.min(hold.amount).max(MicroUsd::ZERO);
+        let returned = hold.amount - charged;
+        assert_eq!(
+            charged + returned,
+            hold.amount,
+            "settling neither makes nor loses money"
+        );
+        let (fee, payout) = split_fee(charged, self.fee_percent);
+        self.release(&hold, returned);
+        self.accounts[payee_row].earned += payout;
+        self.platform += fee;
+        let postings = [
+            posting(LedgerAccount::Held(hold.account), -hold.amount),
+            posting(LedgerAccount::Consumer(hold.account), returned),
+            posting(LedgerAccount::Provider(payee), payout),
+            posting(LedgerAccount::Platform, fee),
+        ];
+        let transfer = self.numbered(TransferKind::Settle, hold.request, postings);
+        Some((Settled { charged, payout }, transfer))
+    }
+
+    /// Gives the whole hold back.
+    pub fn void(&mut self, hold: Hold) -> Transfer {
+        self.release(&hold, hold.amount);
+        let postings = [
+            posting(LedgerAccount::Held(hold.account), -hold.amount),
+            posting(LedgerAccount::Consumer(hold.account), hold.amount),
+            NOTHING,
+            NOTHING,
+        ];
+        self.numbered(TransferKind::Void, hold.request, postings)
+    }
+
+    #[must_use]
+    pub fn is_open(&self, id: AccountId) -> bool {
+        self.account(id).is_some()
+    }
+
+    #[must_use]
+    pub fn account(&self, id: AccountId) -> Option<&Account> {
+        self.by_id.get(id).map(|row| &self.accounts[row as usize])
+    }
+
+    pub fn accounts(&self) -> impl Iterator<Item = &Account> {
+        self.accounts.iter()
+    }
+
+    #[must_use]
+    pub const fn platform(&self) -> MicroUsd {
+        self.platform
+    }
+
+    /// Number of the newest transfer.
+    #[must_use]
+    pub const fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
+    /// Zero, always (INV-03).
+    #[must_use]
+    pub fn total(&self) -> MicroUsd {
+        let on_accounts: MicroUsd = self
+            .accounts
+            .iter()
+            .map(|a| a.available + a.held + a.earned)
+            .sum();
+        on_accounts + self.platform + self.clearing
+    }
+
+    #[must_use]
+    pub fn held(&self) -> MicroUsd {
+        self.accounts.iter().map(|account| account.held).sum()
+    }
+
+    fn release(&mut self, hold: &Hold, returned: MicroUsd) {
+        let row = self
+            .by_id
+            .get(hold.account)
+            .expect("a hold names an open account") as usize;
+        let account = &mut self.accounts[row];
+        assert!(
+            account.held >= hold.amount,
+            "what is held covers each open hold"
+        );
+        account.held -= hold.amount;
+        account.available += returned;
+    }
+
+    fn row(&mut self, id: AccountId) -> Option<usize> {
+        if let Some(row) = self.by_id.get(id) {
+            return Some(row as usize);
+        }
+        let row = u32::try_from(self.accounts.len())
+            .ok()
+            .filter(|&r| r < self.accounts_max)?;
+        let zero = MicroUsd::ZERO;
+        self.accounts.push(Account {
+            id,
+            available: zero,
+            held: zero,
+            earned: zero,
+        });
+        self.by_id.insert(id, row);
+        Some(row as usize)
+    }
+
+    fn numbered(
+        &mut self,
+        kind: TransferKind,
+        request: RequestId,
+        postings: [Posting; 4],
+    ) -> Transfer {
+        self.last_seq += 1;
+        Transfer {
+            seq: self.last_seq,
+            kind,
+            request,
+            postings,
+        }
+    }
+}
+
+const NOTHING: Posting = posting(LedgerAccount::Clearing, MicroUsd::ZERO);
+
+const fn posting(account: LedgerAccount, amount: MicroUsd) -> Posting {
+    Posting { account, amount }
+}

@@ -1,0 +1,595 @@
+//! The fleet: providers, what they offer, and one ledger of what each offer still has room for.
+//!
+//! Every reservation debits the ledger at once; every report reconciles it. Frames of one socket
+//! arrive in order, so a report reflects exactly the attempts that were accepted before it: whatever
+//! it counts beyond these is foreign work. Labels such as "serving" are derived, never stored.
+
+use serde::{Deserialize, Serialize};
+
+use super::gate::Gate;
+use super::pool::{Candidate, Place, Pool, bucket_of};
+use crate::config::{Config, Limits, ModelSpec};
+use crate::event::{MachineReport, MachineSpec, SlotReport, SlotState, Thermal, Trust};
+use crate::ids::{AccountId, ConnId, MachineId, ModelIx};
+use crate::lookup::Lookup;
+use crate::slab::{Key, Slab};
+use crate::time::Tick;
+
+pub(crate) const NIL: u32 = u32::MAX;
+/// Provider-wide caps (`spec/routing` 2.6).
+const CONCURRENCY_UNREPORTED: u32 = 4;
+const CONCURRENCY_BUDGETED: u32 = 24;
+/// Prompt at which machines are compared for the buckets.
+const REFERENCE_PROMPT_TOKENS: u64 = 512;
+/// Prefill rate assumed from a decode rate (`spec/routing` 3.1).
+const PREFILL_PER_DECODE: u64 = 12;
+/// Slow-down of a decode step for each row in the batch, in thousandths (`spec/routing` 3.2).
+const BATCH_SLOWDOWN_MILLI: u64 = 390;
+/// Added to the expected wait of a machine whose last attempts failed: used only if all else is full.
+const BARRED_WAIT_US: u64 = 60_000_000;
+
+/// One live connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Provider {
+    pub(crate) conn: ConnId,
+    pub(crate) machine: MachineId,
+    pub(crate) owner: AccountId,
+    trust: Trust,
+    spec: MachineSpec,
+    is_distrusted: bool,
+    pub(crate) is_verified: bool,
+    pub(crate) is_barred: bool,
+    report: MachineReport,
+    pub(crate) reported_at: Tick,
+    /// Places in the slab of offers, by model.
+    pub(crate) offers: Vec<u32>,
+    /// Our attempts on it, and the first of their list.
+    pub(crate) pending: u32,
+    pub(crate) first_attempt: u32,
+    pub(crate) challenge_timer: Key,
+}
+
+/// One model on one connection, with our debits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Offer {
+    pub(crate) provider: u32,
+    pub(crate) model: ModelIx,
+    report: SlotReport,
+    /// Our attempts, and the tokens that they may use.
+    pub(crate) pending: u32,
+    reserved_tokens: u64,
+    /// Of these, what the provider has accepted and so counts in its reports.
+    accepted: u32,
+    accepted_tokens: u64,
+    /// Prompt tokens sent whose first content has not come.
+    prefill_tokens: u64,
+    /// Work that is not ours, or no longer ours.
+    foreign: u32,
+    foreign_tokens: u64,
+    has_refused: bool,
+    gate: Gate,
+    place: Option<Place>,
+}
+
+/// What survives a reconnect (INV-13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct MachineRecord {
+    /// Place of the live provider, or [`NIL`].
+    pub(crate) live: u32,
+    pub(crate) faults: u8,
+    pub(crate) barred_until: Tick,
+}
+
+/// Size of a reservation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) prompt_tokens: u32,
+    pub(crate) need_tokens: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Fleet {
+    pub(crate) providers: Slab<Provider>,
+    pub(crate) offers: Slab<Offer>,
+    by_conn: Lookup<ConnId>,
+    pools: Vec<Pool>,
+    /// Offers of each model that are open or closed only for want of capacity.
+    capable: Vec<u32>,
+    /// Largest token budget that any machine ever reported for each model.
+    budget_seen: Vec<u64>,
+    pub(crate) machines: std::collections::BTreeMap<MachineId, MachineRecord>,
+    machines_max: usize,
+    trust_min: Trust,
+}
+
+impl Fleet {
+    pub(crate) fn new(config: &Config) -> Self {
+        let models = config.catalog.count();
+        let limits = &config.limits;
+        let offers_max = limits
+            .providers_max
+            .saturating_mul(u32::from(limits.models_per_provider_max));
+        Self {
+            providers: Slab::with_limit(limits.providers_max),
+            offers: Slab::with_limit(offers_max.min(NIL - 1)),
+            by_conn: Lookup::default(),
+            pools: vec![Pool::new(); models],
+            capable: vec![0; models],
+            budget_seen: vec![0; models],
+            machines: std::collections::BTreeMap::new(),
+            machines_max: 2 * limits.providers_max as usize,
+            trust_min: config.trust_min,
+        }
+    }
+
+    pub(crate) fn find(&self, conn: ConnId) -> Option<u32> {
+        self.by_conn.get(conn)
+    }
+
+    pub(crate) fn pool(&self, model: ModelIx) -> &Pool {
+        &self.pools[usize::from(model.0)]
+    }
+
+    pub(crate) fn capable_count(&self, model: ModelIx) -> u32 {
+        self.capable[usize::from(model.0)]
+    }
+
+    /// Whether a request of that size could fit an empty machine, as far as we know.
+    pub(crate) fn could_ever_fit(&self, model: ModelIx, need_tokens: u64) -> bool {
+        let seen = self.budget_seen[usize::from(model.0)];
+        seen == 0 || need_tokens <= seen
+    }
+
+    /// `None` when the fleet is full.
+    pub(crate) fn join(
+        &mut self,
+        conn: ConnId,
+        machine: MachineId,
+        owner: AccountId,
+        trust: Trust,
+        spec: MachineSpec,
+    ) -> Option<u32> {
+        let record = self.machines.get(&machine);
+        let provider = Provider {
+            conn,
+            machine,
+            owner,
+            trust,
+            spec,
+            is_distrusted: false,
+            is_verified: false,
+            is_barred: record.is_some_and(|record| record.barred_until > Tick::ZERO),
+            report: MachineReport::default(),
+            reported_at: Tick::ZERO,
+            offers: Vec::new(),
+            pending: 0,
+            first_attempt: NIL,
+            challenge_timer: Key::NONE,
+        };
+        let slot = self.providers.insert(provider)?.slot;
+        if self.machines.len() >= self.machines_max {
+            self.machines.retain(|_, record| record.live != NIL); // INV-12
+        }
+        self.by_conn.insert(conn, slot);
+        let fresh = MachineRecord {
+            live: NIL,
+            faults: 0,
+            barred_until: Tick::ZERO,
+        };
+        self.machines.entry(machine).or_insert(fresh).live = slot;
+        Some(slot)
+    }
+
+    /// Replaces the inventory. Offers with attempts out keep their debits.
+    pub(crate) fn restock(&mut self, slot: u32, models: &[ModelIx], limits: &Limits) {
+        let kept = self.providers.at(slot).offers.clone();
+        for offer in kept {
+            let is_gone = !models.contains(&self.offers.at(offer).model);
+            if is_gone && self.offers.at(offer).pending == 0 {
+                self.drop_offer(offer);
+            }
+        }
+        for &model in models {
+            let provider = self.providers.at(slot);
+            let at = provider
+                .offers
+                .binary_search_by_key(&model, |&ix| self.offers.at(ix).model);
+            let Err(at) = at else { continue };
+            if provider.offers.len() >= usize::from(limits.models_per_provider_max) {
+                break;
+            }
+            let Some(key) = self.offers.insert(Offer::cold(slot, model)) else {
+                break;
+            };
+            self.providers.at_mut(slot).offers.insert(at, key.slot);
+        }
+    }
+
+    /// Forgets a connection. Its attempts were taken off before.
+    pub(crate) fn leave(&mut self, slot: u32) {
+        for offer in self.providers.at(slot).offers.clone() {
+            self.drop_offer(offer);
+        }
+        let provider = self
+            .providers
+            .remove(self.providers.key_at(slot))
+            .expect("it was there");
+        assert_eq!(provider.pending, 0, "a connection leaves without attempts");
+        self.by_conn.remove(provider.conn);
+        let record = self
+            .machines
+            .get_mut(&provider.machine)
+            .expect("a live machine has a record");
+        if record.live == slot {
+            record.live = NIL;
+            if record.faults == 0 {
+                self.machines.remove(&provider.machine);
+            }
+        }
+    }
+
+    /// Applies a report. `false`: it is out of order and counts as a sign of life only.
+    pub(crate) fn report(
+        &mut self,
+        now: Tick,
+        slot: u32,
+        report: &MachineReport,
+        slots: &[SlotReport],
+        accepts_stale: bool,
+    ) -> bool {
+        let provider = self.providers.at_mut(slot);
+        if report.seq > 0 && report.seq <= provider.report.seq && !accepts_stale {
+            return false;
+        }
+        provider.report = *report;
+        provider.reported_at = now;
+        let offers = core::mem::take(&mut provider.offers);
+        for &ix in &offers {
+            let offer = self.offers.at_mut(ix);
+            let told = slots.iter().find(|told| told.model == offer.model);
+            offer.reconcile(told, report.has_capacity);
+            let seen = &mut self.budget_seen[usize::from(offer.model.0)];
+            *seen = (*seen).max(offer.report.budget_max);
+        }
+        self.providers.at_mut(slot).offers = offers;
+        true
+    }
+
+    pub(crate) fn distrust(&mut self, slot: u32) {
+        self.providers.at_mut(slot).is_distrusted = true;
+    }
+
+    pub(crate) fn is_distrusted(&self, slot: u32) -> bool {
+        self.providers.at(slot).is_distrusted
+    }
+
+    /// A load ended: the model is resident, or it is not.
+    pub(crate) fn loaded(&mut self, offer: u32, state: SlotState) {
+        self.offers.at_mut(offer).report.state = state;
+    }
+
+    pub(crate) fn offer_of(&self, slot: u32, model: ModelIx) -> Option<u32> {
+        let offers = &self.providers.at(slot).offers;
+        let at = offers
+            .binary_search_by_key(&model, |&ix| self.offers.at(ix).model)
+            .ok()?;
+        Some(offers[at])
+    }
+
+    /// Debits one attempt (INV-08: never beyond what is believed to be there).
+    pub(crate) fn reserve(&mut self, ix: u32, load: Load) {
+        let offer = self.offers.at_mut(ix);
+        assert!(offer.gate.is_open(), "work goes to open offers only");
+        assert!(
+            offer.fits(load.need_tokens),
+            "a reservation fits the believed budget"
+        );
+        offer.pending += 1;
+        offer.reserved_tokens += load.need_tokens;
+        offer.prefill_tokens += u64::from(load.prompt_tokens);
+        let provider = offer.provider;
+        self.providers.at_mut(provider).pending += 1;
+    }
+
+    /// The provider counts this attempt in its reports from now on.
+    pub(crate) fn accepted(&mut self, ix: u32, load: Load) {
+        let offer = self.offers.at_mut(ix);
+        offer.accepted += 1;
+        offer.accepted_tokens += load.need_tokens;
+    }
+
+    /// First content came: the prompt is no longer ahead of anybody.
+    pub(crate) fn prefilled(&mut self, ix: u32, load: Load) {
+        self.offers.at_mut(ix).prefill_tokens -= u64::from(load.prompt_tokens);
+    }
+
+    /// Credits one attempt back. What the engine may still run (`lingers`) counts as foreign until
+    /// the next report says otherwise: a cancelled attempt's load stays visible.
+    pub(crate) fn release(
+        &mut self,
+        ix: u32,
+        load: Load,
+        was_accepted: bool,
+        was_started: bool,
+        lingers: bool,
+    ) {
+        let offer = self.offers.at_mut(ix);
+        offer.pending -= 1;
+        offer.reserved_tokens -= load.need_tokens;
+        if was_accepted {
+            offer.accepted -= 1;
+            offer.accepted_tokens -= load.need_tokens;
+        }
+        if !was_started {
+            offer.prefill_tokens -= u64::from(load.prompt_tokens);
+        }
+        if lingers {
+            offer.foreign += 1;
+            offer.foreign_tokens += load.need_tokens;
+        }
+        let provider = offer.provider;
+        self.providers.at_mut(provider).pending -= 1;
+    }
+
+    /// Believed full until its next report.
+    pub(crate) fn refused(&mut self, ix: u32) {
+        self.offers.at_mut(ix).has_refused = true;
+    }
+
+    /// Brings the index in line with the ledger for every offer of a provider.
+    pub(crate) fn refresh(&mut self, slot: u32, config: &Config) {
+        let count = self.providers.at(slot).offers.len();
+        for at in 0..count {
+            let ix = self.providers.at(slot).offers[at];
+            self.refresh_offer(ix, config);
+        }
+    }
+
+    /// Whether the offer is open and has room for a request of that size.
+    pub(crate) fn has_room(&self, ix: u32, need_tokens: u64) -> bool {
+        let offer = self.offers.at(ix);
+        offer.gate.is_open() && offer.fits(need_tokens)
+    }
+
+    fn refresh_offer(&mut self, ix: u32, config: &Config) {
+        let offer = self.offers.at(ix);
+        let provider = self.providers.at(offer.provider);
+        let spec = config
+            .catalog
+            .spec(offer.model)
+            .expect("offers name models of the catalogue");
+        let gate = gate_of(provider, offer, spec, self.trust_min);
+        let (was, place, model) = (offer.gate, offer.place, usize::from(offer.model.0));
+        let wait_us = wait_us(provider, offer, &config.limits);
+        let per_ktok = prefill_us_per_ktok(provider, offer);
+        let candidate = Candidate {
+            machine: provider.machine,
+            offer: ix,
+            wait_us: u32::try_from(wait_us).unwrap_or(u32::MAX),
+            prefill_us_per_ktok: per_ktok,
+            room_tokens: offer.room_tokens(),
+            load: offer.load(),
+        };
+        let bucket = bucket_of(wait_us + REFERENCE_PROMPT_TOKENS * u64::from(per_ktok) / 1_000);
+        self.capable[model] += u32::from(gate.is_capable());
+        self.capable[model] -= u32::from(was.is_capable());
+        let place = match place {
+            Some(place) if gate.is_open() && place.bucket == bucket => {
+                self.pools[model].replace(place, candidate);
+                Some(place)
+            }
+            _ => {
+                self.take_out(ix);
+                gate.is_open()
+                    .then(|| self.pools[model].put(bucket, candidate))
+            }
+        };
+        let offer = self.offers.at_mut(ix);
+        offer.gate = gate;
+        offer.place = place;
+    }
+
+    fn take_out(&mut self, ix: u32) {
+        let offer = self.offers.at_mut(ix);
+        let Some(place) = offer.place.take() else {
+            return;
+        };
+        let model = usize::from(offer.model.0);
+        if let Some(moved) = self.pools[model].take(place) {
+            self.offers.at_mut(moved).place = Some(place);
+        }
+    }
+
+    fn drop_offer(&mut self, ix: u32) {
+        self.take_out(ix);
+        let offer = self
+            .offers
+            .remove(self.offers.key_at(ix))
+            .expect("it was there");
+        self.capable[usize::from(offer.model.0)] -= u32::from(offer.gate.is_capable());
+        self.providers
+            .at_mut(offer.provider)
+            .offers
+            .retain(|&other| other != ix);
+    }
+
+    /// What the index says of an offer, for the checks.
+    pub(crate) fn place_of(&self, ix: u32) -> (Gate, Option<Place>) {
+        let offer = self.offers.at(ix);
+        (offer.gate, offer.place)
+    }
+}
+
+impl Offer {
+    fn cold(provider: u32, model: ModelIx) -> Self {
+        let mut gate = Gate::OPEN;
+        gate.add_if(Gate::UNVERIFIED, true);
+        Self {
+            provider,
+            model,
+            report: SlotReport {
+                model,
+                state: SlotState::Absent,
+                running: 0,
+                waiting: 0,
+                concurrency_max: 0,
+                budget_used: 0,
+                budget_max: 0,
+                budget_queued: 0,
+                decode_mtps: 0,
+                prefill_mtps: 0,
+                load_ms: 0,
+                wedged: false,
+            },
+            pending: 0,
+            reserved_tokens: 0,
+            accepted: 0,
+            accepted_tokens: 0,
+            prefill_tokens: 0,
+            foreign: 0,
+            foreign_tokens: 0,
+            has_refused: false,
+            gate,
+            place: None,
+        }
+    }
+
+    fn reconcile(&mut self, told: Option<&SlotReport>, has_capacity: bool) {
+        let model = self.model;
+        self.has_refused = false;
+        match told {
+            Some(told) => self.report = *told,
+            // Without a slot the model is not loaded, whatever else was said (`spec/routing` 1.4);
+            // what was measured before still holds.
+            None if has_capacity => {
+                let SlotReport {
+                    decode_mtps,
+                    prefill_mtps,
+                    load_ms,
+                    ..
+                } = self.report;
+                self.report = Self::cold(0, model).report;
+                self.report.decode_mtps = decode_mtps;
+                self.report.prefill_mtps = prefill_mtps;
+                self.report.load_ms = load_ms;
+            }
+            None => return,
+        }
+        let told_rows = u32::from(self.report.running) + u32::from(self.report.waiting);
+        self.foreign = told_rows.saturating_sub(self.accepted);
+        let told_tokens = self
+            .report
+            .budget_used
+            .saturating_add(self.report.budget_queued);
+        self.foreign_tokens = told_tokens.saturating_sub(self.accepted_tokens);
+    }
+
+    fn load(&self) -> u32 {
+        self.pending + self.foreign
+    }
+
+    fn used_tokens(&self) -> u64 {
+        self.reserved_tokens.saturating_add(self.foreign_tokens)
+    }
+
+    fn fits(&self, need_tokens: u64) -> bool {
+        let max = self.report.budget_max;
+        max == 0 || self.used_tokens().saturating_add(need_tokens) <= max
+    }
+
+    fn room_tokens(&self) -> u32 {
+        if self.report.budget_max == 0 {
+            return u32::MAX;
+        }
+        let room = self.report.budget_max.saturating_sub(self.used_tokens());
+        u32::try_from(room).unwrap_or(u32::MAX - 1)
+    }
+}
+
+fn gate_of(provider: &Provider, offer: &Offer, spec: &ModelSpec, trust_min: Trust) -> Gate {
+    let mut gate = Gate::OPEN;
+    let state = offer.report.state;
+    gate.add_if(Gate::DISTRUSTED, provider.is_distrusted);
+    gate.add_if(Gate::UNVERIFIED, !provider.is_verified);
+    gate.add_if(Gate::TRUST_FLOOR, provider.trust < trust_min);
+    gate.add_if(Gate::CANNOT_SEAL, !provider.spec.can_seal);
+    gate.add_if(Gate::PRIVATE_ONLY, provider.spec.private_only);
+    gate.add_if(Gate::DRAINING, provider.report.draining);
+    gate.add_if(Gate::THERMAL, provider.report.thermal == Thermal::Critical);
+    gate.add_if(Gate::CRASHED, state == SlotState::Crashed);
+    gate.add_if(Gate::RELOADING, state == SlotState::Reloading);
+    gate.add_if(Gate::WEDGED, offer.report.wedged);
+    gate.add_if(Gate::REFUSED, offer.has_refused);
+    let is_too_large = !state.is_resident()
+        && provider
+            .report
+            .free_for_load_bytes
+            .is_some_and(|free| free < spec.weights_bytes);
+    gate.add_if(Gate::TOO_LARGE, is_too_large);
+    let cap = provider_cap(provider, offer);
+    let slot_cap = u32::from(offer.report.concurrency_max);
+    let slot_cap = if slot_cap > 0 { slot_cap } else { cap };
+    let is_full = offer.load() >= slot_cap || provider.pending >= cap || offer.room_tokens() == 0;
+    gate.add_if(Gate::FULL, is_full);
+    gate
+}
+
+/// `spec/routing` 2.6.
+fn provider_cap(provider: &Provider, offer: &Offer) -> u32 {
+    if !provider.report.has_capacity {
+        return CONCURRENCY_UNREPORTED;
+    }
+    if offer.report.budget_max > 0 {
+        return CONCURRENCY_BUDGETED;
+    }
+    match provider.spec.memory_gb {
+        0..=24 => 2,
+        25..=48 => 4,
+        49..=96 => 6,
+        97..=128 => 8,
+        129.. => 12,
+    }
+}
+
+/// Thousandths of a token a second, never zero.
+fn decode_mtps(provider: &Provider, offer: &Offer) -> u64 {
+    if offer.report.decode_mtps > 0 {
+        return u64::from(offer.report.decode_mtps);
+    }
+    if provider.spec.decode_mtps > 0 {
+        return u64::from(provider.spec.decode_mtps);
+    }
+    u64::from(provider.spec.bandwidth_gbs).isqrt().max(1) * 1_000
+}
+
+fn prefill_us_per_ktok(provider: &Provider, offer: &Offer) -> u32 {
+    let mtps = if offer.report.prefill_mtps > 0 {
+        u64::from(offer.report.prefill_mtps)
+    } else if provider.spec.prefill_mtps > 0 {
+        u64::from(provider.spec.prefill_mtps)
+    } else {
+        decode_mtps(provider, offer) * PREFILL_PER_DECODE
+    };
+    u32::try_from(1_000_000_000_000 / mtps).unwrap_or(u32::MAX)
+}
+
+/// Expected time to first content, the arriving request's own prefill aside: a load if the model is
+/// cold, the prompts ahead, and one decode step in the batch that it would join.
+fn wait_us(provider: &Provider, offer: &Offer, limits: &Limits) -> u64 {
+    let load_us = match (offer.report.state.is_resident(), offer.report.load_ms) {
+        (true, _) => 0,
+        (false, 0) => limits.cold_load_default.0,
+        (false, measured_ms) => u64::from(measured_ms) * 1_000,
+    };
+    let waiting = u64::from(offer.report.waiting) * REFERENCE_PROMPT_TOKENS;
+    let ahead_tokens = offer.prefill_tokens + if offer.foreign > 0 { waiting } else { 0 };
+    let ahead_us = ahead_tokens * u64::from(prefill_us_per_ktok(provider, offer)) / 1_000;
+    let step_us = 1_000_000_000 / decode_mtps(provider, offer);
+    let step_us = step_us * (1_000 + BATCH_SLOWDOWN_MILLI * u64::from(offer.load())) / 1_000;
+    let barred_us = if provider.is_barred {
+        BARRED_WAIT_US
+    } else {
+        0
+    };
+    load_us + ahead_us + step_us + barred_us
+}

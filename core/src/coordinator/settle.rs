@@ -1,0 +1,218 @@
+//! Completion, settlement and durability: who pays what, and when the consumer may see it.
+
+use super::attempt::Remains;
+use super::life::{Phase, Request};
+use super::{Coordinator, Mischief, Pace};
+use crate::effect::{Alarm, Effect, Effects, Receipt};
+use crate::event::Usage;
+use crate::ewma::Ewma;
+use crate::ids::{AccountId, AttemptKey, ConnId, ModelIx};
+use crate::money::MicroUsd;
+use crate::slab::Key;
+use crate::time::Tick;
+
+/// Weighs the newest interval one eighth.
+const PACE_SHIFT: u8 = 3;
+
+impl Coordinator {
+    pub(super) fn on_completed(
+        &mut self,
+        now: Tick,
+        conn: ConnId,
+        attempt: AttemptKey,
+        usage: Usage,
+        relayed_tokens_max: u32,
+        out: &mut Effects,
+    ) {
+        let Some(key) = self.live(conn, attempt) else {
+            return;
+        };
+        let attempt = self.take_attempt(key, Remains::Ended);
+        let slot = attempt.provider;
+        let machine = self.fleet.providers.at(slot).machine;
+        if let Some(record) = self.fleet.machines.get_mut(&machine) {
+            record.faults = 0;
+        }
+        let key = attempt.request;
+        let request = self
+            .requests
+            .get_mut(key)
+            .expect("a live attempt's request");
+        let bounded = bounded(request, usage, relayed_tokens_max);
+        if bounded.completion_tokens < usage.completion_tokens {
+            self.counts.over_claims += 1;
+            let count = self.counts.over_claims;
+            out.push(Effect::Alarm {
+                alarm: Alarm::OverClaim,
+                count,
+            });
+        }
+        let is_parked = matches!(request.phase, Phase::Parked(_));
+        let model = request.ask.model;
+        let seq = self.settle(key, attempt.payee, bounded, out);
+        if is_parked {
+            self.forget(key);
+        } else {
+            let request = self.requests.get_mut(key).expect("a live request");
+            request.phase = Phase::Settling;
+            request.completed_at = now;
+            request.settle_seq = seq;
+            let timer = core::mem::replace(&mut request.timer, Key::NONE);
+            self.wheel.cancel(timer);
+            self.awaiting.push_back((seq, key));
+        }
+        self.note_pace(now, model);
+        self.fill(now, slot, out);
+    }
+
+    /// Settles what was streamed, by our own count, and ends a request whose terminal effect is out.
+    pub(super) fn settle_relayed(&mut self, key: Key, payee: AccountId, out: &mut Effects) {
+        let request = self.requests.get(key).expect("a live request");
+        let usage = Usage {
+            prompt_tokens: request.ask.prompt_tokens,
+            completion_tokens: request.relayed_tokens,
+        };
+        self.settle(key, payee, usage, out);
+        self.forget(key);
+    }
+
+    /// Moves the hold, once. Nothing delivered costs nothing.
+    fn settle(&mut self, key: Key, payee: AccountId, usage: Usage, out: &mut Effects) -> u64 {
+        let request = self.requests.get_mut(key).expect("a live request");
+        let hold = request.hold.take().expect("a running request holds money");
+        let spec = self
+            .config
+            .catalog
+            .spec(request.ask.model)
+            .expect("a model of the catalogue");
+        let cost = if usage.completion_tokens == 0 {
+            MicroUsd::ZERO
+        } else {
+            spec.price.cost(
+                u64::from(usage.prompt_tokens),
+                u64::from(usage.completion_tokens),
+            )
+        };
+        let twice = hold.clone();
+        // The books are full only when an operator's account cannot be added: the platform then owes.
+        let settled = self.books.settle(hold, cost, payee);
+        let Some((settled, transfer)) = settled else {
+            out.push(Effect::Alarm {
+                alarm: Alarm::AccountsFull,
+                count: 1,
+            });
+            out.post(self.books.void(twice));
+            return self.books.last_seq();
+        };
+        out.post(transfer);
+        if self.mischief == Mischief::DoubleSettle {
+            out.post(crate::effect::Transfer {
+                seq: transfer.seq,
+                ..transfer
+            });
+        }
+        request.usage = usage;
+        request.charged = settled.charged;
+        request.payout = settled.payout;
+        self.counts.prompt_tokens += u64::from(usage.prompt_tokens);
+        self.counts.completion_tokens += u64::from(usage.completion_tokens);
+        transfer.seq
+    }
+
+    pub(super) fn on_persisted(&mut self, up_to: u64, out: &mut Effects) {
+        self.durable_up_to = self.durable_up_to.max(up_to);
+        while let Some(&(seq, key)) = self.awaiting.front() {
+            if seq > self.durable_up_to {
+                return;
+            }
+            self.awaiting.pop_front();
+            let Some(request) = self.requests.get_mut(key) else {
+                continue;
+            };
+            request.hold_is_durable = true;
+            let has_started = match request.phase {
+                Phase::Settling => {
+                    if request.settle_seq == seq {
+                        self.finish(key, out);
+                    }
+                    continue;
+                }
+                Phase::Running(attempt) => {
+                    self.attempts.at(attempt.slot).progress == super::life::Progress::Started
+                }
+                Phase::Queued | Phase::Parked(_) => false,
+            };
+            if has_started && !request.is_released {
+                request.is_released = true; // INV-05
+                out.push(Effect::Release {
+                    request: request.ask.request,
+                });
+            }
+        }
+    }
+
+    /// The settlement is durable: the last bytes may go.
+    fn finish(&mut self, key: Key, out: &mut Effects) {
+        let request = self.requests.get(key).expect("a live request");
+        let account = self
+            .books
+            .account(request.ask.account)
+            .expect("its account is open");
+        let spec = self
+            .config
+            .catalog
+            .spec(request.ask.model)
+            .expect("a model of the catalogue");
+        let receipt = Receipt {
+            request: request.ask.request,
+            account: request.ask.account,
+            machine: request.machine,
+            model: request.ask.model,
+            attempts: request.attempts,
+            usage: request.usage,
+            price: spec.price,
+            held: request.held,
+            charged: request.charged,
+            payout: request.payout,
+            balance_before: account.available + request.charged,
+            balance_after: account.available,
+            arrived_at: request.arrived_at,
+            dispatched_at: request.dispatched_at,
+            accepted_at: request.accepted_at,
+            started_at: request.started_at,
+            completed_at: request.completed_at,
+        };
+        self.counts.finished += 1;
+        self.forget(key);
+        out.finish(receipt);
+    }
+
+    fn note_pace(&mut self, now: Tick, model: ModelIx) {
+        let pace = &mut self.paces[usize::from(model.0)];
+        let Some(pace) = pace else {
+            *pace = Some(Pace {
+                completed_at: now,
+                interval_ms: Ewma::seeded(1_000, PACE_SHIFT),
+            });
+            return;
+        };
+        let interval = now.since(pace.completed_at).as_millis_floor();
+        pace.interval_ms
+            .push(u32::try_from(interval).unwrap_or(u32::MAX));
+        pace.completed_at = now;
+    }
+}
+
+/// INV-06: nobody is paid for more than the relayed bytes can hold, and no prompt is longer than
+/// its bytes.
+fn bounded(request: &Request, usage: Usage, relayed_tokens_max: u32) -> Usage {
+    let relayed = relayed_tokens_max.max(request.relayed_tokens);
+    let prompt_max = request
+        .ask
+        .prompt_tokens_bound
+        .max(request.ask.prompt_tokens);
+    Usage {
+        prompt_tokens: usage.prompt_tokens.min(prompt_max),
+        completion_tokens: usage.completion_tokens.min(relayed),
+    }
+}
