@@ -1,1 +1,21 @@
-//! (being written)
+//! The sealed envelope: NaCl box (X25519, HSalsa20, XSalsa20-Poly1305) as in `spec/wire` 6.
+//!
+//! Pure: whoever seals brings key bytes and nonces, since core draws no secret randomness. Keys are
+//! wiped when dropped and have no text form. A peer whose key forces the shared secret to zero is
+//! refused, which the reference does not do.
+
+mod base64;
+mod key;
+mod seal;
+
+pub use base64::{
+    Base64Fault, base64_size, decode_base64, decode_base64_append, decode_base64_array,
+    encode_base64,
+};
+pub use key::{KeyFault, KeyText, PublicKey, SecretKey};
+pub use seal::{
+    BoxKey, EncryptedPayload, NONCE_SIZE, OVERHEAD_SIZE, OpenFault, TAG_SIZE, open_from,
+};
+
+#[cfg(test)]
+mod tests;

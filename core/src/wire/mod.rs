@@ -1,1 +1,18 @@
-//! (being written)
+//! The provider wire: JSON text frames of `spec/wire`, both directions, no state.
+//!
+//! The coordinator's side decodes leniently, as the reference coordinator does (every field has a
+//! default, `null` counts as absence, unknown keys are skipped, the last duplicate wins); the
+//! provider's side is strict. Both encode into a buffer that the caller gives. Nothing in here may
+//! panic on any bytes, recurse on their depth, or put their text into an error.
+
+mod chunk;
+pub mod limits;
+pub mod messages;
+mod report;
+pub mod scan;
+mod text;
+
+pub use chunk::{ChunkFrame, encode_chunk};
+pub use messages::{DecodeError, Frame, FrameKind, ToCoordinator, ToProvider};
+pub use report::{SLOTS_MAX, machine_spec};
+pub use text::Text;

@@ -1,0 +1,187 @@
+//! Sealing and opening with a shared key that was computed once.
+
+use core::fmt;
+
+use crypto_secretbox::aead::{AeadInPlace, KeyInit};
+use crypto_secretbox::{Nonce, Tag, XSalsa20Poly1305};
+use salsa20::cipher::consts::U10;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::base64::{base64_size, decode_base64, encode_base64};
+use super::key::{KeyFault, KeyText, PublicKey, SecretKey};
+
+pub const NONCE_SIZE: usize = 24;
+pub const TAG_SIZE: usize = 16;
+
+/// What sealing adds: nonce, then tag, then as many bytes as the plaintext has.
+pub const OVERHEAD_SIZE: usize = NONCE_SIZE + TAG_SIZE;
+
+/// Why nothing came out. Says nothing of the content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenFault {
+    /// The ciphertext is not padded standard base64.
+    Base64,
+    /// Wrong key, or somebody changed a bit.
+    Forged,
+    /// The sender's key cannot be used.
+    Key(KeyFault),
+    /// More than the caller allows.
+    TooLong,
+    /// Shorter than nonce and tag.
+    TooShort,
+}
+
+impl fmt::Display for OpenFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Base64 => f.write_str("the ciphertext is not base64"),
+            Self::Forged => f.write_str("the box does not open with this key"),
+            Self::Key(fault) => fault.fmt(f),
+            Self::TooLong => f.write_str("the box is larger than allowed"),
+            Self::TooShort => f.write_str("the box is shorter than its nonce and tag"),
+        }
+    }
+}
+
+impl core::error::Error for OpenFault {}
+
+/// The symmetric key of one pair of keys. Both directions of an attempt use the same one. Wiped
+/// when dropped, shows nothing of itself.
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct BoxKey([u8; 32]);
+
+impl fmt::Debug for BoxKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BoxKey(..)")
+    }
+}
+
+impl BoxKey {
+    pub(super) fn from_shared_secret(shared: &[u8; 32]) -> Self {
+        let key = salsa20::hsalsa::<U10>(shared.into(), &[0; 16].into());
+        Self(key.into())
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    fn cipher(&self) -> XSalsa20Poly1305 {
+        XSalsa20Poly1305::new(&self.0.into())
+    }
+
+    /// Appends nonce, tag and ciphertext to `out`. A nonce must never be used twice with one key.
+    pub fn seal(&self, nonce: [u8; NONCE_SIZE], plaintext: &[u8], out: &mut Vec<u8>) {
+        let start = out.len();
+        out.reserve(OVERHEAD_SIZE + plaintext.len());
+        out.extend_from_slice(&nonce);
+        out.extend_from_slice(&[0; TAG_SIZE]);
+        out.extend_from_slice(plaintext);
+        let (head, body) = out[start..].split_at_mut(OVERHEAD_SIZE);
+        let tag = self
+            .cipher()
+            .encrypt_in_place_detached(&Nonce::from(nonce), b"", body)
+            .expect("a plaintext is far below the cipher's limit");
+        head[NONCE_SIZE..].copy_from_slice(&tag);
+    }
+
+    /// Appends the base64 of a sealed `plaintext` to `out`; `scratch` is a buffer to reuse.
+    pub fn seal_text(
+        &self,
+        nonce: [u8; NONCE_SIZE],
+        plaintext: &[u8],
+        scratch: &mut Vec<u8>,
+        out: &mut String,
+    ) {
+        scratch.clear();
+        self.seal(nonce, plaintext, scratch);
+        encode_base64(scratch, out);
+    }
+
+    /// Opens a box where it lies; the answer is the plaintext's part of `payload`.
+    pub fn open_in_place<'p>(&self, payload: &'p mut [u8]) -> Result<&'p [u8], OpenFault> {
+        if payload.len() < OVERHEAD_SIZE {
+            return Err(OpenFault::TooShort);
+        }
+        let (head, body) = payload.split_at_mut(OVERHEAD_SIZE);
+        let (nonce, tag) = head.split_at(NONCE_SIZE);
+        self.cipher()
+            .decrypt_in_place_detached(Nonce::from_slice(nonce), b"", body, Tag::from_slice(tag))
+            .map_err(|_| OpenFault::Forged)?;
+        Ok(body)
+    }
+
+    /// Opens a box; `scratch` is a buffer to reuse and holds the plaintext.
+    pub fn open<'s>(
+        &self,
+        payload: &[u8],
+        scratch: &'s mut Vec<u8>,
+    ) -> Result<&'s [u8], OpenFault> {
+        scratch.clear();
+        scratch.extend_from_slice(payload);
+        self.open_in_place(scratch)
+    }
+
+    /// Decodes the base64 of a box, at most `size_max` bytes, and opens it; `scratch` is a buffer to
+    /// reuse and holds the plaintext. Allocates nothing once `scratch` has grown.
+    pub fn open_text<'s>(
+        &self,
+        ciphertext: &str,
+        size_max: usize,
+        scratch: &'s mut Vec<u8>,
+    ) -> Result<&'s [u8], OpenFault> {
+        use super::base64::Base64Fault;
+        match decode_base64(ciphertext, size_max, scratch) {
+            Ok(()) => self.open_in_place(scratch),
+            Err(Base64Fault::Malformed) => Err(OpenFault::Base64),
+            Err(Base64Fault::WrongSize) => Err(OpenFault::TooLong),
+        }
+    }
+}
+
+/// A sealed payload that stands alone: who sealed it, and the box as base64.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncryptedPayload {
+    pub ephemeral_public_key: KeyText,
+    pub ciphertext: String,
+}
+
+impl EncryptedPayload {
+    /// Seals `plaintext` from `own` to `peer`.
+    pub fn seal(
+        own: &SecretKey,
+        peer: &PublicKey,
+        nonce: [u8; NONCE_SIZE],
+        plaintext: &[u8],
+    ) -> Result<Self, KeyFault> {
+        let key = own.agree(peer)?;
+        let size = plaintext.len() + OVERHEAD_SIZE;
+        let mut ciphertext = String::with_capacity(base64_size(size));
+        key.seal_text(
+            nonce,
+            plaintext,
+            &mut Vec::with_capacity(size),
+            &mut ciphertext,
+        );
+        Ok(Self {
+            ephemeral_public_key: own.public().text(),
+            ciphertext,
+        })
+    }
+}
+
+/// Opens what a peer sealed to `own`. The shared key comes back with it: answers use the same one.
+/// `scratch` holds the plaintext.
+pub fn open_from<'s>(
+    own: &SecretKey,
+    sender: &str,
+    ciphertext: &str,
+    size_max: usize,
+    scratch: &'s mut Vec<u8>,
+) -> Result<(BoxKey, &'s [u8]), OpenFault> {
+    let sender = PublicKey::parse(sender).map_err(OpenFault::Key)?;
+    let key = own.agree(&sender).map_err(OpenFault::Key)?;
+    let plaintext = key.open_text(ciphertext, size_max, scratch)?;
+    Ok((key, plaintext))
+}

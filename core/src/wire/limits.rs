@@ -1,0 +1,38 @@
+//! Sizes that both ends hold each other to (`spec/wire` 1.2, 6.2, 14).
+
+/// Largest message that a coordinator reads; beyond it the connection closes with 1009.
+pub const TO_COORDINATOR_SIZE_MAX: usize = 10 * 1024 * 1024;
+
+/// Largest message that a provider reads.
+pub const TO_PROVIDER_SIZE_MAX: usize = 32 * 1024 * 1024;
+
+/// Largest inference body before sealing; beyond it the consumer gets 413.
+pub const BODY_SIZE_MAX: usize = 16 * 1024 * 1024;
+
+/// Largest sealed envelope that a consumer may post.
+pub const CONSUMER_ENVELOPE_SIZE_MAX: usize = 16 * 1024 * 1024;
+
+/// Largest body of any HTTP request.
+pub const HTTP_BODY_SIZE_MAX: usize = 64 * 1024 * 1024;
+
+/// Largest capacity in GB that a report may claim.
+pub const MEMORY_GB_MAX: u32 = 1_024;
+
+/// Largest memory bandwidth in GB/s that a registration may claim.
+pub const BANDWIDTH_GBS_MAX: u32 = 2_000;
+
+/// Fastest decode that is believed, in tokens a second.
+pub const DECODE_TPS_MAX: u32 = 500;
+
+/// Fastest prefill that is believed, in tokens a second. The first reference said 5,000, which
+/// zeroed the fastest chips (`spec/routing` 1.6 step 5).
+pub const PREFILL_TPS_MAX: u32 = 20_000;
+
+/// Highest concurrency that one slot may claim.
+pub const CONCURRENCY_MAX: u16 = 24;
+
+/// Longest model load that is believed, in milliseconds.
+pub const LOAD_MS_MAX: u32 = 3_600_000;
+
+/// Largest token budget that is believed.
+pub const TOKEN_BUDGET_MAX: u64 = 10_000_000_000;

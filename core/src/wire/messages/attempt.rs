@@ -1,0 +1,103 @@
+//! One attempt: request, acceptance, terminal (`spec/wire` 4.3 to 4.6, 5.1). The chunk has its own
+//! file.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::WireId;
+use crate::wire::text::{Text, is_zero, tolerant};
+
+/// `EncryptedPayload`: who sealed, and base64 of nonce, tag and ciphertext (`spec/wire` 6.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SealedText<'a> {
+    pub ephemeral_public_key: Text<'a>,
+    pub ciphertext: Text<'a>,
+}
+
+tolerant!('a, SealedText<'a>, {
+    "ephemeral_public_key" => ephemeral_public_key,
+    "ciphertext" => ciphertext,
+});
+
+/// Work for a provider. A request without `encrypted_body` must be refused with 400.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename = "inference_request")]
+pub struct InferenceRequest<'a> {
+    #[serde(borrow)]
+    pub request_id: Text<'a>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub encrypted_body: Option<SealedText<'a>>,
+}
+
+/// Appends an `inference_request` frame without a copy of the ciphertext in between.
+pub fn encode_inference_request(id: WireId, sealer: &str, ciphertext: &str, out: &mut Vec<u8>) {
+    use std::io::Write as _;
+    out.reserve(ciphertext.len() + sealer.len() + 160);
+    write!(
+        out,
+        r#"{{"type":"inference_request","request_id":"{id}","encrypted_body":{{"ephemeral_public_key":"{sealer}","ciphertext":""#
+    )
+    .expect("a Vec takes every byte");
+    out.extend_from_slice(ciphertext.as_bytes());
+    out.extend_from_slice(br#""}}"#);
+}
+
+/// The provider opened the request and means to serve it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename = "inference_accepted")]
+pub struct InferenceAccepted<'a> {
+    pub request_id: Text<'a>,
+}
+
+tolerant!('a, InferenceAccepted<'a>, { "request_id" => request_id });
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct UsageFrame {
+    pub prompt_tokens: i64,
+    pub completion_tokens: i64,
+    /// Part of `completion_tokens`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub reasoning_tokens: i64,
+}
+
+tolerant!('a, UsageFrame, {
+    "prompt_tokens" => prompt_tokens,
+    "completion_tokens" => completion_tokens,
+    "reasoning_tokens" => reasoning_tokens,
+});
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename = "inference_complete")]
+pub struct InferenceComplete<'a> {
+    pub request_id: Text<'a>,
+    pub usage: UsageFrame,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub se_signature: Text<'a>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub response_hash: Text<'a>,
+}
+
+tolerant!('a, InferenceComplete<'a>, {
+    "request_id" => request_id,
+    "usage" => usage,
+    "se_signature" => se_signature,
+    "response_hash" => response_hash,
+});
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename = "inference_error")]
+pub struct InferenceError<'a> {
+    pub request_id: Text<'a>,
+    /// For people near the provider; never shown to a consumer, never logged.
+    pub error: Text<'a>,
+    pub status_code: i64,
+    /// Closed vocabulary of `spec/wire` 10.2.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub error_reason: Text<'a>,
+}
+
+tolerant!('a, InferenceError<'a>, {
+    "request_id" => request_id,
+    "error" => error,
+    "status_code" => status_code,
+    "error_reason" => error_reason,
+});

@@ -1,0 +1,191 @@
+//! `heartbeat`: how a machine is doing (`spec/wire` 4.2).
+
+use serde::Serialize;
+
+use crate::wire::text::{Text, is_zero, tolerant};
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(tag = "type", rename = "heartbeat")]
+pub struct Heartbeat<'a> {
+    /// `idle`, `serving`, later `draining`.
+    pub status: Text<'a>,
+    /// Written as `null` when nothing generates.
+    pub active_model: Option<Text<'a>>,
+    pub stats: Stats,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub warm_models: Vec<Text<'a>>,
+    pub system_metrics: SystemMetrics<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend_capacity: Option<Capacity<'a>>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub apns_device_token: Text<'a>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub apns_environment: Text<'a>,
+}
+
+tolerant!('a, Heartbeat<'a>, {
+    "status" => status,
+    "active_model" => active_model,
+    "stats" => stats,
+    "warm_models" => warm_models,
+    "system_metrics" => system_metrics,
+    "backend_capacity" => backend_capacity,
+    "apns_device_token" => apns_device_token,
+    "apns_environment" => apns_environment,
+});
+
+/// Cumulative since the provider's process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    pub requests_served: i64,
+    pub tokens_generated: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cancellations_received: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cancellations_before_output: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cancellations_partial_complete: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub generation_errors_after_output: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub chunk_encryption_errors: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub stream_closed_without_terminal: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cancel_during_model_load: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub usage_gaps: i64,
+}
+
+tolerant!('a, Stats, {
+    "requests_served" => requests_served,
+    "tokens_generated" => tokens_generated,
+    "cancellations_received" => cancellations_received,
+    "cancellations_before_output" => cancellations_before_output,
+    "cancellations_partial_complete" => cancellations_partial_complete,
+    "generation_errors_after_output" => generation_errors_after_output,
+    "chunk_encryption_errors" => chunk_encryption_errors,
+    "stream_closed_without_terminal" => stream_closed_without_terminal,
+    "cancel_during_model_load" => cancel_during_model_load,
+    "usage_gaps" => usage_gaps,
+});
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct SystemMetrics<'a> {
+    /// 0 to 1.
+    pub memory_pressure: f64,
+    /// 0 to 1.
+    pub cpu_usage: f64,
+    /// `nominal`, `fair`, `serious` or `critical`.
+    pub thermal_state: Text<'a>,
+}
+
+tolerant!('a, SystemMetrics<'a>, {
+    "memory_pressure" => memory_pressure,
+    "cpu_usage" => cpu_usage,
+    "thermal_state" => thermal_state,
+});
+
+/// `backend_capacity`: the only truth about slots when it is there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Capacity<'a> {
+    /// One entry for each model that is loaded or tracked. `[]` means none.
+    pub slots: Vec<Slot<'a>>,
+    pub gpu_memory_active_gb: f64,
+    pub gpu_memory_peak_gb: f64,
+    pub gpu_memory_cache_gb: f64,
+    pub total_memory_gb: f64,
+    /// Absent: unknown. 0: nothing can be loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_for_load_gb: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_usable_gb: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_headroom_gb: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_transition_active: Option<bool>,
+    /// Counts from 1 on each connection; 0 = not numbered.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub capacity_seq: u64,
+}
+
+tolerant!('a, Capacity<'a>, {
+    "slots" => slots,
+    "gpu_memory_active_gb" => gpu_memory_active_gb,
+    "gpu_memory_peak_gb" => gpu_memory_peak_gb,
+    "gpu_memory_cache_gb" => gpu_memory_cache_gb,
+    "total_memory_gb" => total_memory_gb,
+    "free_for_load_gb" => free_for_load_gb,
+    "load_usable_gb" => load_usable_gb,
+    "load_headroom_gb" => load_headroom_gb,
+    "load_transition_active" => load_transition_active,
+    "capacity_seq" => capacity_seq,
+});
+
+/// One model on one machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Slot<'a> {
+    pub model: Text<'a>,
+    pub state: Text<'a>,
+    pub num_running: i64,
+    pub num_waiting: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub max_concurrency: i64,
+    pub active_tokens: i64,
+    pub max_tokens_potential: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub observed_decode_tps: f64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub observed_prefill_tps: f64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub active_token_budget_used: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub active_token_budget_max: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub queued_token_budget: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub kv_bytes_per_token: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub model_load_time_ms: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub steps_executed: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub admits: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub first_tokens_emitted: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub seconds_since_last_step: f64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub seconds_since_last_first_token: f64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub wedge_suspected: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub eval_in_flight_ms: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub idle_clear_in_flight_ms: i64,
+}
+
+tolerant!('a, Slot<'a>, {
+    "model" => model,
+    "state" => state,
+    "num_running" => num_running,
+    "num_waiting" => num_waiting,
+    "max_concurrency" => max_concurrency,
+    "active_tokens" => active_tokens,
+    "max_tokens_potential" => max_tokens_potential,
+    "observed_decode_tps" => observed_decode_tps,
+    "observed_prefill_tps" => observed_prefill_tps,
+    "active_token_budget_used" => active_token_budget_used,
+    "active_token_budget_max" => active_token_budget_max,
+    "queued_token_budget" => queued_token_budget,
+    "kv_bytes_per_token" => kv_bytes_per_token,
+    "model_load_time_ms" => model_load_time_ms,
+    "steps_executed" => steps_executed,
+    "admits" => admits,
+    "first_tokens_emitted" => first_tokens_emitted,
+    "seconds_since_last_step" => seconds_since_last_step,
+    "seconds_since_last_first_token" => seconds_since_last_first_token,
+    "wedge_suspected" => wedge_suspected,
+    "eval_in_flight_ms" => eval_in_flight_ms,
+    "idle_clear_in_flight_ms" => idle_clear_in_flight_ms,
+});
