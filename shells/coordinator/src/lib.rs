@@ -1,1 +1,4 @@
-//! See ARCHITECTURE.md.
+//! The coordinator process: sockets, the SQLite store, the journal's file and signals around
+//! `cereus_core::coordinator`. Nothing here decides.
+
+pub mod store;
