@@ -1,1 +1,282 @@
-//! See ARCHITECTURE.md.
+//! A small client of the HTTP API: plain and streamed chats, receipts, health.
+//!
+//! Used by `cereus chat`, the demo, the tests and the load bench. It speaks plain HTTP only: it is
+//! meant for the same machine or for behind a proxy that adds TLS.
+
+mod sse;
+
+use std::fmt;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::{Method, Request, Response};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value;
+
+use sse::Events;
+
+/// Why a call gave no answer, or half of one.
+#[derive(Debug)]
+pub enum ClientError {
+    /// The server refused or failed, in its own words.
+    Api(ApiError),
+    /// The address cannot be used.
+    Address(String),
+    /// The reply is not what this API sends.
+    Malformed(&'static str),
+    /// Nobody answers, or the connection broke.
+    Network(String),
+}
+
+/// An error envelope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// HTTP status; 200 when the error came inside a stream.
+    pub status: u16,
+    pub code: String,
+    pub message: String,
+    pub retry_after_s: Option<u64>,
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Api(error) => write!(f, "{} ({}, {})", error.message, error.status, error.code),
+            Self::Address(address) => write!(
+                f,
+                "`{address}` is no address of a coordinator; it looks like http://127.0.0.1:8080"
+            ),
+            Self::Malformed(what) => write!(f, "the reply is not understood: {what}"),
+            Self::Network(what) => write!(f, "cannot talk to the coordinator: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+/// A client with its own pool of connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>,
+    base: String,
+    key: SecretString,
+}
+
+impl Client {
+    pub fn new(base: &str, key: SecretString) -> Result<Self, ClientError> {
+        let base = base.trim_end_matches('/');
+        if !base.starts_with("http://") {
+            return Err(ClientError::Address(base.to_owned()));
+        }
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        let http =
+            hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
+        Ok(Self {
+            http,
+            base: base.to_owned(),
+            key,
+        })
+    }
+
+    /// The whole answer at once.
+    pub async fn chat(&self, body: &Value) -> Result<Value, ClientError> {
+        self.whole(Method::POST, "/v1/chat/completions", Some(body))
+            .await
+    }
+
+    /// The answer as it is made. `body` must ask for `"stream": true`.
+    pub async fn chat_stream(&self, body: &Value) -> Result<ChatStream, ClientError> {
+        let reply = self
+            .send(Method::POST, "/v1/chat/completions", Some(body))
+            .await?;
+        if !reply.status().is_success() {
+            return Err(refused(reply).await);
+        }
+        let id = reply
+            .headers()
+            .get("x-inference-job-id")
+            .and_then(|id| id.to_str().ok());
+        Ok(ChatStream {
+            request_id: id.unwrap_or_default().to_owned(),
+            body: reply.into_body(),
+            events: Events::default(),
+            is_done: false,
+        })
+    }
+
+    pub async fn get(&self, path: &str) -> Result<Value, ClientError> {
+        self.whole(Method::GET, path, None).await
+    }
+
+    async fn whole(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, ClientError> {
+        let reply = self.send(method, path, body).await?;
+        if !reply.status().is_success() {
+            return Err(refused(reply).await);
+        }
+        let bytes = collected(reply.into_body()).await?;
+        serde_json::from_slice(&bytes).map_err(|_| ClientError::Malformed("not JSON"))
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", self.key.expose_secret()))
+            .map_err(|_| ClientError::Malformed("the key has characters that no key has"))?;
+        bearer.set_sensitive(true);
+        let bytes = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header(AUTHORIZATION, bearer)
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(bytes))
+            .map_err(|_| ClientError::Address(self.base.clone()))?;
+        self.http
+            .request(request)
+            .await
+            .map_err(|error| ClientError::Network(chain(&error)))
+    }
+}
+
+/// One step of a streamed answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    Finish(String),
+    Text(String),
+    Usage {
+        prompt_tokens: u64,
+        completion_tokens: u64,
+    },
+}
+
+/// A streamed answer.
+#[derive(Debug)]
+pub struct ChatStream {
+    request_id: String,
+    body: Incoming,
+    events: Events,
+    is_done: bool,
+}
+
+impl ChatStream {
+    /// Under which the receipt is found.
+    #[must_use]
+    pub fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
+    /// The next piece; `None` after `[DONE]`. A stream that breaks off is an error.
+    pub async fn next(&mut self) -> Result<Option<Piece>, ClientError> {
+        loop {
+            while let Some(payload) = self.payload()? {
+                if payload == "[DONE]" {
+                    self.is_done = true;
+                    continue;
+                }
+                if let Some(piece) = read_piece(&payload)? {
+                    return Ok(Some(piece));
+                }
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        self.events.feed(&bytes);
+                    }
+                }
+                Some(Err(error)) => return Err(ClientError::Network(chain(&error))),
+                None if self.is_done => return Ok(None),
+                None => return Err(ClientError::Malformed("the stream broke off")),
+            }
+        }
+    }
+
+    fn payload(&mut self) -> Result<Option<String>, ClientError> {
+        self.events
+            .next()
+            .map_err(|_| ClientError::Malformed("not an event stream"))
+    }
+}
+
+fn read_piece(payload: &str) -> Result<Option<Piece>, ClientError> {
+    let value: Value =
+        serde_json::from_str(payload).map_err(|_| ClientError::Malformed("not JSON"))?;
+    if !value["error"].is_null() {
+        return Err(ClientError::Api(envelope(200, None, &value)));
+    }
+    let choice = &value["choices"][0];
+    if let Some(reason) = choice["finish_reason"].as_str() {
+        return Ok(Some(Piece::Finish(reason.to_owned())));
+    }
+    if let Some(text) = choice["delta"]["content"].as_str() {
+        return Ok((!text.is_empty()).then(|| Piece::Text(text.to_owned())));
+    }
+    let usage = &value["usage"];
+    if let (Some(prompt_tokens), Some(completion_tokens)) = (
+        usage["prompt_tokens"].as_u64(),
+        usage["completion_tokens"].as_u64(),
+    ) {
+        return Ok(Some(Piece::Usage {
+            prompt_tokens,
+            completion_tokens,
+        }));
+    }
+    Ok(None)
+}
+
+async fn refused(reply: Response<Incoming>) -> ClientError {
+    let status = reply.status().as_u16();
+    let retry_after_s = retry_after_s(reply.headers());
+    match collected(reply.into_body()).await {
+        Ok(bytes) => {
+            let value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            ClientError::Api(envelope(status, retry_after_s, &value))
+        }
+        Err(error) => error,
+    }
+}
+
+fn envelope(status: u16, retry_after_s: Option<u64>, value: &Value) -> ApiError {
+    let text = |name: &str| value["error"][name].as_str().unwrap_or_default().to_owned();
+    ApiError {
+        status,
+        code: text("code"),
+        message: text("message"),
+        retry_after_s,
+    }
+}
+
+fn retry_after_s(headers: &HeaderMap) -> Option<u64> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()
+}
+
+async fn collected(body: Incoming) -> Result<Bytes, ClientError> {
+    let whole = body
+        .collect()
+        .await
+        .map_err(|error| ClientError::Network(chain(&error)))?;
+    Ok(whole.to_bytes())
+}
+
+/// An error with its causes; none of them carries a body.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
