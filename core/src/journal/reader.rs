@@ -218,11 +218,8 @@ impl<'a> Iterator for Reader<'a> {
             State::Over => None,
             State::Closed => {
                 self.state = State::Over;
-                (self.position < self.bytes.len()).then(|| {
-                    Err(Fault::TrailingBytes {
-                        at: self.position as u64,
-                    })
-                })
+                let at = self.position as u64;
+                (self.position < self.bytes.len()).then_some(Err(Fault::TrailingBytes { at }))
             }
             State::Open => {
                 let record = self.read();

@@ -1,0 +1,170 @@
+//! The error envelope: `{"error":{"message","type","param","code"}}`.
+
+use std::borrow::Cow;
+
+use super::json::quote;
+use super::refusal::Refusal;
+use crate::denial::Denial;
+
+/// One error as HTTP shows it. Status, headers and body are all here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    pub status: u16,
+    /// `type`.
+    pub kind: &'static str,
+    pub code: &'static str,
+    pub param: Option<Cow<'static, str>>,
+    pub message: Cow<'static, str>,
+    /// For the Retry-After header.
+    pub retry_after_s: Option<u16>,
+    /// For the `x-should-retry` header, where the status alone would mislead a client.
+    pub should_retry: Option<bool>,
+}
+
+impl Envelope {
+    const fn plain(status: u16, kind: &'static str, message: &'static str) -> Self {
+        Self {
+            status,
+            kind,
+            code: kind,
+            param: None,
+            message: Cow::Borrowed(message),
+            retry_after_s: None,
+            should_retry: None,
+        }
+    }
+
+    #[must_use]
+    pub fn missing_key() -> Self {
+        Self {
+            code: "invalid_api_key",
+            ..Self::plain(
+                401,
+                "authentication_error",
+                "No API key was given. Send it as `Authorization: Bearer KEY`.",
+            )
+        }
+    }
+
+    #[must_use]
+    pub fn not_found() -> Self {
+        Self {
+            code: "not_found",
+            ..Self::plain(404, "invalid_request_error", "There is no such route.")
+        }
+    }
+
+    #[must_use]
+    pub fn wrong_method() -> Self {
+        Self {
+            code: "method_not_allowed",
+            ..Self::plain(
+                405,
+                "invalid_request_error",
+                "This route does not take that method.",
+            )
+        }
+    }
+
+    #[must_use]
+    pub fn internal() -> Self {
+        Self::plain(500, "internal_error", "The coordinator failed. Try again.")
+    }
+
+    /// Appends the body.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"error\":{\"message\":");
+        quote(&self.message, out);
+        out.extend_from_slice(b",\"type\":");
+        quote(self.kind, out);
+        out.extend_from_slice(b",\"param\":");
+        match &self.param {
+            Some(param) => quote(param, out),
+            None => out.extend_from_slice(b"null"),
+        }
+        out.extend_from_slice(b",\"code\":");
+        quote(self.code, out);
+        out.extend_from_slice(b"}}");
+    }
+}
+
+impl From<Refusal> for Envelope {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            status: refusal.status(),
+            kind: "invalid_request_error",
+            code: refusal.code(),
+            param: refusal.place().map(|place| Cow::Owned(place.to_string())),
+            message: Cow::Owned(refusal.to_string()),
+            retry_after_s: None,
+            should_retry: None,
+        }
+    }
+}
+
+impl From<Denial> for Envelope {
+    fn from(denial: Denial) -> Self {
+        Self {
+            status: denial.status(),
+            kind: kind(denial),
+            code: denial.code(),
+            param: param(denial).map(Cow::Borrowed),
+            message: Cow::Borrowed(denial.text()),
+            retry_after_s: denial.retry_after_s(),
+            should_retry: should_retry(denial),
+        }
+    }
+}
+
+/// `type` of the envelope (`spec/api` 4.2).
+const fn kind(denial: Denial) -> &'static str {
+    match denial {
+        Denial::Broke => "insufficient_funds",
+        Denial::Cancelled => "request_cancelled",
+        Denial::Client(_) | Denial::TooLong => "invalid_request_error",
+        Denial::Draining => "service_unavailable",
+        Denial::Duplicate => "conflict",
+        Denial::Encryption | Denial::ProviderFailed => "provider_error",
+        Denial::Full { .. } | Denial::NoProvider { .. } => "rate_limit_exceeded",
+        Denial::Timeout => "timeout",
+        Denial::UnknownAccount => "authentication_error",
+        Denial::UnknownModel => "model_not_found",
+    }
+}
+
+const fn param(denial: Denial) -> Option<&'static str> {
+    match denial {
+        Denial::TooLong => Some("messages"),
+        Denial::UnknownModel => Some("model"),
+        Denial::Broke
+        | Denial::Cancelled
+        | Denial::Client(_)
+        | Denial::Draining
+        | Denial::Duplicate
+        | Denial::Encryption
+        | Denial::Full { .. }
+        | Denial::NoProvider { .. }
+        | Denial::ProviderFailed
+        | Denial::Timeout
+        | Denial::UnknownAccount => None,
+    }
+}
+
+/// Clients repeat every 409 and 5xx: a repeated id stays a repeat (`spec/api` 4.4).
+const fn should_retry(denial: Denial) -> Option<bool> {
+    match denial {
+        Denial::Duplicate => Some(false),
+        Denial::Broke
+        | Denial::Cancelled
+        | Denial::Client(_)
+        | Denial::Draining
+        | Denial::Encryption
+        | Denial::Full { .. }
+        | Denial::NoProvider { .. }
+        | Denial::ProviderFailed
+        | Denial::Timeout
+        | Denial::TooLong
+        | Denial::UnknownAccount
+        | Denial::UnknownModel => None,
+    }
+}

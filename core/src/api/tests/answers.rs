@@ -1,0 +1,221 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{catalog, read};
+use crate::api::*;
+use crate::denial::Denial;
+use crate::event::Usage;
+use crate::ids::RequestId;
+
+#[test]
+fn each_denial_has_the_status_and_type_that_clients_switch_on() {
+    let cases = [
+        (
+            Denial::UnknownAccount,
+            401,
+            "authentication_error",
+            "invalid_api_key",
+            None,
+        ),
+        (
+            Denial::UnknownModel,
+            404,
+            "model_not_found",
+            "model_not_found",
+            None,
+        ),
+        (
+            Denial::Full { retry_after_s: 3 },
+            429,
+            "rate_limit_exceeded",
+            "machine_busy",
+            Some(3),
+        ),
+        (
+            Denial::NoProvider { retry_after_s: 9 },
+            429,
+            "rate_limit_exceeded",
+            "no_provider",
+            Some(9),
+        ),
+        (
+            Denial::Broke,
+            402,
+            "insufficient_funds",
+            "insufficient_quota",
+            None,
+        ),
+        (
+            Denial::TooLong,
+            400,
+            "invalid_request_error",
+            "context_length_exceeded",
+            None,
+        ),
+        (Denial::Timeout, 504, "timeout", "timeout", None),
+        (
+            Denial::Draining,
+            503,
+            "service_unavailable",
+            "draining",
+            Some(5),
+        ),
+        (
+            Denial::Encryption,
+            502,
+            "provider_error",
+            "encryption_failure",
+            None,
+        ),
+        (
+            Denial::Client(422),
+            422,
+            "invalid_request_error",
+            "invalid_request",
+            None,
+        ),
+    ];
+    for (denial, status, kind, code, retry_after_s) in cases {
+        let envelope = Envelope::from(denial);
+        assert_eq!(envelope.status, status);
+        assert_eq!(envelope.retry_after_s, retry_after_s);
+        let mut out = Vec::new();
+        envelope.write(&mut out);
+        let error = &read(&out)["error"];
+        assert_eq!(error["type"], kind);
+        assert_eq!(error["code"], code);
+        assert!(
+            error["message"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty())
+        );
+        assert!(
+            error
+                .as_object()
+                .is_some_and(|error| error.contains_key("param"))
+        );
+    }
+}
+
+#[test]
+fn the_model_list_has_openais_shape() {
+    let mut out = Vec::new();
+    write_models(&catalog(), 1_700_000_000, &mut out);
+    let list = read(&out);
+    assert_eq!(list["object"], "list");
+    assert_eq!(list["data"][0]["id"], "acme/tiny");
+    assert_eq!(list["data"][0]["object"], "model");
+    assert_eq!(list["data"][0]["created"], 1_700_000_000);
+    assert_eq!(list["data"][0]["context_length"], 4_096);
+}
+
+fn usage() -> AnswerUsage {
+    AnswerUsage {
+        tokens: Usage {
+            prompt_tokens: 3,
+            completion_tokens: 4,
+        },
+        reasoning_tokens: 1,
+    }
+}
+
+#[test]
+fn a_whole_answer_is_the_sum_of_its_pieces() {
+    let framing = Framing::new(RequestId(1), 5, "a \"quoted\" name");
+    let mut answer = Answer::default();
+    let pieces = [
+        r#"{"role":"assistant","content":""}"#,
+        r#"{"reasoning_content":"hm\n"}"#,
+        r#"{"content":"p\u00f6","reasoning":null}"#,
+        r#"{"content":"ng ✓"}"#,
+        r#"{"tool_calls":[{"index":0,"id":"c1","type":"function","function":{"name":"f","arguments":"{\"a"}}]}"#,
+        r#"{"tool_calls":[{"index":0,"function":{"arguments":"\":1}"}}]}"#,
+    ];
+    for piece in pieces {
+        let delta: Delta<'_> = serde_json::from_str(piece).expect("a delta");
+        answer.push(&delta).expect("a small piece");
+    }
+    let mut out = Vec::new();
+    answer.write(&framing, FinishReason::ToolCalls, usage(), &mut out);
+    let whole = read(&out);
+    assert_eq!(whole["object"], "chat.completion");
+    assert_eq!(whole["model"], "a \"quoted\" name");
+    let message = &whole["choices"][0]["message"];
+    assert_eq!(message["content"], "pöng ✓");
+    assert_eq!(message["reasoning_content"], "hm\n");
+    assert_eq!(message["tool_calls"][0]["id"], "c1");
+    assert_eq!(
+        message["tool_calls"][0]["function"]["arguments"],
+        r#"{"a":1}"#
+    );
+    assert_eq!(whole["choices"][0]["finish_reason"], "tool_calls");
+    assert_eq!(whole["usage"]["total_tokens"], 7);
+}
+
+#[test]
+fn every_frame_of_a_stream_is_one_json_event() {
+    let framing = Framing::new(RequestId(1), 5, "m");
+    let mut out = Vec::new();
+    let delta: Delta<'_> = serde_json::from_str(r#"{"content":"hi"}"#).expect("a delta");
+    framing.open_first_delta(&mut out);
+    delta.write(",", &mut out).expect("well formed");
+    framing.close_delta(None, &mut out);
+    framing.open_delta(&mut out);
+    delta.write("", &mut out).expect("well formed");
+    framing.close_delta(Some("null"), &mut out);
+    framing.write_finish(FinishReason::Stop, &mut out);
+    framing.write_usage(usage(), &mut out);
+    write_error(Denial::ProviderFailed, &mut out);
+    let text = core::str::from_utf8(&out).expect("events are text");
+    let events: Vec<Value> = text
+        .split_terminator("\n\n")
+        .map(|event| {
+            read(
+                event
+                    .strip_prefix("data: ")
+                    .expect("one data line")
+                    .as_bytes(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        events[0]["choices"][0]["delta"],
+        json!({"role":"assistant","content":"hi"})
+    );
+    assert_eq!(events[1]["choices"][0]["delta"], json!({"content":"hi"}));
+    assert_eq!(events[2]["choices"][0]["finish_reason"], "stop");
+    assert_eq!(events[3]["choices"], json!([]));
+    assert_eq!(events[3]["usage"]["completion_tokens"], 4);
+    assert_eq!(events[4]["error"]["code"], "provider_error");
+}
+
+#[test]
+fn calls_of_a_whole_message_get_the_index_that_a_delta_needs() {
+    let delta: Delta<'_> = serde_json::from_str(
+        r#"{"tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{}"}},
+        {"id":"b","type":"function","function":{"name":"g","arguments":"{}"}}]}"#,
+    )
+    .expect("a message");
+    let mut out = b"{".to_vec();
+    delta.write("", &mut out).expect("well formed");
+    out.push(b'}');
+    let calls = &read(&out)["tool_calls"];
+    assert_eq!(calls[1]["index"], 1);
+    assert_eq!(calls[1]["function"]["name"], "g");
+}
+
+proptest! {
+    #[test]
+    fn the_size_of_a_string_is_that_of_its_text(text in any::<String>(), is_ascii in any::<bool>()) {
+        let mut raw = serde_json::to_string(&text).expect("text is JSON");
+        if is_ascii {
+            raw = raw.chars().map(|c| {
+                if c.is_ascii() { return c.to_string(); }
+                let mut units = [0u16; 2];
+                c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")).collect()
+            }).collect();
+        }
+        prop_assert_eq!(decoded_size(&raw), Some(text.len() as u64));
+    }
+
+}

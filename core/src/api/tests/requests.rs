@@ -1,0 +1,298 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{catalog, read};
+use crate::api::*;
+use crate::ids::{AccountId, ModelIx, RequestId};
+
+fn body(more: &str) -> Vec<u8> {
+    format!(r#"{{"model":"acme/tiny","messages":[{{"role":"user","content":"2+2?"}}]{more}}}"#)
+        .into_bytes()
+}
+
+fn refused(body: &[u8]) -> Refusal {
+    ChatRequest::parse(body).expect_err("this body is wrong")
+}
+
+#[test]
+fn a_plain_request_is_read_as_it_was_meant() {
+    let body = body(
+        r#","stream":true,"stream_options":{"include_usage":true},"max_tokens":9,
+        "max_completion_tokens":7,"temperature":0.5,"top_p":1,"seed":-3,"stop":"\n","n":1"#,
+    );
+    let request = ChatRequest::parse(&body).expect("this is a request");
+    assert_eq!(request.model, "acme/tiny");
+    assert_eq!(request.delivery, Delivery::Streamed);
+    assert!(request.include_usage);
+    assert_eq!(request.output_tokens_max, Some(7));
+    assert_eq!(request.message_count, 1);
+    assert_eq!(request.prompt_tokens(), 1);
+    assert_eq!(
+        request.sampling,
+        Sampling {
+            temperature: Some(0.5),
+            top_p: Some(1.0),
+            seed: Some(-3),
+            stops: vec!["\n".into()],
+        }
+    );
+    let ask = request
+        .ask(RequestId(1), AccountId(2), &catalog())
+        .expect("the model is known");
+    assert_eq!(ask.model, ModelIx(0));
+    assert_eq!(ask.output_tokens_max, 7);
+    assert!(ask.prompt_tokens_bound > ask.prompt_tokens);
+}
+
+#[test]
+fn null_is_the_same_as_absent() {
+    let body = body(
+        r#","stream":null,"stream_options":null,"max_tokens":null,"n":null,"stop":null,
+        "temperature":null,"seed":null,"tools":null"#,
+    );
+    let request = ChatRequest::parse(&body).expect("this is a request");
+    assert_eq!(request.delivery, Delivery::Whole);
+    assert_eq!(request.output_tokens_max, None);
+    let ask = request
+        .ask(RequestId(1), AccountId(2), &catalog())
+        .expect("the model is known");
+    assert_eq!(ask.output_tokens_max, 512);
+}
+
+#[test]
+fn every_wrong_field_is_named() {
+    let cases = [
+        (r#","n":2"#, "n", "n > 1 is not supported"),
+        (r#","n":0"#, "n", "n must be an integer of at least 1"),
+        (
+            r#","max_tokens":-1"#,
+            "max_tokens",
+            "max_tokens must be an integer of at least 1",
+        ),
+        (
+            r#","max_tokens":"9""#,
+            "max_tokens",
+            "max_tokens must be an integer of at least 1",
+        ),
+        (
+            r#","max_tokens":1.5"#,
+            "max_tokens",
+            "max_tokens must be an integer of at least 1",
+        ),
+        (
+            r#","max_completion_tokens":0"#,
+            "max_completion_tokens",
+            "max_completion_tokens must be an integer of at least 1",
+        ),
+        (
+            r#","stream":"yes""#,
+            "stream",
+            "stream must be true or false",
+        ),
+        (
+            r#","stream_options":{"include_usage":1}"#,
+            "stream_options.include_usage",
+            "stream_options.include_usage must be true or false",
+        ),
+        (
+            r#","stream_options":[]"#,
+            "stream_options",
+            "stream_options must be an object",
+        ),
+        (
+            r#","temperature":2.1"#,
+            "temperature",
+            "temperature must be between 0 and 2",
+        ),
+        (
+            r#","temperature":"hot""#,
+            "temperature",
+            "temperature must be a number",
+        ),
+        (r#","top_p":-0.1"#, "top_p", "top_p must be between 0 and 1"),
+        (r#","seed":0.5"#, "seed", "seed must be a number"),
+        (
+            r#","stop":["a","b","c","d","e"]"#,
+            "stop",
+            "stop must have at most 4 entries",
+        ),
+        (
+            r#","stop":["a",""]"#,
+            "stop[1]",
+            "stop[1] must not be empty",
+        ),
+        (r#","stop":7"#, "stop", "stop must be an array"),
+        (r#","model":"twice""#, "model", "model is given twice"),
+    ];
+    for (more, param, message) in cases {
+        let envelope = Envelope::from(refused(&body(more)));
+        assert_eq!(envelope.status, 400, "{more}");
+        assert_eq!(envelope.param.as_deref(), Some(param), "{more}");
+        assert_eq!(envelope.message, message, "{more}");
+        assert_eq!(envelope.kind, "invalid_request_error");
+    }
+}
+
+#[test]
+fn every_wrong_message_is_named_with_its_position() {
+    let good = r#"{"role":"user","content":"hi"}"#;
+    let cases = [
+        (r#"{"content":"hi"}"#, "messages[1].role is required"),
+        (
+            r#"{"role":"robot","content":"hi"}"#,
+            "messages[1].role must be one of system, developer, user, assistant, tool, function",
+        ),
+        (
+            r#"{"role":7,"content":"hi"}"#,
+            "messages[1].role must be a string",
+        ),
+        (r#"{"role":"user"}"#, "messages[1].content is required"),
+        (
+            r#"{"role":"user","content":7}"#,
+            "messages[1].content must be a string",
+        ),
+        (
+            r#"{"role":"user","content":[{"type":"text","text":"a"},{"type":"image_url"}]}"#,
+            "messages[1].content[1] must be text; other media are not supported",
+        ),
+        (r#"["user"]"#, "messages[1] must be an object"),
+        (
+            r#"{"role":"user","role":"user","content":""}"#,
+            "messages[1] is given twice",
+        ),
+    ];
+    for (message, text) in cases {
+        let body = format!(r#"{{"model":"m","messages":[{good},{message}]}}"#);
+        assert_eq!(refused(body.as_bytes()).to_string(), text);
+    }
+    let kept = r#"{"role":"assistant","content":null,"tool_calls":[{"id":"1"}]}"#;
+    let body = format!(r#"{{"model":"m","messages":[{good},{kept}]}}"#);
+    assert!(ChatRequest::parse(body.as_bytes()).is_ok());
+}
+
+#[test]
+fn what_is_no_request_at_all_is_told_apart() {
+    let deep = format!(r#"{{"a":{}1{}}}"#, "[".repeat(200), "]".repeat(200));
+    let wide = format!(
+        "{{{}}}",
+        (0..300)
+            .map(|ix| format!(r#""k{ix}":1"#))
+            .collect::<Vec<_>>()
+            .join(",")
+    );
+    let cases: [(&[u8], &str); 11] = [
+        (b"", "invalid JSON at line 1 column 0"),
+        (b"{", "invalid JSON at line 1 column 1"),
+        (b"{\"model\":\n x}", "invalid JSON at line 2 column 2"),
+        (b"[]", "the body must be a JSON object"),
+        (b"7", "the body must be a JSON object"),
+        (b"{} {}", "invalid JSON at line 1 column 4"),
+        (b"\xff", "the body is not UTF-8 at byte 0"),
+        (b"{}", "model is required"),
+        (b"{\"model\":\"m\"}", "messages is required"),
+        (
+            deep.as_bytes(),
+            "the body nests deeper than 64 levels at byte 68",
+        ),
+        (wide.as_bytes(), "the body has more than 256 fields"),
+    ];
+    for (body, text) in cases {
+        assert_eq!(refused(body).to_string(), text);
+    }
+    let huge = vec![b' '; BODY_SIZE_MAX + 1];
+    let envelope = Envelope::from(refused(&huge));
+    assert_eq!((envelope.status, envelope.code), (413, "payload_too_large"));
+    let empty = r#"{"model":"m","messages":[]}"#;
+    assert_eq!(
+        refused(empty.as_bytes()).to_string(),
+        "messages must not be empty"
+    );
+}
+
+#[test]
+fn lowering_fixes_the_model_and_bound_and_keeps_the_unknown() {
+    let body = body(
+        r#","stream":false,"max_completion_tokens":7,"stop":"x","user":"me","metadata":{"a":1},
+        "provider":{"only":["p"]},"_darkbloom_x":1,"top_k":5,"big":12345678901234567890.123"#,
+    );
+    let request = ChatRequest::parse(&body).expect("this is a request");
+    let mut out = Vec::new();
+    request.lower("acme/tiny-4bit", 7, &mut out);
+    let text = core::str::from_utf8(&out).expect("JSON is text");
+    assert!(
+        text.contains(r#""big":12345678901234567890.123"#),
+        "numbers stay exact"
+    );
+    let lowered = read(&out);
+    assert_eq!(lowered["model"], "acme/tiny-4bit");
+    assert_eq!(lowered["stream"], true);
+    assert_eq!(lowered["max_tokens"], 7);
+    assert_eq!(lowered["stop"], json!(["x"]));
+    assert_eq!(lowered["top_k"], 5);
+    assert_eq!(lowered["messages"][0]["content"], "2+2?");
+    for gone in [
+        "user",
+        "metadata",
+        "provider",
+        "_darkbloom_x",
+        "max_completion_tokens",
+    ] {
+        assert!(
+            lowered.get(gone).is_none(),
+            "{gone} must not reach a provider"
+        );
+    }
+    // What a provider gets is again a request, with the same meaning.
+    let again = ChatRequest::parse(&out).expect("a lowered request is a request");
+    assert_eq!(again.sampling, request.sampling);
+    assert_eq!(again.output_tokens_max, Some(7));
+}
+
+#[test]
+fn the_billing_bound_counts_all_that_a_template_can_show() {
+    let plain = body("");
+    let plain = ChatRequest::parse(&plain).expect("this is a request");
+    let tools = format!(
+        r#","tools":[{{"type":"function","x":"{}"}}]"#,
+        "y".repeat(1_000)
+    );
+    let tools = body(&tools);
+    let tools = ChatRequest::parse(&tools).expect("this is a request");
+    assert!(tools.prompt_tokens_bound() >= plain.prompt_tokens_bound() + 1_000);
+    assert!(tools.prompt_tokens() >= plain.prompt_tokens() + 250);
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_are_refused_without_panic(noise in prop::collection::vec(any::<u8>(), 0..256)) {
+        let _ = ChatRequest::parse(&noise);
+    }
+
+    #[test]
+    fn a_damaged_body_never_panics_and_what_passes_can_be_lowered(
+        place in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
+        let mut body = body(r#","stop":["a"],"tools":[{"x":1}],"temperature":1,"stream":true"#);
+        let ix = place.index(body.len());
+        body[ix] = byte;
+        if let Ok(request) = ChatRequest::parse(&body) {
+            let mut out = Vec::new();
+            request.lower("build", 5, &mut out);
+            prop_assert!(ChatRequest::parse(&out).is_ok());
+        }
+    }
+
+    #[test]
+    fn any_prompt_survives_lowering(text in any::<String>(), extra in any::<String>()) {
+        let name = format!("x{extra}");
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": text}], &name: text});
+        let body = serde_json::to_vec(&body).expect("JSON");
+        let request = ChatRequest::parse(&body).expect("this is a request");
+        let mut out = Vec::new();
+        request.lower("build", 5, &mut out);
+        let lowered = read(&out);
+        prop_assert_eq!(&lowered["messages"][0]["content"], &Value::String(text.clone()));
+        prop_assert_eq!(&lowered[&name], &Value::String(text));
+    }
+}
