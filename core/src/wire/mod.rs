@@ -6,8 +6,10 @@
 //! panic on any bytes, recurse on their depth, or put their text into an error.
 
 mod chunk;
+pub mod clock;
 pub mod limits;
 pub mod messages;
+pub mod proof;
 mod report;
 pub mod scan;
 mod text;
