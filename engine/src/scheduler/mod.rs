@@ -251,18 +251,16 @@ impl Scheduler {
         if self.prefilling_count > 0 || self.can_admit() {
             return None;
         }
-        self.order
-            .iter()
-            .map(|&slot| occupied(&self.rows, slot).remaining())
-            .min()
+        self.remaining_min()
     }
 
     /// Computes `steps` decode steps at once: the same as that many plans and commits, of which only
-    /// the last may end rows. `stopped` names the rows that the last token ended.
+    /// the last may end rows. `stopped` names the rows that the last token ended. A row that came
+    /// meanwhile enters by the next plan, so the caller lets the macro step end with the step during
+    /// which it came.
     pub fn advance_decode(&mut self, steps: u32, stopped: &[RowId], out: &mut Vec<Ended>) {
-        let bound = self
-            .steps_until_change()
-            .expect("only plain decode is advanced");
+        assert_eq!(self.prefilling_count, 0, "only plain decode is advanced");
+        let bound = self.remaining_min().expect("a row decodes");
         assert!(
             steps <= bound,
             "no row runs past its bound inside a macro step"
@@ -335,6 +333,13 @@ impl Scheduler {
             budget_queued: self.kv_queued,
             prefill_left_tokens: prefill_left,
         }
+    }
+
+    fn remaining_min(&self) -> Option<u32> {
+        let running = self.order.iter();
+        running
+            .map(|&slot| occupied(&self.rows, slot).remaining())
+            .min()
     }
 
     fn admit(&mut self) {

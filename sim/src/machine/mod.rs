@@ -1,0 +1,426 @@
+//! One simulated machine: the engine's own scheduler under a model of its chip's speed.
+//!
+//! In [`Pace::Leap`] a run of plain decode in which nothing can happen is one event; in
+//! [`Pace::Step`] each token is. Both give the same notes at the same ticks, which a test proves.
+
+mod chip;
+#[cfg(test)]
+mod tests;
+
+use cereus_core::ewma::Ewma;
+use cereus_core::ids::AttemptKey;
+use cereus_core::time::Tick;
+use cereus_engine::scheduler::{
+    Cancelled, Capacity, ConfigError, Ended, Refused, RowId, RowRequest, Scheduler,
+    SchedulerConfig, StepPlan,
+};
+
+pub use chip::{CHIPS, Chip, WEIGHTS_SIZE, mtps};
+
+/// How decode advances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Arithmetic over runs of plain decode.
+    Leap,
+    /// Token by token.
+    Step,
+}
+
+/// Tokens between two progress notes of one row.
+pub const PROGRESS_TOKENS: u32 = 128;
+/// The newest sample weighs one quarter (`spec/routing` 3.2: 0.3).
+const RATE_SHIFT: u8 = 2;
+
+/// Work for a machine. `output_tokens_true` is the simulator's secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Job {
+    pub attempt: AttemptKey,
+    pub prompt_tokens: u32,
+    pub output_tokens_max: u32,
+    pub output_tokens_true: u32,
+}
+
+/// What a machine tells while it works, at the tick of the step that made it so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    Cancelled {
+        attempt: AttemptKey,
+    },
+    Completed {
+        attempt: AttemptKey,
+        prompt_tokens: u32,
+        completion_tokens: u32,
+    },
+    Progressed {
+        attempt: AttemptKey,
+        tokens: u32,
+    },
+    Started {
+        attempt: AttemptKey,
+    },
+}
+
+/// The next step event to schedule: at this tick, bound to this epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepDue {
+    pub at: Tick,
+    pub epoch: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Truth {
+    attempt: AttemptKey,
+    row: RowId,
+    prompt_tokens: u32,
+    /// The text ends after this many tokens, if the bound does not come first.
+    stop_after: u32,
+    generated: u32,
+    started_ns: u64,
+    is_decoding: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Work {
+    Idle,
+    /// The step in `plan`.
+    Step {
+        ends_ns: u64,
+    },
+    /// `steps` decode steps from `began_ns`.
+    Leap {
+        began_ns: u64,
+        steps: u32,
+        rows: u64,
+        context_tokens: u64,
+    },
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub chip: Chip,
+    pace: Pace,
+    scheduler: Scheduler,
+    plan: StepPlan,
+    work: Work,
+    epoch: u32,
+    next_row: u64,
+    /// Rows that wait or run, in order of submission.
+    truths: Vec<Truth>,
+    cancels: Vec<AttemptKey>,
+    stopped: Vec<RowId>,
+    ended: Vec<Ended>,
+    decode_rate: Option<Ewma>,
+    busy_ns: u64,
+    /// Steps computed.
+    pub steps: u64,
+}
+
+impl Machine {
+    pub fn new(chip: Chip, config: SchedulerConfig, pace: Pace) -> Result<Self, ConfigError> {
+        Ok(Self {
+            chip,
+            pace,
+            scheduler: Scheduler::new(config)?,
+            plan: StepPlan::default(),
+            work: Work::Idle,
+            epoch: 0,
+            next_row: 0,
+            truths: Vec::new(),
+            cancels: Vec::new(),
+            stopped: Vec::new(),
+            ended: Vec::new(),
+            decode_rate: None,
+            busy_ns: 0,
+            steps: 0,
+        })
+    }
+
+    #[must_use]
+    pub fn capacity(&self) -> Capacity {
+        self.scheduler.capacity()
+    }
+
+    /// Observed decode rate of a row, in thousandths of a token a second; 0 before the first.
+    #[must_use]
+    pub fn decode_mtps(&self) -> u32 {
+        self.decode_rate.map_or(0, Ewma::value)
+    }
+
+    #[must_use]
+    pub const fn busy_ns(&self) -> u64 {
+        self.busy_ns
+    }
+
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.truths.is_empty()
+    }
+
+    /// Takes a job. A step event is due when the machine was idle or its leap must end early.
+    pub fn submit(&mut self, now: Tick, job: &Job) -> Result<Option<StepDue>, Refused> {
+        let row = RowId(self.next_row);
+        self.scheduler.submit(RowRequest {
+            id: row,
+            prompt_tokens: job.prompt_tokens,
+            output_tokens_max: job.output_tokens_max,
+            priority: 0,
+        })?;
+        self.next_row += 1;
+        self.truths.push(Truth {
+            attempt: job.attempt,
+            row,
+            prompt_tokens: job.prompt_tokens,
+            stop_after: job.output_tokens_true.max(1),
+            generated: 0,
+            started_ns: 0,
+            is_decoding: false,
+        });
+        if matches!(self.work, Work::Idle) {
+            return Ok(self.begin(now.0 * 1_000));
+        }
+        if self.scheduler.steps_until_change().is_some() {
+            return Ok(None);
+        }
+        Ok(self.cut_leap(now))
+    }
+
+    /// Stops an attempt at the end of the step in progress. The note comes with that step's event.
+    pub fn cancel(&mut self, now: Tick, attempt: AttemptKey) -> Option<StepDue> {
+        if !self.truths.iter().any(|truth| truth.attempt == attempt) {
+            return None;
+        }
+        assert!(!matches!(self.work, Work::Idle), "rows are worked on");
+        if !self.cancels.contains(&attempt) {
+            self.cancels.push(attempt);
+        }
+        self.cut_leap(now)
+    }
+
+    /// The step event of `epoch` came. Notes are appended to `out`; an event of a past epoch is
+    /// stale and does nothing.
+    pub fn step_done(&mut self, epoch: u32, out: &mut Vec<Note>) -> Option<StepDue> {
+        if epoch != self.epoch {
+            return None;
+        }
+        let ends_ns = match self.work {
+            Work::Idle => unreachable!("an idle machine has no epoch in flight"),
+            Work::Step { ends_ns } => {
+                self.finish_step(ends_ns, out);
+                ends_ns
+            }
+            Work::Leap {
+                began_ns,
+                steps,
+                rows,
+                context_tokens,
+            } => {
+                let took_ns = self.chip.decode(u64::from(steps), rows, context_tokens);
+                self.finish_leap(steps, began_ns + took_ns, out);
+                self.busy_ns += took_ns;
+                began_ns + took_ns
+            }
+        };
+        self.apply_cancels(out);
+        self.begin(ends_ns)
+    }
+
+    /// Loses everything, as a crash does.
+    pub fn reset(&mut self) {
+        let fresh = Self::new(self.chip, *self.scheduler.config(), self.pace);
+        let epoch = self.epoch.wrapping_add(1);
+        *self = fresh.expect("the configuration was good before");
+        self.epoch = epoch;
+    }
+
+    fn begin(&mut self, now_ns: u64) -> Option<StepDue> {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.scheduler.plan(&mut self.plan);
+        if self.plan.is_empty() {
+            assert!(
+                self.scheduler.is_idle(),
+                "a row that fits alone is admitted"
+            );
+            self.work = Work::Idle;
+            return None;
+        }
+        let rows = self.plan.decode.len() as u64;
+        let context_tokens = self.scheduler.context_tokens_live();
+        let ends_ns = match (self.pace, self.leap_bound()) {
+            (Pace::Leap, Some(steps)) => {
+                self.work = Work::Leap {
+                    began_ns: now_ns,
+                    steps,
+                    rows,
+                    context_tokens,
+                };
+                now_ns + self.chip.decode(u64::from(steps), rows, context_tokens)
+            }
+            (Pace::Leap, None) | (Pace::Step, _) => {
+                let took_ns = self
+                    .chip
+                    .step(self.plan.prefill_tokens(), rows, context_tokens);
+                self.busy_ns += took_ns;
+                let ends_ns = now_ns + took_ns;
+                self.work = Work::Step { ends_ns };
+                ends_ns
+            }
+        };
+        Some(self.due(ends_ns))
+    }
+
+    /// Steps until a row ends or has a note to send.
+    fn leap_bound(&self) -> Option<u32> {
+        let bound = self.scheduler.steps_until_change()?;
+        let running = self.truths.iter().filter(|truth| truth.is_decoding);
+        let quiet = running.map(|truth| {
+            let to_stop = truth.stop_after - truth.generated;
+            let to_note = PROGRESS_TOKENS - truth.generated % PROGRESS_TOKENS;
+            to_stop.min(to_note)
+        });
+        quiet.min().map(|quiet| quiet.min(bound))
+    }
+
+    fn finish_step(&mut self, ends_ns: u64, out: &mut Vec<Note>) {
+        self.steps += 1;
+        self.stopped.clear();
+        for ix in 0..self.plan.prefill.len() {
+            let chunk = self.plan.prefill[ix];
+            if chunk.is_last {
+                let truth = self.truth_mut(chunk.row);
+                truth.started_ns = ends_ns;
+                truth.is_decoding = true;
+                out.push(Note::Started {
+                    attempt: truth.attempt,
+                });
+                self.count_token(chunk.row, 1, out);
+            }
+        }
+        for ix in 0..self.plan.decode.len() {
+            self.count_token(self.plan.decode[ix].row, 1, out);
+        }
+        self.ended.clear();
+        self.scheduler
+            .commit(&self.plan, &self.stopped, &mut self.ended);
+        self.note_ended(ends_ns, out);
+    }
+
+    fn finish_leap(&mut self, steps: u32, ends_ns: u64, out: &mut Vec<Note>) {
+        self.steps += u64::from(steps);
+        self.stopped.clear();
+        for ix in 0..self.plan.decode.len() {
+            self.count_token(self.plan.decode[ix].row, steps, out);
+        }
+        self.ended.clear();
+        self.scheduler
+            .advance_decode(steps, &self.stopped, &mut self.ended);
+        self.note_ended(ends_ns, out);
+    }
+
+    fn count_token(&mut self, row: RowId, tokens: u32, out: &mut Vec<Note>) {
+        let truth = self.truth_mut(row);
+        truth.generated += tokens;
+        let (attempt, generated) = (truth.attempt, truth.generated);
+        assert!(generated <= truth.stop_after, "no row runs past its end");
+        if generated == truth.stop_after {
+            self.stopped.push(row);
+        } else if generated % PROGRESS_TOKENS == 0 {
+            out.push(Note::Progressed {
+                attempt,
+                tokens: generated,
+            });
+        }
+    }
+
+    fn note_ended(&mut self, ends_ns: u64, out: &mut Vec<Note>) {
+        for ix in 0..self.ended.len() {
+            let end = self.ended[ix];
+            let truth = self.forget(end.row);
+            if end.generated > 1 {
+                let sample = mtps(u64::from(end.generated - 1), ends_ns - truth.started_ns);
+                self.decode_rate
+                    .get_or_insert(Ewma::seeded(sample, RATE_SHIFT))
+                    .push(sample);
+            }
+            out.push(Note::Completed {
+                attempt: truth.attempt,
+                prompt_tokens: truth.prompt_tokens,
+                completion_tokens: end.generated,
+            });
+        }
+    }
+
+    fn apply_cancels(&mut self, out: &mut Vec<Note>) {
+        let mut cancels = core::mem::take(&mut self.cancels);
+        for attempt in cancels.drain(..) {
+            let Some(ix) = self
+                .truths
+                .iter()
+                .position(|truth| truth.attempt == attempt)
+            else {
+                continue;
+            };
+            let truth = self.truths.remove(ix);
+            let found = self.scheduler.cancel(truth.row);
+            assert_ne!(found, Cancelled::Unknown, "truths mirror the scheduler");
+            out.push(Note::Cancelled { attempt });
+        }
+        self.cancels = cancels;
+    }
+
+    /// Ends a leap with the step that is in progress at `now`.
+    fn cut_leap(&mut self, now: Tick) -> Option<StepDue> {
+        let Work::Leap {
+            began_ns,
+            steps,
+            rows,
+            context_tokens,
+        } = self.work
+        else {
+            return None;
+        };
+        let now_ns = now.0 * 1_000;
+        let (mut low, mut high) = (1, steps);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let ends_ns = began_ns + self.chip.decode(u64::from(middle), rows, context_tokens);
+            if ends_ns > now_ns {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        if low == steps {
+            return None;
+        }
+        self.work = Work::Leap {
+            began_ns,
+            steps: low,
+            rows,
+            context_tokens,
+        };
+        self.epoch = self.epoch.wrapping_add(1);
+        let ends_ns = began_ns + self.chip.decode(u64::from(low), rows, context_tokens);
+        Some(self.due(ends_ns))
+    }
+
+    const fn due(&self, ends_ns: u64) -> StepDue {
+        StepDue {
+            at: Tick(ends_ns.div_ceil(1_000)),
+            epoch: self.epoch,
+        }
+    }
+
+    fn truth_mut(&mut self, row: RowId) -> &mut Truth {
+        self.truths
+            .iter_mut()
+            .find(|truth| truth.row == row)
+            .expect("every row of the scheduler has its truth")
+    }
+
+    fn forget(&mut self, row: RowId) -> Truth {
+        let ix = self.truths.iter().position(|truth| truth.row == row);
+        self.truths
+            .remove(ix.expect("every row of the scheduler has its truth"))
+    }
+}

@@ -1,0 +1,118 @@
+//! Leaping over decode gives the same notes at the same ticks as computing each token.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Submit { prompt: u32, bound: u32, truth: u32 },
+    Cancel(u32),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        5 => (1u32..3_000, 1u32..700, 1u32..900).prop_map(|(prompt, bound, truth)| Op::Submit {
+            prompt,
+            bound,
+            truth
+        }),
+        1 => (0u32..30).prop_map(Op::Cancel),
+    ]
+}
+
+fn machine(pace: Pace) -> Machine {
+    let config = SchedulerConfig {
+        rows_max: 4,
+        kv_token_budget: 9_000,
+        waiting_max: 5,
+        ..SchedulerConfig::reference(8_192, 9_000)
+    };
+    Machine::new(CHIPS[1], config, pace).unwrap()
+}
+
+const fn attempt(slot: u32) -> AttemptKey {
+    AttemptKey {
+        slot,
+        generation: 1,
+    }
+}
+
+/// Everything that the machine told, with its ticks, and what it would report between.
+fn history(pace: Pace, ops: &[(u64, Op)]) -> Vec<String> {
+    let mut machine = machine(pace);
+    let mut told = Vec::new();
+    let mut due: Option<StepDue> = None;
+    let mut notes = Vec::new();
+    let mut now = 0;
+    let mut submitted = 0;
+    let end = (u64::MAX, Op::Cancel(u32::MAX));
+    for &(gap_us, op) in ops.iter().chain([&end]) {
+        now = u64::saturating_add(now, gap_us);
+        while let Some(step) = due.filter(|step| step.at <= Tick(now)) {
+            due = machine.step_done(step.epoch, &mut notes);
+            told.extend(
+                notes
+                    .drain(..)
+                    .map(|note| format!("{:?} {note:?}", step.at)),
+            );
+        }
+        if now == u64::MAX {
+            break;
+        }
+        told.push(format!(
+            "{now} {:?} {}",
+            machine.capacity(),
+            machine.decode_mtps()
+        ));
+        let next = match op {
+            Op::Submit {
+                prompt,
+                bound,
+                truth,
+            } => {
+                let job = Job {
+                    attempt: attempt(submitted),
+                    prompt_tokens: prompt,
+                    output_tokens_max: bound,
+                    output_tokens_true: truth,
+                };
+                submitted += 1;
+                let taken = machine.submit(Tick(now), &job);
+                told.push(format!("{:?}", taken.map(|_| ())));
+                taken.unwrap_or(None)
+            }
+            Op::Cancel(which) => machine.cancel(Tick(now), attempt(which)),
+        };
+        due = next.or(due);
+    }
+    assert!(machine.is_idle());
+    told.push(format!("{} {}", machine.busy_ns(), machine.steps));
+    told
+}
+
+proptest! {
+    #[test]
+    fn leaping_and_stepping_tell_the_same(
+        ops in prop::collection::vec((0u64..6_000_000, op()), 1..40)
+    ) {
+        prop_assert_eq!(history(Pace::Leap, &ops), history(Pace::Step, &ops));
+    }
+}
+
+#[test]
+fn a_reset_machine_ignores_the_step_of_its_past_life() {
+    let mut machine = machine(Pace::Leap);
+    let job = Job {
+        attempt: attempt(0),
+        prompt_tokens: 10,
+        output_tokens_max: 10,
+        output_tokens_true: 10,
+    };
+    let due = machine.submit(Tick(0), &job).unwrap().unwrap();
+    machine.reset();
+    let mut notes = Vec::new();
+    assert_eq!(machine.step_done(due.epoch, &mut notes), None);
+    assert!(notes.is_empty());
+    assert!(machine.is_idle());
+}

@@ -1,0 +1,20 @@
+//! `cereus-sim`: `run` a workload, `replay` a journal, or `swarm` over seeds.
+//!
+//! The only place of this crate that reads a clock, and only to say how long it took.
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "prints the speed of the simulation in real time"
+)]
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match cli::Cli::parse().command {
+        cli::Command::Run(args) => cli::run::run(&args),
+    }
+}

@@ -1,0 +1,312 @@
+//! What users would have seen: tallies while a run goes on, a report at its end.
+
+mod histogram;
+mod text;
+
+use std::collections::BTreeMap;
+
+use cereus_core::denial::Denial;
+use cereus_core::digest::Mix;
+use cereus_core::effect::{Alarm, Receipt};
+use cereus_core::time::Tick;
+use serde::Serialize;
+
+pub use histogram::Histogram;
+
+use crate::world::config::Slo;
+use crate::world::crowd::Asked;
+use crate::world::ledger::Totals;
+
+/// Counts and distributions of a run under way.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    slo: Slo,
+    pub asked: u64,
+    pub finished: u64,
+    refusals: BTreeMap<&'static str, u64>,
+    failures: BTreeMap<&'static str, u64>,
+    alarms: BTreeMap<Alarm, u64>,
+    good: u64,
+    good_tokens: u64,
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    attempts: u64,
+    ttft_us: Histogram,
+    tpot_us: Histogram,
+    latency_us: Histogram,
+    queue_us: Histogram,
+    /// All but the machines' steps.
+    pub events: u64,
+    /// The only figure that depends on the pace.
+    pub step_events: u64,
+    pub core_steps: u64,
+    pub effects: u64,
+    pub reports: u64,
+    pub wakes: u64,
+    pub cancels: u64,
+    pub machine_refusals: u64,
+}
+
+/// What only the world knows at the end.
+#[derive(Clone, Copy, Debug)]
+pub struct Closing {
+    pub began: Tick,
+    pub ended: Tick,
+    pub machines: u64,
+    pub seed: u64,
+    pub busy_ns: u128,
+    pub engine_steps: u64,
+    pub messages: u64,
+    pub resends: u64,
+    pub store_writes: u64,
+    pub money: Totals,
+    pub core_digest: u128,
+    pub core_state_digest: u128,
+}
+
+/// Percentiles of one distribution, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct Percentiles {
+    pub count: u64,
+    pub mean_us: u64,
+    pub p50_us: u64,
+    pub p90_us: u64,
+    pub p95_us: u64,
+    pub p99_us: u64,
+    pub max_us: u64,
+}
+
+/// Where the money is at the end, in micro-USD; the sum is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Money {
+    pub deposited: i64,
+    pub consumers: i64,
+    pub held: i64,
+    pub platform: i64,
+    pub providers: i64,
+    pub sum: i64,
+}
+
+/// Work done, for `--stats`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Work {
+    /// All but the machines' steps.
+    pub events: u64,
+    /// The only figure that depends on the pace.
+    pub step_events: u64,
+    pub core_steps: u64,
+    pub effects: u64,
+    pub reports: u64,
+    pub wakes: u64,
+    pub cancels: u64,
+    pub machine_refusals: u64,
+    pub engine_steps: u64,
+    pub messages: u64,
+    pub resends: u64,
+    pub store_writes: u64,
+}
+
+/// See the module. Everything in it is the same on every machine, and all but `work.step_events` at
+/// either pace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Report {
+    pub seed: u64,
+    pub machines: u64,
+    /// From the first request to the last event.
+    pub simulated_us: u64,
+    pub asked: u64,
+    pub finished: u64,
+    /// By error code, as the API shows it.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// After the first token.
+    pub failed: BTreeMap<&'static str, u64>,
+    pub alarms: BTreeMap<String, u64>,
+    pub slo_ttft_us: u64,
+    pub slo_tpot_us: u64,
+    /// Finished inside both limits.
+    pub good: u64,
+    pub goodput_ppm: u64,
+    pub good_tokens_per_s_milli: u64,
+    pub ttft: Percentiles,
+    /// Per token after the first.
+    pub tpot: Percentiles,
+    pub latency: Percentiles,
+    /// From arrival to dispatch.
+    pub queued: Percentiles,
+    pub prompt_tokens: u64,
+    pub completion_tokens: u64,
+    /// Attempts of finished requests.
+    pub attempts: u64,
+    pub utilisation_ppm: u64,
+    pub money: Money,
+    pub work: Work,
+    /// Of every event that the coordinator handled and every effect that it had.
+    pub digest: String,
+}
+
+impl Tally {
+    #[must_use]
+    pub fn new(slo: Slo) -> Self {
+        Self {
+            slo,
+            asked: 0,
+            finished: 0,
+            refusals: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            alarms: BTreeMap::new(),
+            good: 0,
+            good_tokens: 0,
+            prompt_tokens: 0,
+            completion_tokens: 0,
+            attempts: 0,
+            ttft_us: Histogram::default(),
+            tpot_us: Histogram::default(),
+            latency_us: Histogram::default(),
+            queue_us: Histogram::default(),
+            events: 0,
+            step_events: 0,
+            core_steps: 0,
+            effects: 0,
+            reports: 0,
+            wakes: 0,
+            cancels: 0,
+            machine_refusals: 0,
+        }
+    }
+
+    pub fn refuse(&mut self, denial: Denial) {
+        *self.refusals.entry(denial.code()).or_default() += 1;
+    }
+
+    pub fn fail(&mut self, denial: Denial) {
+        *self.failures.entry(denial.code()).or_default() += 1;
+    }
+
+    pub fn alarm(&mut self, alarm: Alarm, count: u64) {
+        *self.alarms.entry(alarm).or_default() += count;
+    }
+
+    /// A whole answer reached its consumer at `at`.
+    pub fn finish(&mut self, at: Tick, asked: &Asked, receipt: &Receipt) {
+        self.finished += 1;
+        self.attempts += u64::from(receipt.attempts);
+        self.prompt_tokens += u64::from(receipt.usage.prompt_tokens);
+        self.completion_tokens += u64::from(receipt.usage.completion_tokens);
+        let first_at = asked
+            .first_at
+            .expect("an answer has a first token (INV-05)");
+        let ttft = first_at.since(asked.sent_at);
+        self.ttft_us.note(ttft.0);
+        self.latency_us.note(at.since(asked.sent_at).0);
+        self.queue_us
+            .note(receipt.dispatched_at.since(receipt.arrived_at).0);
+        let later_tokens = u64::from(receipt.usage.completion_tokens.saturating_sub(1));
+        let tpot_us = at.since(first_at).0.checked_div(later_tokens).unwrap_or(0);
+        if later_tokens > 0 {
+            self.tpot_us.note(tpot_us);
+        }
+        if ttft <= self.slo.ttft && tpot_us <= self.slo.tpot.0 {
+            self.good += 1;
+            self.good_tokens += u64::from(receipt.usage.completion_tokens);
+        }
+    }
+
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refusals.values().sum()
+    }
+
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.failures.values().sum()
+    }
+
+    #[must_use]
+    pub fn report(self, closing: Closing) -> Report {
+        let simulated_us = closing.ended.since(closing.began).0;
+        let capacity_ns = u128::from(simulated_us) * 1_000 * u128::from(closing.machines);
+        let work = Work {
+            events: self.events,
+            step_events: 0,
+            core_steps: self.core_steps,
+            effects: self.effects,
+            reports: self.reports,
+            wakes: self.wakes,
+            cancels: self.cancels,
+            machine_refusals: self.machine_refusals,
+            engine_steps: closing.engine_steps,
+            messages: closing.messages,
+            resends: closing.resends,
+            store_writes: closing.store_writes,
+        };
+        let mut report = Report {
+            seed: closing.seed,
+            machines: closing.machines,
+            simulated_us,
+            asked: self.asked,
+            finished: self.finished,
+            refused: self.refusals,
+            failed: self.failures,
+            alarms: self
+                .alarms
+                .iter()
+                .map(|(alarm, count)| (format!("{alarm:?}"), *count))
+                .collect(),
+            slo_ttft_us: self.slo.ttft.0,
+            slo_tpot_us: self.slo.tpot.0,
+            good: self.good,
+            goodput_ppm: share(u128::from(self.good), u128::from(self.asked), 1_000_000),
+            good_tokens_per_s_milli: share(
+                u128::from(self.good_tokens),
+                u128::from(simulated_us),
+                1_000_000_000,
+            ),
+            ttft: percentiles(&self.ttft_us),
+            tpot: percentiles(&self.tpot_us),
+            latency: percentiles(&self.latency_us),
+            queued: percentiles(&self.queue_us),
+            prompt_tokens: self.prompt_tokens,
+            completion_tokens: self.completion_tokens,
+            attempts: self.attempts,
+            utilisation_ppm: share(closing.busy_ns, capacity_ns, 1_000_000),
+            money: money(&closing.money),
+            work,
+            digest: String::new(),
+        };
+        let mut mix = Mix::default();
+        mix.wide(closing.core_digest)
+            .wide(closing.core_state_digest);
+        mix.wide(Mix::of(&report));
+        report.digest = format!("{:032x}", mix.end_wide());
+        report.work.step_events = self.step_events;
+        report
+    }
+}
+
+fn share(part: u128, whole: u128, unit: u128) -> u64 {
+    u64::try_from(part * unit / whole.max(1)).unwrap_or(u64::MAX)
+}
+
+fn percentiles(histogram: &Histogram) -> Percentiles {
+    Percentiles {
+        count: histogram.count(),
+        mean_us: histogram.mean(),
+        p50_us: histogram.per_mille(500),
+        p90_us: histogram.per_mille(900),
+        p95_us: histogram.per_mille(950),
+        p99_us: histogram.per_mille(990),
+        max_us: histogram.max(),
+    }
+}
+
+fn money(totals: &Totals) -> Money {
+    let narrow = |amount: i128| i64::try_from(amount).expect("no more money than was deposited");
+    Money {
+        deposited: narrow(-totals.clearing),
+        consumers: narrow(totals.consumers),
+        held: narrow(totals.held),
+        platform: narrow(totals.platform),
+        providers: narrow(totals.providers),
+        sum: narrow(totals.sum()),
+    }
+}

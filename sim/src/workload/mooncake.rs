@@ -1,0 +1,28 @@
+//! Mooncake's traces: a JSON object a line.
+
+use serde::Deserialize;
+
+use super::Trouble;
+use super::delimited::Row;
+
+/// `hash_ids`, the prefix blocks, are for the prefix cache; unknown keys are passed over.
+#[derive(Deserialize)]
+struct Line {
+    /// Milliseconds from the start.
+    timestamp: u64,
+    input_length: u32,
+    output_length: u32,
+}
+
+pub(super) fn row(line: &str) -> Result<Row, Trouble> {
+    let line: Line =
+        serde_json::from_str(line).map_err(|error| Trouble::Json(error.to_string()))?;
+    Ok(Row {
+        at_us: line
+            .timestamp
+            .checked_mul(1_000)
+            .ok_or(Trouble::TooLarge("timestamp"))?,
+        prompt_tokens: line.input_length,
+        output_tokens: line.output_length,
+    })
+}

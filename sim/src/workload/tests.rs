@@ -1,0 +1,114 @@
+//! What the importers read and what they refuse.
+
+use super::*;
+
+fn read(text: &str) -> Result<Vec<Arrival>, WorkloadError> {
+    Workload::open(text.as_bytes())?.collect()
+}
+
+fn arrival(after_us: u64, prompt_tokens: u32, output_tokens: u32) -> Arrival {
+    Arrival {
+        after: Span(after_us),
+        prompt_tokens,
+        output_tokens,
+    }
+}
+
+#[test]
+fn azure_rows_are_read_without_a_final_newline() {
+    let text = "TIMESTAMP,ContextTokens,GeneratedTokens\n\
+                2023-11-16 23:59:59.6805900,374,44\r\n\
+                2023-11-17 00:00:00.6805919,396,109";
+    let rows = read(text).unwrap();
+    assert_eq!(rows, [arrival(0, 374, 44), arrival(1_000_001, 396, 109)]);
+}
+
+#[test]
+fn a_leap_day_lies_between_february_and_march() {
+    let text = "TIMESTAMP,ContextTokens,GeneratedTokens\n\
+                2024-02-28 00:00:00,1,1\n2024-03-01 00:00:00,1,1";
+    assert_eq!(read(text).unwrap()[1].after, Span::secs(2 * 86_400));
+}
+
+#[test]
+fn burst_gpt_columns_are_found_by_name() {
+    let text = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n\
+                5,ChatGPT,472,18,490,Conversation log\n\
+                45.5,ChatGPT,1087,230,1317,Conversation log\n";
+    let rows = read(text).unwrap();
+    assert_eq!(rows, [arrival(0, 472, 18), arrival(40_500_000, 1_087, 230)]);
+}
+
+#[test]
+fn mooncake_rows_are_json_lines() {
+    let text = "{\"timestamp\": 0, \"input_length\": 6758, \"output_length\": 500, \"hash_ids\": [0, 1]}\n\
+                {\"timestamp\": 27, \"input_length\": 2, \"output_length\": 3}\n";
+    let rows = read(text).unwrap();
+    assert_eq!(rows, [arrival(0, 6_758, 500), arrival(27_000, 2, 3)]);
+}
+
+#[test]
+fn bad_rows_are_told_with_their_line() {
+    let azure = |row: &str| {
+        format!("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,1,1\n{row}\n")
+    };
+    let cases = [
+        (
+            azure("2023-11-16 18:15,1,1"),
+            3,
+            Trouble::Field("TIMESTAMP"),
+        ),
+        (
+            azure("2023-13-16 18:15:47,1,1"),
+            3,
+            Trouble::Field("TIMESTAMP"),
+        ),
+        (
+            azure("2023-11-16 18:15:47,-1,1"),
+            3,
+            Trouble::Field("ContextTokens"),
+        ),
+        (
+            azure("2023-11-16 18:15:47,1,99999999999"),
+            3,
+            Trouble::TooLarge("GeneratedTokens"),
+        ),
+        (
+            azure("2023-11-16 18:15:47,1"),
+            3,
+            Trouble::ColumnMissing("GeneratedTokens"),
+        ),
+        (azure("2023-11-16 18:15:45,1,1"), 3, Trouble::OutOfOrder),
+        (String::new(), 1, Trouble::Empty),
+        (
+            "TIMESTAMP,ContextTokens\n".into(),
+            1,
+            Trouble::ColumnMissing("GeneratedTokens"),
+        ),
+        ("a,b,c\n".into(), 1, Trouble::UnknownFormat),
+        (
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n".into(),
+            2,
+            Trouble::Empty,
+        ),
+    ];
+    for (text, line, trouble) in cases {
+        let error = read(&text).unwrap_err();
+        assert_eq!(error, WorkloadError { line, trouble });
+        assert!(error.to_string().starts_with(&format!("line {line}: ")));
+    }
+    let error = read("{\"timestamp\": 0}\n").unwrap_err();
+    assert!(matches!(error.trouble, Trouble::Json(_)));
+}
+
+#[test]
+fn a_line_without_an_end_is_refused_before_it_fills_the_memory() {
+    let text = format!("{{{}", " ".repeat(2 << 20));
+    assert_eq!(read(&text).unwrap_err().trouble, Trouble::LineTooLong);
+}
+
+#[test]
+fn a_speedup_shortens_the_gaps() {
+    assert_eq!(sped_up(Tick(5), Span(1_000), 2_000_000), Tick(505));
+    assert_eq!(sped_up(Tick(5), Span(1_000), 500_000), Tick(2_005));
+}

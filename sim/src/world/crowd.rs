@@ -1,0 +1,123 @@
+//! The consumers: what each request is, when it was sent and when its answer came.
+
+use std::collections::VecDeque;
+
+use cereus_core::ids::RequestId;
+use cereus_core::time::{Span, Tick};
+
+use crate::workload::Arrival;
+
+/// How a request ended for its consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Failed,
+    Finished,
+    Refused,
+}
+
+/// One request, with the truth about its output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub id: RequestId,
+    pub sent_at: Tick,
+    pub prompt_tokens: u32,
+    pub output_tokens_true: u32,
+    pub output_tokens_max: u32,
+    pub first_at: Option<Tick>,
+    pub ended: Option<End>,
+}
+
+/// Requests by number, forgotten from the oldest on once they have ended.
+#[derive(Clone, Debug, Default)]
+pub struct Crowd {
+    first: u64,
+    live: VecDeque<Asked>,
+    open: u64,
+}
+
+/// Output bounds are asked for in multiples of this: consumers round up, and the bound does not give
+/// the true length away.
+const OUTPUT_BOUND_STEP: u32 = 1_024;
+
+impl Crowd {
+    /// Numbers the next request.
+    pub fn ask(
+        &mut self,
+        sent_at: Tick,
+        id_bits: u128,
+        arrival: &Arrival,
+        context_tokens: u32,
+    ) -> u64 {
+        let number = self.first + self.live.len() as u64;
+        let room = context_tokens.saturating_sub(arrival.prompt_tokens).max(1);
+        let rounded = arrival.output_tokens.max(1).div_ceil(OUTPUT_BOUND_STEP);
+        self.live.push_back(Asked {
+            id: RequestId((id_bits << 64) | u128::from(number)),
+            sent_at,
+            prompt_tokens: arrival.prompt_tokens.max(1),
+            output_tokens_true: arrival.output_tokens.max(1),
+            output_tokens_max: rounded.saturating_mul(OUTPUT_BOUND_STEP).min(room),
+            first_at: None,
+            ended: None,
+        });
+        self.open += 1;
+        number
+    }
+
+    #[must_use]
+    pub fn number(id: RequestId) -> u64 {
+        u64::try_from(id.0 & u128::from(u64::MAX)).expect("masked")
+    }
+
+    #[must_use]
+    pub fn asked(&self, number: u64) -> Option<&Asked> {
+        let ix = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.live.get(ix)
+    }
+
+    /// First content reached the consumer.
+    pub fn begin(&mut self, id: RequestId, at: Tick) {
+        let asked = self.of_mut(id);
+        assert!(asked.first_at.is_none(), "a request is released once");
+        assert!(asked.ended.is_none(), "nothing is released after the end");
+        asked.first_at = Some(at);
+    }
+
+    /// The request ended (INV-02). Returns it.
+    pub fn end(&mut self, id: RequestId, end: End) -> Asked {
+        let asked = self.of_mut(id);
+        assert!(
+            asked.ended.is_none(),
+            "a request ends exactly once (INV-02)"
+        );
+        asked.ended = Some(end);
+        let copy = *asked;
+        self.open -= 1;
+        while self.live.front().is_some_and(|asked| asked.ended.is_some()) {
+            self.live.pop_front();
+            self.first += 1;
+        }
+        copy
+    }
+
+    /// Requests that have not ended.
+    #[must_use]
+    pub const fn open(&self) -> u64 {
+        self.open
+    }
+
+    fn of_mut(&mut self, id: RequestId) -> &mut Asked {
+        let ix = Self::number(id).checked_sub(self.first);
+        let asked = ix.and_then(|ix| self.live.get_mut(usize::try_from(ix).ok()?));
+        let asked = asked.expect("an effect names a request that has not ended (INV-02)");
+        assert_eq!(asked.id, id, "an effect names a request that was asked");
+        asked
+    }
+}
+
+impl Asked {
+    #[must_use]
+    pub fn ttft(&self) -> Option<Span> {
+        self.first_at.map(|first| first.since(self.sent_at))
+    }
+}

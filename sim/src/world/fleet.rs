@@ -1,0 +1,146 @@
+//! The machines of a `run`: their connections, reports and work.
+
+use cereus_core::event::{MachineReport, MachineSpec, SlotReport, SlotState, Thermal};
+use cereus_core::ids::{ConnId, MachineId, ModelIx};
+use cereus_engine::scheduler::SchedulerConfig;
+
+use super::config::RunConfig;
+use crate::machine::{Machine, Note, StepDue};
+
+/// Prefill of one step that also decodes (`spec/engine` 2.2).
+const PREFILL_CHUNK_TOKENS: u32 = 512;
+const STEP_TOKENS_MAX: u32 = 2_048;
+const WAITING_MAX: u16 = 64;
+const MODEL: ModelIx = ModelIx(0);
+
+/// A heartbeat under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Beat {
+    pub(super) report: MachineReport,
+    pub(super) slot: SlotReport,
+}
+
+#[derive(Clone, Debug)]
+struct Post {
+    machine: Machine,
+    reports: u64,
+    beat: Option<Beat>,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Fleet {
+    posts: Vec<Post>,
+    pub(super) notes: Vec<Note>,
+}
+
+impl Fleet {
+    pub(super) fn new(config: &RunConfig) -> Self {
+        let posts = config.draw_chips().into_iter().map(|chip| {
+            let limits = SchedulerConfig {
+                rows_max: config.rows_max,
+                step_token_budget: STEP_TOKENS_MAX,
+                prefill_chunk_tokens: PREFILL_CHUNK_TOKENS,
+                context_tokens: config.context_tokens,
+                kv_token_budget: chip.kv_tokens,
+                waiting_max: WAITING_MAX,
+            };
+            Post {
+                machine: Machine::new(chip, limits, config.pace).expect("limits are sane"),
+                reports: 0,
+                beat: None,
+            }
+        });
+        Self {
+            posts: posts.collect(),
+            notes: Vec::new(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.posts.len()
+    }
+
+    pub(super) fn machines(&self) -> impl Iterator<Item = &Machine> {
+        self.posts.iter().map(|post| &post.machine)
+    }
+
+    pub(super) fn machine_mut(&mut self, ix: u32) -> &mut Machine {
+        &mut self.posts[ix as usize].machine
+    }
+
+    /// The step event of a machine came; its notes are in [`Self::notes`].
+    pub(super) fn step_done(&mut self, ix: u32, epoch: u32) -> Option<StepDue> {
+        self.notes.clear();
+        self.posts[ix as usize]
+            .machine
+            .step_done(epoch, &mut self.notes)
+    }
+
+    /// What a machine reports at this moment. It is kept until it arrives.
+    pub(super) fn beat(&mut self, ix: u32) {
+        let post = &mut self.posts[ix as usize];
+        assert!(post.beat.is_none(), "one heartbeat is under way at a time");
+        post.reports += 1;
+        let capacity = post.machine.capacity();
+        let state = if capacity.running == 0 {
+            SlotState::Idle
+        } else {
+            SlotState::Running
+        };
+        post.beat = Some(Beat {
+            report: MachineReport {
+                seq: post.reports,
+                draining: false,
+                thermal: Thermal::Nominal,
+                memory_pressure_ppm: 0,
+                has_capacity: true,
+                free_for_load_bytes: Some(0),
+            },
+            slot: SlotReport {
+                model: MODEL,
+                state,
+                running: capacity.running,
+                waiting: capacity.waiting,
+                concurrency_max: capacity.concurrency_max,
+                budget_used: capacity.budget_used,
+                budget_max: capacity.budget_max,
+                budget_queued: capacity.budget_queued,
+                decode_mtps: post.machine.decode_mtps(),
+                prefill_mtps: post.machine.chip.prefill_mtps(),
+                load_ms: 0,
+                wedged: false,
+            },
+        });
+    }
+
+    pub(super) fn take_beat(&mut self, ix: u32) -> Beat {
+        let beat = self.posts[ix as usize].beat.take();
+        beat.expect("a heartbeat arrives once")
+    }
+
+    pub(super) fn spec(&self, ix: u32) -> MachineSpec {
+        let chip = self.posts[ix as usize].machine.chip;
+        MachineSpec {
+            memory_gb: chip.memory_gb,
+            bandwidth_gbs: chip.bandwidth_gbs,
+            decode_mtps: chip.decode_mtps(),
+            prefill_mtps: chip.prefill_mtps(),
+            can_seal: true,
+            private_only: false,
+        }
+    }
+}
+
+/// Connections are numbered from 1; in a `run` each machine has one.
+pub(super) const fn conn(ix: u32) -> ConnId {
+    ConnId(ix as u64 + 1)
+}
+
+pub(super) fn of_conn(conn: ConnId) -> u32 {
+    u32::try_from(conn.0 - 1).expect("connections are numbered by machine")
+}
+
+pub(super) const fn machine_id(ix: u32) -> MachineId {
+    MachineId(ix as u128 + 1)
+}

@@ -1,0 +1,582 @@
+//! The world of `sim run`: the real coordinator and the real scheduler, between a modelled network,
+//! store, fleet and crowd. One thread, virtual time, typed messages.
+//!
+//! Truth that core must not see (output lengths, chip speeds) stays in [`crowd`] and in the machines;
+//! core is told what the wire would tell it, when the wire would.
+
+pub mod config;
+pub mod crowd;
+mod fleet;
+pub mod ledger;
+pub mod net;
+pub mod store;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+
+use cereus_core::coordinator::{Coordinator, Misuse};
+use cereus_core::draw::{Purpose, Seed};
+use cereus_core::effect::{Effect, Effects};
+use cereus_core::event::{Ask, AttemptFault, Event, Trust, Usage};
+use cereus_core::ids::{AccountId, AttemptKey, ModelIx, RequestId};
+use cereus_core::time::{Span, Tick};
+use cereus_engine::scheduler::Refused;
+
+use self::config::{RunConfig, RunConfigError};
+use self::crowd::{Crowd, End};
+use self::fleet::Fleet;
+use self::ledger::Ledger;
+use self::net::{Net, Way};
+use self::store::Store;
+use crate::machine::{Job, Note, StepDue};
+use crate::queue::EventQueue;
+use crate::report::{Report, Tally};
+use crate::stream::Stream;
+use crate::workload::{Arrival, WorkloadError, sped_up};
+
+/// The fleet joins and is challenged before the first request.
+const WARM_UP: Span = Span::secs(10);
+const BYTES_PER_TOKEN: u32 = 4;
+const MODEL: ModelIx = ModelIx(0);
+/// Events between two calls of the progress callback.
+const PROGRESS_EVENTS: u64 = 1 << 16;
+
+/// Why a run stopped before its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunError {
+    Config(RunConfigError),
+    /// The simulator broke the core's contract: a bug here.
+    Misuse(Misuse),
+    Workload(WorkloadError),
+}
+
+impl core::fmt::Display for RunError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Misuse(error) => write!(f, "the simulator misused the core: {error:?}"),
+            Self::Workload(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for RunError {}
+
+/// What happens in the world. Small and by value: hundreds of thousands a second.
+#[derive(Clone, Copy, Debug)]
+enum Happening {
+    /// A heartbeat is due on the machine.
+    Beat {
+        machine: u32,
+    },
+    CancelArrived {
+        machine: u32,
+        attempt: AttemptKey,
+    },
+    /// The coordinator challenges the machine.
+    Challenge {
+        machine: u32,
+    },
+    Dispatched {
+        machine: u32,
+        attempt: AttemptKey,
+        number: u64,
+    },
+    FailureArrived {
+        machine: u32,
+        attempt: AttemptKey,
+        fault: AttemptFault,
+    },
+    Joined {
+        machine: u32,
+    },
+    NoteArrived {
+        machine: u32,
+        note: Note,
+    },
+    AcceptArrived {
+        machine: u32,
+        attempt: AttemptKey,
+    },
+    ReportArrived {
+        machine: u32,
+    },
+    RequestArrived {
+        number: u64,
+    },
+    /// The consumer sends the trace's next request.
+    Sent {
+        arrival: Arrival,
+    },
+    StepDone {
+        machine: u32,
+        epoch: u32,
+    },
+    Verified {
+        machine: u32,
+    },
+    Wake,
+    Written,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub now: Tick,
+    pub asked: u64,
+}
+
+/// See the module.
+pub struct World<I> {
+    config: RunConfig,
+    core: Coordinator,
+    queue: EventQueue<Happening>,
+    fleet: Fleet,
+    crowd: Crowd,
+    net: Net,
+    store: Store,
+    ledger: Ledger,
+    tally: Tally,
+    arrivals: I,
+    seed: Seed,
+    wake_at: Tick,
+    is_exhausted: bool,
+    out: Effects,
+}
+
+impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
+    pub fn new(config: RunConfig, arrivals: I) -> Result<Self, RunError> {
+        config.check().map_err(RunError::Config)?;
+        let mut world = Self {
+            core: Coordinator::new(config.core()),
+            queue: EventQueue::new(),
+            fleet: Fleet::new(&config),
+            crowd: Crowd::default(),
+            net: Net::new(config.net, config.seed, config.machines as usize),
+            store: Store::new(config.store, config.seed),
+            ledger: Ledger::default(),
+            tally: Tally::new(config.slo),
+            arrivals,
+            seed: Seed::from_number(config.seed),
+            wake_at: Tick::NEVER,
+            is_exhausted: false,
+            out: Effects::with_capacity(64),
+            config,
+        };
+        world.settle_in()?;
+        Ok(world)
+    }
+
+    /// Runs to the end: every request has ended and everything is durable.
+    pub fn run(mut self, mut progress: impl FnMut(Progress)) -> Result<Report, RunError> {
+        while let Some((now, happening)) = self.queue.pop() {
+            match happening {
+                Happening::StepDone { .. } => self.tally.step_events += 1,
+                _ => self.tally.events += 1,
+            }
+            let popped = self.tally.events + self.tally.step_events;
+            if popped.is_multiple_of(PROGRESS_EVENTS) {
+                progress(Progress {
+                    now,
+                    asked: self.tally.asked,
+                });
+            }
+            self.handle(now, happening)?;
+            if self.is_exhausted && self.crowd.open() == 0 && self.store.is_quiet() {
+                break;
+            }
+        }
+        Ok(self.conclude())
+    }
+
+    /// Accounts are opened and the machines' joins scheduled.
+    fn settle_in(&mut self) -> Result<(), RunError> {
+        for number in 0..self.config.accounts {
+            let account = AccountId(u64::from(number) + 1);
+            let balance = cereus_core::money::MicroUsd::ZERO;
+            self.tell(Tick::ZERO, &Event::AccountOpened { account, balance })?;
+            let amount = self.config.balance;
+            self.tell(Tick::ZERO, &Event::AccountCredited { account, amount })?;
+        }
+        let mut phases = Stream::new(self.config.seed, "phases");
+        for machine in 0..self.config.machines {
+            let phase = phases.below(self.config.heartbeat_every.0);
+            self.queue.push(Tick(phase), Happening::Joined { machine });
+        }
+        self.send_next(Tick::ZERO)
+    }
+
+    fn handle(&mut self, now: Tick, happening: Happening) -> Result<(), RunError> {
+        match happening {
+            Happening::Beat { machine } => {
+                self.fleet.beat(machine);
+                let at = self.up(now, machine);
+                self.queue.push(at, Happening::ReportArrived { machine });
+                let next = now + self.config.heartbeat_every;
+                self.queue.push(next, Happening::Beat { machine });
+                Ok(())
+            }
+            Happening::ReportArrived { machine } => {
+                let beat = self.fleet.take_beat(machine);
+                self.tally.reports += 1;
+                let conn = fleet::conn(machine);
+                let slots = [beat.slot];
+                let slots = Cow::Borrowed(slots.as_slice());
+                self.tell(
+                    now,
+                    &Event::ProviderReported {
+                        conn,
+                        report: beat.report,
+                        slots,
+                    },
+                )
+            }
+            Happening::StepDone { machine, epoch } => {
+                let due = self.fleet.step_done(machine, epoch);
+                self.schedule(machine, due);
+                for ix in 0..self.fleet.notes.len() {
+                    let note = self.fleet.notes[ix];
+                    let at = self.up(now, machine);
+                    self.queue
+                        .push(at, Happening::NoteArrived { machine, note });
+                }
+                Ok(())
+            }
+            Happening::NoteArrived { machine, note } => self.hear(now, machine, note),
+            Happening::AcceptArrived { machine, attempt } => {
+                let conn = fleet::conn(machine);
+                self.tell(now, &Event::AttemptAccepted { conn, attempt })
+            }
+            Happening::FailureArrived {
+                machine,
+                attempt,
+                fault,
+            } => {
+                let conn = fleet::conn(machine);
+                self.tell(
+                    now,
+                    &Event::AttemptFailed {
+                        conn,
+                        attempt,
+                        fault,
+                    },
+                )
+            }
+            Happening::Dispatched {
+                machine,
+                attempt,
+                number,
+            } => {
+                self.take_job(now, machine, attempt, number);
+                Ok(())
+            }
+            Happening::CancelArrived { machine, attempt } => {
+                let due = self.fleet.machine_mut(machine).cancel(now, attempt);
+                self.schedule(machine, due);
+                Ok(())
+            }
+            Happening::Sent { arrival } => {
+                let drawn =
+                    self.seed
+                        .draw_wide(Purpose::Simulation, u128::from(self.tally.asked), 0);
+                let number = self
+                    .crowd
+                    .ask(now, drawn >> 64, &arrival, self.config.context_tokens);
+                self.tally.asked += 1;
+                let at = now + self.net.latency();
+                self.queue.push(at, Happening::RequestArrived { number });
+                self.send_next(now)
+            }
+            Happening::RequestArrived { number } => self.admit(now, number),
+            Happening::Joined { machine } => self.join(now, machine),
+            Happening::Challenge { machine } => {
+                let there = self.net.arrival(now, machine as usize, Way::ToMachine);
+                let back = self
+                    .net
+                    .arrival(there, machine as usize, Way::ToCoordinator);
+                self.queue.push(back, Happening::Verified { machine });
+                let next = now + self.config.challenge_every;
+                self.queue.push(next, Happening::Challenge { machine });
+                Ok(())
+            }
+            Happening::Verified { machine } => {
+                let conn = fleet::conn(machine);
+                self.tell(now, &Event::ProviderVerified { conn })
+            }
+            // A wake that an earlier one overtook was armed again.
+            Happening::Wake if now != self.wake_at => Ok(()),
+            Happening::Wake => {
+                self.wake_at = Tick::NEVER;
+                self.tally.wakes += 1;
+                self.tell(now, &Event::Woke)
+            }
+            Happening::Written => {
+                let up_to = self.store.written();
+                self.tell(now, &Event::Persisted { up_to })
+            }
+        }
+    }
+
+    fn join(&mut self, now: Tick, machine: u32) -> Result<(), RunError> {
+        let joined = Event::ProviderJoined {
+            conn: fleet::conn(machine),
+            machine: fleet::machine_id(machine),
+            owner: AccountId(u64::from(self.config.accounts) + 1 + u64::from(machine)),
+            trust: Trust::Hardware,
+            spec: self.fleet.spec(machine),
+            models: Cow::Borrowed(&[MODEL]),
+        };
+        self.tell(now, &joined)?;
+        // After the registration, as its machine's first message.
+        self.queue.push(now, Happening::Beat { machine });
+        self.queue.push(now, Happening::Challenge { machine });
+        Ok(())
+    }
+
+    fn admit(&mut self, now: Tick, number: u64) -> Result<(), RunError> {
+        let asked = self
+            .crowd
+            .asked(number)
+            .expect("a request arrives once, before its end");
+        let payer = self.seed.draw_below(
+            Purpose::Simulation,
+            u128::from(number),
+            1,
+            u64::from(self.config.accounts),
+        );
+        let ask = Ask {
+            request: asked.id,
+            account: AccountId(payer + 1),
+            model: MODEL,
+            prompt_tokens: asked.prompt_tokens,
+            prompt_tokens_bound: asked.prompt_tokens.saturating_mul(BYTES_PER_TOKEN),
+            output_tokens_max: asked.output_tokens_max,
+        };
+        self.tell(now, &Event::Arrived(ask))
+    }
+
+    /// A machine's scheduler takes the job or refuses it, and says so.
+    fn take_job(&mut self, now: Tick, machine: u32, attempt: AttemptKey, number: u64) {
+        let Some(asked) = self.crowd.asked(number) else {
+            // The request ended while its dispatch was under way; the cancel is behind it.
+            return;
+        };
+        let job = Job {
+            attempt,
+            prompt_tokens: asked.prompt_tokens,
+            output_tokens_max: asked.output_tokens_max,
+            output_tokens_true: asked.output_tokens_true,
+        };
+        let taken = self.fleet.machine_mut(machine).submit(now, &job);
+        let at = self.up(now, machine);
+        let fault = match taken {
+            Ok(due) => {
+                self.schedule(machine, due);
+                return self
+                    .queue
+                    .push(at, Happening::AcceptArrived { machine, attempt });
+            }
+            Err(Refused::NeverFits | Refused::QueueFull) => AttemptFault::Busy,
+            Err(Refused::TooLong | Refused::Empty) => AttemptFault::Client(400),
+            Err(Refused::Duplicate) => unreachable!("rows are numbered"),
+        };
+        self.tally.machine_refusals += 1;
+        self.queue.push(
+            at,
+            Happening::FailureArrived {
+                machine,
+                attempt,
+                fault,
+            },
+        );
+    }
+
+    fn hear(&mut self, now: Tick, machine: u32, note: Note) -> Result<(), RunError> {
+        let conn = fleet::conn(machine);
+        match note {
+            Note::Cancelled { attempt } => {
+                let fault = AttemptFault::Cancelled;
+                self.tell(
+                    now,
+                    &Event::AttemptFailed {
+                        conn,
+                        attempt,
+                        fault,
+                    },
+                )
+            }
+            Note::Completed {
+                attempt,
+                prompt_tokens,
+                completion_tokens,
+            } => {
+                let usage = Usage {
+                    prompt_tokens,
+                    completion_tokens,
+                };
+                let relayed_tokens_max = completion_tokens.saturating_mul(BYTES_PER_TOKEN);
+                let completed = Event::AttemptCompleted {
+                    conn,
+                    attempt,
+                    usage,
+                    relayed_tokens_max,
+                };
+                self.tell(now, &completed)
+            }
+            Note::Progressed { attempt, tokens } => self.tell(
+                now,
+                &Event::AttemptProgressed {
+                    conn,
+                    attempt,
+                    tokens,
+                },
+            ),
+            Note::Started { attempt } => self.tell(now, &Event::AttemptStarted { conn, attempt }),
+        }
+    }
+
+    /// The pump: one event in, its effects carried out, the next wake armed.
+    fn tell(&mut self, now: Tick, event: &Event<'_>) -> Result<(), RunError> {
+        self.tally.core_steps += 1;
+        let mut out = core::mem::take(&mut self.out);
+        out.clear();
+        self.core
+            .step(now, event, &mut out)
+            .map_err(RunError::Misuse)?;
+        for &effect in &out.list {
+            self.carry_out(now, effect, &out);
+        }
+        self.tally.effects += out.list.len() as u64;
+        self.out = out;
+        if let Some(at) = self.store.begin(now) {
+            self.queue.push(at, Happening::Written);
+        }
+        if let Some((at, _)) = self.core.next_wake()
+            && at < self.wake_at
+        {
+            self.wake_at = at.max(now);
+            self.queue.push(self.wake_at, Happening::Wake);
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, now: Tick, effect: Effect, out: &Effects) {
+        match effect {
+            Effect::Dispatch {
+                request,
+                attempt,
+                conn,
+                wire: _,
+            } => {
+                let machine = fleet::of_conn(conn);
+                let at = self.net.arrival(now, machine as usize, Way::ToMachine);
+                let number = Crowd::number(request);
+                self.queue.push(
+                    at,
+                    Happening::Dispatched {
+                        machine,
+                        attempt,
+                        number,
+                    },
+                );
+            }
+            Effect::CancelAttempt { attempt, conn } => {
+                self.tally.cancels += 1;
+                let machine = fleet::of_conn(conn);
+                let at = self.net.arrival(now, machine as usize, Way::ToMachine);
+                self.queue
+                    .push(at, Happening::CancelArrived { machine, attempt });
+            }
+            Effect::Release { request } => {
+                let at = now + self.net.latency();
+                self.crowd.begin(request, at);
+            }
+            Effect::Refuse { request, denial } => {
+                self.end(request, End::Refused);
+                self.tally.refuse(denial);
+            }
+            Effect::Fail { request, denial } => {
+                self.end(request, End::Failed);
+                self.tally.fail(denial);
+            }
+            Effect::Finish { request, receipt } => {
+                let at = now + self.net.latency();
+                let asked = self.crowd.end(request, End::Finished);
+                self.tally
+                    .finish(at, &asked, &out.receipts[receipt as usize]);
+            }
+            Effect::Post { transfer } => {
+                let transfer = &out.transfers[transfer as usize];
+                self.ledger.note(transfer);
+                self.store.post(transfer.seq);
+            }
+            Effect::Alarm { alarm, count } => self.tally.alarm(alarm, count),
+            Effect::Disconnect { .. } | Effect::LoadModel { .. } | Effect::Drained => {
+                unreachable!(
+                    "every simulated machine behaves, holds its model and stays: {effect:?}"
+                )
+            }
+        }
+    }
+
+    fn end(&mut self, request: RequestId, end: End) {
+        self.crowd.end(request, end);
+    }
+
+    fn send_next(&mut self, now: Tick) -> Result<(), RunError> {
+        let Some(arrival) = self.arrivals.next() else {
+            self.is_exhausted = true;
+            return Ok(());
+        };
+        let arrival = arrival.map_err(RunError::Workload)?;
+        let at = sped_up(Tick::ZERO + WARM_UP, arrival.after, self.config.speedup_ppm);
+        self.queue.push(at.max(now), Happening::Sent { arrival });
+        Ok(())
+    }
+
+    fn schedule(&mut self, machine: u32, due: Option<StepDue>) {
+        if let Some(StepDue { at, epoch }) = due {
+            // Ranked by machine, so that leaping and stepping break ties alike.
+            self.queue
+                .push_ranked(at, machine, Happening::StepDone { machine, epoch });
+        }
+    }
+
+    fn up(&mut self, now: Tick, machine: u32) -> Tick {
+        self.net.arrival(now, machine as usize, Way::ToCoordinator)
+    }
+
+    fn conclude(self) -> Report {
+        let now = self.queue.now();
+        let totals = self.ledger.totals();
+        assert_eq!(totals.sum(), 0, "money is neither made nor lost (INV-03)");
+        assert_eq!(totals.held, 0, "nothing is held after quiescence (INV-04)");
+        let ended = self.tally.finished + self.tally.refused() + self.tally.failed();
+        assert_eq!(
+            ended, self.tally.asked,
+            "requests in equal requests out (INV-01)"
+        );
+        assert_eq!(self.ledger.holds, self.ledger.settles + self.ledger.voids);
+        let busy_ns: u128 = self
+            .fleet
+            .machines()
+            .map(|machine| u128::from(machine.busy_ns()))
+            .sum();
+        let steps: u64 = self.fleet.machines().map(|machine| machine.steps).sum();
+        self.tally.report(crate::report::Closing {
+            began: Tick::ZERO + WARM_UP,
+            ended: now,
+            machines: self.fleet.len() as u64,
+            seed: self.config.seed,
+            busy_ns,
+            engine_steps: steps,
+            messages: self.net.messages,
+            resends: self.net.resends,
+            store_writes: self.store.writes,
+            money: totals,
+            core_digest: self.core.running_digest(),
+            core_state_digest: self.core.digest(),
+        })
+    }
+}

@@ -1,0 +1,100 @@
+//! Whole worlds, small: the same report whatever the pace, and every law of the end.
+
+use super::*;
+use crate::machine::Pace;
+use crate::stream::Ratio;
+
+fn arrivals(seed: u64, count: u32, gap_us: u64) -> Vec<Arrival> {
+    let mut stream = Stream::new(seed, "test arrivals");
+    let mut after = 0;
+    let one = |_| {
+        after += stream.exponential(gap_us);
+        Arrival {
+            after: Span(after),
+            prompt_tokens: u32::try_from(stream.between(1, 6_000)).unwrap(),
+            output_tokens: u32::try_from(stream.between(0, 900)).unwrap(),
+        }
+    };
+    (0..count).map(one).collect()
+}
+
+fn report(config: &RunConfig, arrivals: &[Arrival]) -> Report {
+    let world = World::new(config.clone(), arrivals.iter().copied().map(Ok)).unwrap();
+    world.run(|_| {}).unwrap()
+}
+
+fn tight(seed: u64) -> RunConfig {
+    RunConfig {
+        seed,
+        queue_depth_max: 6,
+        queue_wait_max: Span::secs(20),
+        rows_max: 3,
+        ..RunConfig::reference(4)
+    }
+}
+
+#[test]
+fn token_by_token_gives_the_same_report_as_macro_steps() {
+    for seed in 0..6 {
+        let arrivals = arrivals(seed, 400, 500_000);
+        let leap = report(&tight(seed), &arrivals);
+        let stepping = RunConfig {
+            pace: Pace::Step,
+            ..tight(seed)
+        };
+        let mut step = report(&stepping, &arrivals);
+        assert!(leap.work.step_events < step.work.step_events);
+        step.work.step_events = leap.work.step_events;
+        assert_eq!(leap, step);
+        assert!(
+            !leap.refused.is_empty(),
+            "the queue overflows in this world"
+        );
+        assert!(leap.finished > 100, "and most of the work is done");
+    }
+}
+
+#[test]
+fn two_runs_of_one_seed_are_one_run() {
+    let arrivals = arrivals(9, 200, 400_000);
+    assert_eq!(report(&tight(9), &arrivals), report(&tight(9), &arrivals));
+    assert_ne!(
+        report(&tight(9), &arrivals).digest,
+        report(&tight(10), &arrivals).digest
+    );
+}
+
+#[test]
+fn poor_accounts_are_refused_and_pay_nothing() {
+    let config = RunConfig {
+        balance: cereus_core::money::MicroUsd(300),
+        ..tight(2)
+    };
+    let report = report(&config, &arrivals(2, 100, 2_000_000));
+    assert!(report.refused["insufficient_quota"] > 0);
+    assert_eq!(report.money.sum, 0);
+    assert_eq!(report.asked, 100);
+}
+
+#[test]
+fn losses_delay_and_lose_nothing() {
+    let mut config = tight(4);
+    config.net.loss = Ratio::new(1, 4);
+    let report = report(&config, &arrivals(4, 100, 2_000_000));
+    assert!(report.work.resends > 100);
+    assert_eq!(report.finished + report.refused.values().sum::<u64>(), 100);
+}
+
+#[test]
+fn impossible_worlds_are_refused() {
+    let refusal = |config: RunConfig| {
+        World::new(config, std::iter::empty())
+            .err()
+            .expect("refused")
+    };
+    let mut slow = RunConfig::reference(1);
+    slow.net.latency_min = Span::secs(3);
+    assert_eq!(refusal(slow), RunError::Config(RunConfigError::SlowNetwork));
+    let none = RunConfig::reference(0);
+    assert_eq!(refusal(none), RunError::Config(RunConfigError::NoMachines));
+}
