@@ -1,9 +1,12 @@
 //! What the coordinator wants done: imperative, small, in causal order, in a buffer that the caller
 //! reuses.
 
+use core::hash::{Hash, Hasher};
+
 use serde::{Deserialize, Serialize};
 
 use crate::denial::Denial;
+use crate::digest::Mix;
 use crate::event::{GoneCause, Usage};
 use crate::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId, WireId};
 use crate::money::{MicroUsd, Price};
@@ -153,6 +156,36 @@ impl Effects {
         self.receipts.clear();
     }
 
+    /// Digests the effects from position `from` of the list. What an effect points to is hashed in
+    /// place of the index, so that it does not matter how steps were batched in one buffer.
+    pub fn digest_from(&self, from: usize, mix: &mut Mix) {
+        for effect in self.list.iter().skip(from) {
+            match effect {
+                Effect::Post { transfer } => {
+                    mix.write_u8(1);
+                    pick(&self.transfers, *transfer).hash(mix);
+                }
+                Effect::Finish { request, receipt } => {
+                    mix.write_u8(2);
+                    request.hash(mix);
+                    pick(&self.receipts, *receipt).hash(mix);
+                }
+                Effect::Alarm { .. }
+                | Effect::CancelAttempt { .. }
+                | Effect::Disconnect { .. }
+                | Effect::Dispatch { .. }
+                | Effect::Drained
+                | Effect::Fail { .. }
+                | Effect::LoadModel { .. }
+                | Effect::Refuse { .. }
+                | Effect::Release { .. } => {
+                    mix.write_u8(0);
+                    effect.hash(mix);
+                }
+            }
+        }
+    }
+
     pub fn push(&mut self, effect: Effect) {
         self.list.push(effect);
     }
@@ -175,4 +208,8 @@ impl Effects {
             receipt: ix,
         });
     }
+}
+
+fn pick<T>(list: &[T], ix: u32) -> Option<&T> {
+    list.get(usize::try_from(ix).ok()?)
 }

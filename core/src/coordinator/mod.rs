@@ -220,7 +220,6 @@ impl Coordinator {
         }
         self.admissible(event)?;
         let first_effect = out.list.len();
-        let (first_transfer, first_receipt) = (out.transfers.len(), out.receipts.len());
         self.now = now;
         self.steps += 1;
         self.apply(now, event, out);
@@ -230,9 +229,7 @@ impl Coordinator {
         }
         now.hash(&mut self.running);
         event.hash(&mut self.running);
-        out.list[first_effect..].hash(&mut self.running);
-        out.transfers[first_transfer..].hash(&mut self.running);
-        out.receipts[first_receipt..].hash(&mut self.running);
+        out.digest_from(first_effect, &mut self.running);
         Ok(())
     }
 

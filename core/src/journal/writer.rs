@@ -1,6 +1,5 @@
 //! Appends records to a buffer.
 
-use core::hash::{Hash, Hasher};
 use core::num::NonZeroU32;
 
 use postcard::ser_flavors::Flavor;
@@ -12,7 +11,7 @@ use super::{
 };
 use crate::config::Config;
 use crate::digest::Mix;
-use crate::effect::{Effect, Effects};
+use crate::effect::Effects;
 use crate::event::Event;
 use crate::time::Tick;
 
@@ -35,8 +34,7 @@ impl core::fmt::Display for Oversized {
 
 impl core::error::Error for Oversized {}
 
-/// Running digest over effects, however they were batched: what an effect points to is hashed in
-/// place of the index.
+/// Running digest over effects, however they were batched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EffectsDigest {
     mix: Mix,
@@ -46,32 +44,8 @@ pub struct EffectsDigest {
 impl EffectsDigest {
     /// Folds in the effects from position `from` of the list.
     pub fn fold(&mut self, effects: &Effects, from: usize) {
-        for effect in effects.list.iter().skip(from) {
-            self.count += 1;
-            match effect {
-                Effect::Post { transfer } => {
-                    self.mix.write_u8(1);
-                    pick(&effects.transfers, *transfer).hash(&mut self.mix);
-                }
-                Effect::Finish { request, receipt } => {
-                    self.mix.write_u8(2);
-                    request.hash(&mut self.mix);
-                    pick(&effects.receipts, *receipt).hash(&mut self.mix);
-                }
-                Effect::Alarm { .. }
-                | Effect::CancelAttempt { .. }
-                | Effect::Disconnect { .. }
-                | Effect::Dispatch { .. }
-                | Effect::Drained
-                | Effect::Fail { .. }
-                | Effect::LoadModel { .. }
-                | Effect::Refuse { .. }
-                | Effect::Release { .. } => {
-                    self.mix.write_u8(0);
-                    effect.hash(&mut self.mix);
-                }
-            }
-        }
+        self.count += effects.list.len().saturating_sub(from) as u64;
+        effects.digest_from(from, &mut self.mix);
     }
 
     #[must_use]
@@ -83,10 +57,6 @@ impl EffectsDigest {
     pub const fn digest(&self) -> u128 {
         self.mix.end_wide()
     }
-}
-
-fn pick<T>(list: &[T], ix: u32) -> Option<&T> {
-    list.get(usize::try_from(ix).ok()?)
 }
 
 /// Writes one journal. Its caller owns the buffer and may write it out and clear it at any time
