@@ -1,1 +1,161 @@
-//! (being written)
+//! One answer on its way from a provider to a consumer.
+//!
+//! A [`Relay`] opens sealed chunks, reads the events inside, writes them anew in the consumer's
+//! shape, counts them, and holds back what may not be seen yet: everything until the hold is durable
+//! (INV-05), the last bytes until the settlement is. It never drops a piece silently and never lets
+//! one through that was not sealed. Its caller is whoever owns the request's stream; it feeds events
+//! in their order and takes bytes out when the consumer can be written to.
+
+mod breach;
+mod machine;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+use crate::api::{ChatRequest, Delivery};
+use crate::denial::Denial;
+use crate::envelope::{BoxKey, KeyText};
+use crate::event::{AttemptFault, Usage};
+use crate::ids::AttemptKey;
+use crate::time::Span;
+use crate::wire::ChunkFrame;
+
+pub use self::machine::Relay;
+
+/// Events that may wait for the consumer (`spec/wire` 9.2).
+pub const BUFFER_EVENTS_MAX: u32 = 256;
+/// Bytes that may wait for the consumer.
+pub const BUFFER_SIZE_MAX: usize = 1 << 20;
+/// How long a consumer may leave the buffer full before it is given up (`spec/wire` 9.3).
+pub const GRACE: Span = Span::millis(250);
+/// How many times the buffer's bounds may wait during the grace, and before the hold is durable.
+pub const OVERFLOW_FACTOR: u32 = 4;
+/// Largest opened chunk, in bytes: what fits the provider's largest message.
+pub const CHUNK_SIZE_MAX: usize = 10 << 20;
+/// Pieces between two reports of progress.
+pub const PROGRESS_PIECES: u32 = 32;
+/// Time after which the next piece is reported at once.
+pub const PROGRESS_SPAN: Span = Span::secs(1);
+/// Tokens without text at the end of every answer: the one that ends it.
+pub const END_TOKENS: u64 = 1;
+
+/// What the consumer is to be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub delivery: Delivery,
+    pub include_usage: bool,
+    /// The bound that the provider was given: an answer that long was cut, not finished.
+    pub output_tokens_max: u32,
+}
+
+impl Shape {
+    #[must_use]
+    pub const fn of(request: &ChatRequest<'_>, output_tokens_max: u32) -> Self {
+        Self {
+            delivery: request.delivery,
+            include_usage: request.include_usage,
+            output_tokens_max,
+        }
+    }
+}
+
+/// Something happened to this answer.
+#[derive(Clone, Debug)]
+pub enum RelayEvent<'a> {
+    /// The request was sealed to a provider. Ends whatever attempt was before.
+    AttemptBegan {
+        attempt: AttemptKey,
+        key: BoxKey,
+        /// The key that the provider registered, as text (`spec/wire` 6.6 step 4).
+        sealer: KeyText,
+    },
+    /// The coordinator gave up on the attempt: nothing more of it may reach the consumer.
+    AttemptCancelled {
+        attempt: AttemptKey,
+    },
+    ChunkCame {
+        attempt: AttemptKey,
+        chunk: &'a ChunkFrame<'a>,
+    },
+    Completed {
+        attempt: AttemptKey,
+        usage: Usage,
+        reasoning_tokens: u32,
+    },
+    /// The consumer went away. The caller tells the coordinator.
+    ConsumerLeft,
+    /// The provider ended the attempt with an error, or its connection ended.
+    Errored {
+        attempt: AttemptKey,
+        fault: AttemptFault,
+    },
+    /// The coordinator ended the request badly, before or after content.
+    Denied {
+        denial: Denial,
+    },
+    /// The coordinator ended the request well; the settlement is durable.
+    Finished {
+        usage: Usage,
+    },
+    /// The hold is durable: the consumer may see what was relayed.
+    Released,
+    Woke,
+}
+
+/// What follows, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelayEffect {
+    // For the coordinator: the events of the same names.
+    AttemptStarted {
+        attempt: AttemptKey,
+    },
+    AttemptProgressed {
+        attempt: AttemptKey,
+        tokens: u32,
+    },
+    AttemptCompleted {
+        attempt: AttemptKey,
+        usage: Usage,
+        relayed_tokens_max: u32,
+    },
+    AttemptFailed {
+        attempt: AttemptKey,
+        fault: AttemptFault,
+    },
+
+    // For the provider.
+    Cancel {
+        attempt: AttemptKey,
+    },
+
+    // For the consumer.
+    /// Write status 200 and the headers of the shape's content type. Comes before any bytes.
+    Open,
+    /// [`Relay::take`] has bytes.
+    Readable,
+    /// Nothing was written: answer with the status of this denial.
+    Refuse {
+        denial: Denial,
+    },
+    /// Nothing comes after what [`Relay::take`] gives now.
+    Close,
+}
+
+/// Why a relay wants to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RelayWake {
+    /// The consumer had its grace.
+    GraceOver,
+}
+
+/// What went by, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RelayCounts {
+    /// Pieces of content written or gathered.
+    pub pieces: u32,
+    /// Bytes of their text, unescaped.
+    pub text_bytes: u64,
+    /// Chunks of attempts that are over.
+    pub stale_chunks: u32,
+}

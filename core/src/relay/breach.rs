@@ -1,0 +1,55 @@
+//! What a provider can do wrong with one chunk.
+
+use super::CHUNK_SIZE_MAX;
+use super::text::Malformed;
+use crate::api::Overfull;
+use crate::envelope::{BoxKey, KeyText, OVERHEAD_SIZE};
+use crate::wire::ChunkFrame;
+
+/// Why a chunk ends its attempt.
+pub(super) enum Breach {
+    /// The encryption contract (`spec/wire` 6.6).
+    Encryption,
+    /// What was sealed is not what the wire says.
+    Malformed,
+    /// More than may wait for the consumer.
+    Overflow,
+}
+
+impl From<Malformed> for Breach {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+impl From<crate::api::Malformed> for Breach {
+    fn from(_: crate::api::Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+impl From<Overfull> for Breach {
+    fn from(overfull: Overfull) -> Self {
+        match overfull {
+            Overfull::Malformed => Self::Malformed,
+            Overfull::TooLarge => Self::Overflow,
+        }
+    }
+}
+
+/// The checks of `spec/wire` 6.6, in their order.
+pub(super) fn opened<'s>(
+    key: &BoxKey,
+    sealer: &KeyText,
+    chunk: &ChunkFrame<'_>,
+    scratch: &'s mut Vec<u8>,
+) -> Result<&'s str, Breach> {
+    let sealed = chunk.encrypted_data.as_ref().ok_or(Breach::Encryption)?;
+    if !chunk.data.is_empty() || sealed.ephemeral_public_key.as_str() != sealer.as_str() {
+        return Err(Breach::Encryption);
+    }
+    let plain = key
+        .open_text(&sealed.ciphertext, CHUNK_SIZE_MAX + OVERHEAD_SIZE, scratch)
+        .map_err(|_| Breach::Encryption)?;
+    core::str::from_utf8(plain).map_err(|_| Breach::Malformed)
+}
