@@ -8,6 +8,7 @@
 
 pub mod machine;
 pub mod queue;
+pub mod replay;
 pub mod report;
 pub mod stream;
 pub mod workload;

@@ -15,6 +15,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().command {
+        cli::Command::Replay(args) => cli::replay::run(&args),
         cli::Command::Run(args) => cli::run::run(&args),
     }
 }

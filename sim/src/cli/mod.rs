@@ -1,5 +1,6 @@
 //! Command lines of the binary.
 
+pub(crate) mod replay;
 pub(crate) mod run;
 
 use clap::{Parser, Subcommand};
@@ -14,6 +15,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// What did production do? Feeds a recorded journal to a fresh coordinator and compares.
+    Replay(replay::Args),
     /// What would users have seen? Feeds a trace of arrivals to a simulated fleet.
     Run(run::Args),
 }
