@@ -1,1 +1,3 @@
-//! See ARCHITECTURE.md.
+//! What the benches share: a coordinator with a fleet of a given size in a steady state.
+
+pub mod fleet;

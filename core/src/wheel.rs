@@ -131,8 +131,8 @@ impl<T: Copy> Wheel<T> {
         let at = (self.now_slot >> (6 * level)) & 63;
         let ahead = self.occupied[level]
             .rotate_right(at as u32)
-            .trailing_zeros() as u64;
-        Some((level, ((at + ahead) & 63) as usize))
+            .trailing_zeros();
+        Some((level, ((at + u64::from(ahead)) & 63) as usize))
     }
 
     fn slot_start(&self, level: usize, slot: usize) -> u64 {

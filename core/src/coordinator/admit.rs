@@ -4,6 +4,7 @@
 use super::books::HoldError;
 use super::fleet::Load;
 use super::life::{Attempt, Phase, Progress, Request, TRIED_MAX};
+use super::pool::MachineTag;
 use super::{Coordinator, Due, Mischief, WakeReason};
 use crate::denial::Denial;
 use crate::draw::Purpose;
@@ -119,10 +120,11 @@ impl Coordinator {
         let slot = self.fleet.offers.at(offer).provider;
         let provider = self.fleet.providers.at(slot);
         let (conn, machine, payee) = (provider.conn, provider.machine, provider.owner);
+        let tag = provider.tag;
         let first = provider.first_attempt;
         let request = self.requests.get_mut(key).expect("a live request");
         assert!(
-            !request.has_tried(machine),
+            !request.has_tried(tag),
             "a retry never goes to a machine that failed it"
         );
         let load = Load {
@@ -151,7 +153,7 @@ impl Coordinator {
         }
         self.fleet.providers.at_mut(slot).first_attempt = attempt.slot;
         request.phase = Phase::Running(attempt);
-        request.tried[usize::from(request.attempts)] = machine;
+        request.tried[usize::from(request.attempts)] = tag;
         request.attempts += 1;
         request.machine = machine;
         request.dispatched_at = now;
@@ -183,10 +185,10 @@ impl Coordinator {
             let offer = self.fleet.providers.at(slot).offers[at];
             let model = usize::from(self.fleet.offers.at(offer).model.0);
             while self.queues[model].count() > 0 {
-                let machine = self.fleet.providers.at(slot).machine;
+                let tag = self.fleet.providers.at(slot).tag;
                 let fleet = &self.fleet;
                 let key = self.queues[model].pop(&mut self.requests, |request| {
-                    fleet.has_room(offer, request.need_tokens()) && !request.has_tried(machine)
+                    fleet.has_room(offer, request.need_tokens()) && !request.has_tried(tag)
                 });
                 let Some(key) = key else { break };
                 self.dispatch(now, key, offer, out);
@@ -267,7 +269,7 @@ pub(super) const fn public(key: Key) -> AttemptKey {
     }
 }
 
-fn fresh_request(now: Tick, ask: Ask) -> Request {
+pub(super) fn fresh_request(now: Tick, ask: Ask) -> Request {
     Request {
         ask,
         phase: Phase::Queued,
@@ -280,7 +282,7 @@ fn fresh_request(now: Tick, ask: Ask) -> Request {
         idle_deadline: Tick::NEVER,
         attempts: 0,
         capacity_refusals: 0,
-        tried: [MachineId(0); TRIED_MAX],
+        tried: [MachineTag(0); TRIED_MAX],
         relayed_tokens: 0,
         prev_queued: Key::NONE,
         next_queued: Key::NONE,

@@ -390,6 +390,7 @@ impl Coordinator {
             .get_mut(&machine)
             .expect("a live machine has a record");
         record.faults = record.faults.saturating_add(1);
+        self.fleet.providers.at_mut(slot).has_faults = true;
         if record.faults < FAULTS_TO_BAR {
             return;
         }

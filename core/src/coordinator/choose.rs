@@ -2,10 +2,12 @@
 //! that it would disturb, among a handful of candidates from the shortest waits.
 
 use super::Coordinator;
+use super::admit::fresh_request;
 use super::life::Request;
-use super::pool::Candidate;
+use super::pool::{Candidate, MachineTag};
 use crate::draw::Purpose;
-use crate::ids::MachineId;
+use crate::event::Ask;
+use crate::ids::ConnId;
 use crate::slab::Key;
 
 /// A prefill stalls the rows that decode on the same machine; their delay counts a quarter of ours.
@@ -16,16 +18,26 @@ const INTERFERENCE_DIVISOR: u64 = 4;
 struct Rank {
     cost_us: u64,
     tie: u64,
-    machine: MachineId,
+    machine: MachineTag,
 }
 
 impl Coordinator {
+    /// Which connection an arrival would be sent to at this moment. Changes nothing; the same code
+    /// decides for real.
+    #[must_use]
+    pub fn preview(&self, ask: Ask) -> Option<ConnId> {
+        self.config.catalog.spec(ask.model)?;
+        let offer = self.choose_for(&fresh_request(self.now, ask))?;
+        let slot = self.fleet.offers.at(offer).provider;
+        Some(self.fleet.providers.at(slot).conn)
+    }
+
     /// The offer to use now, or `None` when no eligible machine has room (INV-09).
     pub(super) fn choose(&self, key: Key) -> Option<u32> {
-        let request = self
-            .requests
-            .get(key)
-            .expect("the caller holds a live request");
+        self.choose_for(self.requests.get(key).expect("a live request"))
+    }
+
+    fn choose_for(&self, request: &Request) -> Option<u32> {
         let need = u32::try_from(request.need_tokens()).unwrap_or(u32::MAX);
         let candidates_max = usize::from(self.config.limits.candidates_max).max(1);
         let per_bucket_max = candidates_max.div_ceil(2);
@@ -72,7 +84,7 @@ impl Coordinator {
             tie: self
                 .config
                 .seed
-                .draw(Purpose::Tie, request, candidate.machine.0),
+                .draw(Purpose::Tie, request, u128::from(candidate.machine.0)),
             machine: candidate.machine,
         }
     }

@@ -5,10 +5,12 @@
 //! it counts beyond these is foreign work. Labels such as "serving" are derived, never stored.
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use super::gate::Gate;
-use super::pool::{Candidate, Place, Pool, bucket_of};
+use super::pool::{Candidate, MachineTag, Place, Pool, bucket_of};
 use crate::config::{Config, Limits, ModelSpec};
+use crate::digest::Mix;
 use crate::event::{MachineReport, MachineSpec, SlotReport, SlotState, Thermal, Trust};
 use crate::ids::{AccountId, ConnId, MachineId, ModelIx};
 use crate::lookup::Lookup;
@@ -33,16 +35,19 @@ const BARRED_WAIT_US: u64 = 60_000_000;
 pub(crate) struct Provider {
     pub(crate) conn: ConnId,
     pub(crate) machine: MachineId,
+    pub(crate) tag: MachineTag,
     pub(crate) owner: AccountId,
     trust: Trust,
     spec: MachineSpec,
     is_distrusted: bool,
     pub(crate) is_verified: bool,
     pub(crate) is_barred: bool,
+    /// Its record has faults; most have none, and the record need not be looked up.
+    pub(crate) has_faults: bool,
     report: MachineReport,
     pub(crate) reported_at: Tick,
     /// Places in the slab of offers, by model.
-    pub(crate) offers: Vec<u32>,
+    pub(crate) offers: SmallVec<[u32; 4]>,
     /// Our attempts on it, and the first of their list.
     pub(crate) pending: u32,
     pub(crate) first_attempt: u32,
@@ -153,15 +158,17 @@ impl Fleet {
         let provider = Provider {
             conn,
             machine,
+            tag: MachineTag(Mix::of(&machine) as u64),
             owner,
             trust,
             spec,
             is_distrusted: false,
             is_verified: false,
             is_barred: record.is_some_and(|record| record.barred_until > Tick::ZERO),
+            has_faults: record.is_some_and(|record| record.faults > 0),
             report: MachineReport::default(),
             reported_at: Tick::ZERO,
-            offers: Vec::new(),
+            offers: SmallVec::new(),
             pending: 0,
             first_attempt: NIL,
             challenge_timer: Key::NONE,
@@ -261,6 +268,17 @@ impl Fleet {
 
     pub(crate) fn is_distrusted(&self, slot: u32) -> bool {
         self.providers.at(slot).is_distrusted
+    }
+
+    /// It completed work: its faults in a row start from zero again.
+    pub(crate) fn absolve(&mut self, slot: u32) {
+        let provider = self.providers.at_mut(slot);
+        if core::mem::take(&mut provider.has_faults) {
+            self.machines
+                .get_mut(&provider.machine)
+                .expect("a live machine has a record")
+                .faults = 0;
+        }
     }
 
     /// A load ended: the model is resident, or it is not.
@@ -363,7 +381,7 @@ impl Fleet {
         let wait_us = wait_us(provider, offer, &config.limits);
         let per_ktok = prefill_us_per_ktok(provider, offer);
         let candidate = Candidate {
-            machine: provider.machine,
+            machine: provider.tag,
             offer: ix,
             wait_us: u32::try_from(wait_us).unwrap_or(u32::MAX),
             prefill_us_per_ktok: per_ktok,
@@ -410,7 +428,7 @@ impl Fleet {
         self.providers
             .at_mut(offer.provider)
             .offers
-            .retain(|&other| other != ix);
+            .retain(|other| *other != ix);
     }
 
     /// What the index says of an offer, for the checks.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::books::Hold;
+use super::pool::MachineTag;
 use crate::event::{Ask, Usage};
 use crate::ids::{AccountId, ConnId, MachineId};
 use crate::money::MicroUsd;
@@ -40,7 +41,7 @@ pub(crate) struct Request {
     pub(crate) idle_deadline: Tick,
     pub(crate) attempts: u8,
     pub(crate) capacity_refusals: u8,
-    pub(crate) tried: [MachineId; TRIED_MAX],
+    pub(crate) tried: [MachineTag; TRIED_MAX],
     /// Pieces of content relayed so far.
     pub(crate) relayed_tokens: u32,
     pub(crate) prev_queued: Key,
@@ -62,7 +63,7 @@ impl Request {
         self.ask.prompt_tokens as u64 + self.ask.output_tokens_max as u64
     }
 
-    pub(crate) fn has_tried(&self, machine: MachineId) -> bool {
+    pub(crate) fn has_tried(&self, machine: MachineTag) -> bool {
         self.tried[..usize::from(self.attempts).min(TRIED_MAX)].contains(&machine)
     }
 }

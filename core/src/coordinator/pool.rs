@@ -6,14 +6,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::MachineId;
-
 pub(crate) const BUCKETS: usize = 64;
+
+/// A machine's identity folded to eight bytes, so that two candidates share a cache line.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub(crate) struct MachineTag(pub(crate) u64);
 
 /// What a choice needs to know of one machine, side by side in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Candidate {
-    pub(crate) machine: MachineId,
+    /// Names the machine, whatever its connection.
+    pub(crate) machine: MachineTag,
     /// Place of the offer in the fleet.
     pub(crate) offer: u32,
     /// Expected time to first content, the request's own prefill aside.
@@ -24,6 +29,11 @@ pub(crate) struct Candidate {
     /// Requests that it runs already.
     pub(crate) load: u32,
 }
+
+const _: () = assert!(
+    size_of::<Candidate>() <= 32,
+    "two candidates share a cache line"
+);
 
 /// Where a candidate sits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -29,10 +29,7 @@ impl Coordinator {
         };
         let attempt = self.take_attempt(key, Remains::Ended);
         let slot = attempt.provider;
-        let machine = self.fleet.providers.at(slot).machine;
-        if let Some(record) = self.fleet.machines.get_mut(&machine) {
-            record.faults = 0;
-        }
+        self.fleet.absolve(slot);
         let key = attempt.request;
         let request = self
             .requests

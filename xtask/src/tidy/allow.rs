@@ -158,6 +158,11 @@ pub(super) const EXTERNALS: &[External] = &[
     },
     External {
         by: "cereus-core",
+        name: "smallvec",
+        why: "a provider's few offers without a heap block",
+    },
+    External {
+        by: "cereus-core",
         name: "x25519-dalek",
         why: "key agreement",
     },

@@ -1,0 +1,188 @@
+//! A coordinator with many machines and as many requests in flight, advanced one life at a time.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+
+use cereus_core::config::{Catalog, Config, Limits, ModelSpec};
+use cereus_core::coordinator::Coordinator;
+use cereus_core::draw::Seed;
+use cereus_core::effect::{Effect, Effects};
+use cereus_core::event::{
+    Ask, Event, MachineReport, MachineSpec, SlotReport, SlotState, Trust, Usage,
+};
+use cereus_core::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId};
+use cereus_core::money::{MicroUsd, Price};
+use cereus_core::time::Tick;
+
+const MODEL: ModelIx = ModelIx(0);
+const OWNER: AccountId = AccountId(1_000_000);
+const ACCOUNTS: u64 = 1_000;
+
+/// One coordinator, its machines, and the attempts that are out.
+pub struct Fleet {
+    pub core: Coordinator,
+    out: Effects,
+    now: Tick,
+    next_request: u128,
+    in_flight: VecDeque<(AttemptKey, ConnId)>,
+}
+
+impl Fleet {
+    /// `machines` of mixed speed, each with room for eight, and one request in flight for each two.
+    #[must_use]
+    pub fn of(machines: u32) -> Self {
+        let spec = ModelSpec {
+            id: "model".into(),
+            price: Price::DEFAULT,
+            context_tokens: 32_768,
+            output_tokens_default: 512,
+            weights_bytes: 1 << 30,
+        };
+        let config = Config {
+            seed: Seed::from_number(1),
+            catalog: Catalog::new(vec![spec]).expect("one model"),
+            limits: Limits::reference(),
+            fee_percent: 5,
+            trust_min: Trust::None,
+        };
+        let mut fleet = Self {
+            core: Coordinator::new(config),
+            out: Effects::with_capacity(64),
+            now: Tick(1),
+            next_request: 1,
+            in_flight: VecDeque::new(),
+        };
+        for account in 0..ACCOUNTS {
+            let balance = MicroUsd(1_000_000_000_000);
+            fleet.step(Event::AccountOpened {
+                account: AccountId(account),
+                balance,
+            });
+        }
+        fleet.step(Event::AccountOpened {
+            account: OWNER,
+            balance: MicroUsd(0),
+        });
+        for machine in 0..machines {
+            fleet.join(machine);
+        }
+        for _ in 0..machines / 2 {
+            fleet.arrive();
+        }
+        fleet
+    }
+
+    /// A request arrives and is dispatched; the oldest in flight runs its whole course.
+    pub fn lifecycle(&mut self) {
+        self.arrive();
+        let (attempt, conn) = self.in_flight.pop_front().expect("requests are in flight");
+        self.step(Event::AttemptAccepted { conn, attempt });
+        self.step(Event::AttemptStarted { conn, attempt });
+        let usage = Usage {
+            prompt_tokens: 700,
+            completion_tokens: 200,
+        };
+        self.step(Event::AttemptCompleted {
+            conn,
+            attempt,
+            usage,
+            relayed_tokens_max: 900,
+        });
+        self.step(Event::Persisted {
+            up_to: self.core.books().last_seq(),
+        });
+    }
+
+    /// Only the routing decision, for the next request.
+    #[must_use]
+    pub fn decide(&mut self) -> Option<ConnId> {
+        self.next_request += 1;
+        self.core.preview(self.ask())
+    }
+
+    /// One machine reports.
+    pub fn heartbeat(&mut self, machine: u32) {
+        let conn = ConnId(u64::from(machine));
+        let report = MachineReport {
+            has_capacity: true,
+            ..MachineReport::default()
+        };
+        let slots = [slot(machine)];
+        self.step(Event::ProviderReported {
+            conn,
+            report,
+            slots: Cow::Borrowed(&slots),
+        });
+    }
+
+    fn arrive(&mut self) {
+        self.next_request += 1;
+        let ask = self.ask();
+        self.step(Event::Arrived(ask));
+        let dispatched = self.out.list.iter().find_map(|effect| match effect {
+            Effect::Dispatch { attempt, conn, .. } => Some((*attempt, *conn)),
+            _ => None,
+        });
+        self.in_flight
+            .push_back(dispatched.expect("the fleet has room"));
+    }
+
+    fn ask(&self) -> Ask {
+        let n = self.next_request;
+        Ask {
+            request: RequestId(n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)),
+            account: AccountId(u64::try_from(n % u128::from(ACCOUNTS)).expect("small")),
+            model: MODEL,
+            prompt_tokens: 200 + u32::try_from(n % 7).expect("small") * 150,
+            prompt_tokens_bound: 6_000,
+            output_tokens_max: 400,
+        }
+    }
+
+    fn join(&mut self, machine: u32) {
+        let conn = ConnId(u64::from(machine));
+        let spec = MachineSpec {
+            memory_gb: 128,
+            bandwidth_gbs: 400,
+            decode_mtps: 0,
+            prefill_mtps: 0,
+            can_seal: true,
+            private_only: false,
+        };
+        self.step(Event::ProviderJoined {
+            conn,
+            machine: MachineId(u128::from(machine) << 64),
+            owner: OWNER,
+            trust: Trust::Hardware,
+            spec,
+            models: Cow::Borrowed(&[MODEL]),
+        });
+        self.step(Event::ProviderVerified { conn });
+        self.heartbeat(machine);
+    }
+
+    fn step(&mut self, event: Event<'_>) {
+        self.now = Tick(self.now.0 + 3);
+        self.out.clear();
+        self.core
+            .step(self.now, &event, &mut self.out)
+            .expect("the bench keeps the contract");
+    }
+}
+
+fn slot(machine: u32) -> SlotReport {
+    SlotReport {
+        model: MODEL,
+        state: SlotState::Idle,
+        running: 0,
+        waiting: 0,
+        concurrency_max: 8,
+        budget_used: 0,
+        budget_max: 60_000,
+        budget_queued: 0,
+        decode_mtps: 30_000 + (machine % 11) * 7_000,
+        prefill_mtps: 600_000 + (machine % 5) * 400_000,
+        load_ms: 0,
+        wedged: false,
+    }
+}
