@@ -1,6 +1,6 @@
 //! The commands that build something and become it: demo, sim, train-tiny, kill9.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::cli::{DemoArgs, PassArgs, Profile};
@@ -13,27 +13,33 @@ pub(crate) const KILL9_SCRIPT: &str = "shells/cereus/tests/kill9.py";
 const MEND: &str = "read the compiler's message above";
 
 pub(crate) fn demo(args: &DemoArgs) -> Result<(), Failure> {
+    let model = tiny_model()?;
     setup::ensure()?;
     let binary = build_cereus(args.profile)?;
-    let mut command = demo_command(&binary)?;
+    let mut command = demo_command(&binary, &model);
     if args.once {
         command.arg("--once");
     }
     run::replaced_by(command.args(&args.args))
 }
 
-/// `cereus demo` on the tiny model.
-pub(crate) fn demo_command(binary: &PathBuf) -> Result<Command, Failure> {
-    let model = project::root().join(TINY_MODEL);
-    if !model.join("config.json").is_file() {
-        return Err(Failure::new(
-            format!("the model folder {TINY_MODEL} is not there"),
-            "check it out again with git, or make it with `cargo xtask train-tiny`",
-        ));
-    }
+/// `cereus demo` on `model`.
+pub(crate) fn demo_command(binary: &Path, model: &Path) -> Command {
     let mut command = Command::new(binary);
     command.arg("demo").arg("--model").arg(model);
-    Ok(command)
+    command
+}
+
+/// The folder of the tiny model, which every checkout has.
+pub(crate) fn tiny_model() -> Result<PathBuf, Failure> {
+    let folder = project::root().join(TINY_MODEL);
+    if folder.join("config.json").is_file() {
+        return Ok(folder);
+    }
+    Err(Failure::new(
+        format!("the model folder {TINY_MODEL} is not there"),
+        "check it out again with git, or make it with `cargo xtask train-tiny`",
+    ))
 }
 
 /// Builds the one binary and says where it is.
@@ -96,34 +102,32 @@ pub(crate) fn train_tiny(args: &[String]) -> Result<(), Failure> {
 }
 
 pub(crate) fn kill9(args: &PassArgs) -> Result<(), Failure> {
+    let script = test_script(KILL9_SCRIPT)?;
     setup::ensure()?;
     let binary = build_cereus(Profile::Release)?;
-    let Some(mut command) = kill9_command(&binary)? else {
-        return Err(Failure::new(
-            format!("{KILL9_SCRIPT} is not there"),
-            "check out a commit that has it",
-        ));
-    };
-    run::replaced_by(command.args(&args.args))
+    run::replaced_by(script_command(&script, &binary)?.args(&args.args))
 }
 
-/// The crash script against `binary`; nothing where the tree has no such script.
-pub(crate) fn kill9_command(binary: &PathBuf) -> Result<Option<Command>, Failure> {
-    script_command(KILL9_SCRIPT, binary)
-}
-
-/// A Python script of the tests, told where the binary and the model are.
-pub(crate) fn script_command(script: &str, binary: &PathBuf) -> Result<Option<Command>, Failure> {
-    let path = project::root().join(script);
-    if !path.is_file() {
-        return Ok(None);
+/// A Python script of the tests.
+pub(crate) fn test_script(path: &str) -> Result<PathBuf, Failure> {
+    let full = project::root().join(path);
+    if full.is_file() {
+        return Ok(full);
     }
+    Err(Failure::new(
+        format!("{path} is not there"),
+        "check out a commit that has it",
+    ))
+}
+
+/// `script`, told where the binary and the model are.
+pub(crate) fn script_command(script: &Path, binary: &Path) -> Result<Command, Failure> {
     let mut command = Command::new(python::interpreter()?);
     command
-        .arg(path)
+        .arg(script)
         .env("CEREUS_BIN", binary)
-        .env("CEREUS_MODEL", project::root().join(TINY_MODEL));
-    Ok(Some(command))
+        .env("CEREUS_MODEL", tiny_model()?);
+    Ok(command)
 }
 
 /// `cargo WORD` on this workspace, wherever the caller stands.

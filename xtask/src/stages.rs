@@ -154,7 +154,7 @@ const TESTS: &[Stage] = &[
         needs_setup: true,
         run: |output| {
             let binary = demo::build_cereus_for_tests()?;
-            let mut command = demo::demo_command(&binary)?;
+            let mut command = demo::demo_command(&binary, &demo::tiny_model()?);
             command.arg("--once");
             open(output, "run it alone: cargo xtask demo --once", command)
         },
@@ -316,13 +316,11 @@ fn open(output: Output, next: &str, mut command: Command) -> Result<Outcome, Fai
 }
 
 fn script(output: Output, path: &str, args: &[&str]) -> Result<Outcome, Failure> {
-    if !project::root().join(path).is_file() {
-        return Ok(Outcome::Skipped("its script is not in the tree"));
-    }
-    let binary = demo::build_cereus_for_tests()?;
-    let Some(mut command) = demo::script_command(path, &binary)? else {
+    let Ok(script) = demo::test_script(path) else {
         return Ok(Outcome::Skipped("its script is not in the tree"));
     };
+    let binary = demo::build_cereus_for_tests()?;
+    let mut command = demo::script_command(&script, &binary)?;
     command.args(args);
     open(output, "read what the script says above", command)
 }
