@@ -109,6 +109,16 @@ pub enum Output {
 }
 
 impl Model {
+    /// Bytes of keys and values that one cached token takes.
+    #[must_use]
+    pub fn kv_bytes_per_token(&self) -> u64 {
+        let config = self.config();
+        let per_head = u64::from(config.head_dim.unsigned_abs()) * self.element_size();
+        2 * u64::from(config.kv_heads.unsigned_abs())
+            * per_head
+            * u64::from(config.layer_count.unsigned_abs())
+    }
+
     /// Runs one step of all `rows`. Returns the logits, (rows asking for them, vocabulary) in
     /// float32, evaluated; absent when no row asks.
     ///

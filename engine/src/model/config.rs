@@ -131,16 +131,6 @@ impl Config {
         })?;
         raw.into_config()
     }
-
-    /// Bytes of keys and values that one token adds, when an element takes `element_size` bytes.
-    #[must_use]
-    pub fn kv_bytes_per_token(&self, element_size: u64) -> u64 {
-        let per_layer = 2 * u64::from(self.kv_heads.unsigned_abs());
-        per_layer
-            * u64::from(self.head_dim.unsigned_abs())
-            * u64::from(self.layer_count.unsigned_abs())
-            * element_size
-    }
 }
 
 impl Raw {

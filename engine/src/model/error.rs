@@ -31,6 +31,11 @@ pub enum ModelError {
     TensorUnknown { name: String },
     #[error("the folder holds no model.safetensors and no model.safetensors.index.json")]
     NoWeights,
+    #[error(
+        "the folder holds no chat template: neither chat_template.jinja nor one in \
+         tokenizer_config.json"
+    )]
+    NoTemplate,
     #[error("MLX: {0}")]
     Mlx(#[from] mlx_rs::error::Exception),
 }

@@ -67,7 +67,7 @@ fn in_compute_type(array: &Array) -> Result<Array, ModelError> {
     Ok(array.clone())
 }
 
-/// Reads one of the folder's JSON files.
+/// Reads one of the folder's files of text.
 pub(crate) fn read_json(folder: &Path, name: &str) -> Result<Vec<u8>, ModelError> {
     let unreadable = |cause: String| ModelError::Unreadable {
         file: name.to_owned(),
@@ -84,6 +84,15 @@ pub(crate) fn read_json(folder: &Path, name: &str) -> Result<Vec<u8>, ModelError
         )));
     }
     Ok(text)
+}
+
+/// The same, for a file that a folder need not have.
+pub(crate) fn read_json_if_any(folder: &Path, name: &str) -> Result<Option<Vec<u8>>, ModelError> {
+    if folder.join(name).exists() {
+        read_json(folder, name).map(Some)
+    } else {
+        Ok(None)
+    }
 }
 
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {

@@ -16,11 +16,20 @@ use super::rope::Rope;
 use super::weights::{self, Layer, Linear, Weights};
 
 /// A dense decoder of the Llama or Qwen3 family.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Model {
     config: Config,
     weights: Weights<Array>,
     rope: Rope,
+}
+
+/// Prints no weights: printing would compute and copy them.
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How one layer's attention sees the past. Queries, keys and values come as (batch, tokens,
@@ -70,6 +79,11 @@ impl Model {
         };
         let hidden = self.hidden(tokens, &mut attend)?;
         self.head(&hidden)
+    }
+
+    /// Bytes of one number in the network, and so in its cache.
+    pub(super) fn element_size(&self) -> u64 {
+        self.weights.embedding.item_size() as u64
     }
 
     pub(super) fn rope(&self) -> &Rope {

@@ -10,7 +10,9 @@ mod rope;
 mod weights;
 
 pub use cache::{Output, RowCache, RowStep};
+pub(crate) use config::EosIds;
 pub use config::{Config, Family, RopeScaling};
 pub use error::ModelError;
+pub(crate) use folder::{read_json, read_json_if_any};
 pub use forward::Model;
 pub use weights::{TensorShape, tensor_shapes};

@@ -89,3 +89,42 @@ pub(crate) fn write_folder(folder: &Path, json: &str, arrays: &BTreeMap<String, 
     fs::write(folder.join("config.json"), json).unwrap();
     Array::save_safetensors(arrays, None, folder.join("model.safetensors")).unwrap();
 }
+
+/// A folder with language: one token per byte, and a Qwen3 over them with weights from `seed`.
+pub(crate) fn write_byte_folder(folder: &Path, seed: u64) {
+    let json = QWEN3.replace("\"vocab_size\": 61", "\"vocab_size\": 259");
+    let config = config(&json);
+    write_folder(folder, &json, &arrays(&config, seed));
+    let mut alphabet: Vec<char> = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet()
+        .into_iter()
+        .collect();
+    alphabet.sort_unstable();
+    let letters = alphabet.iter().map(char::to_string);
+    let specials = ["<|start|>", "<|end|>", "<|pad|>"].map(str::to_owned);
+    let vocab: BTreeMap<String, usize> = specials
+        .into_iter()
+        .chain(letters)
+        .enumerate()
+        .map(|(ix, token)| (token, ix))
+        .collect();
+    let special = |id: u32, content: &str| {
+        serde_json::json!({"id": id, "content": content, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true})
+    };
+    let byte_level = serde_json::json!({"type": "ByteLevel", "add_prefix_space": false,
+        "trim_offsets": true, "use_regex": true});
+    let tokenizer = serde_json::json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null,
+        "post_processor": null,
+        "added_tokens": [special(0, "<|start|>"), special(1, "<|end|>"), special(2, "<|pad|>")],
+        "pre_tokenizer": byte_level, "decoder": byte_level,
+        "model": {"type": "BPE", "dropout": null, "unk_token": null,
+            "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
+            "byte_fallback": false, "ignore_merges": false, "vocab": vocab, "merges": []},
+    });
+    fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let texts = serde_json::json!({"eos_token": {"content": "<|end|>"}, "chat_template":
+        "{% for message in messages %}<|start|>{{ message.role }}\n{{ message.content }}<|end|>\n\
+         {% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"});
+    fs::write(folder.join("tokenizer_config.json"), texts.to_string()).unwrap();
+}

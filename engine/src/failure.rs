@@ -1,0 +1,123 @@
+//! Why a request was not served, in the words of the wire (`spec/wire.md` 10.1 and 10.2). The text
+//! never holds a part of a prompt.
+
+use std::borrow::Cow;
+
+use thiserror::Error;
+
+/// The closed vocabulary of `error_reason`, as far as an engine uses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    Cancelled,
+    ClientError,
+    Draining,
+    JinjaTemplate,
+    ProviderError,
+    QueueFull,
+    RequestExceedsContext,
+    RequestExceedsNodeBudget,
+}
+
+impl Reason {
+    pub const ALL: [Self; 8] = [
+        Self::Cancelled,
+        Self::ClientError,
+        Self::Draining,
+        Self::JinjaTemplate,
+        Self::ProviderError,
+        Self::QueueFull,
+        Self::RequestExceedsContext,
+        Self::RequestExceedsNodeBudget,
+    ];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cancelled => "cancelled",
+            Self::ClientError => "client_error",
+            Self::Draining => "draining",
+            Self::JinjaTemplate => "jinja_template",
+            Self::ProviderError => "provider_error",
+            Self::QueueFull => "queue_full",
+            Self::RequestExceedsContext => "request_exceeds_context",
+            Self::RequestExceedsNodeBudget => "request_exceeds_node_budget",
+        }
+    }
+
+    /// The HTTP-like status that goes with it.
+    #[must_use]
+    pub const fn status_code(self) -> u16 {
+        match self {
+            Self::ClientError | Self::RequestExceedsContext => 400,
+            Self::JinjaTemplate => 422,
+            Self::QueueFull => 429,
+            Self::Cancelled => 499,
+            Self::ProviderError => 500,
+            Self::Draining | Self::RequestExceedsNodeBudget => 503,
+        }
+    }
+}
+
+/// A request that ended without an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{text}")]
+pub struct Failure {
+    pub reason: Reason,
+    /// For people. Says what the reader can do where there is something to do.
+    pub text: Cow<'static, str>,
+}
+
+impl Failure {
+    #[must_use]
+    pub fn new(reason: Reason, text: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            reason,
+            text: text.into(),
+        }
+    }
+
+    #[must_use]
+    pub fn cancelled() -> Self {
+        Self::new(Reason::Cancelled, "request cancelled")
+    }
+
+    pub(crate) fn client(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Reason::ClientError, text)
+    }
+
+    #[must_use]
+    pub const fn status_code(&self) -> u16 {
+        self.reason.status_code()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_status_and_its_word() {
+        let table = [
+            (Reason::Cancelled, 499, "cancelled"),
+            (Reason::ClientError, 400, "client_error"),
+            (Reason::Draining, 503, "draining"),
+            (Reason::JinjaTemplate, 422, "jinja_template"),
+            (Reason::ProviderError, 500, "provider_error"),
+            (Reason::QueueFull, 429, "queue_full"),
+            (
+                Reason::RequestExceedsContext,
+                400,
+                "request_exceeds_context",
+            ),
+            (
+                Reason::RequestExceedsNodeBudget,
+                503,
+                "request_exceeds_node_budget",
+            ),
+        ];
+        assert_eq!(table.map(|(reason, _, _)| reason), Reason::ALL);
+        for (reason, status, word) in table {
+            assert_eq!((reason.status_code(), reason.as_str()), (status, word));
+        }
+    }
+}

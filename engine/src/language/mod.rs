@@ -1,0 +1,175 @@
+//! The text side of a model folder: tokenizer, chat template and the tokens that end an answer.
+
+mod clock;
+mod template;
+mod tokenizer;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::chat::ChatRequest;
+use crate::failure::{Failure, Reason};
+use crate::model::{Config, EosIds, ModelError, read_json, read_json_if_any};
+use crate::text::Vocabulary;
+use template::Template;
+use tokenizer::Tokenizer;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Language {
+    tokenizer: Tokenizer,
+    template: Template,
+    ends: BTreeSet<u32>,
+}
+
+#[derive(Default, Deserialize)]
+struct TokenizerConfig {
+    chat_template: Option<RawTemplate>,
+    bos_token: Option<RawToken>,
+    eos_token: Option<RawToken>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawTemplate {
+    One(String),
+    Named(Vec<NamedTemplate>),
+}
+
+#[derive(Deserialize)]
+struct NamedTemplate {
+    name: String,
+    template: String,
+}
+
+/// A token's text, alone or among its properties.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawToken {
+    Text(String),
+    Properties { content: String },
+}
+
+impl RawToken {
+    fn into_text(self) -> String {
+        match self {
+            Self::Text(text) | Self::Properties { content: text } => text,
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct GenerationConfig {
+    eos_token_id: Option<EosIds>,
+}
+
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const GENERATION_CONFIG: &str = "generation_config.json";
+const TEMPLATE_FILE: &str = "chat_template.jinja";
+/// The name of the template to use where a folder has several.
+const TEMPLATE_NAME: &str = "default";
+
+impl Language {
+    /// Loads a folder's `tokenizer.json`, chat template and end tokens.
+    ///
+    /// # Errors
+    /// A file is absent or damaged, or has more tokens than the model.
+    pub fn load(folder: &Path, config: &Config) -> Result<Self, ModelError> {
+        let tokenizer = Tokenizer::from_json(&read_json(folder, "tokenizer.json")?)?;
+        // An id beyond the embedding would read outside it.
+        let vocab_size = config.vocab_size.unsigned_abs();
+        if let Some(id) = tokenizer.greatest_id().filter(|&id| id >= vocab_size) {
+            return Err(ModelError::Inconsistent(format!(
+                "tokenizer.json has token {id}, but vocab_size is {vocab_size}"
+            )));
+        }
+        let texts: TokenizerConfig = parsed_if_any(folder, TOKENIZER_CONFIG)?;
+        let generation: GenerationConfig = parsed_if_any(folder, GENERATION_CONFIG)?;
+        let eos_token = texts.eos_token.map(RawToken::into_text);
+
+        let mut ends: BTreeSet<u32> = config.eos_ids.iter().copied().collect();
+        ends.extend(
+            generation
+                .eos_token_id
+                .into_iter()
+                .flat_map(EosIds::into_vec),
+        );
+        ends.extend(eos_token.as_deref().and_then(|text| tokenizer.id(text)));
+
+        let (file, source) = match read_json_if_any(folder, TEMPLATE_FILE)? {
+            Some(bytes) => {
+                let source = String::from_utf8(bytes).map_err(|cause| ModelError::Damaged {
+                    file: TEMPLATE_FILE.to_owned(),
+                    cause: cause.to_string(),
+                })?;
+                (TEMPLATE_FILE, source)
+            }
+            None => match texts.chat_template {
+                Some(RawTemplate::One(source)) => (TOKENIZER_CONFIG, source),
+                Some(RawTemplate::Named(list)) => {
+                    let named = list.into_iter().find(|it| it.name == TEMPLATE_NAME);
+                    (
+                        TOKENIZER_CONFIG,
+                        named.ok_or(ModelError::NoTemplate)?.template,
+                    )
+                }
+                None => return Err(ModelError::NoTemplate),
+            },
+        };
+        let template = Template::new(source, texts.bos_token.map(RawToken::into_text), eos_token)
+            .map_err(|cause| ModelError::Damaged {
+            file: file.to_owned(),
+            cause,
+        })?;
+        Ok(Self {
+            tokenizer,
+            template,
+            ends,
+        })
+    }
+
+    /// Renders the messages and turns the text into tokens.
+    ///
+    /// # Errors
+    /// The template refuses the messages, or what it makes of them has no tokens.
+    pub fn prompt(&self, request: &ChatRequest) -> Result<Vec<u32>, Failure> {
+        let text = self.template.render(request)?;
+        let tokens = self.tokenizer.encode(&text).ok_or_else(|| {
+            Failure::new(
+                Reason::ProviderError,
+                "the tokenizer failed on the rendered prompt",
+            )
+        })?;
+        if tokens.is_empty() {
+            return Err(Failure::client("the messages make an empty prompt"));
+        }
+        Ok(tokens)
+    }
+
+    #[must_use]
+    pub fn is_end(&self, token: u32) -> bool {
+        self.ends.contains(&token)
+    }
+}
+
+impl Vocabulary for Language {
+    fn decode(&self, tokens: &[u32]) -> String {
+        self.tokenizer.decode(tokens)
+    }
+}
+
+/// Reads a JSON file that a folder need not have.
+fn parsed_if_any<T: Default + for<'de> Deserialize<'de>>(
+    folder: &Path,
+    name: &str,
+) -> Result<T, ModelError> {
+    let Some(bytes) = read_json_if_any(folder, name)? else {
+        return Ok(T::default());
+    };
+    serde_json::from_slice(&bytes).map_err(|cause| ModelError::Json {
+        file: name.to_owned(),
+        cause: cause.to_string(),
+    })
+}

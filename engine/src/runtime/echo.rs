@@ -1,0 +1,67 @@
+//! A backend that computes nothing: every answer is the same word so many times, at once. It shows
+//! what everything around the model costs.
+
+use super::backend::{Backend, Limits, Memory, RowWork, StepError};
+use crate::chat::ChatRequest;
+use crate::failure::Failure;
+use crate::scheduler::RowSlot;
+use crate::text::Vocabulary;
+
+const WORD: u32 = 1;
+const END: u32 = 0;
+/// Bytes of a prompt that count as one token, about as in English text.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct EchoBackend {
+    words: u32,
+}
+
+impl EchoBackend {
+    /// Answers with `words` words, one token and one piece of text each, then ends.
+    #[must_use]
+    pub const fn new(words: u32) -> Self {
+        Self { words }
+    }
+}
+
+impl Vocabulary for EchoBackend {
+    fn decode(&self, tokens: &[u32]) -> String {
+        "echo ".repeat(tokens.len())
+    }
+}
+
+impl Backend for EchoBackend {
+    fn limits(&self) -> Limits {
+        Limits {
+            context_tokens: 131_072,
+            kv_bytes_per_token: 1,
+        }
+    }
+
+    fn prompt(&self, request: &ChatRequest) -> Result<Vec<u32>, Failure> {
+        let bytes: usize = request
+            .messages
+            .iter()
+            .map(|message| message.content.len())
+            .sum();
+        Ok(vec![WORD; bytes / BYTES_PER_TOKEN + 1])
+    }
+
+    fn is_end(&self, token: u32) -> bool {
+        token == END
+    }
+
+    fn step(&mut self, work: &[RowWork<'_>], out: &mut Vec<u32>) -> Result<(), StepError> {
+        let samples = work.iter().filter_map(|row| row.sample);
+        out.extend(samples.map(|sample| if sample.step < self.words { WORD } else { END }));
+        Ok(())
+    }
+
+    fn release(&mut self, _slot: RowSlot) {}
+
+    fn memory(&self) -> Memory {
+        Memory::default()
+    }
+}

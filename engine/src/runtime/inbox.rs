@@ -1,0 +1,174 @@
+//! The way into the engine's thread: bounded, and no cancel is ever lost to a full queue.
+//!
+//! Cancels are a set beside the queue of jobs, so asking twice takes no more room than once, and
+//! the set holds only ids of jobs that live.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::event::Job;
+use super::snapshot::CapacitySnapshot;
+use crate::failure::{Failure, Reason};
+use crate::scheduler::RowId;
+
+#[derive(Debug)]
+pub(super) struct Inbox {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    jobs: VecDeque<Arrived>,
+    cancels: BTreeSet<RowId>,
+    /// Jobs submitted and not yet ended.
+    live: BTreeSet<RowId>,
+    live_max: usize,
+    mode: Mode,
+    snapshot: CapacitySnapshot,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Open,
+    /// No new job; those taken are finished.
+    Draining,
+    /// Draining, and then the thread ends.
+    Stopping,
+    /// The thread is gone.
+    Gone,
+}
+
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) job: Job,
+    pub(super) at: Instant,
+}
+
+/// What the thread finds when it looks.
+#[derive(Debug)]
+pub(super) struct Mail {
+    pub(super) jobs: VecDeque<Arrived>,
+    pub(super) cancels: BTreeSet<RowId>,
+    pub(super) mode: Mode,
+}
+
+/// Whether the thread has something else to do while there is no mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    Look,
+    Wait,
+}
+
+impl Inbox {
+    pub(super) fn new(live_max: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                jobs: VecDeque::new(),
+                cancels: BTreeSet::new(),
+                live: BTreeSet::new(),
+                live_max,
+                mode: Mode::Open,
+                snapshot: CapacitySnapshot::default(),
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub(super) fn submit(&self, job: Job) -> Result<(), Failure> {
+        let mut state = self.lock();
+        if state.mode != Mode::Open {
+            return Err(Failure::new(
+                Reason::Draining,
+                "this engine is shutting down",
+            ));
+        }
+        if state.live.len() >= state.live_max {
+            return Err(Failure::new(
+                Reason::QueueFull,
+                "the engine's queue is full",
+            ));
+        }
+        if !state.live.insert(job.id) {
+            return Err(Failure::client("a job of this id is being served"));
+        }
+        state.jobs.push_back(Arrived {
+            job,
+            at: Instant::now(),
+        });
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Unknown ids are passed over: their job ended a moment ago.
+    pub(super) fn cancel(&self, id: RowId) {
+        let mut state = self.lock();
+        if state.live.contains(&id) {
+            state.cancels.insert(id);
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Modes go forwards only.
+    pub(super) fn set_mode(&self, mode: Mode) {
+        let mut state = self.lock();
+        let rank = |mode| match mode {
+            Mode::Open => 0,
+            Mode::Draining => 1,
+            Mode::Stopping => 2,
+            Mode::Gone => 3,
+        };
+        if rank(mode) > rank(state.mode) {
+            state.mode = mode;
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    pub(super) fn mail(&self, patience: Patience) -> Mail {
+        let mut state = self.lock();
+        while patience == Patience::Wait
+            && state.jobs.is_empty()
+            && state.cancels.is_empty()
+            && state.mode != Mode::Stopping
+        {
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        Mail {
+            jobs: std::mem::take(&mut state.jobs),
+            cancels: std::mem::take(&mut state.cancels),
+            mode: state.mode,
+        }
+    }
+
+    /// The job's last event goes out now; its id may be used again.
+    pub(super) fn ended(&self, id: RowId) {
+        let mut state = self.lock();
+        assert!(state.live.remove(&id), "a job ends once (INV-02)");
+        state.cancels.remove(&id);
+    }
+
+    pub(super) fn publish(&self, snapshot: CapacitySnapshot) {
+        self.lock().snapshot = snapshot;
+    }
+
+    pub(super) fn snapshot(&self) -> CapacitySnapshot {
+        let state = self.lock();
+        let mut snapshot = state.snapshot;
+        // Jobs that the thread has not looked at yet wait as well.
+        let unseen = u32::try_from(state.jobs.len()).unwrap_or(u32::MAX);
+        snapshot.num_waiting = snapshot.num_waiting.saturating_add(unseen);
+        snapshot
+    }
+
+    /// A panic elsewhere leaves this state whole: each change is one assignment.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,223 @@
+//! One loaded model at work: a thread of its own, driven through a bounded inbox, that answers
+//! through events.
+//!
+//! The thread asks the pure scheduler for each step, has the backend compute it and turns tokens
+//! into text. It holds nothing that outlives a job, and writes no text of one anywhere.
+
+mod backend;
+mod echo;
+mod event;
+mod inbox;
+#[cfg(feature = "mlx")]
+mod mlx;
+mod snapshot;
+mod worker;
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use cereus_core::draw::Seed;
+use thiserror::Error;
+
+pub use backend::{Backend, Limits, Memory, RowWork, Sample, StepError};
+pub use echo::EchoBackend;
+pub use event::{Event, FinishReason, Finished, Job, Timing, Usage};
+#[cfg(feature = "mlx")]
+pub use mlx::MlxBackend;
+pub use snapshot::CapacitySnapshot;
+
+use crate::failure::Failure;
+use crate::scheduler::{ConfigError, RowId, Scheduler, SchedulerConfig};
+use inbox::{Inbox, Mode};
+use worker::Worker;
+
+/// What bounds an engine.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Rows that run together.
+    pub rows_max: u16,
+    /// Rows that may wait.
+    pub waiting_max: u16,
+    /// Tokens of one step, prefill and decode together.
+    pub step_token_budget: u32,
+    /// Prefill tokens of a step that also decodes.
+    pub prefill_chunk_tokens: u32,
+    /// Memory for keys and values of all running rows.
+    pub kv_bytes_max: u64,
+    /// Where requests that name no seed get theirs from. Random in production.
+    pub seed: Seed,
+}
+
+impl EngineConfig {
+    /// The product values of the scheduler, and so much memory for keys and values.
+    #[must_use]
+    pub const fn reference(kv_bytes_max: u64, seed: Seed) -> Self {
+        let scheduler = SchedulerConfig::reference(2, 2);
+        Self {
+            rows_max: scheduler.rows_max,
+            waiting_max: scheduler.waiting_max,
+            step_token_budget: scheduler.step_token_budget,
+            prefill_chunk_tokens: scheduler.prefill_chunk_tokens,
+            kv_bytes_max,
+            seed,
+        }
+    }
+
+    fn scheduler(&self, limits: Limits) -> SchedulerConfig {
+        let in_memory = self.kv_bytes_max / limits.kv_bytes_per_token.max(1);
+        // More than every row at its longest would never be used.
+        let useful = u64::from(self.rows_max) * u64::from(limits.context_tokens);
+        SchedulerConfig {
+            rows_max: self.rows_max,
+            step_token_budget: self.step_token_budget,
+            prefill_chunk_tokens: self.prefill_chunk_tokens,
+            context_tokens: limits.context_tokens,
+            kv_token_budget: in_memory.min(useful),
+            // Rows wait for their admission until the next plan, those with a free slot as well.
+            waiting_max: self.waiting_max.saturating_add(self.rows_max),
+        }
+    }
+}
+
+/// An engine that could not start.
+#[derive(Debug, Error)]
+pub enum StartError<E> {
+    /// The backend's own reason.
+    #[error(transparent)]
+    Backend(E),
+    #[error("the engine's limits fit no scheduler: {0}")]
+    Config(#[from] ConfigError),
+    #[error("the engine's thread ended while loading the model")]
+    Died,
+    #[error("the engine's thread cannot start: {0}")]
+    Thread(std::io::Error),
+}
+
+/// A model at work. Dropping it stops it as [`Engine::stop`] does.
+#[derive(Debug)]
+pub struct Engine {
+    inbox: Arc<Inbox>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Starts the thread, opens the backend on it and waits until that is done. `on_event` runs on
+    /// the thread: it should hand the event on and return.
+    ///
+    /// # Errors
+    /// The backend does not open, or the limits fit no scheduler.
+    pub fn start<B, E>(
+        config: &EngineConfig,
+        open: impl FnOnce() -> Result<B, E> + Send + 'static,
+        on_event: impl FnMut(Event) + Send + 'static,
+    ) -> Result<Self, StartError<E>>
+    where
+        B: Backend + 'static,
+        E: Send + 'static,
+    {
+        let live_max = usize::from(config.rows_max) + usize::from(config.waiting_max);
+        let inbox = Arc::new(Inbox::new(live_max));
+        let for_thread = Arc::clone(&inbox);
+        let config = config.clone();
+        let (opened, when_opened) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name("engine".to_owned())
+            .spawn(move || {
+                let gone = GoneOnDrop(Arc::clone(&for_thread));
+                let began = Instant::now();
+                let worker = open().map_err(StartError::Backend).and_then(|backend| {
+                    let scheduler = Scheduler::new(config.scheduler(backend.limits()))?;
+                    let seed = config.seed;
+                    let load_time = began.elapsed();
+                    Ok(Worker::new(
+                        backend, scheduler, for_thread, seed, load_time, on_event,
+                    ))
+                });
+                match worker {
+                    Ok(worker) => {
+                        let is_awaited = opened.send(Ok(())).is_ok();
+                        if is_awaited {
+                            worker.run();
+                        }
+                    }
+                    // Nobody waits only when the starter itself is gone.
+                    Err(error) => drop(opened.send(Err(error))),
+                }
+                drop(gone);
+            })
+            .map_err(StartError::Thread)?;
+        match when_opened.recv() {
+            Ok(Ok(())) => Ok(Self {
+                inbox,
+                thread: Some(thread),
+            }),
+            Ok(Err(error)) => Err(error),
+            Err(mpsc::RecvError) => Err(StartError::Died),
+        }
+    }
+
+    /// Hands in a job. When this returns `Ok`, exactly one of `Finished` and `Failed` will follow.
+    ///
+    /// # Errors
+    /// The engine is full (429) or shutting down (503), or the id is in use (400). No event follows.
+    pub fn submit(&self, job: Job) -> Result<(), Failure> {
+        self.inbox.submit(job)
+    }
+
+    /// Ends a job early: `Finished` as cancelled when some text went out, else `Failed` with 499.
+    /// An id that is not being served is passed over.
+    pub fn cancel(&self, id: RowId) {
+        self.inbox.cancel(id);
+    }
+
+    /// Takes no more jobs; those taken are finished.
+    pub fn drain(&self) {
+        self.inbox.set_mode(Mode::Draining);
+    }
+
+    #[must_use]
+    pub fn capacity(&self) -> CapacitySnapshot {
+        self.inbox.snapshot()
+    }
+
+    /// Drains, waits for the last job and frees the model.
+    ///
+    /// # Panics
+    /// The engine's thread panicked.
+    pub fn stop(mut self) {
+        self.inbox.set_mode(Mode::Stopping);
+        if let Some(thread) = self.thread.take() {
+            assert!(
+                thread.join().is_ok(),
+                "the engine's thread panicked; its message is above"
+            );
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.inbox.set_mode(Mode::Stopping);
+        if let Some(thread) = self.thread.take() {
+            // Its panic message is printed already; a second panic here would abort.
+            drop(thread.join());
+        }
+    }
+}
+
+/// However the thread ends, no more jobs are taken.
+struct GoneOnDrop(Arc<Inbox>);
+
+impl Drop for GoneOnDrop {
+    fn drop(&mut self) {
+        self.0.set_mode(Mode::Gone);
+    }
+}
+
+/// Tokens a second; `None` when no time passed.
+fn tokens_per_second(tokens: u32, time: Duration) -> Option<f64> {
+    let seconds = time.as_secs_f64();
+    (seconds > 0.0).then(|| f64::from(tokens) / seconds)
+}

@@ -1,0 +1,416 @@
+//! The engine's thread: mail in, one step, text out, and again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cereus_core::draw::{Purpose, Seed};
+
+use super::backend::{Backend, RowWork, Sample, StepError};
+use super::event::{Event, FinishReason, Finished, Timing, Usage};
+use super::inbox::{Arrived, Inbox, Mode, Patience};
+use super::snapshot::{CapacitySnapshot, observe};
+use super::tokens_per_second;
+use crate::chat::{ChatRequest, HasSeed};
+use crate::failure::{Failure, Reason};
+use crate::sampling::Sampling;
+use crate::scheduler::{
+    Cancelled, EndReason, Ended, Refused, RowId, RowRequest, RowSlot, Scheduler, StepPlan,
+};
+use crate::text::{Answer, Stopped};
+
+/// One job from its acceptance to its end.
+struct Row {
+    prompt: Vec<u32>,
+    output_tokens_max: u32,
+    sampling: Sampling,
+    answer: Answer,
+    generated: u32,
+    newest: u32,
+    has_text: bool,
+    arrived: Instant,
+    /// When the first step with its prompt began.
+    began: Option<Instant>,
+    first_token: Option<Instant>,
+}
+
+pub(super) struct Worker<B, F> {
+    backend: B,
+    scheduler: Scheduler,
+    inbox: Arc<Inbox>,
+    seed: Seed,
+    on_event: F,
+    rows: BTreeMap<RowId, Row>,
+    /// What is published after each turn; counters and speeds live in it.
+    snapshot: CapacitySnapshot,
+    // Reused by every step.
+    plan: StepPlan,
+    chosen: Vec<u32>,
+    stopped: Vec<RowId>,
+    ended: Vec<Ended>,
+}
+
+impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
+    pub(super) fn new(
+        backend: B,
+        scheduler: Scheduler,
+        inbox: Arc<Inbox>,
+        seed: Seed,
+        load_time: Duration,
+        on_event: F,
+    ) -> Self {
+        let snapshot = CapacitySnapshot {
+            kv_bytes_per_token: backend.limits().kv_bytes_per_token,
+            model_load_time_ms: u64::try_from(load_time.as_millis()).unwrap_or(u64::MAX),
+            ..CapacitySnapshot::default()
+        };
+        let mut worker = Self {
+            backend,
+            scheduler,
+            inbox,
+            seed,
+            on_event,
+            rows: BTreeMap::new(),
+            snapshot,
+            plan: StepPlan::default(),
+            chosen: vec![],
+            stopped: vec![],
+            ended: vec![],
+        };
+        worker.publish();
+        worker
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            let patience = if self.scheduler.is_idle() {
+                Patience::Wait
+            } else {
+                Patience::Look
+            };
+            let mail = self.inbox.mail(patience);
+            for arrived in mail.jobs {
+                self.take(&arrived);
+            }
+            for id in mail.cancels {
+                self.cancel(id);
+            }
+            if !self.scheduler.is_idle() {
+                self.step();
+            }
+            self.publish();
+            if mail.mode == Mode::Stopping && self.scheduler.is_idle() {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, arrived: &Arrived) {
+        let id = arrived.job.id;
+        match self.accept(arrived) {
+            Ok(prompt_tokens) => (self.on_event)(Event::Accepted { id, prompt_tokens }),
+            Err(failure) => self.fail(id, failure),
+        }
+    }
+
+    fn accept(&mut self, arrived: &Arrived) -> Result<u32, Failure> {
+        let id = arrived.job.id;
+        let request = ChatRequest::from_json(&arrived.job.body)?;
+        let prompt = self.backend.prompt(&request)?;
+        let limits = self.backend.limits();
+        let prompt_tokens = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
+        let room = limits.context_tokens.saturating_sub(prompt_tokens);
+        if room == 0 {
+            let text = format!(
+                "the prompt has {prompt_tokens} tokens; the model takes {} with the answer",
+                limits.context_tokens
+            );
+            return Err(Failure::new(Reason::RequestExceedsContext, text));
+        }
+        // A bound above the room is a wish for all there is: the answer ends by length.
+        let budget = self.scheduler.config().kv_token_budget;
+        let budget_room = budget.saturating_sub(u64::from(prompt_tokens));
+        let room = room.min(u32::try_from(budget_room).unwrap_or(u32::MAX));
+        let output_tokens_max = request.max_tokens.unwrap_or(u32::MAX).min(room);
+        let ask = RowRequest {
+            id,
+            prompt_tokens,
+            output_tokens_max,
+            priority: 0,
+        };
+        self.scheduler.submit(ask).map_err(refusal)?;
+        let mut sampling = request.sampling;
+        if request.has_seed == HasSeed::No {
+            sampling.seed = self
+                .seed
+                .draw(Purpose::Sampling, u128::from(id.0), u128::MAX);
+        }
+        let row = Row {
+            prompt,
+            output_tokens_max,
+            sampling,
+            answer: Answer::new(request.stops),
+            generated: 0,
+            newest: 0,
+            has_text: false,
+            arrived: arrived.at,
+            began: None,
+            first_token: None,
+        };
+        let previous = self.rows.insert(id, row);
+        assert!(previous.is_none(), "the inbox lets no id in twice");
+        Ok(prompt_tokens)
+    }
+
+    fn cancel(&mut self, id: RowId) {
+        match self.scheduler.cancel(id) {
+            Cancelled::Running(slot) => self.backend.release(slot),
+            Cancelled::Waiting => {}
+            // Refused in this very turn.
+            Cancelled::Unknown => return,
+        }
+        let row = self.row(id);
+        if row.has_text {
+            self.finish(id, FinishReason::Cancelled);
+        } else {
+            self.rows.remove(&id);
+            self.fail(id, Failure::cancelled());
+        }
+    }
+
+    fn step(&mut self) {
+        let mut plan = std::mem::take(&mut self.plan);
+        self.scheduler.plan(&mut plan);
+        let began = Instant::now();
+        for chunk in &plan.prefill {
+            let row = self
+                .rows
+                .get_mut(&chunk.row)
+                .expect("a planned row is known");
+            if row.began.is_none() {
+                row.began = Some(began);
+                self.snapshot.admits += 1;
+            }
+        }
+        let work = work(&self.rows, &plan);
+        self.chosen.clear();
+        let outcome = self.backend.step(&work, &mut self.chosen);
+        let asked = work.iter().filter(|row| row.sample.is_some()).count();
+        self.snapshot.steps_executed += 1;
+        match outcome {
+            Ok(()) => {
+                assert_eq!(
+                    self.chosen.len(),
+                    asked,
+                    "a backend answers each row that asks"
+                );
+                self.read(&plan);
+                self.settle(&plan);
+            }
+            Err(cause) => self.lose(&plan, &cause),
+        }
+        self.plan = plan;
+    }
+
+    /// Turns the step's tokens into text.
+    fn read(&mut self, plan: &StepPlan) {
+        let now = Instant::now();
+        self.stopped.clear();
+        let chosen = std::mem::take(&mut self.chosen);
+        for (id, &token) in askers(plan).zip(&chosen) {
+            let row = self.rows.get_mut(&id).expect("a planned row is known");
+            row.generated += 1;
+            row.newest = token;
+            if row.first_token.is_none() {
+                row.first_token = Some(now);
+                self.snapshot.first_tokens_emitted += 1;
+                let prompt_tokens = u32::try_from(row.prompt.len()).unwrap_or(u32::MAX);
+                let speed = row
+                    .began
+                    .and_then(|began| tokens_per_second(prompt_tokens, now - began));
+                if let Some(speed) = speed {
+                    observe(&mut self.snapshot.observed_prefill_tps, speed);
+                }
+            }
+            if self.backend.is_end(token) {
+                self.stopped.push(id);
+                continue;
+            }
+            let piece = row.answer.push(token, &self.backend);
+            if piece.stopped == Stopped::Yes {
+                self.stopped.push(id);
+            }
+            self.send_text(id, piece.text);
+        }
+        self.chosen = chosen;
+    }
+
+    /// Tells the scheduler, and ends the rows that it names.
+    fn settle(&mut self, plan: &StepPlan) {
+        let mut ended = std::mem::take(&mut self.ended);
+        self.scheduler.commit(plan, &self.stopped, &mut ended);
+        for end in ended.drain(..) {
+            self.backend.release(end.slot);
+            let reason = match end.reason {
+                EndReason::LimitReached => FinishReason::Length,
+                EndReason::Stopped => FinishReason::Stop,
+            };
+            self.finish(end.row, reason);
+        }
+        self.ended = ended;
+    }
+
+    /// The step failed: its rows have no state left to go on from.
+    fn lose(&mut self, plan: &StepPlan, cause: &StepError) {
+        let failure = Failure::new(
+            Reason::ProviderError,
+            format!("the model failed to compute: {cause}"),
+        );
+        let decoding = plan.decode.iter().map(|decode| (decode.row, decode.slot));
+        let prefilling = plan.prefill.iter().map(|chunk| (chunk.row, chunk.slot));
+        let lost: Vec<(RowId, RowSlot)> = decoding.chain(prefilling).collect();
+        for (id, slot) in lost {
+            self.scheduler.cancel(id);
+            self.backend.release(slot);
+            self.rows.remove(&id);
+            self.fail(id, failure.clone());
+        }
+    }
+
+    fn finish(&mut self, id: RowId, reason: FinishReason) {
+        let mut row = self.rows.remove(&id).expect("a row finishes once");
+        let mut reason = reason;
+        // A cancelled row has nothing more to say; any other lets out what was held back.
+        if reason != FinishReason::Cancelled {
+            let piece = row.answer.finish(&self.backend);
+            if piece.stopped == Stopped::Yes {
+                reason = FinishReason::Stop;
+            }
+            self.send_text(id, piece.text);
+        }
+        let now = Instant::now();
+        let began = row.began.unwrap_or(now);
+        let first_token = row.first_token.unwrap_or(now);
+        let timing = Timing {
+            queued: began - row.arrived,
+            prefill: first_token - began,
+            decode: now - first_token,
+        };
+        let later_tokens = row.generated.saturating_sub(1);
+        if later_tokens > 0
+            && let Some(speed) = tokens_per_second(later_tokens, timing.decode)
+        {
+            observe(&mut self.snapshot.observed_decode_tps, speed);
+        }
+        let usage = Usage {
+            prompt_tokens: u32::try_from(row.prompt.len()).unwrap_or(u32::MAX),
+            completion_tokens: row.generated,
+        };
+        // Counters first: who hears of the end finds the room that it left.
+        self.publish();
+        self.inbox.ended(id);
+        (self.on_event)(Event::Finished(Finished {
+            id,
+            reason,
+            usage,
+            timing,
+        }));
+    }
+
+    fn fail(&mut self, id: RowId, failure: Failure) {
+        self.publish();
+        self.inbox.ended(id);
+        (self.on_event)(Event::Failed { id, failure });
+    }
+
+    fn send_text(&mut self, id: RowId, text: String) {
+        if text.is_empty() {
+            return;
+        }
+        if let Some(row) = self.rows.get_mut(&id) {
+            row.has_text = true;
+        }
+        (self.on_event)(Event::Text { id, text });
+    }
+
+    fn row(&self, id: RowId) -> &Row {
+        self.rows
+            .get(&id)
+            .expect("a row that the scheduler knows is known here")
+    }
+
+    fn publish(&mut self) {
+        let capacity = self.scheduler.capacity();
+        let rows = || {
+            self.scheduler
+                .running()
+                .filter_map(|(_, id)| self.rows.get(&id))
+        };
+        let active = rows()
+            .map(|row| row.prompt.len() as u64 + u64::from(row.generated))
+            .sum();
+        let potential = rows().map(|row| u64::from(row.output_tokens_max)).sum();
+        self.snapshot = CapacitySnapshot {
+            num_running: u32::from(capacity.running),
+            num_waiting: u32::from(capacity.waiting),
+            max_concurrency: u32::from(capacity.concurrency_max),
+            active_tokens: active,
+            max_tokens_potential: potential,
+            active_token_budget_used: capacity.budget_used,
+            active_token_budget_max: capacity.budget_max,
+            queued_token_budget: capacity.budget_queued,
+            memory: self.backend.memory(),
+            ..self.snapshot
+        };
+        self.inbox.publish(self.snapshot);
+    }
+}
+
+/// The plan in the backend's terms: decoding rows, then pieces of prompts.
+fn work<'a>(rows: &'a BTreeMap<RowId, Row>, plan: &StepPlan) -> Vec<RowWork<'a>> {
+    let find = |id: &RowId| rows.get(id).expect("a planned row is known");
+    let sample = |row: &'a Row| Sample {
+        sampling: &row.sampling,
+        step: row.generated,
+    };
+    let decoding = plan.decode.iter().map(|decode| {
+        let row = find(&decode.row);
+        RowWork {
+            slot: decode.slot,
+            start: decode.position,
+            tokens: std::slice::from_ref(&row.newest),
+            sample: Some(sample(row)),
+        }
+    });
+    let prefilling = plan.prefill.iter().map(|chunk| {
+        let row = find(&chunk.row);
+        let start = chunk.start as usize;
+        RowWork {
+            slot: chunk.slot,
+            start: chunk.start,
+            tokens: &row.prompt[start..start + chunk.len as usize],
+            sample: chunk.is_last.then(|| sample(row)),
+        }
+    });
+    decoding.chain(prefilling).collect()
+}
+
+/// The rows that get a token from a step, in the order of [`work`].
+fn askers(plan: &StepPlan) -> impl Iterator<Item = RowId> + '_ {
+    let prefilled = plan
+        .prefill
+        .iter()
+        .filter(|chunk| chunk.is_last)
+        .map(|chunk| chunk.row);
+    plan.decode.iter().map(|decode| decode.row).chain(prefilled)
+}
+
+fn refusal(refused: Refused) -> Failure {
+    let reason = match refused {
+        Refused::Duplicate | Refused::Empty => Reason::ClientError,
+        Refused::NeverFits => Reason::RequestExceedsNodeBudget,
+        Refused::QueueFull => Reason::QueueFull,
+        Refused::TooLong => Reason::RequestExceedsContext,
+    };
+    Failure::new(reason, refused.to_string())
+}

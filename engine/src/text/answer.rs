@@ -1,0 +1,122 @@
+//! One row's answer: its tokens as text, up to a stop string.
+
+use super::detokenise::{Detokeniser, Vocabulary};
+use super::stop::{StopMatcher, Stopped};
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    detokeniser: Detokeniser,
+    stops: StopMatcher,
+    /// Nothing follows a stop string, not even what its last token held beyond it.
+    stopped: Stopped,
+}
+
+/// What one more token lets out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// May be empty: then the token is held back.
+    pub text: String,
+    pub stopped: Stopped,
+}
+
+impl Answer {
+    #[must_use]
+    pub fn new(stops: Vec<String>) -> Self {
+        Self {
+            detokeniser: Detokeniser::default(),
+            stops: StopMatcher::new(stops),
+            stopped: Stopped::No,
+        }
+    }
+
+    pub fn push(&mut self, token: u32, vocabulary: &impl Vocabulary) -> Piece {
+        let mut decoded = String::new();
+        self.detokeniser.push(token, vocabulary, &mut decoded);
+        self.let_out(&decoded)
+    }
+
+    /// The answer has no more tokens: what is left of it. What is left may hold a stop string,
+    /// complete only now.
+    pub fn finish(&mut self, vocabulary: &impl Vocabulary) -> Piece {
+        let mut decoded = String::new();
+        self.detokeniser.finish(vocabulary, &mut decoded);
+        let mut piece = self.let_out(&decoded);
+        if piece.stopped == Stopped::No {
+            self.stops.finish(&mut piece.text);
+        }
+        piece
+    }
+
+    fn let_out(&mut self, decoded: &str) -> Piece {
+        let mut text = String::new();
+        if self.stopped == Stopped::No {
+            self.stopped = self.stops.push(decoded, &mut text);
+        }
+        Piece {
+            text,
+            stopped: self.stopped,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// One byte per token.
+    struct OneByte;
+
+    impl Vocabulary for OneByte {
+        fn decode(&self, tokens: &[u32]) -> String {
+            let bytes: Vec<u8> = tokens.iter().map(|&token| token.to_le_bytes()[0]).collect();
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
+    }
+
+    #[test]
+    fn what_a_token_holds_beyond_the_stop_string_is_never_let_out() {
+        struct StopThenHalf;
+        impl Vocabulary for StopThenHalf {
+            fn decode(&self, tokens: &[u32]) -> String {
+                "STOP\u{fffd}".repeat(tokens.len())
+            }
+        }
+        let mut answer = Answer::new(vec!["STOP".to_owned()]);
+        let silent = Piece {
+            text: String::new(),
+            stopped: Stopped::Yes,
+        };
+        assert_eq!(answer.push(0, &StopThenHalf), silent);
+        assert_eq!(answer.finish(&StopThenHalf), silent);
+    }
+
+    proptest! {
+        #[test]
+        fn no_stop_string_and_no_half_character_is_ever_seen(
+            text in "[ab ä€]{0,40}",
+            stops in prop::collection::vec("[abä€]{1,3}", 0..3),
+        ) {
+            let mut answer = Answer::new(stops.clone());
+            let mut seen = String::new();
+            for byte in text.bytes() {
+                let piece = answer.push(u32::from(byte), &OneByte);
+                seen.push_str(&piece.text);
+                prop_assert!(!seen.contains(char::REPLACEMENT_CHARACTER));
+                // A caller that goes on after the stop string hears nothing more.
+            }
+            seen.push_str(&answer.finish(&OneByte).text);
+            // Character by character: the text ends before the stop string complete first.
+            let ends = text.char_indices().map(|(at, char)| at + char.len_utf8());
+            let expected = ends
+                .filter_map(|end| {
+                    let starts = stops.iter().filter(|stop| text[..end].ends_with(stop.as_str()));
+                    starts.map(|stop| end - stop.len()).min()
+                })
+                .next();
+            prop_assert_eq!(seen.as_str(), &text[..expected.unwrap_or(text.len())]);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The whole engine on MLX: a folder on disk, requests in, text out.
+#![cfg(feature = "mlx")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+
+use cereus_core::draw::Seed;
+use cereus_engine::chat::ChatRequest;
+use cereus_engine::language::Language;
+use cereus_engine::model::ModelError;
+use cereus_engine::runtime::{Engine, EngineConfig, Event, FinishReason, Job, MlxBackend, Usage};
+use cereus_engine::scheduler::RowId;
+use cereus_engine::text::Vocabulary;
+use support::{QWEN3, config, write_byte_folder};
+
+/// One answer, as a caller sees it.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Heard {
+    text: String,
+    end: Option<(FinishReason, Usage)>,
+}
+
+/// Serves all bodies together, at most `rows_max` at a time.
+fn serve(folder: &Path, rows_max: u16, bodies: &[String]) -> Vec<Heard> {
+    let engine_config = EngineConfig {
+        rows_max,
+        waiting_max: 64,
+        step_token_budget: 128,
+        prefill_chunk_tokens: 16,
+        kv_bytes_max: 1 << 30,
+        seed: Seed::from_number(5),
+    };
+    let (events, heard) = channel();
+    let folder: PathBuf = folder.to_owned();
+    let engine = Engine::start(
+        &engine_config,
+        move || MlxBackend::open(&folder),
+        move |event| drop(events.send(event)),
+    )
+    .unwrap();
+    for (id, body) in (0..).zip(bodies) {
+        engine
+            .submit(Job {
+                id: RowId(id),
+                body: body.clone().into_bytes(),
+            })
+            .unwrap();
+    }
+    engine.stop();
+    let mut answers: BTreeMap<u64, Heard> = BTreeMap::new();
+    for event in heard {
+        match event {
+            Event::Accepted { id, .. } => drop(answers.insert(id.0, Heard::default())),
+            Event::Text { id, text } => answers.get_mut(&id.0).unwrap().text.push_str(&text),
+            Event::Finished(finished) => {
+                answers.get_mut(&finished.id.0).unwrap().end =
+                    Some((finished.reason, finished.usage));
+            }
+            Event::Failed { id, failure } => panic!("{}: {failure}", id.0),
+        }
+    }
+    answers.into_values().collect()
+}
+
+fn body(content: &str, extra: &str) -> String {
+    let content = serde_json::to_string(content).unwrap();
+    format!(
+        r#"{{"messages":[{{"role":"system","content":"S"}},{{"role":"user","content":{content}}}],
+            "max_tokens":24{extra}}}"#
+    )
+}
+
+#[test]
+fn greedy_and_seeded_answers_do_not_depend_on_the_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    write_byte_folder(folder.path(), 3);
+    let bodies: Vec<String> = (0..7)
+        .map(|ix| {
+            let content = "word ".repeat(3 * ix + 1);
+            let wishes = match ix % 3 {
+                0 => r#","temperature":0"#.to_owned(),
+                1 => format!(r#","temperature":0.8,"seed":{ix}"#),
+                _ => format!(r#","temperature":1.2,"top_p":0.9,"top_k":40,"seed":{ix}"#),
+            };
+            body(&content, &wishes)
+        })
+        .collect();
+    let alone: Vec<Heard> = bodies
+        .iter()
+        .flat_map(|one| serve(folder.path(), 1, std::slice::from_ref(one)))
+        .collect();
+    assert!(
+        alone
+            .iter()
+            .all(|heard| heard.end.is_some() && !heard.text.is_empty())
+    );
+    assert_eq!(serve(folder.path(), 4, &bodies), alone);
+    assert_eq!(serve(folder.path(), 8, &bodies), alone);
+    let backwards: Vec<String> = bodies.iter().rev().cloned().collect();
+    let mut answers = serve(folder.path(), 8, &backwards);
+    answers.reverse();
+    assert_eq!(answers, alone);
+}
+
+#[test]
+fn an_answer_cut_by_a_stop_string_is_the_beginning_of_the_uncut() {
+    let folder = tempfile::tempdir().unwrap();
+    write_byte_folder(folder.path(), 3);
+    let whole = serve(folder.path(), 1, &[body("go", r#","temperature":0"#)]).remove(0);
+    let middle = whole
+        .text
+        .chars()
+        .nth(whole.text.chars().count() / 2)
+        .unwrap();
+    let stop = serde_json::to_string(&middle.to_string()).unwrap();
+    let wishes = format!(r#","temperature":0,"stop":[{stop}]"#);
+    let cut = serve(folder.path(), 1, &[body("go", &wishes)]).remove(0);
+    assert_eq!(cut.text, whole.text[..whole.text.find(middle).unwrap()]);
+    assert_eq!(cut.end.unwrap().0, FinishReason::Stop);
+}
+
+#[test]
+fn a_prompt_goes_through_template_and_tokenizer_and_back() {
+    let folder = tempfile::tempdir().unwrap();
+    write_byte_folder(folder.path(), 1);
+    let config = config(&QWEN3.replace("61", "259"));
+    let language = Language::load(folder.path(), &config).unwrap();
+    let request = ChatRequest::from_json(body("¿ñ🐕?", "").as_bytes()).unwrap();
+    let tokens = language.prompt(&request).unwrap();
+    // Special tokens are one token each, and have no text of their own.
+    assert_eq!(tokens.iter().filter(|&&token| token == 0).count(), 3);
+    assert_eq!(
+        language.decode(&tokens),
+        "system\nS\nuser\n¿ñ🐕?\nassistant\n"
+    );
+    assert!(language.is_end(1));
+    assert!(!language.is_end(0));
+}
+
+/// What loading says when a folder was changed for the worse.
+fn refusal(change: impl FnOnce(&Path)) -> ModelError {
+    let folder = tempfile::tempdir().unwrap();
+    write_byte_folder(folder.path(), 1);
+    change(folder.path());
+    MlxBackend::open(folder.path()).unwrap_err()
+}
+
+#[test]
+fn a_folder_without_a_part_of_its_language_says_which() {
+    let error = refusal(|folder| fs::remove_file(folder.join("tokenizer.json")).unwrap());
+    assert!(error.to_string().contains("tokenizer.json"), "{error}");
+    let error = refusal(|folder| fs::write(folder.join("tokenizer.json"), "{}").unwrap());
+    assert!(
+        error.to_string().contains("tokenizer.json is damaged"),
+        "{error}"
+    );
+    let error = refusal(|folder| fs::remove_file(folder.join("tokenizer_config.json")).unwrap());
+    assert!(matches!(error, ModelError::NoTemplate), "{error}");
+    let error = refusal(|folder| fs::write(folder.join("chat_template.jinja"), "{{").unwrap());
+    assert!(
+        error.to_string().contains("chat_template.jinja is damaged"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_tokenizer_with_more_tokens_than_the_model_is_refused() {
+    let error = refusal(|folder| {
+        let path = folder.join("tokenizer.json");
+        let text = fs::read_to_string(&path).unwrap();
+        let text = text.replace("\"vocab\":{", "\"vocab\":{\"extra\":9000,");
+        fs::write(path, text).unwrap();
+    });
+    assert!(error.to_string().contains("vocab_size is 259"), "{error}");
+}
+
+#[test]
+fn end_tokens_of_every_file_count() {
+    let folder = tempfile::tempdir().unwrap();
+    write_byte_folder(folder.path(), 1);
+    let generation = folder.path().join("generation_config.json");
+    fs::write(generation, r#"{"eos_token_id":[2,7]}"#).unwrap();
+    let config = config(&QWEN3.replace("61", "259"));
+    let language = Language::load(folder.path(), &config).unwrap();
+    let ends: Vec<u32> = (0..259).filter(|&token| language.is_end(token)).collect();
+    assert_eq!(ends, [1, 2, 7]);
+}
