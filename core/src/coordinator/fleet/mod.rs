@@ -4,31 +4,27 @@
 //! arrive in order, so a report reflects exactly the attempts that were accepted before it: whatever
 //! it counts beyond these is foreign work. Labels such as "serving" are derived, never stored.
 
+mod estimate;
+mod offer;
+
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use self::estimate::{gate_of, prefill_us_per_ktok, wait_us};
+use self::offer::Offer;
 use super::gate::Gate;
 use super::pool::{Candidate, MachineTag, Place, Pool, bucket_of};
-use crate::config::{Config, Limits, ModelSpec};
+use crate::config::{Config, Limits};
 use crate::digest::Mix;
-use crate::event::{MachineReport, MachineSpec, SlotReport, SlotState, Thermal, Trust};
+use crate::event::{MachineReport, MachineSpec, SlotReport, SlotState, Trust};
 use crate::ids::{AccountId, ConnId, MachineId, ModelIx};
 use crate::lookup::Lookup;
 use crate::slab::{Key, Slab};
 use crate::time::Tick;
 
 pub(crate) const NIL: u32 = u32::MAX;
-/// Provider-wide caps (`spec/routing` 2.6).
-const CONCURRENCY_UNREPORTED: u32 = 4;
-const CONCURRENCY_BUDGETED: u32 = 24;
 /// Prompt at which machines are compared for the buckets.
 const REFERENCE_PROMPT_TOKENS: u64 = 512;
-/// Prefill rate assumed from a decode rate (`spec/routing` 3.1).
-const PREFILL_PER_DECODE: u64 = 12;
-/// Slow-down of a decode step for each row in the batch, in thousandths (`spec/routing` 3.2).
-const BATCH_SLOWDOWN_MILLI: u64 = 390;
-/// Added to the expected wait of a machine whose last attempts failed: used only if all else is full.
-const BARRED_WAIT_US: u64 = 60_000_000;
 
 /// One live connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -52,28 +48,6 @@ pub(crate) struct Provider {
     pub(crate) pending: u32,
     pub(crate) first_attempt: u32,
     pub(crate) challenge_timer: Key,
-}
-
-/// One model on one connection, with our debits.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct Offer {
-    pub(crate) provider: u32,
-    pub(crate) model: ModelIx,
-    report: SlotReport,
-    /// Our attempts, and the tokens that they may use.
-    pub(crate) pending: u32,
-    reserved_tokens: u64,
-    /// Of these, what the provider has accepted and so counts in its reports.
-    accepted: u32,
-    accepted_tokens: u64,
-    /// Prompt tokens sent whose first content has not come.
-    prefill_tokens: u64,
-    /// Work that is not ours, or no longer ours.
-    foreign: u32,
-    foreign_tokens: u64,
-    has_refused: bool,
-    gate: Gate,
-    place: Option<Place>,
 }
 
 /// What survives a reconnect (INV-13).
@@ -436,178 +410,4 @@ impl Fleet {
         let offer = self.offers.at(ix);
         (offer.gate, offer.place)
     }
-}
-
-impl Offer {
-    fn cold(provider: u32, model: ModelIx) -> Self {
-        let mut gate = Gate::OPEN;
-        gate.add_if(Gate::UNVERIFIED, true);
-        Self {
-            provider,
-            model,
-            report: SlotReport {
-                model,
-                state: SlotState::Absent,
-                running: 0,
-                waiting: 0,
-                concurrency_max: 0,
-                budget_used: 0,
-                budget_max: 0,
-                budget_queued: 0,
-                decode_mtps: 0,
-                prefill_mtps: 0,
-                load_ms: 0,
-                wedged: false,
-            },
-            pending: 0,
-            reserved_tokens: 0,
-            accepted: 0,
-            accepted_tokens: 0,
-            prefill_tokens: 0,
-            foreign: 0,
-            foreign_tokens: 0,
-            has_refused: false,
-            gate,
-            place: None,
-        }
-    }
-
-    fn reconcile(&mut self, told: Option<&SlotReport>, has_capacity: bool) {
-        let model = self.model;
-        self.has_refused = false;
-        match told {
-            Some(told) => self.report = *told,
-            // Without a slot the model is not loaded, whatever else was said (`spec/routing` 1.4);
-            // what was measured before still holds.
-            None if has_capacity => {
-                let SlotReport {
-                    decode_mtps,
-                    prefill_mtps,
-                    load_ms,
-                    ..
-                } = self.report;
-                self.report = Self::cold(0, model).report;
-                self.report.decode_mtps = decode_mtps;
-                self.report.prefill_mtps = prefill_mtps;
-                self.report.load_ms = load_ms;
-            }
-            None => return,
-        }
-        let told_rows = u32::from(self.report.running) + u32::from(self.report.waiting);
-        self.foreign = told_rows.saturating_sub(self.accepted);
-        let told_tokens = self
-            .report
-            .budget_used
-            .saturating_add(self.report.budget_queued);
-        self.foreign_tokens = told_tokens.saturating_sub(self.accepted_tokens);
-    }
-
-    fn load(&self) -> u32 {
-        self.pending + self.foreign
-    }
-
-    fn used_tokens(&self) -> u64 {
-        self.reserved_tokens.saturating_add(self.foreign_tokens)
-    }
-
-    fn fits(&self, need_tokens: u64) -> bool {
-        let max = self.report.budget_max;
-        max == 0 || self.used_tokens().saturating_add(need_tokens) <= max
-    }
-
-    fn room_tokens(&self) -> u32 {
-        if self.report.budget_max == 0 {
-            return u32::MAX;
-        }
-        let room = self.report.budget_max.saturating_sub(self.used_tokens());
-        u32::try_from(room).unwrap_or(u32::MAX - 1)
-    }
-}
-
-fn gate_of(provider: &Provider, offer: &Offer, spec: &ModelSpec, trust_min: Trust) -> Gate {
-    let mut gate = Gate::OPEN;
-    let state = offer.report.state;
-    gate.add_if(Gate::DISTRUSTED, provider.is_distrusted);
-    gate.add_if(Gate::UNVERIFIED, !provider.is_verified);
-    gate.add_if(Gate::TRUST_FLOOR, provider.trust < trust_min);
-    gate.add_if(Gate::CANNOT_SEAL, !provider.spec.can_seal);
-    gate.add_if(Gate::PRIVATE_ONLY, provider.spec.private_only);
-    gate.add_if(Gate::DRAINING, provider.report.draining);
-    gate.add_if(Gate::THERMAL, provider.report.thermal == Thermal::Critical);
-    gate.add_if(Gate::CRASHED, state == SlotState::Crashed);
-    gate.add_if(Gate::RELOADING, state == SlotState::Reloading);
-    gate.add_if(Gate::WEDGED, offer.report.wedged);
-    gate.add_if(Gate::REFUSED, offer.has_refused);
-    let is_too_large = !state.is_resident()
-        && provider
-            .report
-            .free_for_load_bytes
-            .is_some_and(|free| free < spec.weights_bytes);
-    gate.add_if(Gate::TOO_LARGE, is_too_large);
-    let cap = provider_cap(provider, offer);
-    let slot_cap = u32::from(offer.report.concurrency_max);
-    let slot_cap = if slot_cap > 0 { slot_cap } else { cap };
-    let is_full = offer.load() >= slot_cap || provider.pending >= cap || offer.room_tokens() == 0;
-    gate.add_if(Gate::FULL, is_full);
-    gate
-}
-
-/// `spec/routing` 2.6.
-fn provider_cap(provider: &Provider, offer: &Offer) -> u32 {
-    if !provider.report.has_capacity {
-        return CONCURRENCY_UNREPORTED;
-    }
-    if offer.report.budget_max > 0 {
-        return CONCURRENCY_BUDGETED;
-    }
-    match provider.spec.memory_gb {
-        0..=24 => 2,
-        25..=48 => 4,
-        49..=96 => 6,
-        97..=128 => 8,
-        129.. => 12,
-    }
-}
-
-/// Thousandths of a token a second, never zero.
-fn decode_mtps(provider: &Provider, offer: &Offer) -> u64 {
-    if offer.report.decode_mtps > 0 {
-        return u64::from(offer.report.decode_mtps);
-    }
-    if provider.spec.decode_mtps > 0 {
-        return u64::from(provider.spec.decode_mtps);
-    }
-    u64::from(provider.spec.bandwidth_gbs).isqrt().max(1) * 1_000
-}
-
-fn prefill_us_per_ktok(provider: &Provider, offer: &Offer) -> u32 {
-    let mtps = if offer.report.prefill_mtps > 0 {
-        u64::from(offer.report.prefill_mtps)
-    } else if provider.spec.prefill_mtps > 0 {
-        u64::from(provider.spec.prefill_mtps)
-    } else {
-        decode_mtps(provider, offer) * PREFILL_PER_DECODE
-    };
-    u32::try_from(1_000_000_000_000 / mtps).unwrap_or(u32::MAX)
-}
-
-/// Expected time to first content, the arriving request's own prefill aside: a load if the model is
-/// cold, the prompts ahead, and one decode step in the batch that it would join.
-fn wait_us(provider: &Provider, offer: &Offer, limits: &Limits) -> u64 {
-    let load_us = match (offer.report.state.is_resident(), offer.report.load_ms) {
-        (true, _) => 0,
-        (false, 0) => limits.cold_load_default.0,
-        (false, measured_ms) => u64::from(measured_ms) * 1_000,
-    };
-    let waiting = u64::from(offer.report.waiting) * REFERENCE_PROMPT_TOKENS;
-    let ahead_tokens = offer.prefill_tokens + if offer.foreign > 0 { waiting } else { 0 };
-    let ahead_us = ahead_tokens * u64::from(prefill_us_per_ktok(provider, offer)) / 1_000;
-    let step_us = 1_000_000_000 / decode_mtps(provider, offer);
-    let step_us = step_us * (1_000 + BATCH_SLOWDOWN_MILLI * u64::from(offer.load())) / 1_000;
-    let barred_us = if provider.is_barred {
-        BARRED_WAIT_US
-    } else {
-        0
-    };
-    load_us + ahead_us + step_us + barred_us
 }

@@ -1,0 +1,111 @@
+//! What is derived from a report and the ledger: whether an offer is open, how fast it is, how long
+//! a newcomer would wait. Functions of their arguments.
+
+use super::offer::Offer;
+use super::{Provider, REFERENCE_PROMPT_TOKENS};
+use crate::config::{Limits, ModelSpec};
+use crate::coordinator::gate::Gate;
+use crate::event::{SlotState, Thermal, Trust};
+
+/// Provider-wide caps (`spec/routing` 2.6).
+const CONCURRENCY_UNREPORTED: u32 = 4;
+const CONCURRENCY_BUDGETED: u32 = 24;
+/// Prefill rate assumed from a decode rate (`spec/routing` 3.1).
+const PREFILL_PER_DECODE: u64 = 12;
+/// Slow-down of a decode step for each row in the batch, in thousandths (`spec/routing` 3.2).
+const BATCH_SLOWDOWN_MILLI: u64 = 390;
+/// Added to the expected wait of a machine whose last attempts failed: used only if all else is full.
+const BARRED_WAIT_US: u64 = 60_000_000;
+
+pub(super) fn gate_of(
+    provider: &Provider,
+    offer: &Offer,
+    spec: &ModelSpec,
+    trust_min: Trust,
+) -> Gate {
+    let mut gate = Gate::OPEN;
+    let state = offer.report.state;
+    gate.add_if(Gate::DISTRUSTED, provider.is_distrusted);
+    gate.add_if(Gate::UNVERIFIED, !provider.is_verified);
+    gate.add_if(Gate::TRUST_FLOOR, provider.trust < trust_min);
+    gate.add_if(Gate::CANNOT_SEAL, !provider.spec.can_seal);
+    gate.add_if(Gate::PRIVATE_ONLY, provider.spec.private_only);
+    gate.add_if(Gate::DRAINING, provider.report.draining);
+    gate.add_if(Gate::THERMAL, provider.report.thermal == Thermal::Critical);
+    gate.add_if(Gate::CRASHED, state == SlotState::Crashed);
+    gate.add_if(Gate::RELOADING, state == SlotState::Reloading);
+    gate.add_if(Gate::WEDGED, offer.report.wedged);
+    gate.add_if(Gate::REFUSED, offer.has_refused);
+    let is_too_large = !state.is_resident()
+        && provider
+            .report
+            .free_for_load_bytes
+            .is_some_and(|free| free < spec.weights_bytes);
+    gate.add_if(Gate::TOO_LARGE, is_too_large);
+    let cap = provider_cap(provider, offer);
+    let slot_cap = u32::from(offer.report.concurrency_max);
+    let slot_cap = if slot_cap > 0 { slot_cap } else { cap };
+    let is_full = offer.load() >= slot_cap || provider.pending >= cap || offer.room_tokens() == 0;
+    gate.add_if(Gate::FULL, is_full);
+    gate
+}
+
+/// `spec/routing` 2.6.
+fn provider_cap(provider: &Provider, offer: &Offer) -> u32 {
+    if !provider.report.has_capacity {
+        return CONCURRENCY_UNREPORTED;
+    }
+    if offer.report.budget_max > 0 {
+        return CONCURRENCY_BUDGETED;
+    }
+    match provider.spec.memory_gb {
+        0..=24 => 2,
+        25..=48 => 4,
+        49..=96 => 6,
+        97..=128 => 8,
+        129.. => 12,
+    }
+}
+
+/// Thousandths of a token a second, never zero.
+fn decode_mtps(provider: &Provider, offer: &Offer) -> u64 {
+    if offer.report.decode_mtps > 0 {
+        return u64::from(offer.report.decode_mtps);
+    }
+    if provider.spec.decode_mtps > 0 {
+        return u64::from(provider.spec.decode_mtps);
+    }
+    u64::from(provider.spec.bandwidth_gbs).isqrt().max(1) * 1_000
+}
+
+pub(super) fn prefill_us_per_ktok(provider: &Provider, offer: &Offer) -> u32 {
+    let mtps = if offer.report.prefill_mtps > 0 {
+        u64::from(offer.report.prefill_mtps)
+    } else if provider.spec.prefill_mtps > 0 {
+        u64::from(provider.spec.prefill_mtps)
+    } else {
+        decode_mtps(provider, offer) * PREFILL_PER_DECODE
+    };
+    u32::try_from(1_000_000_000_000 / mtps).unwrap_or(u32::MAX)
+}
+
+/// Expected time to first content, the arriving request's own prefill aside: a load if the model is
+/// cold, the prompts ahead, and one decode step in the batch that it would join.
+pub(super) fn wait_us(provider: &Provider, offer: &Offer, limits: &Limits) -> u64 {
+    let load_us = match (offer.report.state.is_resident(), offer.report.load_ms) {
+        (true, _) => 0,
+        (false, 0) => limits.cold_load_default.0,
+        (false, measured_ms) => u64::from(measured_ms) * 1_000,
+    };
+    let waiting = u64::from(offer.report.waiting) * REFERENCE_PROMPT_TOKENS;
+    let ahead_tokens = offer.prefill_tokens + if offer.foreign > 0 { waiting } else { 0 };
+    let ahead_us = ahead_tokens * u64::from(prefill_us_per_ktok(provider, offer)) / 1_000;
+    let step_us = 1_000_000_000 / decode_mtps(provider, offer);
+    let step_us = step_us * (1_000 + BATCH_SLOWDOWN_MILLI * u64::from(offer.load())) / 1_000;
+    let barred_us = if provider.is_barred {
+        BARRED_WAIT_US
+    } else {
+        0
+    };
+    load_us + ahead_us + step_us + barred_us
+}

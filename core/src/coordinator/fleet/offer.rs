@@ -1,0 +1,116 @@
+//! One model on one connection: what it reports, and what we have debited since.
+
+use serde::{Deserialize, Serialize};
+
+use crate::coordinator::gate::Gate;
+use crate::coordinator::pool::Place;
+use crate::event::{SlotReport, SlotState};
+use crate::ids::ModelIx;
+
+/// One model on one connection, with our debits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Offer {
+    pub(crate) provider: u32,
+    pub(crate) model: ModelIx,
+    pub(super) report: SlotReport,
+    /// Our attempts, and the tokens that they may use.
+    pub(crate) pending: u32,
+    pub(super) reserved_tokens: u64,
+    /// Of these, what the provider has accepted and so counts in its reports.
+    pub(super) accepted: u32,
+    pub(super) accepted_tokens: u64,
+    /// Prompt tokens sent whose first content has not come.
+    pub(super) prefill_tokens: u64,
+    /// Work that is not ours, or no longer ours.
+    pub(super) foreign: u32,
+    pub(super) foreign_tokens: u64,
+    pub(super) has_refused: bool,
+    pub(super) gate: Gate,
+    pub(super) place: Option<Place>,
+}
+
+impl Offer {
+    pub(super) fn cold(provider: u32, model: ModelIx) -> Self {
+        let mut gate = Gate::OPEN;
+        gate.add_if(Gate::UNVERIFIED, true);
+        Self {
+            provider,
+            model,
+            report: SlotReport {
+                model,
+                state: SlotState::Absent,
+                running: 0,
+                waiting: 0,
+                concurrency_max: 0,
+                budget_used: 0,
+                budget_max: 0,
+                budget_queued: 0,
+                decode_mtps: 0,
+                prefill_mtps: 0,
+                load_ms: 0,
+                wedged: false,
+            },
+            pending: 0,
+            reserved_tokens: 0,
+            accepted: 0,
+            accepted_tokens: 0,
+            prefill_tokens: 0,
+            foreign: 0,
+            foreign_tokens: 0,
+            has_refused: false,
+            gate,
+            place: None,
+        }
+    }
+
+    pub(super) fn reconcile(&mut self, told: Option<&SlotReport>, has_capacity: bool) {
+        let model = self.model;
+        self.has_refused = false;
+        match told {
+            Some(told) => self.report = *told,
+            // Without a slot the model is not loaded, whatever else was said (`spec/routing` 1.4);
+            // what was measured before still holds.
+            None if has_capacity => {
+                let SlotReport {
+                    decode_mtps,
+                    prefill_mtps,
+                    load_ms,
+                    ..
+                } = self.report;
+                self.report = Self::cold(0, model).report;
+                self.report.decode_mtps = decode_mtps;
+                self.report.prefill_mtps = prefill_mtps;
+                self.report.load_ms = load_ms;
+            }
+            None => return,
+        }
+        let told_rows = u32::from(self.report.running) + u32::from(self.report.waiting);
+        self.foreign = told_rows.saturating_sub(self.accepted);
+        let told_tokens = self
+            .report
+            .budget_used
+            .saturating_add(self.report.budget_queued);
+        self.foreign_tokens = told_tokens.saturating_sub(self.accepted_tokens);
+    }
+
+    pub(super) fn load(&self) -> u32 {
+        self.pending + self.foreign
+    }
+
+    pub(super) fn used_tokens(&self) -> u64 {
+        self.reserved_tokens.saturating_add(self.foreign_tokens)
+    }
+
+    pub(super) fn fits(&self, need_tokens: u64) -> bool {
+        let max = self.report.budget_max;
+        max == 0 || self.used_tokens().saturating_add(need_tokens) <= max
+    }
+
+    pub(super) fn room_tokens(&self) -> u32 {
+        if self.report.budget_max == 0 {
+            return u32::MAX;
+        }
+        let room = self.report.budget_max.saturating_sub(self.used_tokens());
+        u32::try_from(room).unwrap_or(u32::MAX - 1)
+    }
+}
