@@ -77,6 +77,13 @@ impl PublicKey {
         }
     }
 
+    /// `false` for the points of low order, with which no secret can be shared.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        // Whether a secret comes out does not depend on the other key, so any will do.
+        SecretKey::from_bytes([1; 32]).agree(self).is_ok()
+    }
+
     #[must_use]
     pub fn text(&self) -> KeyText {
         let mut text = String::with_capacity(KeyText::SIZE);

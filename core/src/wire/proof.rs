@@ -4,6 +4,7 @@
 //! needs no randomness.
 
 use core::fmt;
+use core::hash::{Hash, Hasher};
 use std::collections::BTreeMap;
 
 use p256::ecdsa::signature::{Signer as _, Verifier as _};
@@ -80,6 +81,12 @@ pub struct AttestedKey(VerifyingKey);
 impl fmt::Debug for AttestedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text())
+    }
+}
+
+impl Hash for AttestedKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.to_encoded_point(true).as_bytes().hash(state);
     }
 }
 
