@@ -280,6 +280,16 @@ fn told(event: &Event<'_>) -> String {
     }
 }
 
+/// A provider that beats but answers no challenge.
+fn beats_until(world: &mut World, until_s: u64) {
+    for s in (5..=until_s).step_by(5) {
+        world.pass_until(s);
+        if !world.link.is_closed() {
+            world.heartbeat();
+        }
+    }
+}
+
 #[test]
 fn a_whole_session_reads_as_it_should() {
     let mut world = World::new();

@@ -36,16 +36,6 @@ fn two_stale_sweeps_end_a_silent_connection() {
     assert_eq!(unregistered.took_log(), "close 1008 no heartbeat\n");
 }
 
-/// A provider that beats but answers no challenge.
-fn beats_until(world: &mut World, until_s: u64) {
-    for s in (5..=until_s).step_by(5) {
-        world.pass_until(s);
-        if !world.link.is_closed() {
-            world.heartbeat();
-        }
-    }
-}
-
 #[test]
 fn unanswered_challenges_unverify_at_three_and_close_at_six() {
     let mut world = World::joined();
