@@ -1,4 +1,297 @@
 //! The coordinator process: sockets, the SQLite store, the journal's file and signals around
 //! `cereus_core::coordinator`. Nothing here decides.
+//!
+//! [`start`] opens everything and returns; the caller waits on [`Running`] and asks it to drain.
 
+mod answer;
+mod app;
+mod clock;
+mod control;
+mod directory;
+mod fingerprint;
+mod http;
+mod journal;
+mod metrics;
+mod provider;
+mod receipts;
+pub mod settings;
 pub mod store;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cereus_core::event::Event;
+use cereus_core::link::LinkConfig;
+use cereus_core::wire::proof::Posture;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::app::{App, Parts};
+use crate::clock::Clock;
+use crate::control::{Control, Ending, INBOX_MAX, Notice};
+use crate::directory::Directory;
+use crate::journal::Recorder;
+pub use crate::settings::Settings;
+use crate::settings::fresh_seed;
+use crate::store::writer::{self, Started};
+use crate::store::{FolderLock, OpenHold, Store, StoreError, unix_now_s};
+
+/// The account that earns for machines that name no account of their own.
+pub const UNLINKED_ACCOUNT: &str = "unlinked-machines";
+/// How long providers and idle connections may take to go once the last stream has ended.
+const CLOSE_WAIT: Duration = Duration::from_secs(5);
+
+/// Why a coordinator did not start, or had to end.
+#[derive(Debug)]
+pub enum CoordinatorError {
+    Bind {
+        listen: SocketAddr,
+        source: io::Error,
+    },
+    /// The last stream did not end in time.
+    DrainOverdue(Duration),
+    Journal {
+        folder: PathBuf,
+        source: io::Error,
+    },
+    Store(StoreError),
+    StoreFailed(String),
+    Thread(io::Error),
+}
+
+impl From<StoreError> for CoordinatorError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl fmt::Display for CoordinatorError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind { listen, source } if source.kind() == io::ErrorKind::AddrInUse => write!(
+                f,
+                "port {} is busy: something else listens on {listen}; stop it, or choose another \
+                 with --listen",
+                listen.port()
+            ),
+            Self::Bind { listen, source } => {
+                write!(
+                    f,
+                    "cannot listen on {listen} ({source}); choose another with --listen"
+                )
+            }
+            Self::DrainOverdue(wait) => {
+                write!(
+                    f,
+                    "a stream still ran after {} s of draining",
+                    wait.as_secs()
+                )
+            }
+            Self::Journal { folder, source } => write!(
+                f,
+                "cannot write the journal in {} ({source}); choose another folder with --data, or \
+                 change its owner",
+                folder.display()
+            ),
+            Self::Store(error) => error.fmt(f),
+            Self::StoreFailed(reason) => write!(
+                f,
+                "the ledger could not be written ({reason}); nothing unpaid was released. Make \
+                 room on the disk and start again"
+            ),
+            Self::Thread(source) => write!(f, "the system gives no thread: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for CoordinatorError {}
+
+/// A coordinator that serves.
+#[derive(Debug)]
+pub struct Running {
+    addr: SocketAddr,
+    journal: PathBuf,
+    drain: watch::Sender<bool>,
+    ended: JoinHandle<Result<(), CoordinatorError>>,
+}
+
+impl Running {
+    /// Where it listens; the port is real even when port 0 was asked for.
+    #[must_use]
+    pub const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The journal's file of this run.
+    #[must_use]
+    pub fn journal(&self) -> &Path {
+        &self.journal
+    }
+
+    /// A handle that outlives the wait on [`Self::ended`].
+    #[must_use]
+    pub fn drainer(&self) -> Drainer {
+        Drainer {
+            drain: self.drain.clone(),
+        }
+    }
+
+    /// Until it has drained, or had to end.
+    pub async fn ended(self) -> Result<(), CoordinatorError> {
+        match self.ended.await {
+            Ok(ending) => ending,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+}
+
+/// Asks a coordinator to drain.
+#[derive(Clone, Debug)]
+pub struct Drainer {
+    drain: watch::Sender<bool>,
+}
+
+impl Drainer {
+    /// Admit nothing more, finish what runs, then end.
+    pub fn drain(&self) {
+        self.drain.send_replace(true);
+    }
+}
+
+/// Opens the store, audits it, recovers what the last process left, and serves.
+pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
+    let lock = FolderLock::take(&settings.data)?;
+    let mut store = Store::open(&settings.data)?;
+    let audit = store.audit()?;
+    tracing::info!(
+        transfers = audit.transfer_count,
+        open_holds = audit.open_hold_count,
+        "balances and ledger agree"
+    );
+    let holds = store.open_holds()?;
+    let unlinked = store.ensure_account(UNLINKED_ACCOUNT)?;
+    let listener =
+        TcpListener::bind(settings.listen)
+            .await
+            .map_err(|source| CoordinatorError::Bind {
+                listen: settings.listen,
+                source,
+            })?;
+    let addr = listener
+        .local_addr()
+        .map_err(|source| CoordinatorError::Bind {
+            listen: settings.listen,
+            source,
+        })?;
+    let recorder = Recorder::start(&settings.data, &settings.config).map_err(|source| {
+        CoordinatorError::Journal {
+            folder: settings.data.clone(),
+            source,
+        }
+    })?;
+    let Started {
+        writer,
+        durable,
+        thread,
+    } = writer::start(store).map_err(CoordinatorError::Thread)?;
+
+    let (control, inbox) = mpsc::channel(INBOX_MAX);
+    let (drain, draining) = watch::channel(false);
+    let clock = Clock::start();
+    let started_unix_s = u64::try_from(unix_now_s()).unwrap_or_default();
+    // Its own secret: the core's seed is in the journal.
+    let link_config = LinkConfig::reference(fresh_seed(), started_unix_s, Posture::Advisory);
+    let directory = Directory::new(
+        writer.clone(),
+        control.clone(),
+        link_config,
+        settings.config.catalog.clone(),
+    );
+    let app = Arc::new(App::new(Parts {
+        clock,
+        config: settings.config.clone(),
+        control: control.clone(),
+        directory: Arc::clone(&directory),
+        draining: draining.clone(),
+        started_unix_s,
+        unlinked,
+    }));
+    let journal = recorder.path().to_owned();
+    let control_task = Control::new(Arc::clone(&app), recorder, writer.clone(), durable);
+    let control_task = tokio::spawn(control_task.run(inbox, draining.clone()));
+    recover(&directory, &control, holds).await;
+    tokio::spawn(Arc::clone(&directory).watch());
+
+    let (closing, closed) = watch::channel(false);
+    let http = tokio::spawn(http::serve(
+        Arc::clone(&app),
+        listener,
+        settings.connections_max,
+        closed,
+    ));
+    let ended = tokio::spawn(async move {
+        let ending = supervise(control_task, draining, settings.drain_wait_max).await;
+        closing.send_replace(true);
+        let _ = timeout(CLOSE_WAIT, async {
+            tokio::join!(http, app.providers_gone())
+        })
+        .await;
+        writer.stop().await;
+        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        drop(lock);
+        ending
+    });
+    tracing::info!(%addr, "coordinator up");
+    Ok(Running {
+        addr,
+        journal,
+        drain,
+        ended,
+    })
+}
+
+/// The core hears of every account, then of the holds that died with the last process.
+async fn recover(directory: &Directory, control: &mpsc::Sender<Notice>, holds: Vec<OpenHold>) {
+    directory.refresh().await;
+    for hold in holds {
+        let OpenHold {
+            account,
+            request,
+            amount,
+        } = hold;
+        let event = Event::HoldRecovered {
+            account,
+            request,
+            amount,
+        };
+        let _ = control.send(Notice::Happened(event)).await;
+    }
+}
+
+async fn supervise(
+    mut control: JoinHandle<Ending>,
+    mut draining: watch::Receiver<bool>,
+    drain_wait_max: Duration,
+) -> Result<(), CoordinatorError> {
+    let overdue = async {
+        let _ = draining.wait_for(|draining| *draining).await;
+        tokio::time::sleep(drain_wait_max).await;
+    };
+    tokio::select! {
+        ending = &mut control => match ending {
+            Ok(Ending::Drained) => Ok(()),
+            Ok(Ending::StoreFailed(reason)) => Err(CoordinatorError::StoreFailed(reason)),
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        },
+        () = overdue => {
+            control.abort();
+            Err(CoordinatorError::DrainOverdue(drain_wait_max))
+        }
+    }
+}

@@ -9,7 +9,7 @@ use cereus_core::ids::AccountId;
 use cereus_core::money::MicroUsd;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::ledger::Entry;
+pub(crate) use super::ledger::Entry;
 use super::{KeyRow, Store, StoreError, WaitingDeposit};
 
 /// Transfers in one transaction.
@@ -22,6 +22,8 @@ pub(crate) enum Job {
     Commit { entries: Vec<Entry>, up_to: u64 },
     /// What did other processes add? `None` means: nothing since the last time.
     News(oneshot::Sender<Option<News>>),
+    /// End once everything before this is written.
+    Stop,
 }
 
 /// What the command line added since the last look: accounts and deposits are told once.
@@ -50,7 +52,7 @@ pub(crate) struct Started {
     pub(crate) thread: JoinHandle<()>,
 }
 
-/// Starts the thread. It ends, all written, when the last [`Writer`] is dropped.
+/// Starts the thread. It ends, all written, at [`Writer::stop`].
 pub(crate) fn start(store: Store) -> std::io::Result<Started> {
     let (jobs, inbox) = mpsc::channel(JOBS_MAX);
     let (told, durable) = watch::channel(Durable::UpTo(0));
@@ -77,6 +79,11 @@ impl Writer {
     /// Waits while the disk is [`JOBS_MAX`] batches behind. A dead thread has told so already.
     pub(crate) async fn commit(&self, entries: Vec<Entry>, up_to: u64) {
         let _ = self.jobs.send(Job::Commit { entries, up_to }).await;
+    }
+
+    /// What was committed before is written; what comes later is not.
+    pub(crate) async fn stop(&self) {
+        let _ = self.jobs.send(Job::Stop).await;
     }
 
     pub(crate) async fn news(&self) -> Option<News> {
@@ -108,6 +115,7 @@ impl Desk {
         let mut carried = None;
         while let Some(job) = carried.take().or_else(|| inbox.blocking_recv()) {
             match job {
+                Job::Stop => return Ok(()),
                 Job::News(reply) => {
                     let _ = reply.send(self.news()?);
                 }

@@ -1,0 +1,259 @@
+//! One answer between a provider's connection and a consumer's: the request's [`Relay`] with what
+//! wakes its two sides.
+//!
+//! The connection's task feeds chunks in, the coordinator's task releases and ends, the consumer's
+//! takes bytes out. A lock is held for one step of the relay, never across an await.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use cereus_core::denial::Denial;
+use cereus_core::effect::Receipt;
+use cereus_core::event::Event;
+use cereus_core::ids::RequestId;
+use cereus_core::relay::{Relay, RelayEffect, RelayEvent};
+use cereus_core::time::Tick;
+
+use crate::app::App;
+use crate::control::Notice;
+use crate::receipts::Sealing;
+
+pub(crate) struct Answer {
+    arrived_at: Tick,
+    /// What is sealed to a provider; each attempt seals it anew.
+    body: Bytes,
+    shared: Mutex<Shared>,
+}
+
+struct Shared {
+    relay: Relay,
+    /// Reused by every step.
+    effects: Vec<RelayEffect>,
+    sealing: Sealing,
+    head: Option<Head>,
+    is_closed: bool,
+    waker: Option<Waker>,
+}
+
+/// How the reply begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Head {
+    Open,
+    Refused(Denial),
+}
+
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Answer({} bytes of body)", self.body.len())
+    }
+}
+
+impl Answer {
+    pub(crate) fn new(now: Tick, body: Bytes, relay: Relay) -> Arc<Self> {
+        Arc::new(Self {
+            arrived_at: now,
+            body,
+            shared: Mutex::new(Shared {
+                relay,
+                effects: Vec::new(),
+                sealing: Sealing::default(),
+                head: None,
+                is_closed: false,
+                waker: None,
+            }),
+        })
+    }
+
+    pub(crate) const fn arrived_at(&self) -> Tick {
+        self.arrived_at
+    }
+
+    pub(crate) const fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    pub(crate) fn sealing(&self) -> Sealing {
+        self.shared().sealing.clone()
+    }
+
+    pub(crate) fn sealed_with(&self, sealing: Sealing) {
+        self.shared().sealing = sealing;
+    }
+
+    /// One step of the relay. What concerns the coordinator or the provider goes to `out`, what
+    /// concerns the consumer is done here.
+    pub(crate) fn step(&self, now: Tick, event: RelayEvent<'_>, out: &mut Vec<RelayEffect>) {
+        let mut shared = self.shared();
+        let shared = &mut *shared;
+        shared.relay.step(now, event, &mut shared.effects);
+        let mut is_news = false;
+        for effect in shared.effects.drain(..) {
+            match effect {
+                RelayEffect::Open => {
+                    shared.head = Some(Head::Open);
+                    is_news = true;
+                }
+                RelayEffect::Readable => is_news = true,
+                RelayEffect::Refuse { denial } => {
+                    shared.head = Some(Head::Refused(denial));
+                    shared.is_closed = true;
+                    is_news = true;
+                }
+                RelayEffect::Close => {
+                    shared.is_closed = true;
+                    is_news = true;
+                }
+                RelayEffect::AttemptCompleted { .. }
+                | RelayEffect::AttemptFailed { .. }
+                | RelayEffect::AttemptProgressed { .. }
+                | RelayEffect::AttemptStarted { .. }
+                | RelayEffect::Cancel { .. } => out.push(effect),
+            }
+        }
+        if is_news && let Some(waker) = shared.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// When the relay wants to be woken.
+    pub(crate) fn next_wake(&self) -> Option<Tick> {
+        self.shared().relay.next_wake().map(|(at, _)| at)
+    }
+
+    pub(crate) fn release(&self, now: Tick) {
+        self.end(now, RelayEvent::Released);
+    }
+
+    /// Badly, before or after content: the relay knows which.
+    pub(crate) fn deny(&self, now: Tick, denial: Denial) {
+        self.end(now, RelayEvent::Denied { denial });
+    }
+
+    pub(crate) fn finish(&self, now: Tick, receipt: &Receipt) {
+        self.end(
+            now,
+            RelayEvent::Finished {
+                usage: receipt.usage,
+            },
+        );
+    }
+
+    /// An event after which only the consumer hears.
+    fn end(&self, now: Tick, event: RelayEvent<'_>) {
+        let mut out = Vec::new();
+        self.step(now, event, &mut out);
+        assert!(
+            out.is_empty(),
+            "releasing and ending concern the consumer only"
+        );
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// The consumer's end. Dropping it before the answer is over tells the coordinator.
+pub(crate) struct Stream {
+    app: Arc<App>,
+    request: RequestId,
+    answer: Arc<Answer>,
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stream({})", self.request)
+    }
+}
+
+impl Stream {
+    pub(crate) fn new(app: Arc<App>, request: RequestId, answer: Arc<Answer>) -> Self {
+        Self {
+            app,
+            request,
+            answer,
+        }
+    }
+
+    /// Waits until the reply can begin. Cancel safe.
+    pub(crate) async fn head(&self) -> Head {
+        poll_fn(|context| {
+            let mut shared = self.answer.shared();
+            match shared.head {
+                Some(head) => Poll::Ready(head),
+                None => wait(&mut shared, context),
+            }
+        })
+        .await
+    }
+
+    /// Waits for all that there is to be. Cancel safe.
+    pub(crate) async fn whole(&self) -> Bytes {
+        poll_fn(|context| {
+            let mut shared = self.answer.shared();
+            if shared.is_closed {
+                return Poll::Ready(());
+            }
+            wait(&mut shared, context)
+        })
+        .await;
+        self.answer.shared().taken()
+    }
+
+    /// Everything that has gathered since the last time, as one piece.
+    pub(crate) fn poll_bytes(&self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        // One lock for looking and for waiting: what comes in between would wake nobody.
+        let mut shared = self.answer.shared();
+        let bytes = shared.taken();
+        if !bytes.is_empty() {
+            return Poll::Ready(Some(bytes));
+        }
+        if shared.is_closed {
+            return Poll::Ready(None);
+        }
+        wait(&mut shared, context)
+    }
+}
+
+impl Shared {
+    fn taken(&mut self) -> Bytes {
+        let mut bytes = Vec::new();
+        self.relay.take(&mut bytes);
+        Bytes::from(bytes)
+    }
+}
+
+fn wait<T>(shared: &mut Shared, context: &Context<'_>) -> Poll<T> {
+    match &mut shared.waker {
+        Some(waker) => waker.clone_from(context.waker()),
+        None => shared.waker = Some(context.waker().clone()),
+    }
+    Poll::Pending
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.answer.shared().relay.is_over() {
+            return;
+        }
+        let mut out = Vec::new();
+        self.answer
+            .step(self.app.clock.now(), RelayEvent::ConsumerLeft, &mut out);
+        let notice = Notice::Happened(Event::ConsumerLeft {
+            request: self.request,
+        });
+        if let Err(unsent) = self.app.control.try_send(notice) {
+            // A full inbox: the coordinator must hear of it all the same.
+            let control = self.app.control.clone();
+            let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+                return;
+            };
+            runtime.spawn(async move {
+                let _ = control.send(unsent.into_inner()).await;
+            });
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What the tasks of one coordinator process share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cereus_core::config::Config;
+use cereus_core::effect::Receipt;
+use cereus_core::ids::{AccountId, ConnId};
+use cereus_core::link::LinkRules;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+
+use crate::clock::Clock;
+use crate::control::Notice;
+use crate::directory::Directory;
+use crate::metrics::{Metrics, Named};
+use crate::receipts::Receipts;
+
+/// Connections of providers, registered or not.
+const PROVIDER_CONNECTIONS_MAX: usize = 131_072;
+
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) clock: Clock,
+    pub(crate) config: Config,
+    pub(crate) control: mpsc::Sender<Notice>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) draining: watch::Receiver<bool>,
+    pub(crate) metrics: Metrics,
+    pub(crate) receipts: Receipts,
+    pub(crate) started_unix_s: u64,
+    /// Who earns where a provider names no account of its own.
+    pub(crate) unlinked: AccountId,
+    next_conn: AtomicU64,
+    /// One permit for each provider's connection.
+    provider_places: Arc<Semaphore>,
+}
+
+/// Everything that [`App::new`] is given.
+pub(crate) struct Parts {
+    pub(crate) clock: Clock,
+    pub(crate) config: Config,
+    pub(crate) control: mpsc::Sender<Notice>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) draining: watch::Receiver<bool>,
+    pub(crate) started_unix_s: u64,
+    pub(crate) unlinked: AccountId,
+}
+
+impl App {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            clock: parts.clock,
+            config: parts.config,
+            control: parts.control,
+            directory: parts.directory,
+            draining: parts.draining,
+            metrics: Metrics::new(),
+            receipts: Receipts::default(),
+            started_unix_s: parts.started_unix_s,
+            unlinked: parts.unlinked,
+            next_conn: AtomicU64::new(1),
+            provider_places: Arc::new(Semaphore::new(PROVIDER_CONNECTIONS_MAX)),
+        }
+    }
+
+    /// What links look things up in, as of now.
+    pub(crate) fn link_rules(&self) -> Arc<LinkRules> {
+        self.directory.link_rules()
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Never used twice in the life of the process.
+    pub(crate) fn fresh_conn(&self) -> ConnId {
+        ConnId(self.next_conn.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A place for one more provider's connection, if there is one.
+    pub(crate) fn provider_place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.provider_places).try_acquire_owned().ok()
+    }
+
+    /// Returns when every provider's connection has ended.
+    pub(crate) async fn providers_gone(&self) {
+        let all = u32::try_from(PROVIDER_CONNECTIONS_MAX).expect("a constant that fits");
+        let _ = self.provider_places.acquire_many(all).await;
+    }
+
+    pub(crate) fn finished(&self, receipt: &Receipt) {
+        self.ended("finished");
+        self.metrics
+            .prompt_tokens
+            .inc_by(u64::from(receipt.usage.prompt_tokens));
+        self.metrics
+            .completion_tokens
+            .inc_by(u64::from(receipt.usage.completion_tokens));
+        self.metrics
+            .charged_micro_usd
+            .inc_by(u64::try_from(receipt.charged.0).unwrap_or(0));
+    }
+
+    /// A request ended, in one of few ways.
+    pub(crate) fn ended(&self, how: &str) {
+        self.metrics.requests_running.dec();
+        let name = Named {
+            name: how.to_owned(),
+        };
+        self.metrics.requests_ended.get_or_create(&name).inc();
+    }
+}

@@ -1,0 +1,66 @@
+//! `POST /v1/chat/completions`, streamed and plain.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cereus_core::api::{ChatRequest, Delivery, Envelope, Framing};
+use cereus_core::denial::Denial;
+use cereus_core::ids::{AccountId, RequestId};
+use cereus_core::relay::{Relay, Shape};
+use hyper::body::Incoming;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{Request, Response, StatusCode};
+
+use super::body;
+use super::reply::{JSON, Reply, ReplyBody, whole};
+use crate::answer::{Answer, Head, Stream};
+use crate::app::App;
+use crate::control::Notice;
+use crate::store::unix_now_s;
+
+pub(super) async fn answer(
+    app: &Arc<App>,
+    id: RequestId,
+    account: AccountId,
+    request: Request<Incoming>,
+) -> Result<Reply, Envelope> {
+    let body = body::read(request.into_body()).await?;
+    let chat = ChatRequest::parse(&body)?;
+    let ask = chat.ask(id, account, &app.config.catalog)?;
+    let spec = app
+        .config
+        .catalog
+        .spec(ask.model)
+        .ok_or(Denial::UnknownModel)?;
+    let mut lowered = Vec::with_capacity(body.len() + 64);
+    chat.lower(&spec.id, ask.output_tokens_max, &mut lowered);
+    let created = u64::try_from(unix_now_s()).unwrap_or_default();
+    let framing = Framing::new(id, created, &chat.model);
+    let relay = Relay::new(framing, Shape::of(&chat, ask.output_tokens_max));
+    let delivery = chat.delivery;
+    let answer = Answer::new(app.clock.now(), Bytes::from(lowered), relay);
+    drop(body);
+
+    // From here on, dropping `stream` is the consumer leaving.
+    let stream = Stream::new(Arc::clone(app), id, Arc::clone(&answer));
+    let arrived = Notice::Arrived { ask, answer };
+    app.control
+        .send(arrived)
+        .await
+        .map_err(|_| Denial::Draining)?;
+    match stream.head().await {
+        Head::Refused(denial) => Err(denial.into()),
+        Head::Open => Ok(match delivery {
+            Delivery::Whole => whole(StatusCode::OK, JSON, stream.whole().await),
+            Delivery::Streamed => streamed(stream),
+        }),
+    }
+}
+
+fn streamed(stream: Stream) -> Reply {
+    let mut reply = Response::new(ReplyBody::Stream(stream));
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    reply
+}

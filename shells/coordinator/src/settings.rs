@@ -1,0 +1,198 @@
+//! What a coordinator process is told at start.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cereus_core::config::{Catalog, Config, Limits, ModelSpec};
+use cereus_core::draw::Seed;
+use cereus_core::event::Trust;
+use cereus_core::money::{MicroUsd, Price};
+use orion::util::secure_rand_bytes;
+use serde::Deserialize;
+
+/// Tokens of prompt and output together, where a catalogue names none.
+pub const CONTEXT_TOKENS_DEFAULT: u32 = 8_192;
+/// Output bound of a request that names none, where a catalogue names none.
+pub const OUTPUT_TOKENS_DEFAULT: u32 = 512;
+/// The platform's share of a charge.
+pub const FEE_PERCENT_DEFAULT: u8 = 10;
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub listen: SocketAddr,
+    pub data: PathBuf,
+    pub config: Config,
+    /// Open HTTP connections; further ones wait in the system's backlog.
+    pub connections_max: usize,
+    /// How long a drain waits for the last stream before it ends anyway.
+    pub drain_wait_max: Duration,
+}
+
+impl Settings {
+    /// The published limits around a catalogue, with a fresh random seed.
+    #[must_use]
+    pub fn new(listen: SocketAddr, data: PathBuf, catalog: Catalog) -> Self {
+        let config = Config {
+            seed: fresh_seed(),
+            catalog,
+            limits: Limits::reference(),
+            fee_percent: FEE_PERCENT_DEFAULT,
+            trust_min: Trust::SelfSigned,
+        };
+        Self {
+            listen,
+            data,
+            config,
+            connections_max: 4_096,
+            drain_wait_max: Duration::from_secs(600),
+        }
+    }
+}
+
+pub(crate) fn fresh_seed() -> Seed {
+    let mut bytes = [0; 16];
+    secure_rand_bytes(&mut bytes).expect("the system gives randomness");
+    let (low, high) = bytes.split_at(8);
+    let word = |half: &[u8]| u64::from_le_bytes(half.try_into().expect("eight bytes"));
+    Seed([word(low), word(high)])
+}
+
+/// One model of a catalogue file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModelEntry {
+    id: String,
+    input_micro_usd_per_mtok: i64,
+    output_micro_usd_per_mtok: i64,
+    context_tokens: Option<u32>,
+    output_tokens_default: Option<u32>,
+    weights_bytes: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CatalogFile {
+    models: Vec<ModelEntry>,
+}
+
+/// Reads `{"models": [{"id": ..., "input_micro_usd_per_mtok": ..., ...}]}`. Errors are sentences.
+pub fn read_catalog(path: &Path) -> Result<Vec<ModelSpec>, String> {
+    let text = fs::read_to_string(path).map_err(|error| {
+        format!(
+            "cannot read the model catalogue {}: {error}",
+            path.display()
+        )
+    })?;
+    let file: CatalogFile = serde_json::from_str(&text).map_err(|error| {
+        format!(
+            "the model catalogue {} is not right: {error}",
+            path.display()
+        )
+    })?;
+    Ok(file.models.into_iter().map(ModelEntry::into_spec).collect())
+}
+
+/// Reads `ID:INPUT:OUTPUT[:CONTEXT]`, prices in micro-USD for a million tokens.
+pub fn parse_model(text: &str) -> Result<ModelSpec, String> {
+    let expected = || {
+        format!(
+            "`{text}`: expected ID:INPUT:OUTPUT or ID:INPUT:OUTPUT:CONTEXT, with prices in \
+             micro-USD for a million tokens, for instance tiny:50000:200000:2048"
+        )
+    };
+    let parts: Vec<&str> = text.split(':').collect();
+    let (id, numbers) = parts.split_first().ok_or_else(expected)?;
+    let (input, output, context) = match numbers {
+        [input, output] => (input, output, None),
+        [input, output, context] => (input, output, Some(context)),
+        _ => return Err(expected()),
+    };
+    let price = |text: &str| text.parse::<i64>().ok().filter(|price| *price >= 0);
+    let entry = ModelEntry {
+        id: (*id).to_owned(),
+        input_micro_usd_per_mtok: price(input).ok_or_else(expected)?,
+        output_micro_usd_per_mtok: price(output).ok_or_else(expected)?,
+        context_tokens: match context {
+            Some(context) => Some(context.parse().map_err(|_| expected())?),
+            None => None,
+        },
+        output_tokens_default: None,
+        weights_bytes: None,
+    };
+    if entry.id.is_empty() {
+        return Err(expected());
+    }
+    Ok(entry.into_spec())
+}
+
+impl ModelEntry {
+    fn into_spec(self) -> ModelSpec {
+        let context_tokens = self.context_tokens.unwrap_or(CONTEXT_TOKENS_DEFAULT);
+        // A bound above half the context would refuse every longer prompt.
+        let output_tokens_default = self
+            .output_tokens_default
+            .unwrap_or(OUTPUT_TOKENS_DEFAULT)
+            .min(context_tokens / 2);
+        ModelSpec {
+            id: self.id,
+            price: Price {
+                input_per_mtok: MicroUsd(self.input_micro_usd_per_mtok),
+                output_per_mtok: MicroUsd(self.output_micro_usd_per_mtok),
+            },
+            context_tokens,
+            output_tokens_default,
+            weights_bytes: self.weights_bytes.unwrap_or(0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_on_the_command_line_carries_its_prices() {
+        let spec = parse_model("acme/tiny:50000:200000:2048").unwrap();
+        assert_eq!(spec.id, "acme/tiny");
+        assert_eq!(spec.price, Price::DEFAULT);
+        assert_eq!(spec.context_tokens, 2_048);
+        assert_eq!(
+            parse_model("a:1:2").unwrap().context_tokens,
+            CONTEXT_TOKENS_DEFAULT
+        );
+    }
+
+    #[test]
+    fn a_model_that_cannot_be_read_is_answered_with_an_example() {
+        for text in [
+            "",
+            "tiny",
+            "tiny:1",
+            ":1:2",
+            "tiny:a:2",
+            "tiny:-1:2",
+            "tiny:1:2:x",
+            "a:1:2:3:4",
+        ] {
+            let message = parse_model(text).unwrap_err();
+            assert!(message.contains("tiny:50000:200000"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_catalogue_file_with_an_unknown_field_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("models.json");
+        fs::write(&path, r#"{"models":[{"id":"a","input_micro_usd_per_mtok":1,"output_micro_usd_per_mtok":2,"colour":3}]}"#)
+            .unwrap();
+        assert!(read_catalog(&path).unwrap_err().contains("colour"));
+        fs::write(
+            &path,
+            r#"{"models":[{"id":"a","input_micro_usd_per_mtok":1,"output_micro_usd_per_mtok":2}]}"#,
+        )
+        .unwrap();
+        assert_eq!(read_catalog(&path).unwrap()[0].id, "a");
+    }
+}

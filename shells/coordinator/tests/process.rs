@@ -1,0 +1,234 @@
+//! The process around the core: limits, drain, restart, what is wrong with a start.
+
+mod support;
+
+use std::fs;
+use std::net::SocketAddr;
+
+use cereus_coordinator::store::{FILE_NAME, Store};
+use cereus_coordinator::{CoordinatorError, start};
+use cereus_core::coordinator::Coordinator;
+use cereus_core::journal::{Ending, Fault, Reader, replay};
+use cereus_core::money::MicroUsd;
+use support::{Provider, WAIT, World, api_error, open_account, question, settings, text_of};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// One exchange on a connection of its own; returns all that came back.
+async fn exchange(addr: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut reply = Vec::new();
+    let read = stream.read_to_end(&mut reply);
+    tokio::time::timeout(WAIT, read)
+        .await
+        .expect("the server closes")
+        .unwrap();
+    String::from_utf8_lossy(&reply).into_owned()
+}
+
+fn post(key: &str, length: usize, body: &str) -> Vec<u8> {
+    format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Authorization: Bearer {key}\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_or_no_json_gets_its_status() {
+    use secrecy::ExposeSecret as _;
+
+    let world = World::new().await;
+    let key = open_account(world.folder.path(), "eve", 0);
+    let key = key.expose_secret();
+    let addr = world.running.addr();
+    let size = cereus_core::api::BODY_SIZE_MAX + 1;
+    let reply = exchange(addr, &post(key, size, &" ".repeat(size))).await;
+    assert!(reply.starts_with("HTTP/1.1 413 "), "{reply}");
+    assert!(reply.contains("payload_too_large"));
+    for body in [
+        "{",
+        "[]",
+        "\u{feff}{}",
+        "null",
+        "{\"model\":1}",
+        "{\"model\":\"tiny\"}",
+    ] {
+        let reply = exchange(addr, &post(key, body.len(), body)).await;
+        assert!(reply.starts_with("HTTP/1.1 400 "), "{body}: {reply}");
+        assert!(reply.contains("\"error\":{\"message\":"), "{body}: {reply}");
+    }
+    let reply = exchange(
+        addr,
+        b"GET /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    )
+    .await;
+    assert!(reply.starts_with("HTTP/1.1 404 "), "{reply}");
+    let upgrade = b"GET /ws/provider HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    assert!(exchange(addr, upgrade).await.starts_with("HTTP/1.1 426 "));
+    let health = world.client.get("/health").await.unwrap();
+    assert_eq!(health["status"], "ok");
+}
+
+#[tokio::test]
+async fn malformed_frames_lose_nothing_and_an_oversized_one_ends_its_connection_only() {
+    let world = World::new().await;
+    let mut other = Provider::join(world.running.addr(), 2, 8).await;
+    let mut provider = world.provider().await;
+    for frame in [
+        "",
+        "{",
+        "[1]",
+        "{\"type\":\"heartbeat\",\"stats\":",
+        "{\"type\":\"unheard_of\"}",
+    ] {
+        provider.send(frame.as_bytes().to_vec()).await;
+    }
+    provider.report().await;
+    let huge = format!("{{\"type\":\"later\",\"x\":\"{}\"}}", "x".repeat(11 << 20));
+    provider.send_lossy(huge).await;
+    assert!(matches!(provider.gone().await, None | Some(1009)));
+    let asked = world.ask();
+    let request = other.accept().await;
+    other.piece(&request, "still here").await;
+    other.complete(&request, 20, 3).await;
+    assert_eq!(
+        text_of(&mut asked.await.unwrap().unwrap()).await.unwrap(),
+        "still here"
+    );
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_runs_and_admits_nothing_more() {
+    let world = World::new().await;
+    let mut provider = world.provider().await;
+    let asked = world.ask();
+    let request = provider.accept().await;
+    provider.piece(&request, "before").await;
+    let mut stream = asked.await.unwrap().unwrap();
+    let journal = world.running.journal().to_owned();
+    let config = settings(world.folder.path()).config;
+    let client = world.client.clone();
+    let drained = tokio::spawn(world.drained());
+    // The drain has begun once /health says so.
+    while client.get("/health").await.unwrap()["draining"].is_null() {
+        tokio::task::yield_now().await;
+    }
+    let error = api_error(client.chat(&question()).await);
+    assert_eq!((error.status, error.retry_after_s), (503, Some(5)));
+    provider.piece(&request, " and after").await;
+    provider.complete(&request, 20, 3).await;
+    assert_eq!(text_of(&mut stream).await.unwrap(), "before and after");
+    assert_eq!(provider.closed().await, (1001, "drain:deploy".to_owned()));
+    drop(provider);
+    let _folder = drained.await.unwrap().unwrap();
+
+    let bytes = fs::read(&journal).unwrap();
+    let mut reader = Reader::open(&bytes).unwrap();
+    assert_eq!(reader.config().catalog, config.catalog);
+    let mut coordinator = Coordinator::new(reader.config().clone());
+    let report = replay(&mut reader, &mut coordinator);
+    assert!(report.is_faithful(), "{report:?}");
+    assert_eq!(report.ending, Ending::Closed);
+    assert!(report.events > 10);
+    let needle = b"What is 2 + 3?";
+    assert!(
+        !bytes.windows(needle.len()).any(|window| window == needle),
+        "no prompt in a journal"
+    );
+
+    let mut flipped = bytes.clone();
+    let at = flipped.len() / 2;
+    flipped[at] ^= 1;
+    let mut reader = Reader::open(&flipped).unwrap();
+    let mut coordinator = Coordinator::new(reader.config().clone());
+    let report = replay(&mut reader, &mut coordinator);
+    assert!(matches!(report.ending, Ending::Faulty(fault) if !Fault::is_torn_tail(fault)));
+}
+
+#[tokio::test]
+async fn balances_survive_a_restart() {
+    let world = World::new().await;
+    let mut provider = world.provider().await;
+    let asked = world.ask();
+    let request = provider.accept().await;
+    provider.piece(&request, "five").await;
+    provider.complete(&request, 20, 3).await;
+    let mut stream = asked.await.unwrap().unwrap();
+    text_of(&mut stream).await.unwrap();
+    let path = format!("/v1/receipts/{}", stream.request_id());
+    let receipt = world.client.get(&path).await.unwrap();
+    let after = receipt["micro_usd"]["balance_after"].as_i64().unwrap();
+    let folder = world.drained().await.unwrap();
+
+    let store = Store::open(folder.path()).unwrap();
+    let audit = store.audit().unwrap();
+    assert_eq!((audit.open_hold_count, audit.held), (0, MicroUsd::ZERO));
+    let ada = store.account("ada").unwrap().unwrap();
+    let balances = store
+        .consumer_balances(cereus_core::ids::AccountId(ada.0 - 1))
+        .unwrap();
+    assert_eq!(balances[0], (ada, MicroUsd(after)));
+    drop(store);
+    let running = start(settings(folder.path())).await.unwrap();
+    running.drainer().drain();
+    running.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_key_and_credit_made_while_it_runs_are_taken_at_once() {
+    let world = World::new().await;
+    let mut provider = world.provider().await;
+    let late = world.client(open_account(world.folder.path(), "late", 1_000));
+    let asked = tokio::spawn(async move { late.chat_stream(&question()).await });
+    let request = provider.accept().await;
+    provider.piece(&request, "five").await;
+    provider.complete(&request, 20, 3).await;
+    assert_eq!(
+        text_of(&mut asked.await.unwrap().unwrap()).await.unwrap(),
+        "five"
+    );
+}
+
+#[tokio::test]
+async fn what_keeps_a_coordinator_from_starting_is_said_with_a_way_out() {
+    let world = World::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let mut busy = settings(folder.path());
+    busy.listen = world.running.addr();
+    let error = start(busy).await.unwrap_err();
+    assert!(matches!(error, CoordinatorError::Bind { .. }));
+    assert!(error.to_string().contains("--listen"), "{error}");
+
+    let error = start(settings(world.folder.path())).await.unwrap_err();
+    assert!(error.to_string().contains("another coordinator"), "{error}");
+
+    fs::write(folder.path().join(FILE_NAME), vec![7; 8_192]).unwrap();
+    let error = start(settings(folder.path())).await.unwrap_err();
+    assert!(error.to_string().contains("restore a backup"), "{error}");
+
+    let file = folder.path().join("file");
+    fs::write(&file, b"").unwrap();
+    let error = start(settings(&file.join("below"))).await.unwrap_err();
+    assert!(error.to_string().contains("--data"), "{error}");
+}
+
+#[tokio::test]
+async fn the_metrics_count_what_happened() {
+    let world = World::new().await;
+    let mut provider = world.provider().await;
+    let asked = world.ask();
+    let request = provider.accept().await;
+    provider.piece(&request, "five").await;
+    provider.complete(&request, 20, 3).await;
+    text_of(&mut asked.await.unwrap().unwrap()).await.unwrap();
+    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let page = exchange(world.running.addr(), request).await;
+    assert!(page.contains("cereus_providers 1"), "{page}");
+    assert!(
+        page.contains("cereus_requests_ended_total{name=\"finished\"} 1"),
+        "{page}"
+    );
+    assert!(page.contains("cereus_completion_tokens_total 3"), "{page}");
+}

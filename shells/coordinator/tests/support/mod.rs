@@ -1,0 +1,409 @@
+//! A coordinator on a folder of its own, and a provider that does as it is told.
+
+// Each test binary uses a part of this.
+#![allow(dead_code)]
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use cereus_client::{ApiError, ChatStream, Client, ClientError, Piece};
+use cereus_coordinator::store::Store;
+use cereus_coordinator::{CoordinatorError, Running, Settings, start};
+use cereus_core::config::{Catalog, ModelSpec};
+use cereus_core::envelope::{BoxKey, NONCE_SIZE, PublicKey, SecretKey};
+use cereus_core::ids::WireId;
+use cereus_core::money::{MicroUsd, Price};
+use cereus_core::wire::messages::{
+    AttestationResponse, Capacity, Hardware, Heartbeat, InferenceAccepted, InferenceComplete,
+    InferenceError, ModelEntry, Register, Slot, SystemMetrics, UsageFrame,
+};
+use cereus_core::wire::proof::{Blob, MachineKey};
+use cereus_core::wire::{Frame, Text, ToProvider, encode_chunk};
+use futures_util::{SinkExt as _, StreamExt as _};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+pub(crate) const MODEL: &str = "tiny";
+/// Nothing here takes long; a test that waits this long has failed.
+pub(crate) const WAIT: Duration = Duration::from_secs(30);
+
+/// A running coordinator and one account with money.
+pub(crate) struct World {
+    pub(crate) folder: TempDir,
+    pub(crate) running: Running,
+    pub(crate) client: Client,
+}
+
+pub(crate) fn settings(folder: &Path) -> Settings {
+    let tiny = ModelSpec {
+        id: MODEL.to_owned(),
+        price: Price::DEFAULT,
+        context_tokens: 8_192,
+        output_tokens_default: 256,
+        weights_bytes: 0,
+    };
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    Settings::new(listen, folder.to_owned(), Catalog::new(vec![tiny]).unwrap())
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let key = open_account(folder.path(), "ada", 1_000_000);
+        let mut settings = settings(folder.path());
+        change(&mut settings);
+        let running = start(settings).await.unwrap();
+        let client = Client::new(&address(&running), key).unwrap();
+        Self {
+            folder,
+            running,
+            client,
+        }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        address(&self.running)
+    }
+
+    pub(crate) fn client(&self, key: SecretString) -> Client {
+        Client::new(&self.address(), key).unwrap()
+    }
+
+    pub(crate) async fn provider(&self) -> Provider {
+        Provider::join(self.running.addr(), 1, 8).await
+    }
+
+    /// Starts a streamed chat without waiting for its reply.
+    pub(crate) fn ask(&self) -> tokio::task::JoinHandle<Result<ChatStream, ClientError>> {
+        let client = self.client.clone();
+        tokio::spawn(async move { client.chat_stream(&question()).await })
+    }
+
+    pub(crate) async fn drained(self) -> Result<TempDir, CoordinatorError> {
+        self.running.drainer().drain();
+        timeout(WAIT, self.running.ended())
+            .await
+            .expect("a drain without streams ends")?;
+        Ok(self.folder)
+    }
+}
+
+pub(crate) fn address(running: &Running) -> String {
+    format!("http://{}", running.addr())
+}
+
+/// A fresh key of an account that has `micro_usd`.
+pub(crate) fn open_account(folder: &Path, name: &str, micro_usd: i64) -> SecretString {
+    let mut store = Store::open(folder).unwrap();
+    let key = store.create_key(name).unwrap();
+    if micro_usd > 0 {
+        let account = store.account(name).unwrap().unwrap();
+        store.deposit(account, MicroUsd(micro_usd)).unwrap();
+    }
+    key.secret
+}
+
+pub(crate) fn question() -> Value {
+    json!({
+        "model": MODEL, "stream": true, "stream_options": {"include_usage": true},
+        "max_tokens": 64, "messages": [{"role": "user", "content": "What is 2 + 3?"}],
+    })
+}
+
+pub(crate) fn api_error<T: std::fmt::Debug>(result: Result<T, ClientError>) -> ApiError {
+    match result {
+        Err(ClientError::Api(error)) => error,
+        other => panic!("an error of the API was due, not {other:?}"),
+    }
+}
+
+/// The text of a whole stream.
+pub(crate) async fn text_of(stream: &mut ChatStream) -> Result<String, ClientError> {
+    let mut text = String::new();
+    while let Some(piece) = timeout(WAIT, stream.next())
+        .await
+        .expect("the stream goes on")?
+    {
+        if let Piece::Text(piece) = piece {
+            text.push_str(&piece);
+        }
+    }
+    Ok(text)
+}
+
+/// The provider's end of the wire, by hand.
+pub(crate) struct Provider {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    key: SecretKey,
+    nonce: u64,
+    concurrency: i64,
+    seq: u64,
+}
+
+/// A request as a provider opened it.
+pub(crate) struct Opened {
+    pub(crate) wire: WireId,
+    pub(crate) body: Value,
+    pub(crate) key: BoxKey,
+}
+
+impl Provider {
+    /// Registers a machine, answers its challenge and reports room.
+    pub(crate) async fn join(addr: SocketAddr, machine: u8, concurrency: i64) -> Self {
+        let (socket, _) = connect_async(format!("ws://{addr}/ws/provider"))
+            .await
+            .unwrap();
+        let key = SecretKey::from_bytes([machine; 32]);
+        let mut provider = Self {
+            socket,
+            key,
+            nonce: 0,
+            concurrency,
+            seq: 0,
+        };
+        let identity = MachineKey::from_bytes([machine; 32]).unwrap();
+        provider.register(&identity).await;
+        loop {
+            let frame = provider.frame().await;
+            if let ToProvider::AttestationChallenge(asked) = ToProvider::decode(&frame).unwrap() {
+                let answer = AttestationResponse {
+                    nonce: asked.nonce.clone(),
+                    signature: identity
+                        .sign_challenge(&asked.nonce, &asked.timestamp)
+                        .into(),
+                    public_key: provider.public().into(),
+                    sip_enabled: Some(true),
+                    rdma_disabled: Some(true),
+                    secure_boot_enabled: Some(true),
+                    ..AttestationResponse::default()
+                };
+                provider.say(&answer).await;
+                break;
+            }
+        }
+        provider.report().await;
+        provider
+    }
+
+    fn public(&self) -> String {
+        self.key.public().text().as_str().to_owned()
+    }
+
+    async fn register(&mut self, identity: &MachineKey) {
+        let public = self.public();
+        let blob = identity.sign_blob(&Blob {
+            chip_name: "Test".into(),
+            encryption_public_key: Some(Text::from(public.as_str())),
+            hardware_model: "Test1,1".into(),
+            os_version: "26.0.0".into(),
+            public_key: identity.attested().text().into(),
+            rdma_disabled: true,
+            secure_boot_enabled: true,
+            secure_enclave_available: true,
+            sip_enabled: true,
+            timestamp: "2026-07-01T00:00:00Z".into(),
+            ..Blob::default()
+        });
+        let register = Register {
+            hardware: Hardware {
+                memory_gb: 64,
+                ..Hardware::default()
+            },
+            models: vec![ModelEntry {
+                id: MODEL.into(),
+                ..ModelEntry::default()
+            }],
+            backend: "cereus-mlx".into(),
+            version: "0.6.40".into(),
+            public_key: Text(Cow::Borrowed(&public)),
+            encrypted_response_chunks: true,
+            attestation: Some(&blob),
+            ..Register::default()
+        };
+        let mut frame = Vec::new();
+        register.encode(&mut frame);
+        self.send(frame).await;
+    }
+
+    pub(crate) async fn report(&mut self) {
+        self.seq += 1;
+        let heartbeat = Heartbeat {
+            status: "idle".into(),
+            system_metrics: SystemMetrics {
+                thermal_state: "nominal".into(),
+                ..SystemMetrics::default()
+            },
+            backend_capacity: Some(Capacity {
+                slots: vec![Slot {
+                    model: MODEL.into(),
+                    state: "idle".into(),
+                    max_concurrency: self.concurrency,
+                    ..Slot::default()
+                }],
+                total_memory_gb: 64.0,
+                capacity_seq: self.seq,
+                ..Capacity::default()
+            }),
+            ..Heartbeat::default()
+        };
+        self.say(&heartbeat).await;
+    }
+
+    /// The next request, opened and accepted.
+    pub(crate) async fn accept(&mut self) -> Opened {
+        loop {
+            let frame = self.frame().await;
+            let ToProvider::InferenceRequest(request) = ToProvider::decode(&frame).unwrap() else {
+                continue;
+            };
+            let sealed = request.encrypted_body.expect("bodies travel sealed");
+            let peer = PublicKey::parse(&sealed.ephemeral_public_key).unwrap();
+            let key = self.key.agree(&peer).unwrap();
+            let mut scratch = Vec::new();
+            let plain = key
+                .open_text(&sealed.ciphertext, 1 << 20, &mut scratch)
+                .unwrap();
+            let opened = Opened {
+                wire: WireId::parse(&request.request_id).unwrap(),
+                body: serde_json::from_slice(plain).unwrap(),
+                key,
+            };
+            let id = opened.wire.to_string();
+            self.say(&InferenceAccepted {
+                request_id: id.into(),
+            })
+            .await;
+            return opened;
+        }
+    }
+
+    /// One sealed piece of content.
+    pub(crate) async fn piece(&mut self, request: &Opened, text: &str) {
+        self.delta(request, &json!({ "content": text }), None).await;
+    }
+
+    pub(crate) async fn delta(&mut self, request: &Opened, delta: &Value, finish: Option<&str>) {
+        let chunk = json!({
+            "id": "x", "object": "chat.completion.chunk", "created": 0, "model": MODEL,
+            "choices": [{ "index": 0, "delta": delta, "finish_reason": finish }],
+        });
+        let text = format!("data: {chunk}\n\n");
+        self.nonce += 1;
+        let mut nonce = [0; NONCE_SIZE];
+        nonce[..8].copy_from_slice(&self.nonce.to_le_bytes());
+        let mut sealed = String::new();
+        request
+            .key
+            .seal_text(nonce, text.as_bytes(), &mut Vec::new(), &mut sealed);
+        let mut frame = Vec::new();
+        encode_chunk(request.wire, &self.public(), &sealed, &mut frame);
+        self.send(frame).await;
+    }
+
+    pub(crate) async fn complete(&mut self, request: &Opened, prompt: i64, completion: i64) {
+        self.delta(request, &json!({}), Some("stop")).await;
+        let complete = InferenceComplete {
+            request_id: request.wire.to_string().into(),
+            usage: UsageFrame {
+                prompt_tokens: prompt,
+                completion_tokens: completion,
+                ..UsageFrame::default()
+            },
+            ..InferenceComplete::default()
+        };
+        self.say(&complete).await;
+    }
+
+    pub(crate) async fn fail(&mut self, request: &Opened, status_code: i64) {
+        let error = InferenceError {
+            request_id: request.wire.to_string().into(),
+            error: "as told".into(),
+            status_code,
+            ..InferenceError::default()
+        };
+        self.say(&error).await;
+    }
+
+    /// Waits for the cancel of `request`.
+    pub(crate) async fn cancelled(&mut self, request: &Opened) {
+        loop {
+            let frame = self.frame().await;
+            if let ToProvider::Cancel(cancel) = ToProvider::decode(&frame).unwrap()
+                && *cancel.request_id == *request.wire.to_string()
+            {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the close: its code and reason.
+    pub(crate) async fn closed(&mut self) -> (u16, String) {
+        loop {
+            match timeout(WAIT, self.socket.next())
+                .await
+                .expect("the close comes")
+            {
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    return (frame.code.into(), frame.reason.as_str().to_owned());
+                }
+                Some(Ok(_)) => {}
+                other => panic!("a close was due, not {other:?}"),
+            }
+        }
+    }
+
+    /// Waits for the end of the connection; the code of its close, if one came through. A peer that
+    /// stops reading amid a frame may have its close overtaken by the reset.
+    pub(crate) async fn gone(&mut self) -> Option<u16> {
+        loop {
+            match timeout(WAIT, self.socket.next())
+                .await
+                .expect("the end comes")
+            {
+                Some(Ok(Message::Close(frame))) => return frame.map(|frame| frame.code.into()),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return None,
+            }
+        }
+    }
+
+    pub(crate) async fn say<M: Frame>(&mut self, message: &M) {
+        let mut frame = Vec::new();
+        message.encode(&mut frame);
+        self.send(frame).await;
+    }
+
+    pub(crate) async fn send(&mut self, frame: Vec<u8>) {
+        let text = String::from_utf8(frame).unwrap();
+        self.socket.send(Message::text(text)).await.unwrap();
+    }
+
+    /// For a frame that the other end may refuse before it has read it.
+    pub(crate) async fn send_lossy(&mut self, text: String) {
+        let _ = self.socket.send(Message::text(text)).await;
+    }
+
+    async fn frame(&mut self) -> Vec<u8> {
+        loop {
+            match timeout(WAIT, self.socket.next())
+                .await
+                .expect("a frame comes")
+            {
+                Some(Ok(Message::Text(text))) => return text.as_bytes().to_vec(),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                other => panic!("a frame was due, not {other:?}"),
+            }
+        }
+    }
+}
