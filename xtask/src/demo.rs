@@ -55,7 +55,7 @@ pub(crate) fn build_cereus(profile: Profile) -> Result<PathBuf, Failure> {
     };
     say::heading(&format!("build cereus ({folder})"));
     run::openly(MEND, &mut command)?;
-    Ok(project::target().join(folder).join("cereus"))
+    Ok(project::target()?.join(folder).join("cereus"))
 }
 
 /// The same binary as the tests of the workspace built it: the same packages, the same features.
@@ -65,7 +65,7 @@ pub(crate) fn build_cereus_for_tests() -> Result<PathBuf, Failure> {
         .args(["--workspace", "--bin", "cereus", "--tests"])
         .args(TENSORS);
     run::openly(MEND, &mut command)?;
-    Ok(project::target().join("debug/cereus"))
+    Ok(project::target()?.join("debug/cereus"))
 }
 
 pub(crate) fn sim(args: &[String]) -> Result<(), Failure> {

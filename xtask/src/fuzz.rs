@@ -78,7 +78,7 @@ fn build(args: &FuzzArgs, manifest: &Path, chosen: &[String]) -> Result<Vec<Path
         command.env("RUSTC_BOOTSTRAP", "1");
     }
     // A folder of its own: other flags would rebuild everything at each turn.
-    let folder = project::target().join(if args.asan { "fuzz-asan" } else { "fuzz" });
+    let folder = project::target()?.join(if args.asan { "fuzz-asan" } else { "fuzz" });
     command.arg("--target-dir").arg(&folder);
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     for target in chosen {

@@ -28,9 +28,12 @@ pub(crate) fn mlx() -> PathBuf {
     env::var_os("CEREUS_MLX_DIR").map_or_else(|| cache().join("mlx"), PathBuf::from)
 }
 
-/// Where cargo puts what it builds for this workspace.
-pub(crate) fn target() -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+/// Where cargo puts what it builds for this workspace, whatever its configuration says.
+pub(crate) fn target() -> Result<PathBuf, Failure> {
+    let metadata = metadata(&root().join("Cargo.toml"))?;
+    Ok(metadata["target_directory"]
+        .as_str()
+        .map_or_else(|| root().join("target"), PathBuf::from))
 }
 
 /// `path` as a reader would write it from the top of the tree.
