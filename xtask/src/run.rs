@@ -181,3 +181,30 @@ fn copy(from: Option<impl Read>, record: &Mutex<Record>, spinner: &ProgressBar) 
 fn locked(record: &Mutex<Record>) -> MutexGuard<'_, Record> {
     record.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_status_of_a_program_is_passed_on() {
+        let failure = openly("no next", Command::new("sh").args(["-c", "exit 7"])).err();
+        assert_eq!(failure.map(|it| it.code), Some(7));
+        assert!(openly("no next", &mut Command::new("true")).is_ok());
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named_with_what_to_do() {
+        let failure = openly("no next", &mut Command::new("no-such-program")).err();
+        let failure = failure.expect("it cannot start");
+        assert!(failure.what.contains("no-such-program"));
+        assert!(failure.next.contains("PATH"));
+    }
+
+    #[test]
+    fn a_printed_command_can_be_pasted() {
+        let mut command = Command::new("cargo");
+        command.args(["test", "a name with spaces"]);
+        assert_eq!(line(&command), "cargo test 'a name with spaces'");
+    }
+}

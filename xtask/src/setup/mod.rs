@@ -47,19 +47,22 @@ pub(crate) fn ensure() -> Result<bool, Failure> {
     Ok(true)
 }
 
-/// A Mac without brew's formula for a need has it already.
-fn missing() -> impl Iterator<Item = &'static Need> {
+/// What this system needs. A Mac without brew's formula for a need has it already.
+fn applicable() -> impl Iterator<Item = &'static Need> {
     NEEDS
         .iter()
         .filter(|need| !(cfg!(target_os = "macos") && need.brew.is_none()))
-        .filter(|need| (need.found)().is_none())
+}
+
+fn missing() -> impl Iterator<Item = &'static Need> {
+    applicable().filter(|need| (need.found)().is_none())
 }
 
 fn check(as_json: bool) -> Result<(), Failure> {
     let mlx_ready = mlx_is_ready();
     let mut rows = vec![];
     let mut complete = mlx_ready;
-    for need in NEEDS {
+    for need in applicable() {
         let found = (need.found)();
         complete &= found.is_some();
         rows.push((need, found));
