@@ -1,10 +1,12 @@
 //! What is allowed, in one place: which crate may name which, and which crates of others the core
 //! and xtask may name, each with its reason. A change of the architecture is a change of this file.
 
-/// A crate of ours and the crates of ours that it may depend on, at run, build or test time.
+/// A crate of ours and the crates of ours that it may depend on.
 pub(super) struct Arrow {
     pub(super) from: &'static str,
     pub(super) to: &'static [&'static str],
+    /// Further ones, for its tests alone.
+    pub(super) to_in_tests: &'static [&'static str],
     /// Features of ours that it must not switch on.
     pub(super) without: &'static [(&'static str, &'static str)],
 }
@@ -14,32 +16,38 @@ pub(super) const ARROWS: &[Arrow] = &[
     Arrow {
         from: "cereus-core",
         to: &[],
+        to_in_tests: &[],
         without: &[],
     },
     Arrow {
         from: "cereus-engine",
         to: &["cereus-core"],
+        to_in_tests: &[],
         without: &[],
     },
     Arrow {
         from: "cereus-sim",
         to: &["cereus-core", "cereus-engine"],
         // The simulator plans with the engine's scheduler and models the tensors.
+        to_in_tests: &[],
         without: &[("cereus-engine", "mlx")],
     },
     Arrow {
         from: "cereus-coordinator",
         to: &["cereus-core"],
+        to_in_tests: &["cereus-client"],
         without: &[],
     },
     Arrow {
         from: "cereus-provider",
         to: &["cereus-core", "cereus-engine"],
+        to_in_tests: &[],
         without: &[],
     },
     Arrow {
         from: "cereus-client",
         to: &["cereus-core"],
+        to_in_tests: &[],
         without: &[],
     },
     Arrow {
@@ -51,6 +59,7 @@ pub(super) const ARROWS: &[Arrow] = &[
             "cereus-engine",
             "cereus-provider",
         ],
+        to_in_tests: &[],
         without: &[],
     },
     Arrow {
@@ -63,27 +72,32 @@ pub(super) const ARROWS: &[Arrow] = &[
             "cereus-provider",
             "cereus-sim",
         ],
+        to_in_tests: &[],
         without: &[],
     },
     Arrow {
         from: "cereus-fuzz",
         to: &["cereus-core", "cereus-engine"],
+        to_in_tests: &[],
         without: &[],
     },
     // Stand-ins for two published crates, so that MLX builds on Linux.
     Arrow {
         from: "mach-sys",
         to: &[],
+        to_in_tests: &[],
         without: &[],
     },
     Arrow {
         from: "mlx-sys",
         to: &[],
+        to_in_tests: &[],
         without: &[],
     },
     Arrow {
         from: "xtask",
         to: &[],
+        to_in_tests: &[],
         without: &[],
     },
 ];

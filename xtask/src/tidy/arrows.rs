@@ -33,7 +33,10 @@ fn check_ours(arrow: &Arrow, dependency: &Value, findings: &mut Vec<Finding>) {
     if dependency["path"].is_null() || !ARROWS.iter().any(|it| it.from == name) {
         return;
     }
-    if !arrow.to.contains(&name) {
+    let is_for_tests = text(&dependency["kind"]) == "dev";
+    let is_allowed =
+        arrow.to.contains(&name) || (is_for_tests && arrow.to_in_tests.contains(&name));
+    if !is_allowed {
         let may = if arrow.to.is_empty() {
             "none of ours".to_owned()
         } else {
