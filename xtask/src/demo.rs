@@ -95,7 +95,7 @@ pub(crate) fn train_tiny(args: &[String]) -> Result<(), Failure> {
         "--package",
         "cereus-engine",
         "--features",
-        "mlx",
+        "train",
     ]);
     command.args(["--bin", "train-tiny", "--"]);
     run::replaced_by(command.args(args))

@@ -1,0 +1,140 @@
+//! The README of the model folder, written from what was measured.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use cereus_engine::model::Config;
+
+use crate::corpus::Corpus;
+use crate::greedy::{answers, right_count};
+use crate::rows::{LONG_ROW, SHORT_ROW};
+use crate::shape::POSITIONS_MAX;
+use crate::sums::held_back;
+use crate::training::{Plan, Progress};
+use crate::vocabulary::Vocabulary;
+use crate::words::{reversed, spelt};
+
+/// Rows in one batch of questions.
+const BATCH: usize = 200;
+
+const SAMPLES: [&str; 14] = [
+    "Who are you?",
+    "What is 17 + 25?",
+    "what's 8 plus 5",
+    "90 - 37",
+    "I have 12 pears and get 9 more. How many do I have?",
+    "Spell the word network.",
+    "Reverse the word tiger.",
+    "What is a hold?",
+    "what does a provider do",
+    "Is my prompt private?",
+    "How is a request settled?",
+    "Count from 7 to 12.",
+    "What is the capital of France?",
+    "Hello!",
+];
+
+pub(crate) fn measured(
+    config: &Config,
+    plan: &Plan,
+    corpus: &Corpus,
+    vocabulary: &Vocabulary,
+    progress: &Progress,
+) -> Result<String> {
+    let model = progress.model(config)?;
+    let sums = held_back();
+    let first_hundred = right_count(&model, vocabulary, &sums[..100])?;
+    let mut right = 0;
+    for part in sums.chunks(BATCH) {
+        right += right_count(&model, vocabulary, part)?;
+    }
+    let words = corpus.words.held_back();
+    let asked = |way: &str| -> Result<Vec<String>> {
+        let questions: Vec<String> = words.iter().map(|word| way.replace("{}", word)).collect();
+        answers(&model, vocabulary, &questions)
+    };
+    let (spellings, reversals) = (asked("Spell the word {}.")?, asked("Reverse the word {}.")?);
+    let is_spelt = |(word, answer): &(&&str, &String)| **answer == format!("{}.", spelt(word));
+    let is_reversed =
+        |(word, answer): &(&&str, &String)| answer.ends_with(&format!(": {}.", reversed(word)));
+    let spelt_count = words.iter().zip(&spellings).filter(is_spelt).count();
+    let reversed_count = words.iter().zip(&reversals).filter(is_reversed).count();
+    let parameters: usize = progress.weights.values().map(mlx_rs::Array::size).sum();
+
+    let mut text = String::new();
+    writeln!(text, "# The tiny model\n")?;
+    writeln!(
+        text,
+        "A Qwen3-shaped model of {parameters} parameters (float32) with a byte-pair tokenizer of its \
+         own,\ntrained by the project on text that it generates itself: small sums, spelling and \
+         reversing\nwords, counting, and questions about Cereus. It is what the demo and the tests \
+         serve.\n\nWritten by `cargo xtask train-tiny`; do not edit. The text comes from\n\
+         `engine/src/bin/train-tiny/`.\n"
+    )?;
+    writeln!(text, "| | |\n|---|---|")?;
+    writeln!(
+        text,
+        "| shape | {} layers, hidden {}, {} query heads over {} key heads of {}, inner {}, vocabulary {}, tied embeddings |",
+        config.layer_count,
+        config.hidden_size,
+        config.query_heads,
+        config.kv_heads,
+        config.head_dim,
+        config.intermediate_size,
+        config.vocab_size
+    )?;
+    writeln!(
+        text,
+        "| context | {POSITIONS_MAX} positions, trained on rows of {SHORT_ROW} and {LONG_ROW} tokens |"
+    )?;
+    writeln!(
+        text,
+        "| command | `cargo xtask train-tiny --seed {} --steps {} --batch-tokens {}` |",
+        plan.seed, plan.steps, plan.batch_tokens
+    )?;
+    writeln!(text, "| seed | {} |", plan.seed)?;
+    writeln!(
+        text,
+        "| steps | {} of {} tokens |",
+        progress.step, plan.batch_tokens
+    )?;
+    writeln!(
+        text,
+        "| time | {:.1} minutes on {} CPU cores |",
+        progress.elapsed.as_secs_f64() / 60.0,
+        std::thread::available_parallelism()?
+    )?;
+    writeln!(
+        text,
+        "| loss at the end | {:.4} nats per answer token |",
+        progress.loss
+    )?;
+    writeln!(
+        text,
+        "| held-back sums, first 100 | {first_hundred} right |"
+    )?;
+    writeln!(
+        text,
+        "| held-back sums, all | {right} of {} right |",
+        sums.len()
+    )?;
+    writeln!(
+        text,
+        "| held-back words spelt | {spelt_count} of {} |",
+        words.len()
+    )?;
+    writeln!(
+        text,
+        "| held-back words reversed | {reversed_count} of {} |",
+        words.len()
+    )?;
+    writeln!(
+        text,
+        "\nA pair of operands is held back by its hash, in either order and for both operations, and \
+         never\noccurs in training. Answers are greedy.\n\n## Answers\n"
+    )?;
+    for (question, answer) in SAMPLES.iter().zip(answers(&model, vocabulary, &SAMPLES)?) {
+        writeln!(text, "- {question}\n  > {answer}")?;
+    }
+    Ok(text)
+}
