@@ -1,1 +1,325 @@
-//! (being written)
+//! The provider's end of the wire.
+//!
+//! An [`Agent`] decides when to dial and how long to wait, what to say first, which work to take and
+//! what becomes of it, when the coordinator is gone and how to leave. It performs nothing itself: the
+//! provider's shell dials, writes, signs and runs the engine as the effects say, and reports back.
+//! It never lets a word of an answer out unsealed. Driven by the provider's process, by the simulator
+//! and by the fuzzer.
+
+mod backoff;
+mod frames;
+mod jobs;
+mod machine;
+mod memory;
+mod reply;
+mod session;
+
+#[cfg(test)]
+mod tests;
+
+use core::num::NonZeroU16;
+use core::ops::Range;
+use std::collections::BTreeMap;
+
+use crate::api::FinishReason;
+use crate::draw::Seed;
+use crate::envelope::SecretKey;
+use crate::event::Usage;
+use crate::ids::WireId;
+use crate::time::{Span, Tick};
+use crate::wire::messages::Heartbeat;
+
+pub use self::machine::Agent;
+
+/// First wait before dialling again, doubled each time (`spec/usepod` 5 and 11).
+pub const BACKOFF_MIN: Span = Span::secs(1);
+pub const BACKOFF_MAX: Span = Span::secs(60);
+/// A session that lasted this long starts the doubling anew.
+pub const STABLE_SESSION: Span = Span::secs(30);
+/// Dial, TLS and upgrade together.
+pub const DIAL_WAIT_MAX: Span = Span::secs(10);
+/// Failures in a row, none of them accepted, after which the operator hears of it once.
+pub const UNREACHABLE_FAILURES: u32 = 10;
+/// Between two heartbeats (`spec/wire` 4.2).
+pub const HEARTBEAT_EVERY: Span = Span::secs(5);
+/// Between two pings (`spec/wire` 1.3).
+pub const PING_EVERY: Span = Span::secs(10);
+pub const PONG_WAIT_MAX: Span = Span::secs(30);
+/// Between two firings of the ping timer: above it, the process was suspended.
+pub const SUSPENSION_GAP: Span = Span::secs(30);
+/// Wait after `drain:deploy`: at least this, and at most [`DEPLOY_WAIT_MAX`].
+pub const DEPLOY_WAIT_MIN: Span = Span::secs(1);
+pub const DEPLOY_WAIT_MAX: Span = Span::secs(5);
+/// Wait after `drain:operator`.
+pub const OPERATOR_WAIT: Span = Span::secs(30);
+/// How long running jobs may finish on a socket that the coordinator asked to close.
+pub const LEAVE_WAIT_MAX: Span = Span::secs(120);
+/// Cancels remembered because their request has not come yet.
+pub const EARLY_CANCELS_MAX: usize = 1_024;
+/// Requests remembered after their terminal, so that a repeat is not run twice.
+pub const ENDED_JOBS_MAX: usize = 1_024;
+/// Longest challenge nonce and date that are answered, in bytes.
+pub const CHALLENGE_SIZE_MAX: usize = 1_024;
+/// What a draining provider says of itself; coordinators compare it (`spec/wire` 4.9).
+pub const DRAINING_TEXT: &str = "provider draining for update";
+
+/// What an agent is told at birth.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// Jitter follows from it.
+    pub seed: Seed,
+    /// `K` of `spec/wire` 6.3: a fresh one for each process.
+    pub secret: SecretKey,
+    /// Fresh random bytes for each process. With the counter behind them no nonce comes twice.
+    pub nonce_prefix: [u8; 16],
+    /// Builds that can be served here.
+    pub builds: Vec<String>,
+    pub jobs_max: NonZeroU16,
+    /// How long running jobs may finish after the process was asked to end.
+    pub drain_wait_max: Span,
+    pub facts: Facts,
+}
+
+/// What the machine says of itself in each challenge's answer, under its signature.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    pub sip_enabled: Option<bool>,
+    pub rdma_disabled: Option<bool>,
+    pub secure_boot_enabled: Option<bool>,
+    /// SHA-256 of the running program, hexadecimal; empty when unknown.
+    pub binary_hash: String,
+    /// Build to SHA-256 of its weights.
+    pub model_hashes: BTreeMap<String, String>,
+}
+
+/// Numbers the sockets of one process, from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// A piece of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said<'a> {
+    Content(&'a str),
+    Reasoning(&'a str),
+}
+
+/// How the engine ended a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobEnd {
+    Failed(JobFault),
+    Finished {
+        usage: Usage,
+        reasoning_tokens: u32,
+        finish: FinishReason,
+    },
+    /// It was told to stop; this is what it had done.
+    Stopped {
+        usage: Usage,
+    },
+}
+
+/// Why a job failed, in the words of `spec/wire` 10.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobFault {
+    /// The request itself: a role, a parameter, a prompt that is too long.
+    Client,
+    /// The engine broke.
+    Internal,
+    /// The model could not be loaded.
+    Load,
+    /// No memory for this prompt now.
+    Memory,
+    /// The engine's queue is full.
+    QueueFull,
+    /// The chat template did not take the messages.
+    Template,
+    /// It waited too long for its turn.
+    TurnOverdue,
+}
+
+/// Something happened. Events of a socket name the session that [`AgentEffect::Dial`] gave it; those
+/// of an older socket take no effect.
+#[derive(Clone, Debug)]
+pub enum AgentEvent<'a> {
+    /// The peer sent a close frame. What it allows us to send may still be sent.
+    CloseReceived {
+        session: SessionId,
+        code: u16,
+        reason: &'a str,
+    },
+    /// The upgrade is complete. `register` is the whole first frame.
+    Connected {
+        session: SessionId,
+        register: &'a [u8],
+    },
+    DialFailed {
+        session: SessionId,
+    },
+    /// SIGTERM: take nothing more, finish what runs.
+    DrainBegan,
+    FrameReceived {
+        session: SessionId,
+        frame: &'a [u8],
+    },
+    JobEnded {
+        job: WireId,
+        end: JobEnd,
+    },
+    JobSaid {
+        job: WireId,
+        said: Said<'a>,
+    },
+    /// The answer to [`AgentEffect::Measure`]. Status, counters and the sequence number are filled in
+    /// here.
+    Measured {
+        heartbeat: Box<Heartbeat<'a>>,
+    },
+    ModelLoadFailed {
+        build: &'a str,
+    },
+    ModelLoaded {
+        build: &'a str,
+    },
+    PongReceived {
+        session: SessionId,
+    },
+    /// The answer to [`AgentEffect::Sign`]: base64 signatures, empty where there is no key.
+    Signed {
+        signature: &'a str,
+        status_signature: &'a str,
+    },
+    /// The socket is gone: closed, reset, or a write failed.
+    SocketClosed {
+        session: SessionId,
+    },
+    Woke,
+}
+
+/// What the shell does for the agent, in order. Ranges are of [`AgentOut::bytes`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentEffect {
+    /// Drop the socket without ceremony.
+    Abandon { session: SessionId },
+    /// Send a close frame after everything before it, then drop the socket.
+    Close {
+        session: SessionId,
+        code: u16,
+        reason: &'static str,
+    },
+    /// Connect; then say `Connected` or `DialFailed` with this session.
+    Dial { session: SessionId },
+    /// Load this build; then say `ModelLoaded` or `ModelLoadFailed`.
+    LoadModel { build: Range<usize> },
+    /// Say `Measured` now.
+    Measure,
+    /// For the operator.
+    Notice(Notice),
+    /// Send a WebSocket ping.
+    Ping { session: SessionId },
+    /// Send one text message.
+    Send {
+        session: SessionId,
+        frame: Range<usize>,
+    },
+    /// Sign both texts with the machine's key; then say `Signed`.
+    Sign {
+        challenge: Range<usize>,
+        status: Range<usize>,
+    },
+    /// Run this chat completion. `body` is an [`crate::api::ChatRequest`] that was read already.
+    StartJob { job: WireId, body: Range<usize> },
+    /// Stop it soon; `JobEnded` follows in any case.
+    StopJob { job: WireId },
+    /// The agent has left: the process may end.
+    Stopped,
+}
+
+/// What an operator may want to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Notice {
+    /// A frame could not be read; it was dropped.
+    BadFrame,
+    /// The coordinator accepted us.
+    Joined,
+    /// The coordinator is restarting.
+    CoordinatorDeploys,
+    /// An operator of the coordinator asked us to go for a while.
+    SentAway,
+    /// Software differs from what the coordinator knows.
+    RuntimeMismatch,
+    /// The process slept, or its clock jumped.
+    Suspended,
+    /// Ten attempts in a row and no coordinator.
+    Unreachable,
+    /// The coordinator does not trust this machine.
+    Untrusted,
+}
+
+/// A reused buffer of effects and their bytes. Drain it after every step, in order.
+#[derive(Clone, Default)]
+pub struct AgentOut {
+    pub list: Vec<AgentEffect>,
+    pub bytes: Vec<u8>,
+}
+
+impl core::fmt::Debug for AgentOut {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "AgentOut({:?}, {} bytes)", self.list, self.bytes.len())
+    }
+}
+
+impl AgentOut {
+    pub fn clear(&mut self) {
+        self.list.clear();
+        self.bytes.clear();
+    }
+
+    /// The bytes that an effect names.
+    #[must_use]
+    pub fn slice(&self, range: &Range<usize>) -> &[u8] {
+        self.bytes.get(range.clone()).unwrap_or_default()
+    }
+
+    fn push(&mut self, effect: AgentEffect) {
+        self.list.push(effect);
+    }
+}
+
+/// Why an agent wants to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AgentWake {
+    DialDue,
+    DialOverdue,
+    DrainOverdue,
+    HeartbeatDue,
+    LeaveOverdue,
+    PingDue,
+}
+
+impl AgentWake {
+    pub const ALL: [Self; 6] = [
+        Self::DialDue,
+        Self::DialOverdue,
+        Self::DrainOverdue,
+        Self::HeartbeatDue,
+        Self::LeaveOverdue,
+        Self::PingDue,
+    ];
+}
+
+/// What happened so far, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AgentCounts {
+    pub sessions: u64,
+    pub stale_events: u64,
+    pub bad_frames: u64,
+    pub jobs_started: u64,
+    pub jobs_refused: u64,
+    pub duplicate_requests: u64,
+    pub early_cancels: u64,
+}
+
+/// When something is due, where it is.
+fn earlier(a: Option<(Tick, AgentWake)>, b: (Tick, AgentWake)) -> Option<(Tick, AgentWake)> {
+    Some(a.map_or(b, |a| a.min(b)))
+}

@@ -1,0 +1,335 @@
+//! The work that was taken, and the bounded memory of what was not.
+
+use std::collections::BTreeMap;
+
+use super::memory::Recent;
+use super::reply::{Refusal, Sealer, send_accepted, send_complete, send_error};
+use super::{
+    AgentConfig, AgentCounts, AgentEffect, AgentOut, EARLY_CANCELS_MAX, ENDED_JOBS_MAX, JobEnd,
+    Said, SessionId,
+};
+use crate::api::{ChatRequest, Framing, quote};
+use crate::envelope::{BoxKey, OVERHEAD_SIZE, open_from};
+use crate::event::Usage;
+use crate::ids::{RequestId, WireId};
+use crate::wire::limits::BODY_SIZE_MAX;
+use crate::wire::messages::{InferenceRequest, SealedText, Stats};
+
+#[derive(Clone, Debug)]
+struct Job {
+    session: SessionId,
+    key: BoxKey,
+    framing: Framing,
+    stage: Stage,
+    /// Pieces of content that were sent.
+    pieces: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Stage {
+    /// The coordinator cancelled it: one terminal is owed.
+    Cancelled,
+    /// Nobody waits for it any more; the engine has not confirmed its end.
+    Orphaned,
+    Running,
+}
+
+/// A request that may run.
+struct Admitted<'s> {
+    key: BoxKey,
+    framing: Framing,
+    /// The chat completion, opened.
+    plain: &'s [u8],
+}
+
+/// Everything between `inference_request` and its terminal.
+#[derive(Clone, Debug)]
+pub(super) struct Jobs {
+    running: BTreeMap<WireId, Job>,
+    /// Cancels that overtook their requests.
+    early_cancels: Recent<EARLY_CANCELS_MAX>,
+    ended: Recent<ENDED_JOBS_MAX>,
+    sealer: Sealer,
+    /// Holds an opened request during a step.
+    scratch: Vec<u8>,
+    pub(super) stats: Stats,
+}
+
+impl Jobs {
+    pub(super) fn new(sealer: Sealer) -> Self {
+        Self {
+            running: BTreeMap::new(),
+            early_cancels: Recent::default(),
+            ended: Recent::default(),
+            sealer,
+            scratch: Vec::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    pub(super) fn key_text(&self) -> &str {
+        self.sealer.key_text()
+    }
+
+    /// Jobs that somebody waits for.
+    pub(super) fn live_count(&self) -> usize {
+        let live = |job: &&Job| job.stage != Stage::Orphaned;
+        self.running.values().filter(live).count()
+    }
+
+    pub(super) fn hash(&self, state: &mut impl core::hash::Hasher) {
+        use core::hash::Hash;
+        for (id, job) in &self.running {
+            (id, job.session, job.stage, job.pieces).hash(state);
+        }
+        self.early_cancels.hash(state);
+        self.ended.hash(state);
+        self.sealer.sealed().hash(state);
+        (self.stats.requests_served, self.stats.tokens_generated).hash(state);
+    }
+
+    /// Takes the request or refuses it; says so either way, unless it is a repeat.
+    pub(super) fn on_request(
+        &mut self,
+        session: SessionId,
+        request: &InferenceRequest<'_>,
+        config: &AgentConfig,
+        is_leaving: bool,
+        counts: &mut AgentCounts,
+        out: &mut AgentOut,
+    ) {
+        let Some(id) = exact_id(&request.request_id) else {
+            counts.bad_frames += 1;
+            return;
+        };
+        if self.running.contains_key(&id) || self.ended.has(id) {
+            counts.duplicate_requests += 1;
+            return;
+        }
+        let mut scratch = core::mem::take(&mut self.scratch);
+        match self.admitted(id, request, config, is_leaving, &mut scratch) {
+            Ok(Admitted {
+                key,
+                framing,
+                plain,
+            }) => {
+                let job = Job {
+                    session,
+                    key,
+                    framing,
+                    stage: Stage::Running,
+                    pieces: 0,
+                };
+                self.running.insert(id, job);
+                counts.jobs_started += 1;
+                send_accepted(id, session, out);
+                let start = out.bytes.len();
+                out.bytes.extend_from_slice(plain);
+                let body = start..out.bytes.len();
+                out.push(AgentEffect::StartJob { job: id, body });
+            }
+            Err(refusal) => {
+                counts.jobs_refused += 1;
+                self.ended.put(id);
+                send_error(id, session, &refusal, out);
+            }
+        }
+        self.scratch = scratch;
+    }
+
+    fn admitted<'s>(
+        &mut self,
+        id: WireId,
+        request: &InferenceRequest<'_>,
+        config: &AgentConfig,
+        is_leaving: bool,
+        scratch: &'s mut Vec<u8>,
+    ) -> Result<Admitted<'s>, Refusal> {
+        if self.early_cancels.remove(id) {
+            return Err(Refusal::cancelled());
+        }
+        if is_leaving {
+            return Err(Refusal::draining());
+        }
+        // Jobs that the engine has yet to let go of take up room as well.
+        if self.running.len() >= usize::from(config.jobs_max.get()) {
+            return Err(Refusal::new(429, "queue_full", "every slot is taken"));
+        }
+        let invalid = |text: &str| Refusal::new(400, "client_error", text);
+        let Some(SealedText {
+            ephemeral_public_key,
+            ciphertext,
+        }) = &request.encrypted_body
+        else {
+            return Err(invalid("encrypted_body is required"));
+        };
+        let (key, plain) = open_from(
+            &config.secret,
+            ephemeral_public_key,
+            ciphertext,
+            BODY_SIZE_MAX + OVERHEAD_SIZE,
+            scratch,
+        )
+        .map_err(|_| invalid("the request could not be opened"))?;
+        let body = ChatRequest::parse(plain).map_err(|refusal| invalid(&refusal.to_string()))?;
+        if !config.builds.iter().any(|build| *build == body.model) {
+            return Err(Refusal::new(
+                404,
+                "model_load",
+                "this model is not served here",
+            ));
+        }
+        Ok(Admitted {
+            key,
+            framing: Framing::new(RequestId(id.0), 0, &body.model),
+            plain,
+        })
+    }
+
+    pub(super) fn on_cancel(
+        &mut self,
+        session: SessionId,
+        id: WireId,
+        counts: &mut AgentCounts,
+        out: &mut AgentOut,
+    ) {
+        self.stats.cancellations_received += 1;
+        match self.running.get_mut(&id) {
+            Some(job) if job.session == session && job.stage == Stage::Running => {
+                job.stage = Stage::Cancelled;
+                out.push(AgentEffect::StopJob { job: id });
+            }
+            Some(_) => {}
+            None if self.ended.has(id) => {}
+            None => {
+                counts.early_cancels += 1;
+                self.early_cancels.put(id);
+            }
+        }
+    }
+
+    pub(super) fn on_said(&mut self, id: WireId, said: Said<'_>, out: &mut AgentOut) -> bool {
+        let Some(job) = self.running.get_mut(&id) else {
+            return false;
+        };
+        let (name, text) = match said {
+            Said::Content(text) => ("\"content\":", text),
+            Said::Reasoning(text) => ("\"reasoning_content\":", text),
+        };
+        if job.stage != Stage::Running || text.is_empty() {
+            return true;
+        }
+        let plain = &mut self.sealer.plain;
+        plain.clear();
+        if job.pieces == 0 {
+            job.framing.open_first_delta(plain);
+            plain.push(b',');
+        } else {
+            job.framing.open_delta(plain);
+        }
+        plain.extend_from_slice(name.as_bytes());
+        quote(text, plain);
+        job.framing.close_delta(None, plain);
+        job.pieces = job.pieces.saturating_add(1);
+        self.sealer.send_chunk(id, job.session, &job.key, out);
+        true
+    }
+
+    pub(super) fn on_ended(&mut self, id: WireId, end: JobEnd, out: &mut AgentOut) -> bool {
+        let Some(job) = self.running.remove(&id) else {
+            return false;
+        };
+        self.ended.put(id);
+        let stats = &mut self.stats;
+        match (job.stage, end) {
+            (Stage::Orphaned, _) => {}
+            (Stage::Running, JobEnd::Failed(fault)) => {
+                if job.pieces > 0 {
+                    stats.generation_errors_after_output += 1;
+                }
+                send_error(id, job.session, &fault.into(), out);
+            }
+            (
+                Stage::Running,
+                JobEnd::Finished {
+                    usage,
+                    reasoning_tokens,
+                    finish,
+                },
+            ) => {
+                let plain = &mut self.sealer.plain;
+                plain.clear();
+                if job.pieces == 0 {
+                    job.framing.open_first_delta(plain);
+                    job.framing.close_delta(None, plain);
+                }
+                job.framing.write_finish(finish, plain);
+                self.sealer.send_chunk(id, job.session, &job.key, out);
+                let usage = floored(usage, job.pieces, stats);
+                stats.requests_served += 1;
+                stats.tokens_generated += i64::from(usage.completion_tokens);
+                send_complete(id, job.session, usage, reasoning_tokens, out);
+            }
+            // The engine stopped what nobody told it to stop.
+            (Stage::Running, JobEnd::Stopped { .. }) => {
+                let fault = super::JobFault::Internal;
+                send_error(id, job.session, &fault.into(), out);
+            }
+            (Stage::Cancelled, _) if job.pieces == 0 => {
+                stats.cancellations_before_output += 1;
+                send_error(id, job.session, &Refusal::cancelled(), out);
+            }
+            (Stage::Cancelled, end) => {
+                let usage = match end {
+                    JobEnd::Failed(_) => Usage::default(),
+                    JobEnd::Finished { usage, .. } | JobEnd::Stopped { usage } => usage,
+                };
+                let usage = floored(usage, job.pieces, stats);
+                stats.cancellations_partial_complete += 1;
+                stats.tokens_generated += i64::from(usage.completion_tokens);
+                send_complete(id, job.session, usage, 0, out);
+            }
+        }
+        true
+    }
+
+    /// The socket is gone: nothing of it is resumed on the next one (`spec/wire` 1.6).
+    pub(super) fn orphan_all(&mut self, out: &mut AgentOut) {
+        for (id, job) in &mut self.running {
+            if job.stage == Stage::Running {
+                out.push(AgentEffect::StopJob { job: *id });
+            }
+            job.stage = Stage::Orphaned;
+        }
+        self.early_cancels.clear();
+    }
+
+    /// Time is up: what still runs is refused after all.
+    pub(super) fn refuse_all(&mut self, refusal: &Refusal, out: &mut AgentOut) {
+        for (id, job) in &self.running {
+            if job.stage != Stage::Orphaned {
+                send_error(*id, job.session, refusal, out);
+            }
+        }
+        self.orphan_all(out);
+    }
+}
+
+/// A completed request with no tokens would bill nothing: what was sent is the least there was.
+fn floored(usage: Usage, pieces: u32, stats: &mut Stats) -> Usage {
+    if usage.completion_tokens == 0 && pieces > 0 {
+        stats.usage_gaps += 1;
+        return Usage {
+            completion_tokens: pieces,
+            ..usage
+        };
+    }
+    usage
+}
+
+/// The id, if our spelling of it is the sender's: it is echoed in every answer.
+pub(super) fn exact_id(text: &str) -> Option<WireId> {
+    let id = WireId::parse(text)?;
+    let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    is_lower.then_some(id)
+}

@@ -1,0 +1,163 @@
+//! The frames of one job: refusals, sealed chunks, terminals.
+
+use super::{AgentEffect, AgentOut, JobFault, SessionId};
+use crate::envelope::{BoxKey, KeyText, NONCE_SIZE};
+use crate::event::Usage;
+use crate::ids::WireId;
+use crate::wire::messages::{InferenceAccepted, InferenceComplete, InferenceError, UsageFrame};
+use crate::wire::{Frame, Text, encode_chunk};
+
+/// What `inference_error` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: i64,
+    /// Of the vocabulary of `spec/wire` 10.2; empty for none.
+    pub(super) reason: &'static str,
+    /// For people; holds nothing that a consumer wrote.
+    pub(super) text: String,
+}
+
+impl Refusal {
+    pub(super) fn new(status: i64, reason: &'static str, text: impl Into<String>) -> Self {
+        Self {
+            status,
+            reason,
+            text: text.into(),
+        }
+    }
+
+    pub(super) fn cancelled() -> Self {
+        Self::new(499, "cancelled", "request cancelled")
+    }
+
+    pub(super) fn draining() -> Self {
+        Self::new(503, "", super::DRAINING_TEXT)
+    }
+}
+
+impl From<JobFault> for Refusal {
+    fn from(fault: JobFault) -> Self {
+        match fault {
+            JobFault::Client => Self::new(400, "client_error", "the request cannot be served"),
+            JobFault::Internal => Self::new(500, "provider_error", "generation failed"),
+            JobFault::Load => Self::new(500, "model_load", "the model could not be loaded"),
+            JobFault::Memory => Self::new(
+                503,
+                "token_budget_exhausted",
+                "no memory for this request at present",
+            ),
+            JobFault::QueueFull => Self::new(429, "queue_full", "the engine's queue is full"),
+            JobFault::Template => Self::new(422, "jinja_template", "the chat template failed"),
+            JobFault::TurnOverdue => {
+                Self::new(503, "capacity_timeout", "the request waited too long")
+            }
+        }
+    }
+}
+
+pub(super) fn send(out: &mut AgentOut, session: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.bytes.len();
+    write(&mut out.bytes);
+    let frame = start..out.bytes.len();
+    out.push(AgentEffect::Send { session, frame });
+}
+
+/// The id as the wire spells it.
+fn spelled(job: WireId) -> Text<'static> {
+    Text::from(job.to_string())
+}
+
+pub(super) fn send_accepted(job: WireId, session: SessionId, out: &mut AgentOut) {
+    let request_id = spelled(job);
+    send(out, session, |bytes| {
+        InferenceAccepted { request_id }.encode(bytes);
+    });
+}
+
+pub(super) fn send_error(job: WireId, session: SessionId, refusal: &Refusal, out: &mut AgentOut) {
+    let error = InferenceError {
+        request_id: spelled(job),
+        error: Text::from(refusal.text.as_str()),
+        status_code: refusal.status,
+        error_reason: Text::from(refusal.reason),
+    };
+    send(out, session, |bytes| error.encode(bytes));
+}
+
+pub(super) fn send_complete(
+    job: WireId,
+    session: SessionId,
+    usage: Usage,
+    reasoning_tokens: u32,
+    out: &mut AgentOut,
+) {
+    let complete = InferenceComplete {
+        request_id: spelled(job),
+        usage: UsageFrame {
+            prompt_tokens: i64::from(usage.prompt_tokens),
+            completion_tokens: i64::from(usage.completion_tokens),
+            reasoning_tokens: i64::from(reasoning_tokens),
+        },
+        ..InferenceComplete::default()
+    };
+    send(out, session, |bytes| complete.encode(bytes));
+}
+
+/// Seals chunks; its buffers are reused.
+#[derive(Clone)]
+pub(super) struct Sealer {
+    key_text: KeyText,
+    nonce_prefix: [u8; 16],
+    /// Boxes sealed by this process: the rest of the nonce.
+    sealed: u64,
+    pub(super) plain: Vec<u8>,
+    scratch: Vec<u8>,
+    ciphertext: String,
+}
+
+impl core::fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Sealer({} sealed)", self.sealed)
+    }
+}
+
+impl Sealer {
+    pub(super) fn new(key_text: KeyText, nonce_prefix: [u8; 16]) -> Self {
+        Self {
+            key_text,
+            nonce_prefix,
+            sealed: 0,
+            plain: Vec::new(),
+            scratch: Vec::new(),
+            ciphertext: String::new(),
+        }
+    }
+
+    pub(super) fn key_text(&self) -> &str {
+        self.key_text.as_str()
+    }
+
+    pub(super) const fn sealed(&self) -> u64 {
+        self.sealed
+    }
+
+    /// Seals what is in [`Self::plain`] and appends it as a chunk frame.
+    pub(super) fn send_chunk(
+        &mut self,
+        job: WireId,
+        session: SessionId,
+        key: &BoxKey,
+        out: &mut AgentOut,
+    ) {
+        let mut nonce = [0; NONCE_SIZE];
+        nonce[..16].copy_from_slice(&self.nonce_prefix);
+        nonce[16..].copy_from_slice(&self.sealed.to_le_bytes());
+        self.sealed += 1;
+        self.ciphertext.clear();
+        key.seal_text(nonce, &self.plain, &mut self.scratch, &mut self.ciphertext);
+        let (sealer, ciphertext) = (self.key_text.as_str(), self.ciphertext.as_str());
+        send(out, session, |bytes| {
+            encode_chunk(job, sealer, ciphertext, bytes);
+        });
+    }
+}

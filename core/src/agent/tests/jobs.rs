@@ -1,0 +1,119 @@
+use super::*;
+
+#[test]
+fn a_request_is_accepted_streamed_sealed_and_completed_in_order() {
+    plays(
+        &mut Play::joined(),
+        &[
+            ("request 1", "accepted 1; start 1"),
+            ("said 1 4", "chunk 1 assistant '4'"),
+            ("said 1 !", "chunk 1 '!'"),
+            ("done 1 2", "chunk 1 finish=stop; complete 1 9+2"),
+            ("request 1", ""),
+            ("said 1 late", ""),
+        ],
+    );
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_with_its_status() {
+    plays(
+        &mut Play::joined(),
+        &[
+            ("bare 1", "error 1 400 client_error"),
+            ("request 2 {}", "error 2 400 client_error"),
+            (
+                r#"request 3 {"model":"big","messages":[{"role":"user","content":""}]}"#,
+                "error 3 404 model_load",
+            ),
+            (
+                "request 4; request 5",
+                "accepted 4; start 4; accepted 5; start 5",
+            ),
+            ("request 6", "error 6 429 queue_full"),
+            ("failed 4", "error 4 503 token_budget_exhausted"),
+            ("request 7", "accepted 7; start 7"),
+        ],
+    );
+}
+
+#[test]
+fn a_request_sealed_to_another_key_is_refused() {
+    let mut play = Play::joined();
+    let other = SecretKey::from_bytes([9; 32]).public();
+    let payload =
+        EncryptedPayload::seal(&SESSION, &other, [1; 24], BODY.as_bytes()).expect("sound keys");
+    let sealer = payload.ephemeral_public_key;
+    for (number, sealer, ciphertext) in [
+        ("1", sealer.as_str(), payload.ciphertext.as_str()),
+        ("2", "AAAA", payload.ciphertext.as_str()),
+        ("3", sealer.as_str(), "!"),
+    ] {
+        let mut frame = Vec::new();
+        encode_inference_request(id(number), sealer, ciphertext, &mut frame);
+        play.told.clear();
+        play.frame(&frame);
+        assert_eq!(play.told, format!("error {number} 400 client_error"));
+    }
+}
+
+#[test]
+fn a_cancel_ends_with_partial_usage_after_output_and_with_499_before() {
+    plays(
+        &mut Play::joined(),
+        &[
+            (
+                "request 1; said 1 a",
+                "accepted 1; start 1; chunk 1 assistant 'a'",
+            ),
+            ("cancel 1", "stop 1"),
+            ("cancel 1", ""),
+            ("said 1 b", ""),
+            ("stopped 1 1", "complete 1 9+1"),
+            ("request 2; cancel 2", "accepted 2; start 2; stop 2"),
+            ("stopped 2 0", "error 2 499 cancelled"),
+            ("cancel 2; cancel 77", ""),
+        ],
+    );
+}
+
+#[test]
+fn a_cancel_that_overtakes_its_request_prevents_the_start() {
+    plays(
+        &mut Play::joined(),
+        &[
+            ("cancel 1", ""),
+            ("request 1", "error 1 499 cancelled"),
+            ("request 1", ""),
+        ],
+    );
+}
+
+#[test]
+fn lost_usage_is_floored_by_what_was_sent() {
+    plays(
+        &mut Play::joined(),
+        &[
+            (
+                "request 1; said 1 a; said 1 b",
+                "accepted 1; start 1; chunk 1 assistant 'a'; chunk 1 'b'",
+            ),
+            ("done 1 0", "chunk 1 finish=stop; complete 1 9+2"),
+        ],
+    );
+}
+
+#[test]
+fn models_are_loaded_when_asked_and_known() {
+    plays(
+        &mut Play::joined(),
+        &[
+            ("load tiny", "load tiny"),
+            ("loaded tiny", "load_status succeeded"),
+            (
+                "load big",
+                "load_status failed this model is not served here",
+            ),
+        ],
+    );
+}
