@@ -2,10 +2,11 @@
 
 use core::fmt;
 
-use crypto_secretbox::aead::{AeadInPlace, KeyInit};
-use crypto_secretbox::{Nonce, Tag, XSalsa20Poly1305};
+use cryptoxide::poly1305::{Poly1305, Tag};
+use salsa20::XSalsa20;
 use salsa20::cipher::consts::U10;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use salsa20::cipher::{KeyIvInit as _, StreamCipher as _};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::base64::{base64_size, decode_base64, encode_base64};
 use super::key::{KeyFault, KeyText, PublicKey, SecretKey};
@@ -67,8 +68,12 @@ impl BoxKey {
         &self.0
     }
 
-    fn cipher(&self) -> XSalsa20Poly1305 {
-        XSalsa20Poly1305::new(&self.0.into())
+    /// The stream of one nonce behind its first 32 bytes, which key the authenticator.
+    fn stream(&self, nonce: &[u8; NONCE_SIZE]) -> (XSalsa20, Poly1305) {
+        let mut stream = XSalsa20::new(&self.0.into(), nonce.into());
+        let mut one_time = Zeroizing::new([0; 32]);
+        stream.apply_keystream(&mut *one_time);
+        (stream, Poly1305::new(&one_time))
     }
 
     /// Appends nonce, tag and ciphertext to `out`. A nonce must never be used twice with one key.
@@ -79,11 +84,10 @@ impl BoxKey {
         out.extend_from_slice(&[0; TAG_SIZE]);
         out.extend_from_slice(plaintext);
         let (head, body) = out[start..].split_at_mut(OVERHEAD_SIZE);
-        let tag = self
-            .cipher()
-            .encrypt_in_place_detached(&Nonce::from(nonce), b"", body)
-            .expect("a plaintext is far below the cipher's limit");
-        head[NONCE_SIZE..].copy_from_slice(&tag);
+        let (mut stream, mut authenticator) = self.stream(&nonce);
+        stream.apply_keystream(body);
+        authenticator.update_mut(body);
+        head[NONCE_SIZE..].copy_from_slice(&authenticator.finalize().0);
     }
 
     /// Appends the base64 of a sealed `plaintext` to `out`; `scratch` is a buffer to reuse.
@@ -101,14 +105,15 @@ impl BoxKey {
 
     /// Opens a box where it lies; the answer is the plaintext's part of `payload`.
     pub fn open_in_place<'p>(&self, payload: &'p mut [u8]) -> Result<&'p [u8], OpenFault> {
-        if payload.len() < OVERHEAD_SIZE {
-            return Err(OpenFault::TooShort);
+        let (nonce, rest) = payload.split_first_chunk_mut().ok_or(OpenFault::TooShort)?;
+        let (tag, body) = rest.split_first_chunk_mut().ok_or(OpenFault::TooShort)?;
+        let (mut stream, mut authenticator) = self.stream(nonce);
+        authenticator.update_mut(body);
+        // Tags compare in constant time.
+        if authenticator.finalize() != Tag(*tag) {
+            return Err(OpenFault::Forged);
         }
-        let (head, body) = payload.split_at_mut(OVERHEAD_SIZE);
-        let (nonce, tag) = head.split_at(NONCE_SIZE);
-        self.cipher()
-            .decrypt_in_place_detached(Nonce::from_slice(nonce), b"", body, Tag::from_slice(tag))
-            .map_err(|_| OpenFault::Forged)?;
+        stream.apply_keystream(body);
         Ok(body)
     }
 

@@ -268,6 +268,25 @@ proptest! {
     }
 
     #[test]
+    fn a_box_is_what_the_published_library_makes_and_the_other_way_round(
+        plaintext in prop::collection::vec(any::<u8>(), 0..700),
+        nonce: [u8; 24],
+        flip in any::<prop::sample::Index>(),
+    ) {
+        use crypto_secretbox::aead::{AeadInPlace as _, KeyInit as _};
+        let theirs = crypto_secretbox::XSalsa20Poly1305::new(shared().bytes().into());
+        let mut own = vec![];
+        shared().seal(nonce, &plaintext, &mut own);
+        let mut body = plaintext.clone();
+        let tag = theirs.encrypt_in_place_detached(&nonce.into(), b"", &mut body).unwrap();
+        prop_assert_eq!(&own[NONCE_SIZE..OVERHEAD_SIZE], &tag[..]);
+        prop_assert_eq!(&own[OVERHEAD_SIZE..], &body[..]);
+        let at = flip.index(own.len());
+        own[at] ^= 0x10;
+        prop_assert!(shared().open(&own, &mut vec![]).is_err());
+    }
+
+    #[test]
     fn what_is_sealed_opens(
         plaintext in prop::collection::vec(any::<u8>(), 0..500),
         nonce: [u8; 24],

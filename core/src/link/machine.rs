@@ -353,7 +353,7 @@ impl ProviderLink {
             return None;
         }
         let session = self.session().expect("attempts are carried by a session");
-        let sealed = chunk.encrypted_data.filter(|sealed| {
+        let sealed = chunk.encrypted_data.as_ref().filter(|sealed| {
             chunk.data.is_empty()
                 && session.sealing_key.is_some()
                 && *sealed.ephemeral_public_key == *session.sealing_text
@@ -365,7 +365,8 @@ impl ProviderLink {
         Some(Chunk {
             attempt: carried.key,
             wire: carried.wire,
-            ciphertext: sealed.ciphertext,
+            ciphertext: sealed.ciphertext.clone(),
+            frame: chunk,
         })
     }
 
