@@ -5,6 +5,8 @@
 //! their contents.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -25,19 +27,49 @@ pub struct ChatRequest {
     pub messages: Vec<Message>,
     /// Output bound; absent means as much as fits.
     pub max_tokens: Option<u32>,
-    /// The seed in it is the request's own, or absent here and drawn by the engine.
-    pub sampling: Sampling,
-    pub has_seed: HasSeed,
+    pub wishes: Wishes,
     pub stops: Vec<String>,
     /// Variables for the chat template, such as `enable_thinking`: a JSON object as it came.
     pub template_variables: Option<Box<RawValue>>,
 }
 
-/// Whether the caller named a seed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HasSeed {
-    No,
-    Yes,
+/// How tokens are to be chosen, as far as the caller said; each value lies in its range.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Wishes {
+    pub temperature: Option<f32>,
+    pub top_p: Option<f32>,
+    pub top_k: Option<u32>,
+    pub seed: Option<u64>,
+}
+
+impl Wishes {
+    /// Fills what the caller left open: the model's own defaults, and a seed.
+    #[must_use]
+    pub fn or(self, defaults: Defaults, seed: u64) -> Sampling {
+        Sampling {
+            temperature: self.temperature.unwrap_or(defaults.temperature),
+            top_p: self.top_p.unwrap_or(defaults.top_p),
+            top_k: self.top_k.unwrap_or(defaults.top_k),
+            seed: self.seed.unwrap_or(seed),
+        }
+    }
+}
+
+/// How a model is best sampled, by its makers' word.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Defaults {
+    pub temperature: f32,
+    pub top_p: f32,
+    pub top_k: u32,
+}
+
+impl Defaults {
+    /// Those of the API, for a model that says nothing.
+    pub const API: Self = Self {
+        temperature: 1.0,
+        top_p: 1.0,
+        top_k: 0,
+    };
 }
 
 /// One turn, as chat templates see it.
@@ -77,6 +109,7 @@ struct RawBody {
     frequency_penalty: Option<f64>,
     presence_penalty: Option<f64>,
     tools: Option<Vec<serde::de::IgnoredAny>>,
+    logit_bias: Option<BTreeMap<String, serde::de::IgnoredAny>>,
     response_format: Option<RawFormat>,
     chat_template_kwargs: Option<Box<RawValue>>,
 }
@@ -159,6 +192,12 @@ impl RawBody {
                 self.tools.as_ref().is_some_and(|tools| !tools.is_empty()),
                 "tools",
             ),
+            (
+                self.logit_bias
+                    .as_ref()
+                    .is_some_and(|bias| !bias.is_empty()),
+                "logit_bias",
+            ),
             (is_other_format, "response_format other than text"),
         ];
         let refused = table.into_iter().find(|(is_asked, _)| *is_asked);
@@ -195,25 +234,22 @@ impl RawBody {
                 "stop must hold at most {STOPS_MAX} strings of 1 to {STOP_BYTES_MAX} bytes"
             )));
         }
-        let top_k = match self.top_k {
-            None | Some(-1) => 0,
-            Some(top_k) => u32::try_from(top_k)
-                .map_err(|_| Failure::client("top_k must be -1, 0 or a small positive number"))?,
-        };
-        let seed = self.seed;
+        let top_k =
+            match self.top_k {
+                None => None,
+                Some(-1) => Some(0),
+                Some(top_k) => Some(u32::try_from(top_k).map_err(|_| {
+                    Failure::client("top_k must be -1, 0 or a small positive number")
+                })?),
+            };
         Ok(ChatRequest {
             messages,
             max_tokens: max_tokens.map(|count| u32::try_from(count).unwrap_or(u32::MAX)),
-            sampling: Sampling {
+            wishes: Wishes {
                 temperature: within("temperature", self.temperature, 0.0, TEMPERATURE_MAX)?,
                 top_p: within("top_p", self.top_p, 0.0, 1.0)?,
                 top_k,
-                seed: seed.unwrap_or(0).cast_unsigned(),
-            },
-            has_seed: if seed.is_some() {
-                HasSeed::Yes
-            } else {
-                HasSeed::No
+                seed: self.seed.map(i64::cast_unsigned),
             },
             stops,
             template_variables: self.chat_template_kwargs,
@@ -261,19 +297,18 @@ fn joined(parts: Vec<RawPart>) -> Result<String, Failure> {
     Ok(content)
 }
 
-/// Absent is 1, the default that clients know for both.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "a checked range that f32 holds"
 )]
-fn within(field: &str, value: Option<f64>, low: f64, high: f64) -> Result<f32, Failure> {
-    let value = value.unwrap_or(1.0);
-    if (low..=high).contains(&value) {
-        return Ok(value as f32);
+fn within(field: &str, value: Option<f64>, low: f64, high: f64) -> Result<Option<f32>, Failure> {
+    match value {
+        None => Ok(None),
+        Some(value) if (low..=high).contains(&value) => Ok(Some(value as f32)),
+        Some(_) => Err(Failure::client(format!(
+            "{field} must lie between {low} and {high}"
+        ))),
     }
-    Err(Failure::client(format!(
-        "{field} must lie between {low} and {high}"
-    )))
 }
 
 #[cfg(test)]
@@ -298,16 +333,15 @@ mod tests {
             }
         );
         assert_eq!(request.max_tokens, None);
-        assert_eq!(
-            request.sampling,
-            Sampling {
-                temperature: 1.0,
-                top_p: 1.0,
-                top_k: 0,
-                seed: 0
-            }
-        );
-        assert_eq!(request.has_seed, HasSeed::No);
+        assert_eq!(request.wishes, Wishes::default());
+        let sampling = request.wishes.or(Defaults::API, 9);
+        let expected = Sampling {
+            temperature: 1.0,
+            top_p: 1.0,
+            top_k: 0,
+            seed: 9,
+        };
+        assert_eq!(sampling, expected);
         assert!(request.stops.is_empty());
     }
 
@@ -326,8 +360,12 @@ mod tests {
             top_k: 40,
             seed: u64::MAX,
         };
-        assert_eq!(request.sampling, sampling);
-        assert_eq!(request.has_seed, HasSeed::Yes);
+        let defaults = Defaults {
+            temperature: 0.0,
+            top_p: 0.5,
+            top_k: 3,
+        };
+        assert_eq!(request.wishes.or(defaults, 9), sampling);
         assert_eq!(request.stops, ["a", "b"]);
         assert!(request.template_variables.is_some());
     }
@@ -356,6 +394,7 @@ mod tests {
                 with(r#","response_format":{"type":"json_object"}"#),
                 "response_format",
             ),
+            (with(r#","logit_bias":{"5":1}"#), "logit_bias"),
             (with(r#","presence_penalty":0.5"#), "presence_penalty"),
             (
                 with(r#","temperature":2.5"#),

@@ -396,6 +396,47 @@ fn a_failed_step_ends_its_rows_and_the_engine_goes_on() {
 }
 
 #[test]
+fn a_panic_fails_what_lives_and_refuses_what_comes() {
+    struct Broken;
+    impl Vocabulary for Broken {
+        fn decode(&self, _tokens: &[u32]) -> String {
+            panic!("a defect");
+        }
+    }
+    impl Backend for Broken {
+        fn limits(&self) -> Limits {
+            EchoBackend::new(1).limits()
+        }
+        fn prompt(&self, request: &ChatRequest) -> Result<Vec<u32>, Failure> {
+            EchoBackend::new(1).prompt(request)
+        }
+        fn is_end(&self, _token: u32) -> bool {
+            false
+        }
+        fn step(&mut self, work: &[RowWork<'_>], out: &mut Vec<u32>) -> Result<(), StepError> {
+            EchoBackend::new(1).step(work, out)
+        }
+        fn release(&mut self, _slot: RowSlot) {}
+        fn memory(&self) -> Memory {
+            Memory::default()
+        }
+    }
+    let (engine, heard) = start(&config(), Broken);
+    engine.submit(job(1, "")).unwrap();
+    let events = all(&heard);
+    let failure = failure_of(&events, 1);
+    assert_eq!(
+        (failure.reason, failure.text.as_ref()),
+        (Reason::ProviderError, "the engine crashed")
+    );
+    assert_eq!(engine.capacity().state(), "crashed");
+    assert_eq!(
+        engine.submit(job(2, "")).unwrap_err().reason,
+        Reason::Draining
+    );
+}
+
+#[test]
 fn capacity_tells_what_runs_and_is_empty_when_all_is_done() {
     let (permits, gate) = channel();
     let backend = Scripted {

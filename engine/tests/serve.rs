@@ -179,6 +179,31 @@ fn a_tokenizer_with_more_tokens_than_the_model_is_refused() {
 }
 
 #[test]
+fn a_models_own_way_of_sampling_holds_where_a_request_says_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    write_byte_folder(folder.path(), 3);
+    let greedy = serve(folder.path(), 1, &[body("go", r#","temperature":0"#)]);
+    assert_ne!(serve(folder.path(), 1, &[body("go", "")]), greedy);
+    let generation = folder.path().join("generation_config.json");
+    fs::write(&generation, r#"{"do_sample":false,"temperature":0.6}"#).unwrap();
+    assert_eq!(serve(folder.path(), 1, &[body("go", "")]), greedy);
+    fs::write(
+        &generation,
+        r#"{"do_sample":true,"temperature":0.6,"top_k":1}"#,
+    )
+    .unwrap();
+    assert_eq!(serve(folder.path(), 1, &[body("go", "")]), greedy);
+    fs::write(&generation, r#"{"top_p":7.5}"#).unwrap();
+    let error = MlxBackend::open(folder.path()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("generation_config.json is damaged"),
+        "{error}"
+    );
+}
+
+#[test]
 fn end_tokens_of_every_file_count() {
     let folder = tempfile::tempdir().unwrap();
     write_byte_folder(folder.path(), 1);

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::chat::ChatRequest;
+use crate::chat::{ChatRequest, Defaults};
 use crate::failure::{Failure, Reason};
 use crate::model::{Config, EosIds, ModelError, read_json, read_json_if_any};
 use crate::text::Vocabulary;
@@ -22,6 +22,7 @@ pub struct Language {
     tokenizer: Tokenizer,
     template: Template,
     ends: BTreeSet<u32>,
+    defaults: Defaults,
 }
 
 #[derive(Default, Deserialize)]
@@ -63,6 +64,33 @@ impl RawToken {
 #[derive(Default, Deserialize)]
 struct GenerationConfig {
     eos_token_id: Option<EosIds>,
+    /// False says that the model answers best with its likeliest token.
+    do_sample: Option<bool>,
+    temperature: Option<f32>,
+    top_p: Option<f32>,
+    top_k: Option<u32>,
+}
+
+impl GenerationConfig {
+    fn defaults(&self) -> Result<Defaults, ModelError> {
+        let api = Defaults::API;
+        let temperature = match self.do_sample {
+            Some(false) => 0.0,
+            None | Some(true) => self.temperature.unwrap_or(api.temperature),
+        };
+        let top_p = self.top_p.unwrap_or(api.top_p);
+        if !(temperature >= 0.0 && temperature.is_finite() && (0.0..=1.0).contains(&top_p)) {
+            return Err(ModelError::Damaged {
+                file: GENERATION_CONFIG.to_owned(),
+                cause: format!("temperature {temperature} or top_p {top_p} is out of range"),
+            });
+        }
+        Ok(Defaults {
+            temperature,
+            top_p,
+            top_k: self.top_k.unwrap_or(api.top_k),
+        })
+    }
 }
 
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
@@ -89,6 +117,7 @@ impl Language {
         let generation: GenerationConfig = parsed_if_any(folder, GENERATION_CONFIG)?;
         let eos_token = texts.eos_token.map(RawToken::into_text);
 
+        let defaults = generation.defaults()?;
         let mut ends: BTreeSet<u32> = config.eos_ids.iter().copied().collect();
         ends.extend(
             generation
@@ -127,6 +156,7 @@ impl Language {
             tokenizer,
             template,
             ends,
+            defaults,
         })
     }
 
@@ -146,6 +176,12 @@ impl Language {
             return Err(Failure::client("the messages make an empty prompt"));
         }
         Ok(tokens)
+    }
+
+    /// How the model samples where a request does not say.
+    #[must_use]
+    pub const fn defaults(&self) -> Defaults {
+        self.defaults
     }
 
     #[must_use]

@@ -5,7 +5,7 @@
 
 use thiserror::Error;
 
-use crate::chat::ChatRequest;
+use crate::chat::{ChatRequest, Defaults};
 use crate::failure::Failure;
 use crate::sampling::Sampling;
 use crate::scheduler::RowSlot;
@@ -14,6 +14,11 @@ use crate::text::Vocabulary;
 /// The engine's seam to the model.
 pub trait Backend: Vocabulary {
     fn limits(&self) -> Limits;
+
+    /// How the model samples where a request does not say.
+    fn defaults(&self) -> Defaults {
+        Defaults::API
+    }
 
     /// Turns a request into the tokens of its prompt.
     ///

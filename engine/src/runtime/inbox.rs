@@ -154,6 +154,19 @@ impl Inbox {
         state.cancels.remove(&id);
     }
 
+    /// The thread panicked: takes no more jobs and hands out those that live, each to be failed.
+    pub(super) fn crashed(&self) -> BTreeSet<RowId> {
+        let mut state = self.lock();
+        state.mode = Mode::Gone;
+        state.jobs.clear();
+        state.cancels.clear();
+        state.snapshot = CapacitySnapshot {
+            has_crashed: true,
+            ..CapacitySnapshot::default()
+        };
+        std::mem::take(&mut state.live)
+    }
+
     pub(super) fn publish(&self, snapshot: CapacitySnapshot) {
         self.lock().snapshot = snapshot;
     }

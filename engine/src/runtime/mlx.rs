@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::backend::{Backend, Limits, Memory, RowWork, StepError};
-use crate::chat::ChatRequest;
+use crate::chat::{ChatRequest, Defaults};
 use crate::failure::Failure;
 use crate::language::Language;
 use crate::model::{Model, ModelError, Output, RowCache, RowStep};
@@ -67,6 +67,10 @@ impl Backend for MlxBackend {
             context_tokens: config.context_tokens_max.unsigned_abs(),
             kv_bytes_per_token: self.model.kv_bytes_per_token(),
         }
+    }
+
+    fn defaults(&self) -> Defaults {
+        self.language.defaults()
     }
 
     fn prompt(&self, request: &ChatRequest) -> Result<Vec<u32>, Failure> {

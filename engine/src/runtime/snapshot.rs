@@ -7,6 +7,8 @@ const NEWEST_SHARE: f64 = 0.3;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CapacitySnapshot {
+    /// The engine's thread panicked; it serves no more.
+    pub has_crashed: bool,
     pub num_running: u32,
     pub num_waiting: u32,
     pub max_concurrency: u32,
@@ -32,7 +34,9 @@ impl CapacitySnapshot {
     /// The slot's state on the wire.
     #[must_use]
     pub const fn state(&self) -> &'static str {
-        if self.num_running == 0 && self.num_waiting == 0 {
+        if self.has_crashed {
+            "crashed"
+        } else if self.num_running == 0 && self.num_waiting == 0 {
             "idle"
         } else {
             "running"

@@ -1,6 +1,7 @@
 //! The engine's thread: mail in, one step, text out, and again.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use super::event::{Event, FinishReason, Finished, Timing, Usage};
 use super::inbox::{Arrived, Inbox, Mode, Patience};
 use super::snapshot::{CapacitySnapshot, observe};
 use super::tokens_per_second;
-use crate::chat::{ChatRequest, HasSeed};
+use crate::chat::ChatRequest;
 use crate::failure::{Failure, Reason};
 use crate::sampling::Sampling;
 use crate::scheduler::{
@@ -81,7 +82,20 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         worker
     }
 
+    /// Serves until told to stop. A panic is a defect of this program: what lives is failed, so that
+    /// nobody waits for an answer that cannot come, and the panic goes on.
     pub(super) fn run(mut self) {
+        let served = catch_unwind(AssertUnwindSafe(|| self.serve()));
+        if let Err(panic) = served {
+            for id in self.inbox.crashed() {
+                let failure = Failure::new(Reason::ProviderError, "the engine crashed");
+                (self.on_event)(Event::Failed { id, failure });
+            }
+            resume_unwind(panic);
+        }
+    }
+
+    fn serve(&mut self) {
         loop {
             let patience = if self.scheduler.is_idle() {
                 Patience::Wait
@@ -139,12 +153,10 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             priority: 0,
         };
         self.scheduler.submit(ask).map_err(refusal)?;
-        let mut sampling = request.sampling;
-        if request.has_seed == HasSeed::No {
-            sampling.seed = self
-                .seed
-                .draw(Purpose::Sampling, u128::from(id.0), u128::MAX);
-        }
+        let seed = self
+            .seed
+            .draw(Purpose::Sampling, u128::from(id.0), u128::MAX);
+        let sampling = request.wishes.or(self.backend.defaults(), seed);
         let row = Row {
             prompt,
             output_tokens_max,
