@@ -1,1 +1,57 @@
-fn main() {}
+//! The one binary `cereus`: coordinator, provider, keys, chat and the demo.
+
+mod books;
+mod chat;
+mod cli;
+mod coordinator;
+mod demo;
+mod provider;
+mod signal;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Cli, Command, KeyCommand};
+
+/// What a person reads when a command fails: a sentence that says what to do.
+type Outcome = Result<(), String>;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_env("CEREUS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("cereus: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Outcome {
+    match command {
+        Command::Chat(args) => block_on(chat::chat(args)),
+        Command::Coordinator(args) => block_on(coordinator::serve(args)),
+        Command::Credit(args) => books::credit(&args),
+        Command::Demo(args) => block_on(demo::demo(args)),
+        Command::Key(KeyCommand::Create(args)) => books::create_key(&args),
+        Command::Key(KeyCommand::List(args)) => books::list_keys(&args),
+        Command::Provider(args) => block_on(provider::serve(args)),
+    }
+}
+
+fn block_on(work: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the system gives no threads: {error}"))?;
+    runtime.block_on(work)
+}

@@ -1,0 +1,73 @@
+//! `cereus chat`.
+
+use std::io::Write as _;
+
+use cereus_client::{ChatStream, Client, Piece};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+
+use crate::Outcome;
+use crate::cli::ChatArgs;
+use crate::demo::receipt;
+
+pub(crate) async fn chat(args: ChatArgs) -> Outcome {
+    let key = args
+        .key
+        .or_else(|| std::env::var("CEREUS_API_KEY").ok())
+        .ok_or(
+            "no API key; give it with --key or as CEREUS_API_KEY (`cereus key create` makes one)",
+        )?;
+    let client = Client::new(&args.coordinator, SecretString::from(key)).map_err(text)?;
+    let mut body = question(&args.model, &args.prompt, args.max_tokens);
+    if let Some(temperature) = args.temperature {
+        body["temperature"] = json!(temperature);
+    }
+    if let Some(seed) = args.seed {
+        body["seed"] = json!(seed);
+    }
+    let mut stream = client.chat_stream(&body).await.map_err(text)?;
+    print_answer(&mut stream).await?;
+    if args.receipt {
+        let path = format!("/v1/receipts/{}", stream.request_id());
+        let receipt = client.get(&path).await.map_err(text)?;
+        println!(
+            "\n{}",
+            receipt::table(&receipt, receipt::Paint::for_stdout())
+        );
+    }
+    Ok(())
+}
+
+/// A streamed chat of one message.
+pub(crate) fn question(model: &str, prompt: &str, max_tokens: u32) -> Value {
+    json!({
+        "model": model,
+        "messages": [{ "role": "user", "content": prompt }],
+        "max_tokens": max_tokens,
+        "stream": true,
+        "stream_options": { "include_usage": true },
+    })
+}
+
+/// Prints each piece as it comes; returns how many there were.
+pub(crate) async fn print_answer(stream: &mut ChatStream) -> Result<u32, String> {
+    let mut out = std::io::stdout();
+    let mut pieces = 0;
+    while let Some(piece) = stream.next().await.map_err(text)? {
+        match piece {
+            Piece::Text(piece) => {
+                pieces += 1;
+                print!("{piece}");
+                out.flush()
+                    .map_err(|error| format!("standard output is gone: {error}"))?;
+            }
+            Piece::Finish(_) | Piece::Usage { .. } => {}
+        }
+    }
+    println!();
+    Ok(pieces)
+}
+
+pub(crate) fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

@@ -1,0 +1,276 @@
+//! The command line: every command, its options and its examples.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use cereus_coordinator::settings::parse_model;
+use cereus_core::config::ModelSpec;
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
+
+#[derive(Parser)]
+#[command(
+    name = "cereus",
+    version,
+    about = "A decentralised private inference network",
+    after_help = "Start here:\n  \
+        cereus demo --model engine/models/tiny     one private answer, with its receipt\n\n\
+        A network of your own:\n  \
+        cereus key create --data data --account me --credit 5\n  \
+        cereus coordinator --data data --model tiny:50000:200000:2048\n  \
+        cereus provider --coordinator http://127.0.0.1:8080 --model engine/models/tiny\n  \
+        cereus chat --key sk-cereus-... --model tiny \"What is 2 + 3?\"\n\n\
+        Logs go to standard error; CEREUS_LOG sets their level, as in CEREUS_LOG=debug.",
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run a coordinator: the HTTP API, the ledger, and the providers' endpoint
+    Coordinator(CoordinatorArgs),
+    /// Run a provider: serve a model to a coordinator
+    Provider(ProviderArgs),
+    /// Make and list API keys
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Add money to an account
+    Credit(CreditArgs),
+    /// Ask a model something and print its answer as it is made
+    Chat(ChatArgs),
+    /// Show one private chat completion from end to end, with its receipt
+    Demo(DemoArgs),
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cereus coordinator --data data --model tiny:50000:200000:2048\n  \
+    cereus coordinator --data data --model-catalog models.json --listen 0.0.0.0:8080\n\n\
+    A catalogue file:\n  \
+    {\"models\": [{\"id\": \"tiny\", \"input_micro_usd_per_mtok\": 50000,\n   \
+    \"output_micro_usd_per_mtok\": 200000, \"context_tokens\": 2048}]}\n\n\
+    SIGTERM or Ctrl-C drains: nothing more is admitted, running streams finish.")]
+pub(crate) struct CoordinatorArgs {
+    /// Where to listen; port 0 takes any free port
+    #[arg(long, default_value = LISTEN_DEFAULT)]
+    pub(crate) listen: SocketAddr,
+    /// Folder of the ledger and the journal; made if it is not there
+    #[arg(long, default_value = "cereus-data")]
+    pub(crate) data: PathBuf,
+    /// A model to sell: ID:INPUT:OUTPUT[:CONTEXT], micro-USD for a million tokens; may be repeated
+    #[arg(long = "model", value_parser = parse_model, value_name = "ID:IN:OUT[:CONTEXT]")]
+    pub(crate) models: Vec<ModelSpec>,
+    /// A JSON file of models to sell
+    #[arg(long)]
+    pub(crate) model_catalog: Option<PathBuf>,
+    /// Longest queue for one model before requests get 429
+    #[arg(long, default_value_t = 256)]
+    pub(crate) queue_depth: u32,
+    /// Longest wait in the queue, in seconds
+    #[arg(long, default_value_t = 120)]
+    pub(crate) queue_wait: u64,
+    /// Open HTTP connections; further ones wait
+    #[arg(long, default_value_t = 4_096)]
+    pub(crate) connections: usize,
+    /// How long a drain waits for the last stream, in seconds
+    #[arg(long, default_value_t = 600)]
+    pub(crate) drain_wait: u64,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cereus provider --coordinator http://127.0.0.1:8080 --model engine/models/tiny\n  \
+    cereus provider --coordinator http://127.0.0.1:8080 --echo --model-id tiny\n\n\
+    The machine's key is made at the first start and kept in --data. SIGTERM or Ctrl-C drains.")]
+pub(crate) struct ProviderArgs {
+    /// The coordinator's address
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    pub(crate) coordinator: String,
+    /// A model folder in the standard Hugging Face layout
+    #[arg(long, required_unless_present = "echo")]
+    pub(crate) model: Option<PathBuf>,
+    /// The name under which the coordinator sells it; the folder's name if not given
+    #[arg(long)]
+    pub(crate) model_id: Option<String>,
+    /// Folder of the machine's key
+    #[arg(long, default_value = "cereus-provider")]
+    pub(crate) data: PathBuf,
+    /// An API key of the account that earns; may also be given as CEREUS_EARN_KEY
+    #[arg(long)]
+    pub(crate) earn_key: Option<String>,
+    /// Repeat the prompt instead of running a model: for tests and benches
+    #[arg(long)]
+    pub(crate) echo: bool,
+    /// Pieces that the echo answers with (with --echo)
+    #[arg(long, default_value_t = 16)]
+    pub(crate) echo_pieces: u32,
+    /// Pause before each piece of the echo, in milliseconds (with --echo)
+    #[arg(long, default_value_t = 0)]
+    pub(crate) echo_pause_ms: u64,
+    /// Requests served at once
+    #[arg(long, default_value_t = 8)]
+    pub(crate) concurrency: u16,
+    /// How long running requests may finish after SIGTERM, in seconds
+    #[arg(long, default_value_t = 120)]
+    pub(crate) drain_wait: u64,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a key, and its account if it is new; prints the key once
+    Create(KeyCreateArgs),
+    /// List keys, without their secrets
+    List(KeyListArgs),
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cereus key create --account ada --credit 5\n  \
+    KEY=$(cereus key create --account ada --quiet)\n\n\
+    Works while a coordinator runs on the same folder: it sees the key within a second.")]
+pub(crate) struct KeyCreateArgs {
+    #[arg(long, default_value = "cereus-data")]
+    pub(crate) data: PathBuf,
+    /// The account's name
+    #[arg(long)]
+    pub(crate) account: String,
+    /// Money to add to it, in US dollars
+    #[arg(long, value_name = "USD", value_parser = parse_usd)]
+    pub(crate) credit: Option<i64>,
+    /// Print the key and nothing else
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct KeyListArgs {
+    #[arg(long, default_value = "cereus-data")]
+    pub(crate) data: PathBuf,
+    /// Print JSON, one object on each line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  \
+    cereus credit --account ada --amount 2.50\n\n\
+    Works while a coordinator runs on the same folder: it sees the money within a second.")]
+pub(crate) struct CreditArgs {
+    #[arg(long, default_value = "cereus-data")]
+    pub(crate) data: PathBuf,
+    #[arg(long)]
+    pub(crate) account: String,
+    /// US dollars, to the millionth
+    #[arg(long, value_name = "USD", value_parser = parse_usd)]
+    pub(crate) amount: i64,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cereus chat --key sk-cereus-... --model tiny \"What is 2 + 3?\"\n  \
+    CEREUS_API_KEY=sk-cereus-... cereus chat --model tiny --receipt \"Spell cereus\"")]
+pub(crate) struct ChatArgs {
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    pub(crate) coordinator: String,
+    /// The API key; may also be given as CEREUS_API_KEY
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    #[arg(long)]
+    pub(crate) model: String,
+    #[arg(long, default_value_t = 256)]
+    pub(crate) max_tokens: u32,
+    #[arg(long)]
+    pub(crate) temperature: Option<f64>,
+    #[arg(long)]
+    pub(crate) seed: Option<i64>,
+    /// Show what it cost and where the time went
+    #[arg(long)]
+    pub(crate) receipt: bool,
+    /// What to ask
+    pub(crate) prompt: String,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cereus demo                        stays up; prints a curl line and a Python snippet\n  \
+    cereus demo --once                 one answer, one receipt, exit status 0\n  \
+    cereus demo --prompt \"Spell night\"")]
+pub(crate) struct DemoArgs {
+    /// Answer one prompt, show its receipt and stop
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// A model folder in the standard Hugging Face layout
+    #[arg(long, default_value = "engine/models/tiny")]
+    pub(crate) model: PathBuf,
+    /// The coordinator's port; 0 takes any free port
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+    /// What to ask
+    #[arg(long, default_value = "What is 17 + 25?")]
+    pub(crate) prompt: String,
+    /// Folder of the ledger and the journal; a fresh temporary one if not given
+    #[arg(long)]
+    pub(crate) data: Option<PathBuf>,
+    /// Repeat the prompt instead of running the model
+    #[arg(long)]
+    pub(crate) echo: bool,
+}
+
+/// US dollars as whole millionths, without floating point.
+fn parse_usd(text: &str) -> Result<i64, String> {
+    const DIGITS: usize = 6;
+    let wrong = || format!("`{text}`: expected dollars, for instance 5 or 2.50, to the millionth");
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit());
+    if !is_number(whole) || !is_number(part) || part.len() > DIGITS {
+        return Err(wrong());
+    }
+    let millionths = format!("{whole}{part:0<DIGITS$}");
+    millionths
+        .parse()
+        .ok()
+        .filter(|amount| *amount > 0)
+        .ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn dollars_are_read_to_the_millionth_and_no_further() {
+        let cases = [
+            ("5", 5_000_000),
+            ("2.50", 2_500_000),
+            ("0.000001", 1),
+            ("10.1", 10_100_000),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse_usd(text), Ok(expected));
+        }
+        for text in [
+            "",
+            ".",
+            "1.",
+            ".5",
+            "-1",
+            "0",
+            "0.0000001",
+            "1e3",
+            "99999999999999999999",
+        ] {
+            assert!(parse_usd(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `cereus coordinator`.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use cereus_coordinator::settings::read_catalog;
+use cereus_coordinator::{Settings, start};
+use cereus_core::config::Catalog;
+use cereus_core::time::Span;
+
+use crate::Outcome;
+use crate::cli::CoordinatorArgs;
+use crate::signal::asked_to_stop;
+
+pub(crate) async fn serve(args: CoordinatorArgs) -> Outcome {
+    let running = start(settings(args)?)
+        .await
+        .map_err(|error| error.to_string())?;
+    // The demo and the tests read these lines: they ask for port 0 and want to know.
+    println!("listening on http://{}", running.addr());
+    println!("journal {}", running.journal().display());
+    std::io::stdout()
+        .flush()
+        .map_err(|error| format!("standard output is gone: {error}"))?;
+    let drainer = running.drainer();
+    let mut ended = std::pin::pin!(running.ended());
+    tokio::select! {
+        ending = &mut ended => return ending.map_err(|error| error.to_string()),
+        () = asked_to_stop() => {}
+    }
+    tracing::info!("draining: running streams finish, nothing more is admitted");
+    drainer.drain();
+    ended.await.map_err(|error| error.to_string())
+}
+
+fn settings(args: CoordinatorArgs) -> Result<Settings, String> {
+    let mut models = args.models;
+    if let Some(path) = &args.model_catalog {
+        models.extend(read_catalog(path)?);
+    }
+    let catalog = Catalog::new(models)
+        .map_err(|error| format!("{error} (--model or --model-catalog names the models)"))?;
+    let mut settings = Settings::new(args.listen, args.data, catalog);
+    settings.config.limits.queue_depth_max = args.queue_depth;
+    settings.config.limits.queue_wait_max = Span::secs(args.queue_wait);
+    settings.connections_max = args.connections.clamp(1, 1_000_000);
+    settings.drain_wait_max = Duration::from_secs(args.drain_wait);
+    Ok(settings)
+}
