@@ -37,19 +37,25 @@ impl From<Overfull> for Breach {
     }
 }
 
-/// The checks of `spec/wire` 6.6, in their order.
-pub(super) fn opened<'s>(
-    key: &BoxKey,
+/// The checks of `spec/wire` 6.6 that need no key, in their order. Answers the ciphertext.
+pub(super) fn sealed_by<'c>(
     sealer: &KeyText,
-    chunk: &ChunkFrame<'_>,
-    scratch: &'s mut Vec<u8>,
-) -> Result<&'s str, Breach> {
+    chunk: &'c ChunkFrame<'_>,
+) -> Result<&'c str, Breach> {
     let sealed = chunk.encrypted_data.as_ref().ok_or(Breach::Encryption)?;
     if !chunk.data.is_empty() || sealed.ephemeral_public_key.as_str() != sealer.as_str() {
         return Err(Breach::Encryption);
     }
+    Ok(&sealed.ciphertext)
+}
+
+pub(super) fn opened<'s>(
+    key: &BoxKey,
+    ciphertext: &str,
+    scratch: &'s mut Vec<u8>,
+) -> Result<&'s str, Breach> {
     let plain = key
-        .open_text(&sealed.ciphertext, CHUNK_SIZE_MAX + OVERHEAD_SIZE, scratch)
+        .open_text(ciphertext, CHUNK_SIZE_MAX + OVERHEAD_SIZE, scratch)
         .map_err(|_| Breach::Encryption)?;
     core::str::from_utf8(plain).map_err(|_| Breach::Malformed)
 }

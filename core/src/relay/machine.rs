@@ -2,7 +2,7 @@
 
 use core::hash::{Hash, Hasher};
 
-use super::breach::{Breach, opened};
+use super::breach::{Breach, opened, sealed_by};
 use super::text::{Piece, payloads, piece};
 use super::{
     BUFFER_EVENTS_MAX, BUFFER_SIZE_MAX, END_TOKENS, GRACE, OVERFLOW_FACTOR, PROGRESS_PIECES,
@@ -15,7 +15,6 @@ use crate::envelope::{BoxKey, KeyText};
 use crate::event::{AttemptFault, Usage};
 use crate::ids::AttemptKey;
 use crate::time::Tick;
-use crate::wire::ChunkFrame;
 
 /// See the module.
 #[derive(Debug)]
@@ -92,7 +91,9 @@ impl Relay {
                 sealer,
             } => self.begin(attempt, key, sealer),
             RelayEvent::AttemptCancelled { attempt } => self.forget_key(attempt),
-            RelayEvent::ChunkCame { attempt, chunk } => self.on_chunk(now, attempt, chunk, out),
+            RelayEvent::ChunkCame { attempt, chunk } => {
+                self.on_chunk(now, attempt, |sealer| sealed_by(sealer, chunk), out);
+            }
             RelayEvent::Completed {
                 attempt,
                 usage,
@@ -107,6 +108,10 @@ impl Relay {
             }
             RelayEvent::Finished { usage } => self.on_finished(usage, out),
             RelayEvent::Released => self.on_released(now, out),
+            RelayEvent::SealedCame {
+                attempt,
+                ciphertext,
+            } => self.on_chunk(now, attempt, |_| Ok(ciphertext), out),
             RelayEvent::Woke => self.on_woke(now, out),
         }
     }
@@ -200,11 +205,11 @@ impl Relay {
         is_live
     }
 
-    fn on_chunk(
+    fn on_chunk<'c>(
         &mut self,
         now: Tick,
         attempt: AttemptKey,
-        chunk: &ChunkFrame<'_>,
+        ciphertext: impl FnOnce(&KeyText) -> Result<&'c str, Breach>,
         out: &mut Vec<RelayEffect>,
     ) {
         let mut scratch = core::mem::take(&mut self.scratch);
@@ -218,7 +223,8 @@ impl Relay {
             self.scratch = scratch;
             return;
         };
-        let relayed = opened(key, sealer, chunk, &mut scratch)
+        let relayed = ciphertext(sealer)
+            .and_then(|ciphertext| opened(key, ciphertext, &mut scratch))
             .and_then(|text| self.relay(now, attempt, text, out));
         self.scratch = scratch;
         if let Err(breach) = relayed {

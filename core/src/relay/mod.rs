@@ -74,6 +74,7 @@ pub enum RelayEvent<'a> {
     AttemptCancelled {
         attempt: AttemptKey,
     },
+    /// A chunk as it stood on the wire: all of `spec/wire` 6.6 is checked here.
     ChunkCame {
         attempt: AttemptKey,
         chunk: &'a ChunkFrame<'a>,
@@ -100,6 +101,12 @@ pub enum RelayEvent<'a> {
     },
     /// The hold is durable: the consumer may see what was relayed.
     Released,
+    /// A chunk whose form and sealer the link has checked: [`crate::link::Chunk`].
+    SealedCame {
+        attempt: AttemptKey,
+        /// Base64 of nonce, tag and box.
+        ciphertext: &'a str,
+    },
     Woke,
 }
 

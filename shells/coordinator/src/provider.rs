@@ -15,8 +15,7 @@ use cereus_core::ids::{AttemptKey, ConnId, WireId};
 use cereus_core::link::{Chunk, LinkEffect, LinkEvent, LinkOut, LinkRules, ProviderLink};
 use cereus_core::relay::{RelayEffect, RelayEvent};
 use cereus_core::time::{Span, Tick};
-use cereus_core::wire::messages::{SealedText, encode_inference_request};
-use cereus_core::wire::{ChunkFrame, Text};
+use cereus_core::wire::messages::encode_inference_request;
 use orion::util::secure_rand_bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -238,24 +237,12 @@ impl Connection {
     }
 
     async fn relay(&mut self, now: Tick, chunk: &Chunk<'_>) {
-        let Some(sealer) = self.link.sealing_key() else {
-            return;
-        };
         let Some(carried) = self.carried.get_mut(&chunk.attempt) else {
             return;
         };
-        // The link has checked who sealed it; the relay checks again, on its own account.
-        let frame = ChunkFrame {
-            request_id: Text::default(),
-            encrypted_data: Some(SealedText {
-                ephemeral_public_key: Text::from(sealer.text().as_str().to_owned()),
-                ciphertext: chunk.ciphertext.clone(),
-            }),
-            data: Text::default(),
-        };
-        let event = RelayEvent::ChunkCame {
+        let event = RelayEvent::SealedCame {
             attempt: chunk.attempt,
-            chunk: &frame,
+            ciphertext: &chunk.ciphertext,
         };
         carried.answer.step(now, event, &mut self.relay_out);
         carried.wake_at = carried.answer.next_wake();

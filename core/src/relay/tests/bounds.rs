@@ -1,0 +1,192 @@
+use super::*;
+
+#[test]
+fn every_breach_of_the_encryption_contract_ends_the_attempt_as_a_violation() {
+    let mut plain = Scene::new(Delivery::Streamed).sealed(FIRST, "x");
+    plain.encrypted_data = None;
+    plain.data = Text::from("data: {}");
+    let mut mixed = Scene::new(Delivery::Streamed).sealed(FIRST, "x");
+    mixed.data = Text::from("data: {}");
+    let mut other_key = Scene::new(Delivery::Streamed).sealed(FIRST, "x");
+    let stranger = PublicKey([9; 32]).text().to_string();
+    if let Some(sealed) = &mut other_key.encrypted_data {
+        sealed.ephemeral_public_key = Text::from(stranger);
+    }
+    let wrong_session = Scene::new(Delivery::Streamed).sealed(SECOND, "x");
+    let mut cut = Scene::new(Delivery::Streamed).sealed(FIRST, "x");
+    if let Some(sealed) = &mut cut.encrypted_data {
+        sealed.ciphertext = Text::from("AAAA");
+    }
+    for chunk in [plain, mixed, other_key, wrong_session, cut] {
+        let mut scene = Scene::new(Delivery::Streamed);
+        let effects = scene.step(RelayEvent::ChunkCame {
+            attempt: FIRST,
+            chunk: &chunk,
+        });
+        assert_eq!(
+            effects,
+            [
+                RelayEffect::Cancel { attempt: FIRST },
+                RelayEffect::AttemptFailed {
+                    attempt: FIRST,
+                    fault: AttemptFault::Encryption
+                }
+            ]
+        );
+        let denial = Denial::Encryption;
+        assert_eq!(
+            scene.step(RelayEvent::Denied { denial }),
+            [RelayEffect::Refuse { denial }]
+        );
+    }
+}
+
+#[test]
+fn a_chunk_that_the_link_checked_is_relayed_and_one_that_does_not_open_is_a_violation() {
+    let mut scene = Scene::new(Delivery::Streamed);
+    let sealed = scene.sealed(FIRST, &content("x")).encrypted_data;
+    let ciphertext = sealed.expect("just sealed").ciphertext;
+    assert_eq!(
+        scene.step(RelayEvent::SealedCame {
+            attempt: FIRST,
+            ciphertext: &ciphertext,
+        }),
+        [RelayEffect::AttemptStarted { attempt: FIRST }]
+    );
+    assert_eq!(
+        scene
+            .step(RelayEvent::SealedCame {
+                attempt: FIRST,
+                ciphertext: &ciphertext[4..],
+            })
+            .last(),
+        Some(&RelayEffect::AttemptFailed {
+            attempt: FIRST,
+            fault: AttemptFault::Encryption
+        })
+    );
+}
+
+#[test]
+fn a_sealed_chunk_that_is_no_event_ends_the_attempt_as_a_fault() {
+    for text in [
+        "data: {",
+        "data: 7",
+        r#"{"choices":[]}"#,
+        r#"data: {"choices":[{"delta":{"content":7}}]}"#,
+        r#"data: {"error":{"message":"boom"}}"#,
+        r#"data: {"choices":[{"delta":{"tool_calls":{}}}]}"#,
+    ] {
+        let mut scene = Scene::new(Delivery::Streamed);
+        assert_eq!(
+            scene.chunk(FIRST, text).last(),
+            Some(&RelayEffect::AttemptFailed {
+                attempt: FIRST,
+                fault: AttemptFault::Internal
+            }),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_stalled_consumer_gets_one_grace_and_then_the_attempt_is_cancelled() {
+    let mut scene = Scene::new(Delivery::Streamed);
+    scene.step(RelayEvent::Released);
+    for _ in 0..BUFFER_EVENTS_MAX {
+        scene.says("x");
+    }
+    assert_eq!(scene.relay.next_wake(), None);
+    scene.says("x");
+    let until = scene.now + GRACE;
+    assert_eq!(scene.relay.next_wake(), Some((until, RelayWake::GraceOver)));
+    // Early and spurious wakes are harmless.
+    assert_eq!(scene.step(RelayEvent::Woke), []);
+    scene.now = until;
+    assert_eq!(
+        scene.step(RelayEvent::Woke),
+        [
+            RelayEffect::Cancel { attempt: FIRST },
+            RelayEffect::AttemptFailed {
+                attempt: FIRST,
+                fault: AttemptFault::ConsumerStalled
+            }
+        ]
+    );
+    assert_eq!(scene.relay.next_wake(), None);
+}
+
+#[test]
+fn a_consumer_that_reads_within_the_grace_loses_nothing() {
+    let mut scene = Scene::new(Delivery::Streamed);
+    scene.step(RelayEvent::Released);
+    let mut read = String::new();
+    for _ in 0..=BUFFER_EVENTS_MAX {
+        scene.says("x");
+    }
+    read += &said(&scene.events());
+    assert_eq!(scene.relay.next_wake(), None);
+    for _ in 0..=BUFFER_EVENTS_MAX {
+        scene.says("y");
+    }
+    read += &said(&scene.events());
+    assert_eq!(read.len(), 2 * (BUFFER_EVENTS_MAX as usize + 1));
+}
+
+#[test]
+fn a_flood_during_the_grace_is_not_buffered_without_bound() {
+    let mut scene = Scene::new(Delivery::Streamed);
+    scene.step(RelayEvent::Released);
+    let mut count = 0;
+    while !scene
+        .says("x")
+        .contains(&RelayEffect::Cancel { attempt: FIRST })
+    {
+        count += 1;
+        assert!(count <= BUFFER_EVENTS_MAX * OVERFLOW_FACTOR);
+    }
+    assert_eq!(count, BUFFER_EVENTS_MAX * OVERFLOW_FACTOR);
+}
+
+#[test]
+fn a_cancelled_attempt_shows_nothing_more() {
+    let mut scene = Scene::new(Delivery::Streamed);
+    scene.step(RelayEvent::Released);
+    scene.step(RelayEvent::AttemptCancelled { attempt: FIRST });
+    assert_eq!(scene.says("late"), []);
+    assert_eq!(scene.taken(), "");
+}
+
+#[test]
+fn progress_is_told_by_count_and_by_time() {
+    let mut scene = Scene::new(Delivery::Streamed);
+    scene.says("x");
+    for _ in 1..PROGRESS_PIECES {
+        assert_eq!(scene.says("x"), []);
+    }
+    let tokens = PROGRESS_PIECES + 1;
+    assert_eq!(
+        scene.says("x"),
+        [RelayEffect::AttemptProgressed {
+            attempt: FIRST,
+            tokens
+        }]
+    );
+    scene.now = scene.now + PROGRESS_SPAN;
+    let tokens = tokens + 1;
+    assert_eq!(
+        scene.says("x"),
+        [RelayEffect::AttemptProgressed {
+            attempt: FIRST,
+            tokens
+        }]
+    );
+}
+
+#[test]
+fn escapes_do_not_widen_what_a_provider_may_claim() {
+    let mut scene = Scene::new(Delivery::Streamed);
+    let text = r#"data: {"choices":[{"delta":{"content":"\u0061\u0062\n"}}]}"#;
+    scene.chunk(FIRST, text);
+    assert_eq!(scene.relay.counts().text_bytes, 3);
+}

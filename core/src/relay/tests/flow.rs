@@ -1,0 +1,210 @@
+use super::*;
+
+#[test]
+fn a_streamed_answer_arrives_in_the_consumers_shape() {
+    let mut scene = Scene::new(Delivery::Streamed);
+    assert_eq!(scene.chunk(FIRST, PREAMBLE), []);
+    assert_eq!(
+        scene.says("hel"),
+        [RelayEffect::AttemptStarted { attempt: FIRST }]
+    );
+    assert_eq!(
+        scene.step(RelayEvent::Released),
+        [RelayEffect::Open, RelayEffect::Readable]
+    );
+    assert_eq!(scene.says("lo"), [RelayEffect::Readable]);
+    assert_eq!(scene.chunk(FIRST, FINISH), []);
+    assert_eq!(scene.chunk(FIRST, "data: [DONE]\n\n"), []);
+    assert_eq!(
+        scene.complete(),
+        [RelayEffect::AttemptCompleted {
+            attempt: FIRST,
+            usage: usage(),
+            relayed_tokens_max: 6,
+        }]
+    );
+    assert_eq!(scene.finish(), [RelayEffect::Readable, RelayEffect::Close]);
+
+    let text = scene.taken();
+    assert_eq!(text.matches("[DONE]").count(), 1);
+    assert!(text.ends_with("data: [DONE]\n\n"));
+    assert!(!text.contains("secret-build"), "the build is not public");
+    let events = events(&text);
+    assert_eq!(said(&events), "hello");
+    assert_eq!(events[0]["choices"][0]["delta"]["role"], "assistant");
+    assert!(events[1]["choices"][0]["delta"].get("role").is_none());
+    for event in &events {
+        assert_eq!(event["model"], "public");
+        assert_eq!(event["object"], "chat.completion.chunk");
+    }
+    assert_eq!(events[2]["choices"][0]["finish_reason"], "stop");
+    assert_eq!(events[3]["usage"]["total_tokens"], 5);
+    assert!(scene.relay.is_over());
+}
+
+#[test]
+fn a_whole_answer_is_gathered_and_comes_at_once() {
+    let mut scene = Scene::new(Delivery::Whole);
+    assert_eq!(
+        scene.says("hel"),
+        [RelayEffect::AttemptStarted { attempt: FIRST }]
+    );
+    assert_eq!(scene.step(RelayEvent::Released), []);
+    assert_eq!(scene.says("lo"), []);
+    scene.chunk(FIRST, FINISH);
+    scene.complete();
+    assert_eq!(scene.taken(), "", "the settlement is not durable yet");
+    assert_eq!(
+        scene.finish(),
+        [RelayEffect::Open, RelayEffect::Readable, RelayEffect::Close]
+    );
+    let whole: Value = serde_json::from_str(&scene.taken()).expect("JSON");
+    assert_eq!(whole["object"], "chat.completion");
+    assert_eq!(whole["choices"][0]["message"]["content"], "hello");
+    assert_eq!(whole["usage"]["completion_tokens"], 2);
+}
+
+#[test]
+fn nothing_is_shown_before_the_hold_is_durable() {
+    let mut scene = Scene::new(Delivery::Streamed);
+    for _ in 0..300 {
+        let effects = scene.says("x");
+        assert!(!effects.contains(&RelayEffect::Open));
+        assert!(!effects.contains(&RelayEffect::Readable));
+    }
+    assert_eq!(scene.taken(), "");
+    scene.step(RelayEvent::Released);
+    assert_eq!(scene.events().len(), 300);
+}
+
+#[test]
+fn the_finish_waits_for_the_settlement() {
+    let mut scene = Scene::new(Delivery::Streamed);
+    scene.step(RelayEvent::Released);
+    let both = r#"data: {"choices":[{"delta":{"content":"a"},"finish_reason":"length"}]}"#;
+    scene.chunk(FIRST, both);
+    scene.complete();
+    let before = scene.taken();
+    assert_eq!(said(&events(&before)), "a");
+    assert!(!before.contains("length") && !before.contains("[DONE]"));
+    scene.finish();
+    assert!(scene.taken().contains(r#""finish_reason":"length""#));
+}
+
+#[test]
+fn failing_over_before_content_is_invisible_and_old_chunks_are_ignored() {
+    let mut scene = Scene::new(Delivery::Streamed);
+    scene.chunk(FIRST, PREAMBLE);
+    let fault = AttemptFault::Busy;
+    assert_eq!(
+        scene.step(RelayEvent::Errored {
+            attempt: FIRST,
+            fault
+        }),
+        [RelayEffect::AttemptFailed {
+            attempt: FIRST,
+            fault
+        }]
+    );
+    scene.begin(SECOND);
+    assert_eq!(scene.says("late"), [], "a chunk of the first attempt");
+    assert_eq!(scene.complete(), [], "its terminal as well");
+    assert_eq!(scene.relay.counts().stale_chunks, 1);
+    scene.step(RelayEvent::Released);
+    scene.chunk(SECOND, &content("new"));
+    let events = scene.events();
+    assert_eq!(said(&events), "new");
+    assert_eq!(events[0]["choices"][0]["delta"]["role"], "assistant");
+}
+
+#[test]
+fn an_error_after_content_is_one_event_and_no_done() {
+    let mut scene = Scene::new(Delivery::Streamed);
+    scene.step(RelayEvent::Released);
+    scene.says("half");
+    let denial = Denial::ProviderFailed;
+    assert_eq!(
+        scene.step(RelayEvent::Denied { denial }),
+        [RelayEffect::Readable, RelayEffect::Close]
+    );
+    let text = scene.taken();
+    assert!(!text.contains("[DONE]"));
+    let events = events(&text);
+    assert_eq!(events[1]["error"]["code"], "provider_error");
+    assert_eq!(scene.says("more"), []);
+    assert_eq!(scene.finish(), []);
+}
+
+#[test]
+fn an_error_while_all_is_held_back_is_still_a_status() {
+    let mut scene = Scene::new(Delivery::Streamed);
+    scene.says("held");
+    let denial = Denial::ProviderFailed;
+    assert_eq!(
+        scene.step(RelayEvent::Denied { denial }),
+        [RelayEffect::Refuse { denial }]
+    );
+    assert_eq!(scene.taken(), "");
+}
+
+#[test]
+fn what_was_relayed_is_settled_after_the_consumer_left() {
+    let mut scene = Scene::new(Delivery::Streamed);
+    scene.step(RelayEvent::Released);
+    scene.says("abc");
+    assert_eq!(scene.step(RelayEvent::ConsumerLeft), []);
+    assert_eq!(scene.says("never counted"), []);
+    assert_eq!(
+        scene.complete(),
+        [RelayEffect::AttemptCompleted {
+            attempt: FIRST,
+            usage: usage(),
+            relayed_tokens_max: 4,
+        }]
+    );
+    assert_eq!(scene.finish(), []);
+    assert_eq!(scene.taken(), "");
+}
+
+#[test]
+fn a_whole_response_in_one_chunk_is_an_answer() {
+    let text = r#"data: {"object":"chat.completion","choices":[{"message":{"role":"assistant","content":"all"},"finish_reason":"length"}]}"#;
+    for delivery in [Delivery::Streamed, Delivery::Whole] {
+        let mut scene = Scene::new(delivery);
+        scene.step(RelayEvent::Released);
+        scene.chunk(FIRST, text);
+        scene.complete();
+        scene.finish();
+        let text = scene.taken();
+        assert!(text.contains(r#""content":"all""#));
+        assert!(text.contains(r#""finish_reason":"length""#));
+    }
+}
+
+#[test]
+fn an_answer_without_a_word_is_an_answer() {
+    let mut scene = Scene::new(Delivery::Streamed);
+    scene.chunk(FIRST, FINISH);
+    scene.complete();
+    assert_eq!(
+        scene.finish(),
+        [RelayEffect::Open, RelayEffect::Readable, RelayEffect::Close]
+    );
+    let events = scene.events();
+    assert_eq!(events[0]["choices"][0]["delta"]["role"], "assistant");
+    assert_eq!(events[1]["choices"][0]["finish_reason"], "stop");
+}
+
+#[test]
+fn an_answer_of_all_its_tokens_was_cut() {
+    let mut scene = Scene::new(Delivery::Streamed);
+    scene.says("x");
+    scene.chunk(FIRST, FINISH);
+    scene.complete();
+    let usage = Usage {
+        prompt_tokens: 1,
+        completion_tokens: 100,
+    };
+    scene.step(RelayEvent::Finished { usage });
+    assert!(scene.taken().contains(r#""finish_reason":"length""#));
+}
