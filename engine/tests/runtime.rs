@@ -291,6 +291,31 @@ fn what_cannot_be_served_fails_with_its_reason_and_says_no_word_of_the_prompt() 
 }
 
 #[test]
+fn a_prompt_beyond_this_machines_memory_is_told_so_and_a_shorter_one_is_served() {
+    // Memory for 24 tokens of 1,024 bytes; the prompt takes 22.
+    let config = EngineConfig {
+        kv_bytes_max: 24 << 10,
+        ..config()
+    };
+    let (engine, heard) = start(&config, Scripted::new("xyz"));
+    engine.submit(job(1, "")).unwrap();
+    let long = r#"{"messages":[{"role":"user","content":"a prompt of some more words"}]}"#;
+    engine
+        .submit(Job {
+            id: RowId(2),
+            body: long.into(),
+        })
+        .unwrap();
+    engine.stop();
+    let events = all(&heard);
+    let (reason, usage) = finish_of(&events, 1);
+    assert_eq!((reason, usage.completion_tokens), (FinishReason::Length, 2));
+    let failure = failure_of(&events, 2);
+    assert_eq!(failure.reason, Reason::RequestExceedsNodeBudget);
+    assert!(failure.text.contains("27 tokens") && failure.text.contains("memory for 24"));
+}
+
+#[test]
 fn a_full_engine_refuses_at_once_and_serves_what_it_took() {
     let (permits, gate) = channel();
     let backend = Scripted {

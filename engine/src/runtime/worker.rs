@@ -141,9 +141,16 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             );
             return Err(Failure::new(Reason::RequestExceedsContext, text));
         }
-        // A bound above the room is a wish for all there is: the answer ends by length.
         let budget = self.scheduler.config().kv_token_budget;
         let budget_room = budget.saturating_sub(u64::from(prompt_tokens));
+        if budget_room == 0 {
+            let text = format!(
+                "the prompt has {prompt_tokens} tokens; this machine has memory for {budget} with \
+                 the answer"
+            );
+            return Err(Failure::new(Reason::RequestExceedsNodeBudget, text));
+        }
+        // A bound above the room is a wish for all there is: the answer ends by length.
         let room = room.min(u32::try_from(budget_room).unwrap_or(u32::MAX));
         let output_tokens_max = request.max_tokens.unwrap_or(u32::MAX).min(room);
         let ask = RowRequest {
