@@ -7,9 +7,11 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod machine;
+pub mod oracle;
 pub mod queue;
 pub mod replay;
 pub mod report;
 pub mod stream;
+pub mod swarm;
 pub mod workload;
 pub mod world;

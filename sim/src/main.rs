@@ -17,5 +17,6 @@ fn main() -> ExitCode {
     match cli::Cli::parse().command {
         cli::Command::Replay(args) => cli::replay::run(&args),
         cli::Command::Run(args) => cli::run::run(&args),
+        cli::Command::Swarm(args) => cli::swarm::run(&args),
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod replay;
 pub(crate) mod run;
+pub(crate) mod swarm;
 
 use clap::{Parser, Subcommand};
 
@@ -19,4 +20,6 @@ pub(crate) enum Command {
     Replay(replay::Args),
     /// What would users have seen? Feeds a trace of arrivals to a simulated fleet.
     Run(run::Args),
+    /// Can it break? Runs random worlds with faults, one for each seed, under every oracle.
+    Swarm(swarm::Args),
 }

@@ -100,6 +100,7 @@ enum Work {
 pub struct Machine {
     pub chip: Chip,
     pace: Pace,
+    progress_tokens: u32,
     scheduler: Scheduler,
     plan: StepPlan,
     work: Work,
@@ -121,6 +122,7 @@ impl Machine {
         Ok(Self {
             chip,
             pace,
+            progress_tokens: PROGRESS_TOKENS,
             scheduler: Scheduler::new(config)?,
             plan: StepPlan::default(),
             work: Work::Idle,
@@ -134,6 +136,14 @@ impl Machine {
             busy_ns: 0,
             steps: 0,
         })
+    }
+
+    /// Progress is noted every so many tokens of a row.
+    #[must_use]
+    pub const fn with_progress(mut self, tokens: u32) -> Self {
+        assert!(tokens > 0, "progress is made of tokens");
+        self.progress_tokens = tokens;
+        self
     }
 
     #[must_use]
@@ -229,8 +239,10 @@ impl Machine {
     pub fn reset(&mut self) {
         let fresh = Self::new(self.chip, *self.scheduler.config(), self.pace);
         let epoch = self.epoch.wrapping_add(1);
+        let progress_tokens = self.progress_tokens;
         *self = fresh.expect("the configuration was good before");
         self.epoch = epoch;
+        self.progress_tokens = progress_tokens;
     }
 
     fn begin(&mut self, now_ns: u64) -> Option<StepDue> {
@@ -275,7 +287,7 @@ impl Machine {
         let running = self.truths.iter().filter(|truth| truth.is_decoding);
         let quiet = running.map(|truth| {
             let to_stop = truth.stop_after - truth.generated;
-            let to_note = PROGRESS_TOKENS - truth.generated % PROGRESS_TOKENS;
+            let to_note = self.progress_tokens - truth.generated % self.progress_tokens;
             to_stop.min(to_note)
         });
         quiet.min().map(|quiet| quiet.min(bound))
@@ -318,13 +330,14 @@ impl Machine {
     }
 
     fn count_token(&mut self, row: RowId, tokens: u32, out: &mut Vec<Note>) {
+        let progress_tokens = self.progress_tokens;
         let truth = self.truth_mut(row);
         truth.generated += tokens;
         let (attempt, generated) = (truth.attempt, truth.generated);
         assert!(generated <= truth.stop_after, "no row runs past its end");
         if generated == truth.stop_after {
             self.stopped.push(row);
-        } else if generated % PROGRESS_TOKENS == 0 {
+        } else if generated.is_multiple_of(progress_tokens) {
             out.push(Note::Progressed {
                 attempt,
                 tokens: generated,

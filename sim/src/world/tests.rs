@@ -54,6 +54,7 @@ fn token_by_token_gives_the_same_report_as_macro_steps() {
     }
 }
 
+/// INV-18.
 #[test]
 fn two_runs_of_one_seed_are_one_run() {
     let arrivals = arrivals(9, 200, 400_000);

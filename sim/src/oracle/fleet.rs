@@ -1,0 +1,113 @@
+//! Connections: which are alive, proven and told of what. Events of the dead must change nothing.
+
+use std::collections::BTreeMap;
+
+use cereus_core::effect::{Effect, Effects};
+use cereus_core::event::{Event, Trust};
+use cereus_core::ids::{ConnId, MachineId};
+
+use super::{Origin, Violation, require};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ConnModel {
+    machine: MachineId,
+    is_verified: bool,
+    is_distrusted: bool,
+    can_seal: bool,
+    trust: Trust,
+    report_seq: u64,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct FleetModel {
+    alive: BTreeMap<ConnId, ConnModel>,
+    /// Events that were stale, by the model's judgement.
+    pub stale: u64,
+}
+
+impl FleetModel {
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.alive.len()
+    }
+
+    /// Whether an event may change anything: its true speaker is alive, and a report is newer than
+    /// the last (INV-10).
+    pub(super) fn has_force(&self, origin: Origin, event: &Event<'_>) -> bool {
+        let Origin::Connection(conn) = origin else {
+            return true;
+        };
+        match event {
+            Event::ProviderJoined { .. } => true,
+            Event::ProviderReported { report, .. } => self
+                .alive
+                .get(&conn)
+                .is_some_and(|model| report.seq == 0 || report.seq > model.report_seq),
+            _ => self.alive.contains_key(&conn),
+        }
+    }
+
+    pub(super) fn enter(&mut self, origin: Origin, event: &Event<'_>, out: &Effects) {
+        let Origin::Connection(conn) = origin else {
+            return;
+        };
+        if !self.has_force(origin, event) {
+            self.stale += 1;
+            return;
+        }
+        if let Event::ProviderJoined {
+            machine,
+            trust,
+            spec,
+            ..
+        } = event
+        {
+            self.alive.retain(|_, model| model.machine != *machine);
+            let is_refused = out.list.iter().any(
+                |effect| matches!(effect, Effect::Disconnect { conn: gone, .. } if *gone == conn),
+            );
+            if !is_refused {
+                let model = ConnModel {
+                    machine: *machine,
+                    is_verified: false,
+                    is_distrusted: false,
+                    can_seal: spec.can_seal,
+                    trust: *trust,
+                    report_seq: 0,
+                };
+                self.alive.insert(conn, model);
+            }
+            return;
+        }
+        if matches!(event, Event::ProviderLeft { .. }) {
+            self.alive.remove(&conn);
+            return;
+        }
+        let Some(model) = self.alive.get_mut(&conn) else {
+            return;
+        };
+        match event {
+            Event::ProviderVerified { .. } => model.is_verified = true,
+            Event::ProviderUnverified { .. } => model.is_verified = false,
+            Event::ProviderDistrusted { .. } => model.is_distrusted = true,
+            Event::ProviderReported { report, .. } => {
+                model.report_seq = model.report_seq.max(report.seq);
+            }
+            _ => {}
+        }
+    }
+
+    /// INV-07: work goes to live, proven connections that can seal.
+    pub(super) fn effect(&self, effect: &Effect) -> Result<(), Violation> {
+        let Effect::Dispatch { request, conn, .. } = effect else {
+            return Ok(());
+        };
+        let model = self.alive.get(conn);
+        let is_proven =
+            model.is_some_and(|model| model.is_verified && !model.is_distrusted && model.can_seal);
+        require(is_proven, "INV-07", || {
+            format!("{request} goes to {conn:?}, which is {model:?}")
+        })
+    }
+}

@@ -1,0 +1,238 @@
+//! Money, from posted transfers alone, across restarts: what is durable survives, the rest never was.
+
+use std::collections::BTreeMap;
+
+use cereus_core::effect::{LedgerAccount, Transfer, TransferKind};
+use cereus_core::ids::{AccountId, RequestId};
+use cereus_core::money::MicroUsd;
+
+use super::{Violation, require};
+
+/// How far the money of one request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HoldState {
+    Open,
+    Settled,
+    Voided,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct HoldModel {
+    account: AccountId,
+    amount: i64,
+    state: HoldState,
+    charged: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Books {
+    balances: BTreeMap<LedgerAccount, i64>,
+    holds: BTreeMap<RequestId, HoldModel>,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct MoneyModel {
+    live: Books,
+    durable: Books,
+    /// Posted in this life and not yet durable, from number `first`.
+    pending: Vec<Transfer>,
+    first: u64,
+}
+
+/// What a restarting coordinator is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    pub balances: Vec<(AccountId, MicroUsd)>,
+    pub holds: Vec<(AccountId, RequestId, MicroUsd)>,
+}
+
+impl MoneyModel {
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            first: 1,
+            ..Self::default()
+        }
+    }
+
+    /// The core posted a transfer.
+    pub fn post(&mut self, transfer: &Transfer) -> Result<(), Violation> {
+        let expected = self.first + self.pending.len() as u64;
+        require(transfer.seq == expected, "INV-03", || {
+            format!("transfer {} comes where {expected} is next", transfer.seq)
+        })?;
+        self.live.apply(transfer)?;
+        self.pending.push(*transfer);
+        Ok(())
+    }
+
+    /// The store made everything up to `up_to` durable.
+    pub fn persist(&mut self, up_to: u64) -> Result<(), Violation> {
+        let count = usize::try_from((up_to + 1).saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let count = count.min(self.pending.len());
+        for transfer in self.pending.drain(..count) {
+            self.durable.apply(&transfer)?;
+            self.first = transfer.seq + 1;
+        }
+        Ok(())
+    }
+
+    /// The coordinator's process died: what was not durable never happened.
+    pub fn crash(&mut self) -> Recovered {
+        self.pending.clear();
+        self.first = 1;
+        self.live = self.durable.clone();
+        let balance = |(account, amount): (&LedgerAccount, &i64)| match account {
+            LedgerAccount::Consumer(id) => Some((*id, MicroUsd(*amount))),
+            LedgerAccount::Clearing
+            | LedgerAccount::Held(_)
+            | LedgerAccount::Platform
+            | LedgerAccount::Provider(_) => None,
+        };
+        let open = self.live.holds.iter();
+        let open = open.filter(|(_, hold)| hold.state == HoldState::Open);
+        Recovered {
+            balances: self.live.balances.iter().filter_map(balance).collect(),
+            holds: open
+                .map(|(&request, hold)| (hold.account, request, MicroUsd(hold.amount)))
+                .collect(),
+        }
+    }
+
+    /// INV-05: the hold of `request` is on disk.
+    #[must_use]
+    pub fn is_hold_durable(&self, request: RequestId) -> bool {
+        self.durable.holds.contains_key(&request)
+    }
+
+    /// What `request` was charged, once the settlement is on disk.
+    #[must_use]
+    pub fn durable_charge(&self, request: RequestId) -> Option<i64> {
+        let hold = self.durable.holds.get(&request)?;
+        (hold.state == HoldState::Settled).then_some(hold.charged)
+    }
+
+    /// INV-03, INV-04: nothing is held, everything adds up.
+    pub fn quiescent(&self) -> Result<(), Violation> {
+        let held = self.live.balances.iter();
+        let mut held = held.filter(|(account, _)| matches!(account, LedgerAccount::Held(_)));
+        if let Some((account, amount)) = held.find(|(_, amount)| **amount != 0) {
+            return Err(Violation {
+                law: "INV-04",
+                what: format!("{account:?} has {amount} after all has ended"),
+            });
+        }
+        let sum: i64 = self.live.balances.values().sum();
+        require(sum == 0, "INV-03", || format!("the books sum to {sum}"))
+    }
+}
+
+impl Books {
+    /// INV-03: postings sum to zero. INV-04: a hold opens once and closes once, for at most itself.
+    fn apply(&mut self, transfer: &Transfer) -> Result<(), Violation> {
+        let sum: i64 = transfer
+            .postings
+            .iter()
+            .map(|posting| posting.amount.0)
+            .sum();
+        require(sum == 0, "INV-03", || {
+            format!("transfer {} sums to {sum}", transfer.seq)
+        })?;
+        for posting in &transfer.postings {
+            if posting.amount.0 != 0 {
+                *self.balances.entry(posting.account).or_default() += posting.amount.0;
+            }
+        }
+        let request = transfer.request;
+        match transfer.kind {
+            TransferKind::Deposit => {}
+            TransferKind::Hold => {
+                let hold = opened(transfer).ok_or_else(|| misfit(transfer))?;
+                let before = self.holds.insert(request, hold);
+                require(before.is_none(), "INV-04", || {
+                    format!("{request} holds money twice")
+                })?;
+            }
+            TransferKind::Settle => {
+                let charged = paid(transfer);
+                self.close(transfer, HoldState::Settled, charged)?;
+            }
+            TransferKind::Void => self.close(transfer, HoldState::Voided, 0)?,
+        }
+        let consumer = |account: &LedgerAccount| {
+            matches!(account, LedgerAccount::Consumer(_) | LedgerAccount::Held(_))
+        };
+        for posting in &transfer.postings {
+            let balance = self.balances.get(&posting.account).copied().unwrap_or(0);
+            require(
+                balance >= 0 || !consumer(&posting.account),
+                "INV-04",
+                || format!("{:?} falls to {balance}", posting.account),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn close(
+        &mut self,
+        transfer: &Transfer,
+        state: HoldState,
+        charged: i64,
+    ) -> Result<(), Violation> {
+        let request = transfer.request;
+        let Some(hold) = self.holds.get_mut(&request) else {
+            return Err(misfit(transfer));
+        };
+        require(hold.state == HoldState::Open, "INV-04", || {
+            format!("{request} was {:?} and is {state:?} again", hold.state)
+        })?;
+        require((0..=hold.amount).contains(&charged), "INV-04", || {
+            format!("{request} pays {charged} of {}", hold.amount)
+        })?;
+        hold.state = state;
+        hold.charged = charged;
+        Ok(())
+    }
+}
+
+fn misfit(transfer: &Transfer) -> Violation {
+    Violation {
+        law: "INV-04",
+        what: format!(
+            "transfer {} closes no hold: {:?}",
+            transfer.seq, transfer.kind
+        ),
+    }
+}
+
+fn opened(transfer: &Transfer) -> Option<HoldModel> {
+    let held = transfer
+        .postings
+        .iter()
+        .find_map(|posting| match posting.account {
+            LedgerAccount::Held(account) => Some((account, posting.amount.0)),
+            LedgerAccount::Clearing
+            | LedgerAccount::Consumer(_)
+            | LedgerAccount::Platform
+            | LedgerAccount::Provider(_) => None,
+        });
+    let (account, amount) = held?;
+    (amount > 0).then_some(HoldModel {
+        account,
+        amount,
+        state: HoldState::Open,
+        charged: 0,
+    })
+}
+
+/// What went to the provider and the platform.
+fn paid(transfer: &Transfer) -> i64 {
+    let gains = transfer.postings.iter().filter(|posting| {
+        matches!(
+            posting.account,
+            LedgerAccount::Platform | LedgerAccount::Provider(_)
+        )
+    });
+    gains.map(|posting| posting.amount.0).sum()
+}

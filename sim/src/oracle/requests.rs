@@ -1,0 +1,185 @@
+//! Requests and attempts: each ends exactly once, and none is given up behind its provider's back.
+
+use std::collections::BTreeMap;
+
+use cereus_core::effect::{Effect, Effects};
+use cereus_core::event::Event;
+use cereus_core::ids::{AttemptKey, ConnId, RequestId};
+
+use super::money::MoneyModel;
+use super::{Violation, require};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct AttemptModel {
+    request: RequestId,
+    conn: ConnId,
+    /// The provider was told to stop.
+    is_cancelled: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct AskModel {
+    is_released: bool,
+    attempts: u8,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct RequestModel {
+    open: BTreeMap<RequestId, AskModel>,
+    attempts: BTreeMap<AttemptKey, AttemptModel>,
+    arrived: u64,
+    ended: u64,
+    attempts_max: u8,
+}
+
+impl RequestModel {
+    #[must_use]
+    pub fn new(attempts_max: u8) -> Self {
+        Self {
+            attempts_max,
+            ..Self::default()
+        }
+    }
+
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    #[must_use]
+    pub const fn arrived(&self) -> u64 {
+        self.arrived
+    }
+
+    #[must_use]
+    pub const fn ended(&self) -> u64 {
+        self.ended
+    }
+
+    #[must_use]
+    pub fn is_open(&self, request: RequestId) -> bool {
+        self.open.contains_key(&request)
+    }
+
+    /// INV-16: a repeated arrival changes nothing.
+    pub(super) fn has_force(&self, event: &Event<'_>) -> bool {
+        match event {
+            Event::Arrived(ask) => !self.open.contains_key(&ask.request),
+            _ => true,
+        }
+    }
+
+    pub(super) fn enter(&mut self, event: &Event<'_>) -> Result<(), Violation> {
+        match event {
+            Event::Arrived(ask) => {
+                let is_new = self.open.insert(ask.request, AskModel::default()).is_none();
+                self.arrived += u64::from(is_new);
+            }
+            Event::AttemptCompleted { conn, attempt, .. }
+            | Event::AttemptFailed { conn, attempt, .. } => {
+                let model = self.attempts.remove(attempt);
+                if let Some(model) = model.filter(|model| model.conn != *conn) {
+                    self.attempts.insert(*attempt, model);
+                }
+            }
+            Event::ProviderLeft { conn, .. } => self.drop_conn(*conn),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// INV-02, INV-05, INV-14, INV-22.
+    pub(super) fn effect(
+        &mut self,
+        effect: &Effect,
+        out: &Effects,
+        money: &MoneyModel,
+    ) -> Result<(), Violation> {
+        match *effect {
+            Effect::Dispatch {
+                request,
+                attempt,
+                conn,
+                ..
+            } => {
+                self.require_abandoned(request)?;
+                let Some(ask) = self.open.get_mut(&request) else {
+                    return Err(late(request));
+                };
+                ask.attempts += 1;
+                require(ask.attempts <= self.attempts_max, "INV-14", || {
+                    format!("{request} is tried {} times", ask.attempts)
+                })?;
+                let model = AttemptModel {
+                    request,
+                    conn,
+                    is_cancelled: false,
+                };
+                self.attempts.insert(attempt, model);
+            }
+            Effect::CancelAttempt { attempt, .. } => {
+                if let Some(model) = self.attempts.get_mut(&attempt) {
+                    model.is_cancelled = true;
+                }
+            }
+            Effect::Release { request } => {
+                require(money.is_hold_durable(request), "INV-05", || {
+                    format!("{request} is released before its hold is durable")
+                })?;
+                let Some(ask) = self.open.get_mut(&request) else {
+                    return Err(late(request));
+                };
+                require(!ask.is_released, "INV-05", || {
+                    format!("{request} is released twice")
+                })?;
+                ask.is_released = true;
+            }
+            Effect::Refuse { request, .. } => self.end(request)?,
+            Effect::Fail { request, .. } => self.end(request)?,
+            Effect::Finish { request, receipt } => {
+                let receipt = &out.receipts[receipt as usize];
+                let durable = money.durable_charge(request);
+                require(durable == Some(receipt.charged.0), "INV-05", || {
+                    format!("{request} finishes before its settlement is durable")
+                })?;
+                self.end(request)?;
+            }
+            // The predecessor of a machine's newer connection.
+            Effect::Disconnect { conn, .. } => self.drop_conn(conn),
+            Effect::Alarm { .. }
+            | Effect::Drained
+            | Effect::LoadModel { .. }
+            | Effect::Post { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, request: RequestId) -> Result<(), Violation> {
+        if self.open.remove(&request).is_none() {
+            return Err(late(request));
+        }
+        self.ended += 1;
+        self.require_abandoned(request)
+    }
+
+    /// INV-22: nobody works for a request that has moved on without having been told to stop.
+    fn require_abandoned(&self, request: RequestId) -> Result<(), Violation> {
+        let mut live = self.attempts.values();
+        let forgotten = live.find(|model| model.request == request && !model.is_cancelled);
+        require(forgotten.is_none(), "INV-22", || {
+            format!("{request} moves on and {forgotten:?} was never cancelled")
+        })
+    }
+
+    fn drop_conn(&mut self, conn: ConnId) {
+        self.attempts.retain(|_, model| model.conn != conn);
+    }
+}
+
+fn late(request: RequestId) -> Violation {
+    Violation {
+        law: "INV-02",
+        what: format!("{request} goes on after its end"),
+    }
+}

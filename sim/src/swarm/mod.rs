@@ -1,0 +1,125 @@
+//! `sim swarm`: random worlds, each from one number. Bytes travel on the links, so that the codecs,
+//! the sealing and the relays are simulated too; everything that can break breaks for a while, then
+//! nothing does, and what was asked must come to its end.
+
+mod disk;
+mod net;
+mod office;
+mod people;
+pub mod plan;
+mod provider;
+#[cfg(test)]
+mod tests;
+mod text;
+mod world;
+
+use core::fmt;
+
+use cereus_core::coordinator::Mischief;
+use cereus_core::time::Tick;
+
+use crate::oracle::Violation;
+use plan::Plan;
+use world::World;
+
+/// A bug put in on purpose, to prove that an oracle notices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Plant {
+    DoubleSettle,
+    DroppedChunk,
+    LeakedHold,
+    LostCancel,
+    OldConnection,
+    StaleReport,
+}
+
+impl Plant {
+    pub const ALL: [Self; 6] = [
+        Self::DoubleSettle,
+        Self::DroppedChunk,
+        Self::LeakedHold,
+        Self::LostCancel,
+        Self::OldConnection,
+        Self::StaleReport,
+    ];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DoubleSettle => "double-settle",
+            Self::DroppedChunk => "dropped-chunk",
+            Self::LeakedHold => "leaked-hold",
+            Self::LostCancel => "lost-cancel",
+            Self::OldConnection => "old-connection",
+            Self::StaleReport => "stale-report",
+        }
+    }
+
+    /// The bugs that only the core itself can have; the others are in the pump around it.
+    const fn in_core(self) -> Option<Mischief> {
+        match self {
+            Self::DoubleSettle => Some(Mischief::DoubleSettle),
+            Self::LeakedHold => Some(Mischief::LeakedHold),
+            Self::LostCancel => Some(Mischief::LostCancel),
+            Self::StaleReport => Some(Mischief::StaleReport),
+            Self::DroppedChunk | Self::OldConnection => None,
+        }
+    }
+}
+
+/// What one world went through. The sums over all seeds tell whether the generator is lazy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Tally {
+    pub events: u64,
+    pub core_steps: u64,
+    pub frames: u64,
+    pub answered: u64,
+    pub broken: u64,
+    pub left: u64,
+    pub reset: u64,
+    pub refused: u64,
+    pub faults: u64,
+    pub stale_events: u64,
+    /// Planned and without an object when their time came.
+    pub skipped: u64,
+    pub digest: u128,
+}
+
+impl Tally {
+    pub fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        self.core_steps += other.core_steps;
+        self.frames += other.frames;
+        self.answered += other.answered;
+        self.broken += other.broken;
+        self.left += other.left;
+        self.reset += other.reset;
+        self.refused += other.refused;
+        self.faults += other.faults;
+        self.stale_events += other.stale_events;
+        self.skipped += other.skipped;
+        self.digest = self.digest.rotate_left(1) ^ other.digest;
+    }
+}
+
+/// A world that broke a law.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub seed: u64,
+    pub at: Tick,
+    pub violation: Violation,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (s, us) = (self.at.0 / 1_000_000, self.at.0 % 1_000_000);
+        write!(f, "seed {} at {s}.{us:06} s: {}", self.seed, self.violation)
+    }
+}
+
+impl core::error::Error for Failure {}
+
+/// Runs the world of one seed to its end.
+pub fn run_seed(seed: u64, plant: Option<Plant>) -> Result<Tally, Box<Failure>> {
+    World::new(Plan::draw(seed), plant).run().map_err(Box::new)
+}

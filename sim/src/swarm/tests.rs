@@ -1,0 +1,70 @@
+//! The swarm is clean, repeats itself, and its oracles bite.
+
+use super::*;
+
+#[test]
+fn worlds_keep_every_law() {
+    let mut tally = Tally::default();
+    for seed in 0..60 {
+        match run_seed(seed, None) {
+            Ok(one) => tally.add(&one),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+    assert!(tally.answered > 100, "{tally:?}");
+    assert!(
+        tally.refused > 0 && tally.reset > 0 && tally.left > 0,
+        "{tally:?}"
+    );
+}
+
+/// INV-18.
+#[test]
+fn a_seed_is_a_world_again_and_again() {
+    for seed in 0..5 {
+        assert_eq!(run_seed(seed, None), run_seed(seed, None));
+    }
+}
+
+/// The first seed that notices a planted bug.
+fn found(plant: Plant) -> Failure {
+    let failure = (0..2_000).find_map(|seed| run_seed(seed, Some(plant)).err());
+    *failure.expect("an oracle bites within 2,000 seeds")
+}
+
+fn assert_found(plant: Plant, laws: &[&str]) {
+    let failure = found(plant);
+    let law = failure.violation.law;
+    assert!(laws.contains(&law), "{plant:?} was found by {failure}");
+    assert_eq!(run_seed(failure.seed, None).map(|_| ()), Ok(()));
+}
+
+#[test]
+fn a_double_settlement_is_found() {
+    assert_found(Plant::DoubleSettle, &["INV-03", "INV-04"]);
+}
+
+#[test]
+fn a_dropped_chunk_is_found() {
+    assert_found(Plant::DroppedChunk, &["INV-21"]);
+}
+
+#[test]
+fn a_leaked_hold_is_found() {
+    assert_found(Plant::LeakedHold, &["INV-04", "an assertion"]);
+}
+
+#[test]
+fn a_lost_cancel_is_found() {
+    assert_found(Plant::LostCancel, &["INV-22"]);
+}
+
+#[test]
+fn an_old_connections_event_is_found() {
+    assert_found(Plant::OldConnection, &["INV-10", "INV-23"]);
+}
+
+#[test]
+fn a_stale_report_is_found() {
+    assert_found(Plant::StaleReport, &["INV-10"]);
+}

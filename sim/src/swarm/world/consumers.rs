@@ -1,0 +1,104 @@
+//! The consumers' side of a swarm world.
+
+use cereus_core::event::Event;
+use cereus_core::ids::AccountId;
+use cereus_core::time::Tick;
+
+use super::super::office::Word;
+use super::super::people::Outcome;
+use super::super::text;
+use super::{Happening, World};
+use crate::oracle::Violation;
+
+impl World {
+    pub(super) fn asked(&mut self, now: Tick, number: u32) {
+        let at = now + self.net.latency();
+        let person = &mut self.people[number as usize];
+        person.is_sent = true;
+        self.queue.push(at, Happening::AskArrived { number });
+        if let Some(after) = person.ask.leaves_after {
+            self.queue.push(now + after, Happening::Left { number });
+        }
+        if let Some(after) = person.ask.repeats_after {
+            self.queue.push(at + after, Happening::Repeated { number });
+        }
+    }
+
+    pub(super) fn ask_arrived(&mut self, now: Tick, number: u32) -> Result<(), Violation> {
+        let person = &mut self.people[number as usize];
+        if !person.is_waiting() {
+            self.tally.skipped += 1;
+            return Ok(());
+        }
+        if self.office.is_none() {
+            return person.end(Outcome::Reset);
+        }
+        let (request, account) = (person.request, AccountId(u64::from(person.ask.account) + 1));
+        let body = text::body(number, &person.ask);
+        self.with_office(now, |office, by| {
+            office.ask(now, request, account, &body, by)
+        })
+    }
+
+    /// The same request once more, while it is open.
+    pub(super) fn repeated(&mut self, now: Tick, number: u32) -> Result<(), Violation> {
+        let request = self.people[number as usize].request;
+        let is_open = self.office.as_ref();
+        if !is_open.is_some_and(|office| office.watch.requests.is_open(request)) {
+            self.tally.skipped += 1;
+            return Ok(());
+        }
+        self.ask_arrived(now, number)
+    }
+
+    pub(super) fn left(&mut self, now: Tick, number: u32) -> Result<(), Violation> {
+        let person = &mut self.people[number as usize];
+        if !person.is_waiting() {
+            self.tally.skipped += 1;
+            return Ok(());
+        }
+        person.end(Outcome::Left)?;
+        let event = Event::ConsumerLeft {
+            request: person.request,
+        };
+        self.with_office(now, |office, by| office.tell(now, event, by))
+    }
+
+    pub(super) fn heard(&mut self, now: Tick, number: u32, word: Word) -> Result<(), Violation> {
+        let person = &mut self.people[number as usize];
+        if !person.is_waiting() {
+            return Ok(());
+        }
+        let reads_at = now + person.ask.reads_after;
+        match word {
+            Word::Closed => {
+                let is_last = true;
+                self.queue
+                    .push(reads_at, Happening::Read { number, is_last });
+                Ok(())
+            }
+            Word::Finished { completion_tokens } => {
+                person.finish(completion_tokens);
+                Ok(())
+            }
+            Word::Readable => {
+                let is_last = false;
+                self.queue
+                    .push(reads_at, Happening::Read { number, is_last });
+                Ok(())
+            }
+            Word::Refused(denial) => person.refuse(denial),
+        }
+    }
+
+    pub(super) fn read(&mut self, number: u32, is_last: bool) -> Result<(), Violation> {
+        let person = &mut self.people[number as usize];
+        let (Some(office), true) = (&mut self.office, person.is_waiting()) else {
+            return Ok(());
+        };
+        let mut bytes = Vec::new();
+        office.take(person.request, &mut bytes);
+        person.read(&bytes);
+        if is_last { person.close() } else { Ok(()) }
+    }
+}

@@ -1,0 +1,111 @@
+//! How a swarm world heals, is probed and ends.
+
+use cereus_core::coordinator::Coordinator;
+use cereus_core::digest::Mix;
+use cereus_core::time::{Span, Tick};
+
+use super::super::people::{Outcome, Person};
+use super::super::plan::{Lie, PlannedAsk};
+use super::{Happening, PROBER, World};
+use crate::oracle::{Violation, require};
+
+impl World {
+    /// Faults are over; liars come back as honest processes.
+    pub(super) fn heal(&mut self, now: Tick) -> Result<(), Violation> {
+        self.net.heal();
+        self.disk.heal();
+        for machine in 0..u32::try_from(self.posts.len()).expect("few machines") {
+            if self.posts[machine as usize].provider.lie != Lie::None {
+                self.posts[machine as usize].provider.lie = Lie::None;
+                self.crash(now, machine, Span::millis(10), Span::millis(10));
+            }
+        }
+        self.require_restorable()
+    }
+
+    /// INV-15: whoever asks after the storm is served.
+    pub(super) fn probe(&mut self, now: Tick) {
+        self.is_probed = true;
+        for model in 0..self.plan.models {
+            let number = u32::try_from(self.people.len()).expect("few people");
+            let ask = PlannedAsk {
+                at: now,
+                account: PROBER,
+                model,
+                prompt_chars: 10,
+                output_tokens_max: 20,
+                output_tokens_true: 9,
+                leaves_after: None,
+                repeats_after: None,
+                reads_after: Span::ZERO,
+                is_streamed: true,
+            };
+            self.people.push(Person::new(number, ask));
+            let at = now + Span::secs(u64::from(model));
+            self.queue.push(at, Happening::Asked { number });
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        let Some(office) = &self.office else {
+            return false;
+        };
+        self.people.iter().all(|person| person.ended.is_some())
+            && office.core.gauges().requests == 0
+            && self.disk.is_quiet()
+            && self.posts.iter().all(|post| post.provider.is_idle())
+    }
+
+    pub(super) fn conclude(&mut self) -> Result<(), Violation> {
+        self.require_restorable()?;
+        let office = self.office.as_ref().expect("the office is up at the end");
+        office.watch.quiescent(&office.core, &self.money)?;
+        office.core.invariant_quiescent();
+        for person in &self.people[self.plan.asks.len()..] {
+            require(person.ended == Some(Outcome::Answered), "INV-15", || {
+                format!(
+                    "after healing {} is {:?}, {:?}",
+                    person.request, person.ended, person.denial
+                )
+            })?;
+        }
+        self.digest.wide(office.core.running_digest());
+        self.tally.stale_events += office.watch.fleet.stale;
+        for person in &self.people {
+            let count = match person.ended.expect("all have ended") {
+                Outcome::Answered => &mut self.tally.answered,
+                Outcome::Broken => &mut self.tally.broken,
+                Outcome::Left => &mut self.tally.left,
+                Outcome::Refused => &mut self.tally.refused,
+                Outcome::Reset => &mut self.tally.reset,
+            };
+            *count += 1;
+        }
+        self.tally.digest = self.digest.wide(Mix::of(&self.tally)).end_wide();
+        Ok(())
+    }
+
+    /// INV-17: a snapshot comes back as the same state.
+    pub(super) fn require_restorable(&self) -> Result<(), Violation> {
+        let Some(office) = &self.office else {
+            return Ok(());
+        };
+        let restored = Coordinator::restore(&office.core.snapshot());
+        let restored = restored.map(|core| core.digest());
+        require(restored == Ok(office.core.digest()), "INV-17", || {
+            format!("the snapshot restores to {restored:?}")
+        })
+    }
+
+    pub(super) fn stuck(&self) -> String {
+        let waiting = self.people.iter().filter(|person| person.is_waiting());
+        let waiting: Vec<String> = waiting.map(|person| person.request.to_string()).collect();
+        let busy = self.posts.iter().filter(|post| !post.provider.is_idle());
+        let gauges = self.office.as_ref().map(|office| office.core.gauges());
+        format!(
+            "nothing ends: waiting {waiting:?}, {} machines busy, {gauges:?}, store quiet {}",
+            busy.count(),
+            self.disk.is_quiet()
+        )
+    }
+}

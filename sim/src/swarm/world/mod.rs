@@ -1,0 +1,320 @@
+//! One swarm world: its loop, its faults, its end.
+
+mod consumers;
+mod ending;
+mod machines;
+mod process;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use cereus_core::digest::Mix;
+use cereus_core::event::Event;
+use cereus_core::ids::{AccountId, ConnId};
+use cereus_core::link::LinkEvent;
+use cereus_core::time::{Span, Tick};
+
+use super::disk::Disk;
+use super::net::Net;
+use super::office::{Deed, Hands, Office, Sleeper};
+use super::people::Person;
+use super::plan::Plan;
+use super::provider::Provider;
+use super::{Failure, Plant, Tally};
+use crate::oracle::{MoneyModel, Violation, require};
+use crate::queue::EventQueue;
+use crate::stream::Stream;
+
+/// A provider tries again this long after a failed or lost connection.
+const REDIAL_AFTER: Span = Span::secs(1);
+/// After healing: a fresh request for each model must be answered, and by then everything has ended.
+const PROBE_AFTER: Span = Span::secs(45);
+const END_AFTER: Span = Span::secs(400);
+/// The operators' account, and the one that probes, beyond the consumers'.
+const OWNER: AccountId = AccountId(1_000);
+const PROBER: u32 = 900;
+
+enum Happening {
+    AskArrived { number: u32 },
+    Asked { number: u32 },
+    Beat { conn: ConnId },
+    Dial { machine: u32, life: u32 },
+    DiskWritten { life: u64 },
+    Down { conn: ConnId, frame: Vec<u8> },
+    DownClosed { conn: ConnId },
+    Faulted { ix: usize },
+    Healed,
+    Left { number: u32 },
+    OfficeBack,
+    Probe,
+    Read { number: u32, is_last: bool },
+    Repeated { number: u32 },
+    StepDone { machine: u32, epoch: u32 },
+    Up { conn: ConnId, frame: Vec<u8> },
+    UpClosed { conn: ConnId },
+    Woke { who: Sleeper, life: u64 },
+    WriteDone { conn: ConnId },
+}
+
+struct Post {
+    provider: Provider,
+    life: u32,
+    socket: Option<ConnId>,
+}
+
+/// See the module.
+pub(super) struct World {
+    plan: Plan,
+    plant: Option<Plant>,
+    queue: EventQueue<Happening>,
+    office: Option<Office>,
+    /// How many processes the coordinator had.
+    life: u64,
+    money: MoneyModel,
+    disk: Disk,
+    net: Net,
+    posts: Vec<Post>,
+    people: Vec<Person>,
+    wakes: BTreeMap<Sleeper, Tick>,
+    stale_beats: Stream,
+    deeds: Vec<Deed>,
+    frames: Vec<Vec<u8>>,
+    tally: Tally,
+    digest: Mix,
+    is_probed: bool,
+}
+
+impl World {
+    pub(super) fn new(plan: Plan, plant: Option<Plant>) -> Self {
+        let posts = (0u32..).zip(&plan.machines).map(|(ix, planned)| Post {
+            provider: Provider::new(&plan, ix, planned),
+            life: 0,
+            socket: None,
+        });
+        let people = (0u32..).zip(&plan.asks);
+        Self {
+            posts: posts.collect(),
+            people: people
+                .map(|(number, ask)| Person::new(number, *ask))
+                .collect(),
+            queue: EventQueue::new(),
+            office: None,
+            life: 0,
+            money: MoneyModel::new(),
+            disk: Disk::new(&plan),
+            net: Net::new(&plan),
+            wakes: BTreeMap::new(),
+            stale_beats: Stream::new(plan.seed, "stale beats"),
+            deeds: Vec::new(),
+            frames: Vec::new(),
+            tally: Tally::default(),
+            digest: Mix::default(),
+            is_probed: false,
+            plant,
+            plan,
+        }
+    }
+
+    /// A panic is a broken law like any other, and is told with its seed.
+    pub(super) fn run(mut self) -> Result<Tally, Failure> {
+        let ran = catch_unwind(AssertUnwindSafe(|| self.live()));
+        let result = ran.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Err(Violation {
+                law: "an assertion",
+                what: text.unwrap_or_default(),
+            })
+        });
+        match result {
+            Ok(()) => Ok(self.tally),
+            Err(violation) => Err(Failure {
+                seed: self.plan.seed,
+                at: self.queue.now(),
+                violation,
+            }),
+        }
+    }
+
+    /// INV-15: everything that was asked ends in time.
+    fn live(&mut self) -> Result<(), Violation> {
+        self.schedule();
+        self.open_office(Tick::ZERO)?;
+        while let Some((now, happening)) = self.queue.pop() {
+            self.tally.events += 1;
+            self.handle(now, happening)?;
+            if self.is_probed && self.is_over() {
+                return self.conclude();
+            }
+            require(now < self.plan.heals_at + END_AFTER, "INV-15", || {
+                self.stuck()
+            })?;
+        }
+        Err(Violation {
+            law: "INV-15",
+            what: "the world ran out of events".to_owned(),
+        })
+    }
+
+    fn schedule(&mut self) {
+        for (machine, planned) in (0u32..).zip(&self.plan.machines) {
+            let dial = Happening::Dial { machine, life: 0 };
+            self.queue.push(planned.joins_at, dial);
+        }
+        for person in &self.people {
+            let number = person.number;
+            self.queue.push(person.ask.at, Happening::Asked { number });
+        }
+        for (ix, timed) in self.plan.faults.iter().enumerate() {
+            self.queue.push(timed.at, Happening::Faulted { ix });
+        }
+        self.queue.push(self.plan.heals_at, Happening::Healed);
+        let probe_at = self.people.iter().map(|person| person.ask.at).max();
+        let probe_at = probe_at.unwrap_or_default().max(self.plan.heals_at) + PROBE_AFTER;
+        self.queue.push(probe_at, Happening::Probe);
+    }
+
+    fn handle(&mut self, now: Tick, happening: Happening) -> Result<(), Violation> {
+        match happening {
+            Happening::AskArrived { number } => self.ask_arrived(now, number),
+            Happening::Asked { number } => {
+                self.asked(now, number);
+                Ok(())
+            }
+            Happening::Repeated { number } => self.repeated(now, number),
+            Happening::Left { number } => self.left(now, number),
+            Happening::Read { number, is_last } => self.read(number, is_last),
+            Happening::Dial { machine, life } => {
+                self.dial(now, machine, life);
+                Ok(())
+            }
+            Happening::Beat { conn } => {
+                self.beat(now, conn);
+                Ok(())
+            }
+            Happening::StepDone { machine, epoch } => {
+                let post = &mut self.posts[machine as usize];
+                let due = post.provider.step_done(epoch, &mut self.frames);
+                self.send_frames(now, machine);
+                self.step_due(machine, due);
+                Ok(())
+            }
+            Happening::Up { conn, frame } => {
+                self.tally.frames += 1;
+                self.with_office(now, |office, by| office.frame(now, conn, &frame, by))
+            }
+            Happening::UpClosed { conn } => {
+                self.net.socket(conn).is_office_open = false;
+                let closed = LinkEvent::SocketClosed { code: None };
+                self.with_office(now, |office, by| office.socket(now, conn, closed, by))
+            }
+            Happening::WriteDone { conn } => {
+                if !self.net.socket(conn).is_office_open {
+                    return Ok(());
+                }
+                let done = LinkEvent::WriteFinished;
+                self.with_office(now, |office, by| office.socket(now, conn, done, by))
+            }
+            Happening::Down { conn, frame } => {
+                self.down(now, conn, &frame);
+                Ok(())
+            }
+            Happening::DownClosed { conn } => {
+                self.down_closed(now, conn);
+                Ok(())
+            }
+            Happening::DiskWritten { life } if life == self.life && self.office.is_some() => {
+                let up_to = self.disk.written();
+                let event = Event::Persisted { up_to };
+                self.with_office(now, |office, by| office.tell(now, event, by))
+            }
+            Happening::DiskWritten { .. } => Ok(()),
+            Happening::Woke { who, life } => self.woke(now, who, life),
+            Happening::Faulted { ix } => self.fault(now, ix),
+            Happening::OfficeBack => self.open_office(now),
+            Happening::Healed => self.heal(now),
+            Happening::Probe => {
+                self.probe(now);
+                Ok(())
+            }
+        }
+    }
+
+    /// Steps the office, if it is up, and does what it asks for.
+    fn with_office(
+        &mut self,
+        now: Tick,
+        step: impl FnOnce(&mut Office, &mut Hands<'_>) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        let Some(mut office) = self.office.take() else {
+            return Ok(());
+        };
+        let mut deeds = core::mem::take(&mut self.deeds);
+        let mut hands = Hands {
+            money: &mut self.money,
+            deeds: &mut deeds,
+            steps: 0,
+        };
+        let stepped = step(&mut office, &mut hands);
+        self.tally.core_steps += hands.steps;
+        self.office = Some(office);
+        stepped?;
+        for deed in deeds.drain(..) {
+            self.carry_out(now, deed)?;
+        }
+        self.deeds = deeds;
+        if let Some(at) = self.disk.begin(now) {
+            self.queue
+                .push(at, Happening::DiskWritten { life: self.life });
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, now: Tick, deed: Deed) -> Result<(), Violation> {
+        match deed {
+            Deed::Hangup { conn } => {
+                self.net.socket(conn).is_office_open = false;
+                let at = self.net.down(now, conn);
+                self.queue.push(at, Happening::DownClosed { conn });
+            }
+            Deed::Post { seq } => self.disk.post(seq),
+            Deed::Wake { at, who } => {
+                let armed = self.wakes.get(&who).copied().unwrap_or(Tick::NEVER);
+                if at < armed {
+                    let at = at.max(now);
+                    self.wakes.insert(who, at);
+                    self.queue.push(
+                        at,
+                        Happening::Woke {
+                            who,
+                            life: self.life,
+                        },
+                    );
+                }
+            }
+            Deed::Word { request, word } => {
+                let number = u32::try_from(request.0 - 1).expect("requests are numbered");
+                self.heard(now, number, word)?;
+            }
+            Deed::Write { conn, frame } => {
+                let took = self.net.write(now, conn);
+                self.queue.push(now + took, Happening::WriteDone { conn });
+                let at = self.net.down(now + took, conn);
+                self.queue.push(at, Happening::Down { conn, frame });
+            }
+        }
+        Ok(())
+    }
+
+    fn woke(&mut self, now: Tick, who: Sleeper, life: u64) -> Result<(), Violation> {
+        if life != self.life || self.wakes.get(&who) != Some(&now) {
+            return Ok(());
+        }
+        self.wakes.remove(&who);
+        self.with_office(now, |office, by| match who {
+            Sleeper::Core => office.tell(now, Event::Woke, by),
+            Sleeper::Link(conn) => office.socket(now, conn, LinkEvent::Woke, by),
+            Sleeper::Relay(request) => office.wake_relay(now, request, by),
+        })
+    }
+}

@@ -1,0 +1,110 @@
+//! The coordinator's process: its births from the store, its deaths, and all other faults.
+
+use cereus_core::event::Event;
+use cereus_core::ids::AccountId;
+use cereus_core::money::MicroUsd;
+use cereus_core::time::Tick;
+
+use super::super::office::Office;
+use super::super::people::Outcome;
+use super::super::plan::Fault;
+use super::{Happening, PROBER, World};
+use crate::oracle::Violation;
+
+impl World {
+    pub(super) fn open_office(&mut self, now: Tick) -> Result<(), Violation> {
+        if self.office.is_some() {
+            return Ok(());
+        }
+        let recovered = self.money.crash();
+        self.life += 1;
+        self.office = Some(Office::new(&self.plan, self.life, self.plant));
+        for number in (0..self.plan.accounts).chain([PROBER]) {
+            let account = AccountId(u64::from(number) + 1);
+            let known = recovered.balances.iter().find(|(id, _)| *id == account);
+            let balance = known.map_or(MicroUsd::ZERO, |(_, balance)| *balance);
+            self.inform(now, Event::AccountOpened { account, balance })?;
+            if known.is_none() {
+                let amount = if number == PROBER {
+                    MicroUsd(1_000_000)
+                } else {
+                    self.plan.balance
+                };
+                self.inform(now, Event::AccountCredited { account, amount })?;
+            }
+        }
+        for (account, request, amount) in recovered.holds {
+            self.inform(
+                now,
+                Event::HoldRecovered {
+                    account,
+                    request,
+                    amount,
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn inform(&mut self, now: Tick, event: Event<'static>) -> Result<(), Violation> {
+        self.with_office(now, |office, by| office.tell(now, event, by))
+    }
+
+    pub(super) fn close_office(&mut self, now: Tick) -> Result<(), Violation> {
+        if let Some(office) = self.office.take() {
+            self.digest.wide(office.core.running_digest());
+            self.tally.stale_events += office.watch.fleet.stale;
+        }
+        self.disk.crash();
+        self.wakes.clear();
+        for conn in self.net.open_at_office() {
+            self.net.socket(conn).is_office_open = false;
+            let at = self.net.down(now, conn);
+            self.queue.push(at, Happening::DownClosed { conn });
+        }
+        for person in self.people.iter_mut().filter(|person| person.is_waiting()) {
+            person.end(Outcome::Reset)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn fault(&mut self, now: Tick, ix: usize) -> Result<(), Violation> {
+        self.tally.faults += 1;
+        match self.plan.faults[ix].fault {
+            Fault::Clog {
+                machine,
+                extra,
+                lasts,
+            } => self.net.clog(machine, extra, now + lasts),
+            Fault::Crash {
+                machine,
+                down,
+                heard_after,
+            } => {
+                self.crash(now, machine, down, heard_after);
+            }
+            Fault::Cut {
+                machine,
+                heard_after,
+            } => {
+                let Some(conn) = self.posts[machine as usize].socket else {
+                    self.tally.skipped += 1;
+                    return Ok(());
+                };
+                let at = self.net.up(now + heard_after, conn);
+                self.queue.push(at, Happening::UpClosed { conn });
+                self.down_closed(now, conn);
+            }
+            Fault::DiskStall { lasts } => self.disk.stall(now + lasts),
+            Fault::OfficeCrash { down } => {
+                if self.office.is_none() {
+                    self.tally.skipped += 1;
+                    return Ok(());
+                }
+                self.close_office(now)?;
+                self.queue.push(now + down, Happening::OfficeBack);
+            }
+        }
+        Ok(())
+    }
+}
