@@ -22,8 +22,8 @@ const SDK_SCRIPT: &str = "shells/cereus/tests/openai_sdk.py";
 const KILL9_ROUNDS: &str = "3";
 
 /// Every stage that builds the whole workspace builds it with the same features, so that nothing is
-/// compiled twice.
-pub(crate) const TENSORS: &[&str] = &["--features", "cereus-engine/mlx"];
+/// compiled twice. The trainer brings the tensors with it.
+pub(crate) const TENSORS: &[&str] = &["--features", "cereus-engine/train"];
 
 struct Stage {
     name: &'static str,
