@@ -141,6 +141,31 @@ fn a_prompt_goes_through_template_and_tokenizer_and_back() {
     assert!(!language.is_end(0));
 }
 
+#[test]
+fn the_tiny_model_loads_like_any_other_and_answers_alike_alone_and_in_a_batch() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny");
+    let bodies: Vec<String> = [
+        "What is 3 + 4?",
+        "Spell cat.",
+        "What is Cereus?",
+        "Reverse abc.",
+    ]
+    .map(|question| {
+        format!(r#"{{"messages":[{{"role":"user","content":"{question}"}}],"max_tokens":32}}"#)
+    })
+    .to_vec();
+    let together = serve(&folder, 4, &bodies);
+    let alone = bodies
+        .iter()
+        .flat_map(|one| serve(&folder, 1, std::slice::from_ref(one)));
+    assert_eq!(together, alone.collect::<Vec<_>>());
+    assert!(
+        together
+            .iter()
+            .all(|heard| heard.end.is_some() && !heard.text.is_empty())
+    );
+}
+
 /// What loading says when a folder was changed for the worse.
 fn refusal(change: impl FnOnce(&Path)) -> ModelError {
     let folder = tempfile::tempdir().unwrap();
