@@ -34,6 +34,8 @@ pub(super) struct Session {
     pub(super) takes_desired_models: bool,
     pub(super) inventory: Vec<ModelIx>,
     pub(super) is_distrusted: bool,
+    /// The provider was told so, for a while: it hears when that is over.
+    pub(super) is_told_untrusted: bool,
     pub(super) can_seal: bool,
     pub(super) challenges: Challenges,
     pub(super) loads: Loads,
@@ -82,6 +84,7 @@ impl Session {
                 && is_at_least(&register.version, DESIRED_MODELS_SINCE),
             inventory: inventory(&register.models, catalog),
             is_distrusted: false,
+            is_told_untrusted: false,
             can_seal,
             challenges: Challenges::new(now),
             loads: Loads::default(),

@@ -8,10 +8,12 @@
 mod attempts;
 mod challenge;
 mod fault;
+mod inbound;
 mod join;
 mod liveness;
 mod loads;
 mod machine;
+mod orders;
 mod outbox;
 mod stray;
 

@@ -360,8 +360,9 @@ fn an_attested_machine_keeps_its_identity_and_hears_of_its_trust() {
     world.answer(|answer| answer.signature = Text::default());
     assert_eq!(world.took_log(), "tell unverified\nwrite trust_status\n");
     beats_until(&mut world, 300);
+    world.took_log();
     world.answer(|_| {});
-    assert!(world.took_log().ends_with("tell verified\n"));
+    assert_eq!(world.took_log(), "tell verified\nwrite trust_status\n");
 }
 
 #[test]
@@ -461,6 +462,24 @@ fn a_cancel_overtakes_the_bodies_that_wait() {
         ),
         Err(LinkMisuse::NothingWritten)
     );
+}
+
+#[test]
+fn a_challenge_that_finds_no_room_is_put_off() {
+    let mut world = World::new();
+    world.rules.config.control_frames_max = 0;
+    world.frame(&plain_register());
+    let later = Tick::ZERO + world.rules.config.challenge_reply_max;
+    assert_eq!(
+        world.link.next_wake(),
+        Some((later, LinkWake::ChallengeDue))
+    );
+    assert_eq!(world.link.counts().lane_full, 1);
+    world.rules.config.control_frames_max = 1;
+    world.took_log();
+    world.pass_until(30);
+    assert_eq!(world.took_log(), "write attestation_challenge\n");
+    assert_eq!(world.link.counts().challenge_timeouts, 0);
 }
 
 #[test]

@@ -28,6 +28,33 @@ fn the_hand_written_encoder_writes_what_serde_writes() {
 }
 
 #[test]
+fn the_short_cut_takes_every_order_of_keys_and_every_space() {
+    let inner = [
+        r#""ephemeral_public_key" : "k""#,
+        "\"ciphertext\":\n\"pöng+/=\"",
+    ];
+    let kind = r#""type":"inference_response_chunk""#;
+    for (one, two) in [(0, 1), (1, 0)] {
+        let sealed = format!(r#""encrypted_data": {{ {} , {}}}"#, inner[one], inner[two]);
+        let id = "\t\"request_id\":\"r\"";
+        let all = [kind, id, sealed.as_str()];
+        for [a, b, c] in [
+            [0, 1, 2],
+            [0, 2, 1],
+            [1, 0, 2],
+            [1, 2, 0],
+            [2, 0, 1],
+            [2, 1, 0],
+        ] {
+            let frame = format!(" {{{},{} , {} }}\r\n", all[a], all[b], all[c]);
+            let fast = ChunkFrame::decode_fast(frame.as_bytes()).map(ToCoordinator::Chunk);
+            assert!(fast.is_some(), "{frame}");
+            assert_eq!(fast, ToCoordinator::decode_generic(frame.as_bytes()).ok());
+        }
+    }
+}
+
+#[test]
 fn the_short_cut_gives_up_on_whatever_it_does_not_know() {
     let sealed = r#"{"ephemeral_public_key":"k","ciphertext":"c"}"#;
     let unknown_shapes = [

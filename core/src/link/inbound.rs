@@ -1,0 +1,317 @@
+//! What a provider says, and what follows from it.
+
+use std::borrow::Cow;
+
+use super::attempts::Carried;
+use super::challenge::{Outcome, judge};
+use super::fault::{Ended, fault_of};
+use super::join::{Session, inventory};
+use super::machine::{Phase, ProviderLink};
+use super::outbox::Lane;
+use super::{Chunk, LinkEffect, LinkOut, LinkRules};
+use crate::event::{AttemptFault, Event, GoneCause, Trust, Usage};
+use crate::ids::WireId;
+use crate::time::Tick;
+use crate::wire::messages::{
+    AttestationResponse, DesiredModels, Heartbeat, InferenceComplete, InferenceError,
+    LoadModelStatus, Register,
+};
+use crate::wire::{ChunkFrame, DecodeError, ToCoordinator, machine_spec};
+
+impl ProviderLink {
+    pub(super) fn on_frame<'f>(
+        &mut self,
+        now: Tick,
+        frame: &'f [u8],
+        rules: &LinkRules,
+        out: &mut LinkOut,
+    ) -> Option<Chunk<'f>> {
+        if frame.len() > rules.config.frame_size_max {
+            self.close(1009, "frame too large", GoneCause::Violation, out);
+            return None;
+        }
+        let message = match ToCoordinator::decode(frame) {
+            Ok(message) => message,
+            Err(DecodeError::TypeUnknown) => {
+                self.counts.frames_unknown += 1;
+                return None;
+            }
+            Err(DecodeError::TypeUnreadable | DecodeError::Malformed(_)) => {
+                self.counts.frames_malformed += 1;
+                return None;
+            }
+        };
+        if let ToCoordinator::Register(register) = &message {
+            self.on_register(now, register, rules, out);
+            return None;
+        }
+        if !self.is_joined() {
+            self.counts.frames_before_register += 1;
+            return None;
+        }
+        match message {
+            ToCoordinator::Chunk(chunk) => return self.on_chunk(now, chunk, rules, out),
+            ToCoordinator::Accepted(accepted) => self.on_accepted(&accepted.request_id, out),
+            ToCoordinator::AttestationResponse(answer) => self.on_answer(&answer, rules, out),
+            ToCoordinator::Complete(complete) => self.on_complete(&complete, out),
+            ToCoordinator::Error(error) => self.on_error(&error, out),
+            ToCoordinator::Heartbeat(heartbeat) => self.on_heartbeat(now, &heartbeat, rules, out),
+            ToCoordinator::LoadModelStatus(status) => {
+                self.on_load_status(now, &status, rules, out);
+            }
+            ToCoordinator::ModelsUpdate(update) => {
+                let models = inventory(&update.models, &rules.catalog);
+                let session = self.session_mut().expect("checked above");
+                session.inventory.clone_from(&models);
+                out.tell(Event::ProviderRestocked {
+                    conn: self.conn,
+                    models: Cow::Owned(models),
+                });
+            }
+            // Code challenges are pushed by nobody yet; prefetch news are for people only.
+            ToCoordinator::CodeAttestationResponse(_)
+            | ToCoordinator::Later
+            | ToCoordinator::PrefetchModelStatus(_) => self.counts.frames_later += 1,
+            ToCoordinator::Register(_) => unreachable!("handled above"),
+        }
+        None
+    }
+
+    fn on_register(
+        &mut self,
+        now: Tick,
+        register: &Register<'_>,
+        rules: &LinkRules,
+        out: &mut LinkOut,
+    ) {
+        if self.is_joined() {
+            self.counts.registers_repeated += 1;
+            return;
+        }
+        if let Some(owner) = rules.owners.find(&register.auth_token) {
+            self.owner = owner;
+        }
+        let session = Session::new(now, self.conn, register, &rules.catalog, &rules.config);
+        out.tell(Event::ProviderJoined {
+            conn: self.conn,
+            machine: session.machine,
+            owner: self.owner,
+            trust: session.trust,
+            spec: machine_spec(register, session.can_seal),
+            models: Cow::Owned(session.inventory.clone()),
+        });
+        let (trust, takes_desired_models) = (session.trust, session.takes_desired_models);
+        self.phase = Phase::Joined(Box::new(session));
+        self.liveness.heard(now);
+        if trust != Trust::None {
+            self.send_trust("online", "", rules);
+        }
+        if takes_desired_models {
+            self.send_message(Lane::Data, &DesiredModels::default(), rules);
+        }
+        self.challenge(now, rules);
+    }
+
+    fn on_heartbeat(
+        &mut self,
+        now: Tick,
+        heartbeat: &Heartbeat<'_>,
+        rules: &LinkRules,
+        out: &mut LinkOut,
+    ) {
+        self.liveness.heard(now);
+        self.attempts
+            .forget_cancelled(now, rules.config.cancelled_keep);
+        let session = self.session().expect("only a registered provider is heard");
+        let mut slots = Vec::new();
+        let report = heartbeat.to_reports(&rules.catalog, &session.inventory, &mut slots);
+        out.tell(Event::ProviderReported {
+            conn: self.conn,
+            report,
+            slots: Cow::Owned(slots),
+        });
+    }
+
+    fn on_chunk<'f>(
+        &mut self,
+        now: Tick,
+        chunk: ChunkFrame<'f>,
+        rules: &LinkRules,
+        out: &mut LinkOut,
+    ) -> Option<Chunk<'f>> {
+        let wire = WireId::parse(&chunk.request_id);
+        let Some(carried) = wire.and_then(|wire| self.attempts.find(wire)) else {
+            self.on_stray(now, wire, rules);
+            return None;
+        };
+        if let Some(cancelled_at) = carried.cancelled_at {
+            self.counts.late_chunks += 1;
+            // A cancel can get lost in a full lane, or overtake the request that it cancels.
+            if now.since(cancelled_at) >= rules.config.stray_cancel_every {
+                self.attempts.cancel(carried.wire, now);
+                self.send_cancel(carried.wire, rules);
+            }
+            return None;
+        }
+        let session = self.session().expect("attempts are carried by a session");
+        let sealed = chunk.encrypted_data.as_ref().filter(|sealed| {
+            chunk.data.is_empty()
+                && session.sealing_key.is_some()
+                && *sealed.ephemeral_public_key == *session.sealing_text
+        });
+        let Some(sealed) = sealed else {
+            self.on_violation(carried, rules, out);
+            return None;
+        };
+        Some(Chunk {
+            attempt: carried.key,
+            wire: carried.wire,
+            ciphertext: sealed.ciphertext.clone(),
+            frame: chunk,
+        })
+    }
+
+    /// An id that is none of ours was never dispatched, so there is nothing to cancel.
+    fn on_stray(&mut self, now: Tick, wire: Option<WireId>, rules: &LinkRules) {
+        self.counts.stray_chunks += 1;
+        if let Some(wire) = wire
+            && self.strays.should_cancel(now, wire, &rules.config)
+        {
+            self.send_cancel(wire, rules);
+        }
+    }
+
+    /// Plaintext, a foreign key or a box that does not open: the request ends, and the provider gets
+    /// no other (`spec/wire` 6.6). The failure goes first, so that it is not taken for a loss.
+    pub(super) fn on_violation(&mut self, carried: Carried, rules: &LinkRules, out: &mut LinkOut) {
+        self.attempts.remove(carried.wire);
+        out.tell(Event::AttemptFailed {
+            conn: self.conn,
+            attempt: carried.key,
+            fault: AttemptFault::Encryption,
+        });
+        self.send_cancel(carried.wire, rules);
+        self.distrust("encryption contract broken", rules, out);
+    }
+
+    fn on_accepted(&mut self, id: &str, out: &mut LinkOut) {
+        let carried = WireId::parse(id).and_then(|wire| self.attempts.find(wire));
+        if let Some(carried) = carried
+            && carried.cancelled_at.is_none()
+        {
+            out.tell(Event::AttemptAccepted {
+                conn: self.conn,
+                attempt: carried.key,
+            });
+        }
+    }
+
+    fn on_complete(&mut self, complete: &InferenceComplete<'_>, out: &mut LinkOut) {
+        let Some(carried) = self.end(&complete.request_id) else {
+            return;
+        };
+        let tokens = |count: i64| u32::try_from(count.max(0)).unwrap_or(u32::MAX);
+        out.push(LinkEffect::Completed {
+            attempt: carried.key,
+            wire: carried.wire,
+            usage: Usage {
+                prompt_tokens: tokens(complete.usage.prompt_tokens),
+                completion_tokens: tokens(complete.usage.completion_tokens),
+            },
+        });
+    }
+
+    fn on_error(&mut self, error: &InferenceError<'_>, out: &mut LinkOut) {
+        let Some(carried) = self.end(&error.request_id) else {
+            return;
+        };
+        let ended = match carried.cancelled_at {
+            Some(_) => Ended::Cancelled,
+            None => Ended::ByItself,
+        };
+        out.tell(Event::AttemptFailed {
+            conn: self.conn,
+            attempt: carried.key,
+            fault: fault_of(error, ended),
+        });
+    }
+
+    /// The attempt's one terminal. A second one, or one for an unknown id, ends nothing.
+    fn end(&mut self, id: &str) -> Option<Carried> {
+        let carried = WireId::parse(id).and_then(|wire| self.attempts.remove(wire));
+        if carried.is_none() {
+            self.counts.unexpected_terminals += 1;
+        }
+        carried
+    }
+
+    fn on_load_status(
+        &mut self,
+        now: Tick,
+        status: &LoadModelStatus<'_>,
+        rules: &LinkRules,
+        out: &mut LinkOut,
+    ) {
+        let conn = self.conn;
+        let session = self
+            .session_mut()
+            .expect("only a registered provider is heard");
+        let Some(model) = rules.catalog.find(&status.model_id) else {
+            return;
+        };
+        let is_terminal = matches!(status.status.as_str(), "succeeded" | "failed");
+        if !is_terminal {
+            return;
+        }
+        if !session.loads.settle(now, model) {
+            self.counts.loads_unasked += 1;
+        } else if status.status.as_str() == "succeeded" {
+            out.tell(Event::ModelLoaded { conn, model });
+        } else {
+            let draining = status.error.as_str() == LoadModelStatus::DRAINING;
+            let wait = if draining {
+                rules.config.load_draining_wait
+            } else {
+                rules.config.load_pending_max
+            };
+            session.loads.refused(model, now + wait);
+            out.tell(Event::ModelLoadFailed {
+                conn,
+                model,
+                draining,
+            });
+        }
+    }
+
+    fn on_answer(
+        &mut self,
+        answer: &AttestationResponse<'_>,
+        rules: &LinkRules,
+        out: &mut LinkOut,
+    ) {
+        let config = &rules.config;
+        let session = self
+            .session_mut()
+            .expect("only a registered provider is heard");
+        let Some(asked) = session.challenges.take(&answer.nonce) else {
+            self.counts.challenge_answers_unknown += 1;
+            return;
+        };
+        let attested = session.attested.as_ref();
+        let verdict = judge(
+            answer,
+            &asked,
+            &session.sealing_text,
+            attested,
+            config.posture,
+        );
+        let outcome = session.challenges.judged(verdict, config);
+        let is_forgiven = outcome == Outcome::Verified && session.is_told_untrusted;
+        session.is_told_untrusted &= !is_forgiven;
+        self.counts.unsigned_statuses += u64::from(answer.status_signature.is_empty());
+        self.follow(outcome, rules, out);
+        if is_forgiven {
+            self.send_trust("online", "", rules);
+        }
+    }
+}
