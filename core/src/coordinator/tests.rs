@@ -1,5 +1,7 @@
 //! Small stories, then random ones with every invariant recounted after each step.
 
+mod memory;
+
 use std::borrow::Cow;
 
 use proptest::prelude::*;
@@ -308,7 +310,7 @@ fn a_full_fleet_queues_then_sheds_and_serves_accounts_in_turn() {
             })
         })
         .collect();
-    assert_eq!(order, [2, 5, 3, 4], "turn by turn between accounts");
+    assert_eq!(order, [2, 5, 3, 4], "INV-20: turn by turn between accounts");
 }
 
 #[test]

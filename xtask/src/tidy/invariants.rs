@@ -36,7 +36,15 @@ pub(super) fn check(files: &[File]) -> Vec<Finding> {
         if rows.insert(number.clone(), line_ix).is_some() {
             findings.push(Finding::error(CHECK, &at, format!("{number} has two rows")));
         }
-        check_row(&number, places, &at, files, &mut findings);
+        if places != NOT_YET {
+            check_row(&number, places, &at, files, &mut findings);
+        } else if claims.contains_key(&number) {
+            let what = format!("{number} is claimed by the code and checked by nothing");
+            findings.push(Finding::error(CHECK, &at, what));
+        } else {
+            let what = format!("{number} is not checked yet");
+            findings.push(Finding::warning(CHECK, &at, what));
+        }
     }
     for (number, at) in claims {
         if !rows.contains_key(&number) {
@@ -48,14 +56,6 @@ pub(super) fn check(files: &[File]) -> Vec<Finding> {
 }
 
 fn check_row(number: &str, places: &str, at: &str, files: &[File], findings: &mut Vec<Finding>) {
-    if places == NOT_YET {
-        findings.push(Finding::warning(
-            CHECK,
-            at,
-            format!("{number} is not checked yet"),
-        ));
-        return;
-    }
     let mut named = places.split('`').skip(1).step_by(2).peekable();
     if named.peek().is_none() {
         let what = format!("{number} names no check: write `path::function`");
