@@ -3,6 +3,7 @@
 //! nothing does, and what was asked must come to its end.
 
 mod disk;
+mod lies;
 mod net;
 mod office;
 mod people;

@@ -13,7 +13,6 @@ use crate::stream::Stream;
 pub(super) struct Socket {
     pub(super) machine: u32,
     pub(super) is_office_open: bool,
-    pub(super) is_provider_open: bool,
     latest_up: Tick,
     latest_down: Tick,
 }
@@ -54,7 +53,6 @@ impl Net {
         let socket = Socket {
             machine,
             is_office_open: true,
-            is_provider_open: true,
             latest_up: Tick::ZERO,
             latest_down: Tick::ZERO,
         };

@@ -9,6 +9,9 @@ use cereus_core::time::{Span, Tick};
 
 use crate::stream::{Ratio, Stream};
 
+/// The true length of an answer to a probe.
+pub(super) const PROBE_TOKENS: u32 = 9;
+
 /// How a provider misbehaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lie {
@@ -61,6 +64,8 @@ pub enum Fault {
     },
     /// The socket dies; both ends hear of it, each at its time.
     Cut { machine: u32, heard_after: Span },
+    /// The provider's process is asked to end; it finishes what it has and comes back.
+    Drain { machine: u32 },
     /// The store answers late.
     DiskStall { lasts: Span },
     /// The coordinator's process dies and comes back from its store.
@@ -120,7 +125,6 @@ pub struct Plan {
     pub latency_spread: Span,
     pub disk_min: Span,
     pub disk_spread: Span,
-    pub heartbeat_every: Span,
     /// Heartbeats that are sent again, late.
     pub stale_beats: Ratio,
     /// Faults end and liars come back honest.
@@ -164,7 +168,6 @@ impl Plan {
             latency_spread: Span(pick(&mut shape, &[1_000, 30_000, 400_000])),
             disk_min: Span(pick(&mut shape, &[100, 4_000, 60_000])),
             disk_spread: Span(pick(&mut shape, &[1_000, 20_000, 2_000_000])),
-            heartbeat_every: Span::millis(pick(&mut shape, &[500, 1_000, 5_000])),
             stale_beats: if has(&mut shape) {
                 Ratio::new(1, 3)
             } else {
@@ -247,13 +250,14 @@ fn draw_asks(seed: u64, accounts: u32, models: u16, heals_at: Tick) -> Vec<Plann
     let has_repeats = has(&mut stream);
     let has_slow_readers = has(&mut stream);
     let is_bursty = has(&mut stream);
+    let output_tokens_most = pick(&mut stream, &[30, 200, 900]);
     let count = stream.between(3, 30);
     let mut at = 4_000_000;
     let mut asks = Vec::new();
     for _ in 0..count {
         let mean_us = heals_at.0 / count;
         at += stream.exponential(if is_bursty { mean_us / 8 } else { mean_us });
-        let output_tokens_max = narrow(stream.between(1, 200));
+        let output_tokens_max = narrow(stream.between(1, output_tokens_most));
         asks.push(PlannedAsk {
             at: Tick(at),
             account: narrow(stream.below(u64::from(accounts))),
@@ -284,8 +288,9 @@ fn draw_faults(seed: u64, machines: u32, heals_at: Tick) -> Vec<TimedFault> {
         has(&mut stream),
         has(&mut stream),
         stream.chance(Ratio::new(1, 4)),
+        has(&mut stream),
     ];
-    let count = stream.below(8);
+    let count = stream.below(12);
     let mut faults = Vec::new();
     for _ in 0..count {
         let at = Tick(stream.between(1_000_000, heals_at.0));
@@ -293,7 +298,7 @@ fn draw_faults(seed: u64, machines: u32, heals_at: Tick) -> Vec<TimedFault> {
         let heard_after = Span(pick(&mut stream, &[1_000, 500_000, 15_000_000]));
         let down = Span(pick(&mut stream, &[1_000, 700_000, 8_000_000]));
         let lasts = Span(stream.below(10_000_000));
-        let kind = usize::try_from(stream.below(5)).expect("five kinds");
+        let kind = usize::try_from(stream.below(6)).expect("six kinds");
         if !kinds[kind] {
             continue;
         }
@@ -313,7 +318,8 @@ fn draw_faults(seed: u64, machines: u32, heals_at: Tick) -> Vec<TimedFault> {
                 heard_after,
             },
             3 => Fault::DiskStall { lasts },
-            _ => Fault::OfficeCrash { down },
+            4 => Fault::OfficeCrash { down },
+            _ => Fault::Drain { machine },
         };
         faults.push(TimedFault { at, fault });
     }

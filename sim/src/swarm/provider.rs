@@ -1,54 +1,77 @@
-//! One provider's process, honest or not: the engine's scheduler under a chip's speed, keys, and the
-//! wire. It speaks frames; the world moves them.
+//! One provider's process: the real agent over the engine's scheduler under a chip's speed. The
+//! simulated twin of the provider's shell. Liars change what the agent does and says on its way out.
 
 use std::collections::BTreeMap;
 
+use cereus_core::agent::{
+    Agent, AgentConfig, AgentEffect, AgentEvent, AgentOut, Facts, JobEnd, JobFault, Said, SessionId,
+};
+use cereus_core::api::FinishReason;
 use cereus_core::draw::Seed;
-use cereus_core::envelope::{BoxKey, KeyText, PublicKey, SecretKey};
+use cereus_core::envelope::SecretKey;
+use cereus_core::event::Usage;
 use cereus_core::ids::{AttemptKey, WireId};
-use cereus_core::time::Tick;
+use cereus_core::time::{Span, Tick};
+use cereus_core::wire::Text;
 use cereus_core::wire::messages::{
-    AttestationResponse, Capacity, Frame as _, Hardware, Heartbeat, InferenceAccepted,
-    InferenceComplete, InferenceError, ModelEntry, Register, Slot, UsageFrame,
+    Capacity, Frame as _, Hardware, Heartbeat, ModelEntry, Register, Slot,
 };
 use cereus_core::wire::proof::{Blob, MachineKey};
-use cereus_core::wire::{Text, ToProvider, encode_chunk};
 use cereus_engine::scheduler::{Refused, SchedulerConfig};
 
-use super::office::{key_bytes, nonce};
-use super::plan::{Lie, Plan, PlannedMachine, model_name};
-use super::text;
+use super::office::key_bytes;
+use super::plan::{Lie, PROBE_TOKENS, Plan, PlannedMachine, model_name};
+use super::{lies, text};
 use crate::machine::{CHIPS, Job, Machine, Note, Pace, StepDue};
 
 /// Notes of progress come this often, so that even short answers have several chunks.
 const PROGRESS_TOKENS: u32 = 16;
-const BODY_SIZE_MAX: usize = 1 << 20;
 
-struct Serving {
+struct Running {
     wire: WireId,
-    key: BoxKey,
     number: u32,
     model: u16,
-    sent_tokens: u32,
+    said_tokens: u32,
+}
+
+/// What the world does for a provider.
+#[derive(Clone, Debug)]
+pub(super) enum Act {
+    /// The provider drops this socket.
+    Drop {
+        session: SessionId,
+    },
+    Dial {
+        session: SessionId,
+    },
+    Ping {
+        session: SessionId,
+    },
+    Send {
+        session: SessionId,
+        frame: Vec<u8>,
+    },
+    /// The machine's next step.
+    Step(StepDue),
+    /// It has drained: the process ends.
+    Stopped,
 }
 
 /// See the module.
 pub(super) struct Provider {
-    pub(super) machine: Machine,
+    agent: Agent,
+    machine: Machine,
     pub(super) lie: Lie,
-    secret: SecretKey,
-    /// The public half as the wire writes it: computed once.
-    sealing_text: KeyText,
+    seed: Seed,
+    ix: u32,
     identity: Option<MachineKey>,
-    /// What this process and the coordinator's last one agreed on.
-    shared: Option<(String, BoxKey)>,
     models: u16,
-    serving: BTreeMap<AttemptKey, Serving>,
+    truths: Vec<u32>,
+    running: BTreeMap<AttemptKey, Running>,
     jobs: u32,
-    nonces: u64,
-    reports: u64,
-    /// The heartbeat before the last, to be sent again.
-    old_beat: Option<Vec<u8>>,
+    /// The first heartbeat of a session, as the network may deliver it again.
+    first_beat: Option<(SessionId, Vec<u8>)>,
+    out: AgentOut,
 }
 
 impl Provider {
@@ -62,89 +85,254 @@ impl Provider {
             waiting_max: planned.waiting_max,
         };
         let seed = Seed::from_number(plan.seed);
-        let whose = u128::from(ix) * 2;
         let chip = CHIPS[usize::from(planned.chip)];
         let machine = Machine::new(chip, config, Pace::Leap).expect("limits are sane");
-        let secret = SecretKey::from_bytes(key_bytes(seed, whose));
+        let identity = planned
+            .is_attested
+            .then(|| MachineKey::from_bytes(key_bytes(seed, whose(ix, u32::MAX))));
+        let identity = identity.flatten();
+        let life = 0;
         Self {
+            agent: agent(
+                planned.joins_at,
+                seed,
+                ix,
+                life,
+                identity.is_some(),
+                plan.models,
+            ),
             machine: machine.with_progress(PROGRESS_TOKENS),
             lie: planned.lie,
-            sealing_text: secret.public().text(),
-            secret,
-            shared: None,
-            identity: planned
-                .is_attested
-                .then(|| MachineKey::from_bytes(key_bytes(seed, whose + 1)))
-                .flatten(),
+            seed,
+            ix,
+            identity,
             models: plan.models,
-            serving: BTreeMap::new(),
+            truths: plan.asks.iter().map(|ask| ask.output_tokens_true).collect(),
+            running: BTreeMap::new(),
             jobs: 0,
-            nonces: 0,
-            reports: 0,
-            old_beat: None,
+            first_beat: None,
+            out: AgentOut::default(),
         }
     }
 
-    /// The process died and another began: nothing is left but the keys.
-    pub(super) fn restart(&mut self) {
+    /// The process died, and its `life`th begins.
+    pub(super) fn restart(&mut self, now: Tick, life: u32) {
         self.machine.reset();
-        self.hang_up();
-    }
-
-    /// The connection is gone: so is every job, and a new one counts its reports from 1.
-    pub(super) fn hang_up(&mut self) {
-        self.serving.clear();
-        self.machine.reset();
-        self.reports = 0;
-        self.old_beat = None;
+        self.running.clear();
+        self.first_beat = None;
+        let is_attested = self.identity.is_some();
+        self.agent = agent(now, self.seed, self.ix, life, is_attested, self.models);
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.serving.is_empty() && self.machine.is_idle()
+        self.agent.live_jobs() == 0 && self.running.is_empty() && self.machine.is_idle()
     }
 
-    /// The first frame of a connection.
-    pub(super) fn register(&self) -> Vec<u8> {
-        let chip = &self.machine.chip;
-        let key = self.sealing_text;
-        let names: Vec<String> = (0..self.models).map(model_name).collect();
-        let entry = |name: &String| ModelEntry {
-            id: Text::from(name.clone()),
-            size_bytes: 1_000_000_000,
-            ..ModelEntry::default()
-        };
-        let blob = self.identity.as_ref().map(|identity| {
-            identity.sign_blob(&Blob {
-                chip_name: Text::from(chip.name),
-                encryption_public_key: Some(Text::from(key.as_str())),
-                public_key: Text::from(identity.attested().text()),
-                timestamp: Text::from("2026-01-01T00:00:00Z"),
-                ..Blob::default()
-            })
-        });
-        let register = Register {
-            hardware: Hardware {
-                memory_gb: i64::from(chip.memory_gb),
-                memory_bandwidth_gbs: f64::from(chip.bandwidth_gbs),
-                ..Hardware::default()
-            },
-            models: names.iter().map(entry).collect(),
-            backend: Text::from("cereus-mlx"),
-            version: Text::from("0.6.0"),
-            public_key: Text::from(key.as_str()),
-            encrypted_response_chunks: true,
-            attestation: blob.as_deref(),
-            ..Register::default()
-        };
-        encoded(|out| register.encode(out))
+    pub(super) fn next_wake(&self) -> Option<Tick> {
+        self.agent.next_wake().map(|(at, _)| at)
     }
 
-    /// A heartbeat, numbered; `None` when the machine has none to send.
-    pub(super) fn beat(&mut self) -> Vec<u8> {
-        self.reports += 1;
+    /// Something happened to the process.
+    pub(super) fn step(&mut self, now: Tick, event: AgentEvent<'_>, acts: &mut Vec<Act>) {
+        let mut out = core::mem::take(&mut self.out);
+        out.clear();
+        self.agent.step(now, event, &mut out);
+        for effect in &out.list {
+            self.follow(now, effect, &out, acts);
+        }
+        self.out = out;
+    }
+
+    /// The upgrade is complete.
+    pub(super) fn connected(&mut self, now: Tick, session: SessionId, acts: &mut Vec<Act>) {
+        let register = &self.register();
+        self.step(now, AgentEvent::Connected { session, register }, acts);
+    }
+
+    /// The machine's step ended; what it made is said.
+    pub(super) fn step_done(&mut self, now: Tick, epoch: u32, acts: &mut Vec<Act>) {
+        let mut notes = Vec::new();
+        if let Some(due) = self.machine.step_done(epoch, &mut notes) {
+            acts.push(Act::Step(due));
+        }
+        for note in notes {
+            match note {
+                Note::Started { attempt } => self.say(now, attempt, 1, acts),
+                Note::Progressed { attempt, tokens } => self.say(now, attempt, tokens, acts),
+                Note::Completed {
+                    attempt,
+                    prompt_tokens,
+                    completion_tokens,
+                } => {
+                    self.say(now, attempt, completion_tokens, acts);
+                    let times = if self.lie == Lie::OverClaim { 1_000 } else { 1 };
+                    let end = JobEnd::Finished {
+                        usage: Usage {
+                            prompt_tokens: prompt_tokens * times,
+                            completion_tokens: completion_tokens * times,
+                        },
+                        reasoning_tokens: 0,
+                        finish: FinishReason::Stop,
+                    };
+                    self.end(now, attempt, end, acts);
+                }
+                Note::Cancelled { attempt } => self.stopped(now, attempt, acts),
+            }
+        }
+    }
+
+    /// Sends the first heartbeat of the session again.
+    pub(super) fn stale_beat(&self) -> Option<Act> {
+        let (session, frame) = self.first_beat.clone()?;
+        Some(Act::Send { session, frame })
+    }
+
+    fn follow(&mut self, now: Tick, effect: &AgentEffect, out: &AgentOut, acts: &mut Vec<Act>) {
+        match effect {
+            AgentEffect::Abandon { session } | AgentEffect::Close { session, .. } => {
+                acts.push(Act::Drop { session: *session });
+            }
+            AgentEffect::Dial { session } => acts.push(Act::Dial { session: *session }),
+            AgentEffect::LoadModel { build } => {
+                let build = String::from_utf8(out.slice(build).to_vec());
+                let build = build.expect("builds are text");
+                self.again(now, AgentEvent::ModelLoaded { build: &build }, acts);
+            }
+            AgentEffect::Measure => {
+                let heartbeat = Box::new(self.heartbeat());
+                self.again(now, AgentEvent::Measured { heartbeat }, acts);
+            }
+            AgentEffect::Notice(_) => {}
+            AgentEffect::Ping { session } => acts.push(Act::Ping { session: *session }),
+            AgentEffect::Send { session, frame } => self.send(*session, out.slice(frame), acts),
+            AgentEffect::Sign { challenge, status } => {
+                let sign = |text: &[u8]| self.identity.as_ref().map(|key| key.sign(text));
+                let signature = sign(out.slice(challenge)).unwrap_or_default();
+                let status_signature = sign(out.slice(status)).unwrap_or_default();
+                let signed = AgentEvent::Signed {
+                    signature: &signature,
+                    status_signature: &status_signature,
+                };
+                self.again(now, signed, acts);
+            }
+            AgentEffect::StartJob { job, body } => {
+                self.start(now, *job, out.slice(body), acts);
+            }
+            AgentEffect::StopJob { job } => self.stop(now, *job, acts),
+            AgentEffect::Stopped => acts.push(Act::Stopped),
+        }
+    }
+
+    /// Steps the agent from inside its own effects, with a buffer of its own.
+    fn again(&mut self, now: Tick, event: AgentEvent<'_>, acts: &mut Vec<Act>) {
+        let mut out = AgentOut::default();
+        self.agent.step(now, event, &mut out);
+        for effect in &out.list {
+            self.follow(now, effect, &out, acts);
+        }
+    }
+
+    fn send(&mut self, session: SessionId, frame: &[u8], acts: &mut Vec<Act>) {
+        let is_beat = lies::is_of(frame, "heartbeat");
+        let is_new = self
+            .first_beat
+            .as_ref()
+            .is_none_or(|(of, _)| *of != session);
+        if is_beat && is_new {
+            self.first_beat = Some((session, frame.to_vec()));
+        }
+        for frame in lies::told(self.lie, frame) {
+            acts.push(Act::Send { session, frame });
+        }
+    }
+
+    fn start(&mut self, now: Tick, wire: WireId, body: &[u8], acts: &mut Vec<Act>) {
+        let number = text::number_in(body).expect("the body came through unchanged");
+        let value: serde_json::Value = serde_json::from_slice(body).expect("bodies are JSON");
+        let bound = value["max_tokens"].as_u64().unwrap_or(1);
+        self.jobs += 1;
+        let attempt = AttemptKey {
+            slot: self.jobs,
+            generation: 0,
+        };
+        let running = Running {
+            wire,
+            number,
+            model: text::model_in(&value),
+            said_tokens: 0,
+        };
+        let truth = self.truths.get(number as usize).copied();
+        let job = Job {
+            attempt,
+            prompt_tokens: u32::try_from(body.len() / 8 + 1).expect("bodies are bounded"),
+            output_tokens_max: u32::try_from(bound).expect("the bound was a u32"),
+            output_tokens_true: truth.unwrap_or(PROBE_TOKENS),
+        };
+        let taken = match self.lie {
+            Lie::BlackHole => Ok(None),
+            Lie::Refuses => Err(Refused::QueueFull),
+            _ => self.machine.submit(now, &job),
+        };
+        self.running.insert(attempt, running);
+        let fault = match taken {
+            Ok(due) => {
+                acts.extend(due.map(Act::Step));
+                return;
+            }
+            Err(Refused::QueueFull) => JobFault::QueueFull,
+            Err(Refused::NeverFits) => JobFault::Memory,
+            Err(Refused::Duplicate | Refused::Empty | Refused::TooLong) => JobFault::Client,
+        };
+        self.end(now, attempt, JobEnd::Failed(fault), acts);
+    }
+
+    fn stop(&mut self, now: Tick, wire: WireId, acts: &mut Vec<Act>) {
+        let mut running = self.running.iter();
+        let found = running.find(|(_, running)| running.wire == wire);
+        let Some(attempt) = found.map(|(attempt, _)| *attempt) else {
+            return;
+        };
+        match self.lie {
+            Lie::BlackHole => self.stopped(now, attempt, acts),
+            Lie::Deaf => {}
+            _ => acts.extend(self.machine.cancel(now, attempt).map(Act::Step)),
+        }
+    }
+
+    fn stopped(&mut self, now: Tick, attempt: AttemptKey, acts: &mut Vec<Act>) {
+        let said = self.running.get(&attempt).map_or(0, |one| one.said_tokens);
+        let usage = Usage {
+            prompt_tokens: 1,
+            completion_tokens: said,
+        };
+        self.end(now, attempt, JobEnd::Stopped { usage }, acts);
+    }
+
+    /// Says the text up to `tokens`.
+    fn say(&mut self, now: Tick, attempt: AttemptKey, tokens: u32, acts: &mut Vec<Act>) {
+        let Some(running) = self.running.get_mut(&attempt) else {
+            return;
+        };
+        let text = text::tokens(running.number, running.said_tokens, tokens);
+        running.said_tokens = tokens;
+        let job = running.wire;
+        if !text.is_empty() {
+            let said = Said::Content(&text);
+            self.again(now, AgentEvent::JobSaid { job, said }, acts);
+        }
+    }
+
+    fn end(&mut self, now: Tick, attempt: AttemptKey, end: JobEnd, acts: &mut Vec<Act>) {
+        if let Some(running) = self.running.remove(&attempt) {
+            let job = running.wire;
+            self.again(now, AgentEvent::JobEnded { job, end }, acts);
+        }
+    }
+
+    fn heartbeat(&self) -> Heartbeat<'static> {
         let capacity = self.machine.capacity();
         let slot = |number: u16| {
-            let rows = self.serving.values().filter(|one| one.model == number);
+            let rows = self.running.values().filter(|one| one.model == number);
             let rows = u16::try_from(rows.count()).expect("rows are bounded");
             let running = rows.min(capacity.running);
             Slot {
@@ -159,313 +347,80 @@ impl Provider {
                 ..Slot::default()
             }
         };
-        let heartbeat = Heartbeat {
-            status: Text::from(if capacity.running > 0 {
-                "serving"
-            } else {
-                "idle"
-            }),
+        Heartbeat {
             backend_capacity: Some(Capacity {
                 slots: (0..self.models).map(slot).collect(),
-                capacity_seq: self.reports,
                 ..Capacity::default()
             }),
             ..Heartbeat::default()
+        }
+    }
+
+    /// The first frame of a connection.
+    fn register(&self) -> Vec<u8> {
+        let chip = &self.machine.chip;
+        let key = self.agent.key_text();
+        let entry = |number: u16| ModelEntry {
+            id: Text::from(model_name(number)),
+            size_bytes: 1_000_000_000,
+            ..ModelEntry::default()
         };
-        let frame = encoded(|out| heartbeat.encode(out));
-        self.old_beat.get_or_insert_with(|| frame.clone());
+        let blob = self.identity.as_ref().map(|identity| {
+            identity.sign_blob(&Blob {
+                chip_name: Text::from(chip.name),
+                encryption_public_key: Some(Text::from(key)),
+                public_key: Text::from(identity.attested().text()),
+                timestamp: Text::from("2026-01-01T00:00:00Z"),
+                ..Blob::default()
+            })
+        });
+        let register = Register {
+            hardware: Hardware {
+                memory_gb: i64::from(chip.memory_gb),
+                memory_bandwidth_gbs: f64::from(chip.bandwidth_gbs),
+                ..Hardware::default()
+            },
+            models: (0..self.models).map(entry).collect(),
+            backend: Text::from("cereus-mlx"),
+            version: Text::from("0.6.0"),
+            public_key: Text::from(key),
+            encrypted_response_chunks: true,
+            attestation: blob.as_deref(),
+            ..Register::default()
+        };
+        let mut frame = Vec::new();
+        register.encode(&mut frame);
         frame
     }
-
-    /// The first heartbeat of this connection, as the network may deliver it again.
-    pub(super) fn stale_beat(&self) -> Option<Vec<u8>> {
-        self.old_beat.clone().filter(|_| self.reports > 1)
-    }
-
-    /// The coordinator spoke. Answers are appended to `out`; the machine may have a step to do.
-    pub(super) fn hear(
-        &mut self,
-        now: Tick,
-        frame: &[u8],
-        truth: impl FnOnce(u32) -> u32,
-        out: &mut Vec<Vec<u8>>,
-    ) -> Option<StepDue> {
-        match ToProvider::decode(frame).expect("the coordinator speaks the wire") {
-            ToProvider::AttestationChallenge(challenge) => {
-                let sign = |identity: &MachineKey| {
-                    identity.sign_challenge(&challenge.nonce, &challenge.timestamp)
-                };
-                let signature = self.identity.as_ref().map(sign).unwrap_or_default();
-                let answer = AttestationResponse {
-                    nonce: challenge.nonce.clone(),
-                    signature: Text::from(signature),
-                    public_key: Text::from(self.sealing_text.as_str().to_owned()),
-                    sip_enabled: Some(true),
-                    rdma_disabled: Some(true),
-                    secure_boot_enabled: Some(true),
-                    ..AttestationResponse::default()
-                };
-                out.push(encoded(|frame| answer.encode(frame)));
-                None
-            }
-            ToProvider::Cancel(cancel) => {
-                if self.lie == Lie::Deaf {
-                    return None;
-                }
-                let wire = WireId::parse(&cancel.request_id)?;
-                let attempt = self.attempt_of(wire)?;
-                if self.lie == Lie::BlackHole {
-                    self.end_with_error(attempt, 499, "cancelled", out);
-                    return None;
-                }
-                self.machine.cancel(now, attempt)
-            }
-            ToProvider::InferenceRequest(request) => {
-                let wire = WireId::parse(&request.request_id)?;
-                let sealed = request.encrypted_body?;
-                self.take_job(
-                    now,
-                    wire,
-                    &sealed.ephemeral_public_key,
-                    &sealed.ciphertext,
-                    truth,
-                    out,
-                )
-            }
-            ToProvider::DesiredModels(_)
-            | ToProvider::Later
-            | ToProvider::LoadModel(_)
-            | ToProvider::PrefetchModel(_)
-            | ToProvider::RuntimeStatus(_)
-            | ToProvider::TrustStatus(_) => None,
-        }
-    }
-
-    /// The machine's step ended; what it made goes out.
-    pub(super) fn step_done(&mut self, epoch: u32, out: &mut Vec<Vec<u8>>) -> Option<StepDue> {
-        let mut notes = Vec::new();
-        let due = self.machine.step_done(epoch, &mut notes);
-        for note in notes {
-            match note {
-                Note::Started { attempt } => self.send_text(attempt, 1, None, out),
-                Note::Progressed { attempt, tokens } => {
-                    self.send_text(attempt, tokens, None, out);
-                }
-                Note::Completed {
-                    attempt,
-                    prompt_tokens,
-                    completion_tokens,
-                } => {
-                    self.send_text(attempt, completion_tokens, Some("stop"), out);
-                    self.complete(attempt, prompt_tokens, completion_tokens, out);
-                }
-                Note::Cancelled { attempt } => self.end_with_error(attempt, 499, "cancelled", out),
-            }
-        }
-        due
-    }
-
-    fn take_job(
-        &mut self,
-        now: Tick,
-        wire: WireId,
-        sealer: &str,
-        ciphertext: &str,
-        truth: impl FnOnce(u32) -> u32,
-        out: &mut Vec<Vec<u8>>,
-    ) -> Option<StepDue> {
-        let mut scratch = Vec::new();
-        let key = self.agreed(sealer);
-        let body = key.open_text(ciphertext, BODY_SIZE_MAX, &mut scratch);
-        let body = body.expect("the coordinator seals to the registered key");
-        let number = text::number_in(body).expect("the body came through unchanged");
-        let body: serde_json::Value = serde_json::from_slice(body).expect("bodies are JSON");
-        let bound = body["max_tokens"].as_u64().unwrap_or(1);
-        self.jobs += 1;
-        let attempt = AttemptKey {
-            slot: self.jobs,
-            generation: 0,
-        };
-        let serving = Serving {
-            wire,
-            key,
-            number,
-            model: text::model_in(&body),
-            sent_tokens: 0,
-        };
-        if self.lie == Lie::Refuses {
-            push_error(wire, 503, "capacity_timeout", out);
-            return None;
-        }
-        let job = Job {
-            attempt,
-            prompt_tokens: u32::try_from(scratch.len() / 8 + 1).expect("bodies are bounded"),
-            output_tokens_max: u32::try_from(bound).expect("the bound was a u32"),
-            output_tokens_true: truth(number),
-        };
-        if self.lie == Lie::BlackHole {
-            self.serving.insert(attempt, serving);
-            push_accepted(wire, out);
-            return None;
-        }
-        match self.machine.submit(now, &job) {
-            Ok(due) => {
-                self.serving.insert(attempt, serving);
-                push_accepted(wire, out);
-                if self.lie == Lie::Doubles {
-                    push_accepted(wire, out);
-                }
-                due
-            }
-            Err(Refused::QueueFull) => {
-                push_error(wire, 503, "queue_full", out);
-                None
-            }
-            Err(Refused::NeverFits) => {
-                push_error(wire, 503, "token_budget_exhausted", out);
-                None
-            }
-            Err(Refused::TooLong | Refused::Empty | Refused::Duplicate) => {
-                push_error(wire, 400, "", out);
-                None
-            }
-        }
-    }
-
-    fn agreed(&mut self, sealer: &str) -> BoxKey {
-        if let Some((text, key)) = &self.shared
-            && text == sealer
-        {
-            return key.clone();
-        }
-        let peer = PublicKey::parse(sealer).expect("the coordinator's key is one");
-        let key = self.secret.agree(&peer).expect("and not of low order");
-        self.shared = Some((sealer.to_owned(), key.clone()));
-        key
-    }
-
-    fn attempt_of(&self, wire: WireId) -> Option<AttemptKey> {
-        let mut serving = self.serving.iter();
-        serving
-            .find(|(_, serving)| serving.wire == wire)
-            .map(|(attempt, _)| *attempt)
-    }
-
-    /// Seals and sends the text up to `tokens`.
-    fn send_text(
-        &mut self,
-        attempt: AttemptKey,
-        tokens: u32,
-        finish: Option<&str>,
-        out: &mut Vec<Vec<u8>>,
-    ) {
-        let Some(serving) = self.serving.get_mut(&attempt) else {
-            return;
-        };
-        let text = text::tokens(serving.number, serving.sent_tokens, tokens);
-        serving.sent_tokens = tokens;
-        let mut event = text::event(&text, finish);
-        if self.lie == Lie::Plaintext {
-            let text = serde_json::to_string(&text).expect("a string is JSON");
-            let id = serving.wire;
-            out.push(
-                format!(
-                    r#"{{"type":"inference_response_chunk","request_id":"{id}","data":{text}}}"#
-                )
-                .into_bytes(),
-            );
-            return;
-        }
-        self.nonces += 1;
-        if self.lie == Lie::WrongKey {
-            event.reverse();
-        }
-        let mut ciphertext = String::new();
-        // Odd counts, from the other end of the range than the coordinator's.
-        let nonce = nonce(u64::MAX - self.nonces);
-        serving
-            .key
-            .seal_text(nonce, &event, &mut Vec::new(), &mut ciphertext);
-        if self.lie == Lie::WrongKey {
-            let flipped = if ciphertext.starts_with('A') {
-                "B"
-            } else {
-                "A"
-            };
-            ciphertext.replace_range(40..41, flipped);
-        }
-        let own = self.sealing_text.as_str();
-        out.push(encoded(|frame| {
-            encode_chunk(serving.wire, own, &ciphertext, frame);
-        }));
-        if self.lie == Lie::Garbage {
-            out.push(b"{\"type\":\"inference_response_chunk\",\"request_id\":7".to_vec());
-            out.push(vec![0xff, 0xfe, 0x00]);
-            out.push(b"{\"type\":\"no_such_thing\"}".to_vec());
-        }
-    }
-
-    fn complete(
-        &mut self,
-        attempt: AttemptKey,
-        prompt_tokens: u32,
-        completion_tokens: u32,
-        out: &mut Vec<Vec<u8>>,
-    ) {
-        let Some(serving) = self.serving.remove(&attempt) else {
-            return;
-        };
-        let times = if self.lie == Lie::OverClaim { 1_000 } else { 1 };
-        let message = InferenceComplete {
-            request_id: Text::from(serving.wire.to_string()),
-            usage: UsageFrame {
-                prompt_tokens: i64::from(prompt_tokens) * times,
-                completion_tokens: i64::from(completion_tokens) * times,
-                reasoning_tokens: 0,
-            },
-            ..InferenceComplete::default()
-        };
-        out.push(encoded(|frame| message.encode(frame)));
-        if self.lie == Lie::Doubles {
-            out.push(encoded(|frame| message.encode(frame)));
-            push_error(serving.wire, 500, "", out);
-        }
-    }
-
-    fn end_with_error(
-        &mut self,
-        attempt: AttemptKey,
-        status: i64,
-        reason: &'static str,
-        out: &mut Vec<Vec<u8>>,
-    ) {
-        if let Some(serving) = self.serving.remove(&attempt) {
-            push_error(serving.wire, status, reason, out);
-        }
-    }
 }
 
-fn encoded(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut frame = Vec::new();
-    write(&mut frame);
-    frame
-}
-
-fn push_accepted(wire: WireId, out: &mut Vec<Vec<u8>>) {
-    let message = InferenceAccepted {
-        request_id: Text::from(wire.to_string()),
+/// A process with a signing identity takes a fresh sealing key each time; one without keeps its key,
+/// which is its identity.
+fn agent(now: Tick, seed: Seed, ix: u32, life: u32, is_attested: bool, models: u16) -> Agent {
+    let key_life = if is_attested { life } else { 0 };
+    let mut nonce_prefix = [0; 16];
+    nonce_prefix[..4].copy_from_slice(&ix.to_le_bytes());
+    nonce_prefix[4..8].copy_from_slice(&life.to_le_bytes());
+    nonce_prefix[15] = 0xa9;
+    let config = AgentConfig {
+        seed: Seed([seed.0[0], u64::from(ix) << 32 | u64::from(life)]),
+        secret: SecretKey::from_bytes(key_bytes(seed, whose(ix, key_life))),
+        nonce_prefix,
+        builds: (0..models).map(model_name).collect(),
+        jobs_max: core::num::NonZeroU16::new(32).expect("not zero"),
+        drain_wait_max: Span::secs(20),
+        facts: Facts {
+            sip_enabled: Some(true),
+            rdma_disabled: Some(true),
+            secure_boot_enabled: Some(true),
+            ..Facts::default()
+        },
     };
-    out.push(encoded(|frame| message.encode(frame)));
+    Agent::new(now, config)
 }
 
-fn push_error(wire: WireId, status: i64, reason: &'static str, out: &mut Vec<Vec<u8>>) {
-    let message = InferenceError {
-        request_id: Text::from(wire.to_string()),
-        error: Text::from("simulated"),
-        status_code: status,
-        error_reason: Text::from(reason),
-    };
-    out.push(encoded(|frame| message.encode(frame)));
+fn whose(ix: u32, life: u32) -> u128 {
+    u128::from(ix) << 32 | u128::from(life)
 }
 
 fn whole(tokens: u64) -> i64 {

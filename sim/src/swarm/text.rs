@@ -42,15 +42,6 @@ pub(super) fn tokens(number: u32, from: u32, to: u32) -> String {
     text
 }
 
-/// The server-sent event that carries `text`.
-pub(super) fn event(text: &str, finish: Option<&str>) -> Vec<u8> {
-    let finish = finish.map_or_else(|| "null".to_owned(), |reason| format!("\"{reason}\""));
-    format!(
-        "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}},\"finish_reason\":{finish}}}]}}\n\n"
-    )
-    .into_bytes()
-}
-
 /// How an answer looks to its consumer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Seen {

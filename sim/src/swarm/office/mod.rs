@@ -39,6 +39,7 @@ pub(super) enum Deed {
 /// Who wants to be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Sleeper {
+    Agent(u32),
     Core,
     Link(ConnId),
     Relay(RequestId),

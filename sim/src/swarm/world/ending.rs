@@ -5,7 +5,7 @@ use cereus_core::digest::Mix;
 use cereus_core::time::{Span, Tick};
 
 use super::super::people::{Outcome, Person};
-use super::super::plan::{Lie, PlannedAsk};
+use super::super::plan::{Lie, PROBE_TOKENS, PlannedAsk};
 use super::{Happening, PROBER, World};
 use crate::oracle::{Violation, require};
 
@@ -34,7 +34,7 @@ impl World {
                 model,
                 prompt_chars: 10,
                 output_tokens_max: 20,
-                output_tokens_true: 9,
+                output_tokens_true: PROBE_TOKENS,
                 leaves_after: None,
                 repeats_after: None,
                 reads_after: Span::ZERO,

@@ -1,25 +1,108 @@
 //! The providers' side of a swarm world: processes that dial, speak, work and die.
 
+use cereus_core::agent::{AgentEvent, SessionId};
 use cereus_core::ids::ConnId;
 use cereus_core::time::{Span, Tick};
 
-use super::super::office::Hands;
-use super::{Happening, OWNER, REDIAL_AFTER, World};
+use super::super::office::{Hands, Sleeper};
+use super::super::provider::Act;
+use super::{Happening, OWNER, World};
 use crate::machine::StepDue;
 
 impl World {
-    pub(super) fn dial(&mut self, now: Tick, machine: u32, life: u32) {
+    /// Something happened to a provider's process; what it does about it happens to the world.
+    pub(super) fn with_provider(
+        &mut self,
+        now: Tick,
+        machine: u32,
+        step: impl FnOnce(&mut super::Provider, &mut Vec<Act>),
+    ) {
+        let mut acts = core::mem::take(&mut self.acts);
         let post = &mut self.posts[machine as usize];
-        if post.life != life || post.socket.is_some() {
+        step(&mut post.provider, &mut acts);
+        for act in acts.drain(..) {
+            self.act(now, machine, act);
+        }
+        self.acts = acts;
+        if let Some(at) = self.posts[machine as usize].provider.next_wake() {
+            self.arm(now, at, Sleeper::Agent(machine));
+        }
+    }
+
+    fn act(&mut self, now: Tick, machine: u32, act: Act) {
+        match act {
+            Act::Dial { session } => self.dial(now, machine, session),
+            Act::Drop { session } => {
+                if let Some(conn) = self.conn_of(machine, session) {
+                    self.posts[machine as usize].socket = None;
+                    self.hang_up_office(now, conn);
+                }
+            }
+            Act::Ping { session } => {
+                if let Some(conn) = self.conn_of(machine, session)
+                    && self.net.socket(conn).is_office_open
+                {
+                    let there = self.net.up(now, conn);
+                    let back = self.net.down(there, conn);
+                    self.queue.push(back, Happening::Pong { conn });
+                }
+            }
+            Act::Send { session, frame } => self.send(now, machine, session, frame),
+            Act::Step(StepDue { at, epoch }) => {
+                let done = Happening::StepDone { machine, epoch };
+                self.queue.push_ranked(at, machine, done);
+            }
+            Act::Stopped => self.crash(now, machine, Span::secs(2), Span::millis(1)),
+        }
+    }
+
+    fn conn_of(&self, machine: u32, session: SessionId) -> Option<ConnId> {
+        let (of, conn) = self.posts[machine as usize].socket?;
+        (of == session).then_some(conn)
+    }
+
+    fn send(&mut self, now: Tick, machine: u32, session: SessionId, frame: Vec<u8>) {
+        let Some(conn) = self.conn_of(machine, session) else {
+            return;
+        };
+        let is_beat = super::super::lies::is_of(&frame, "heartbeat");
+        let at = self.net.up(now, conn);
+        self.queue.push(at, Happening::Up { conn, frame });
+        if is_beat
+            && self.stale_beats.chance(self.plan.stale_beats)
+            && let Some(Act::Send { session: of, frame }) =
+                self.posts[machine as usize].provider.stale_beat()
+            && of == session
+        {
+            let at = self.net.up(now, conn);
+            self.queue.push(at, Happening::Up { conn, frame });
+        }
+    }
+
+    fn dial(&mut self, now: Tick, machine: u32, session: SessionId) {
+        let life = self.posts[machine as usize].life;
+        let at = now + self.net.latency();
+        let dialled = Happening::Dialled {
+            machine,
+            life,
+            session,
+        };
+        self.queue.push(at, dialled);
+    }
+
+    /// The dial reached the coordinator's door, or found none.
+    pub(super) fn dialled(&mut self, now: Tick, machine: u32, life: u32, session: SessionId) {
+        if self.posts[machine as usize].life != life {
             return;
         }
         let Some(office) = &mut self.office else {
-            let again = Happening::Dial { machine, life };
-            return self.queue.push(now + REDIAL_AFTER, again);
+            let failed = AgentEvent::DialFailed { session };
+            return self.with_provider(now, machine, |provider, acts| {
+                provider.step(now, failed, acts);
+            });
         };
         let conn = self.net.open(machine);
-        post.socket = Some(conn);
-        let register = post.provider.register();
+        self.posts[machine as usize].socket = Some((session, conn));
         let mut deeds = Vec::new();
         let mut hands = Hands {
             money: &mut self.money,
@@ -30,100 +113,70 @@ impl World {
         for deed in deeds {
             self.carry_out(now, deed).expect("a wake breaks no law");
         }
-        let at = self.net.up(now, conn);
-        self.queue.push(
-            at,
-            Happening::Up {
-                conn,
-                frame: register,
-            },
-        );
-        self.queue.push(now, Happening::Beat { conn });
-    }
-
-    pub(super) fn beat(&mut self, now: Tick, conn: ConnId) {
-        let machine = self.net.socket(conn).machine;
-        let post = &mut self.posts[machine as usize];
-        if post.socket != Some(conn) {
-            return;
-        }
-        let frame = post.provider.beat();
-        let stale = post.provider.stale_beat();
-        let at = self.net.up(now, conn);
-        self.queue.push(at, Happening::Up { conn, frame });
-        if let Some(frame) = stale
-            && self.stale_beats.chance(self.plan.stale_beats)
-        {
-            let at = self.net.up(now, conn);
-            self.queue.push(at, Happening::Up { conn, frame });
-        }
-        self.queue
-            .push(now + self.plan.heartbeat_every, Happening::Beat { conn });
+        self.with_provider(now, machine, |provider, acts| {
+            provider.connected(now, session, acts);
+        });
     }
 
     pub(super) fn down(&mut self, now: Tick, conn: ConnId, frame: &[u8]) {
         let machine = self.net.socket(conn).machine;
-        let post = &mut self.posts[machine as usize];
-        if post.socket != Some(conn) {
-            return;
+        if let Some(session) = self.session_of(machine, conn) {
+            self.tally.frames += 1;
+            self.with_provider(now, machine, |provider, acts| {
+                provider.step(now, AgentEvent::FrameReceived { session, frame }, acts);
+            });
         }
-        self.tally.frames += 1;
-        let people = &self.people;
-        let truth = |number: u32| people[number as usize].ask.output_tokens_true;
-        let due = post.provider.hear(now, frame, truth, &mut self.frames);
-        self.send_frames(now, machine);
-        self.step_due(machine, due);
     }
 
+    pub(super) fn pong(&mut self, now: Tick, conn: ConnId) {
+        let machine = self.net.socket(conn).machine;
+        if let Some(session) = self.session_of(machine, conn) {
+            self.with_provider(now, machine, |provider, acts| {
+                provider.step(now, AgentEvent::PongReceived { session }, acts);
+            });
+        }
+    }
+
+    /// The provider's end learns that the socket is gone.
     pub(super) fn down_closed(&mut self, now: Tick, conn: ConnId) {
-        let socket = self.net.socket(conn);
-        socket.is_provider_open = false;
-        let machine = socket.machine;
-        let post = &mut self.posts[machine as usize];
-        if post.socket != Some(conn) {
-            return;
-        }
-        post.socket = None;
-        post.provider.hang_up();
-        let dial = Happening::Dial {
-            machine,
-            life: post.life,
-        };
-        self.queue.push(now + REDIAL_AFTER, dial);
-    }
-
-    pub(super) fn send_frames(&mut self, now: Tick, machine: u32) {
-        let conn = self.posts[machine as usize].socket;
-        for frame in core::mem::take(&mut self.frames) {
-            if let Some(conn) = conn {
-                let at = self.net.up(now, conn);
-                self.queue.push(at, Happening::Up { conn, frame });
-            }
+        let machine = self.net.socket(conn).machine;
+        if let Some(session) = self.session_of(machine, conn) {
+            self.posts[machine as usize].socket = None;
+            self.with_provider(now, machine, |provider, acts| {
+                provider.step(now, AgentEvent::SocketClosed { session }, acts);
+            });
         }
     }
 
-    pub(super) fn step_due(&mut self, machine: u32, due: Option<StepDue>) {
-        if let Some(StepDue { at, epoch }) = due {
-            self.queue
-                .push_ranked(at, machine, Happening::StepDone { machine, epoch });
-        }
+    fn session_of(&self, machine: u32, conn: ConnId) -> Option<SessionId> {
+        let (session, open) = self.posts[machine as usize].socket?;
+        (open == conn).then_some(session)
     }
 
+    /// The coordinator's end learns it later.
+    fn hang_up_office(&mut self, now: Tick, conn: ConnId) {
+        let at = self.net.up(now, conn);
+        self.queue.push(at, Happening::UpClosed { conn });
+    }
+
+    /// The process dies, with everything in it. Its socket does at the other end when it is heard.
     pub(super) fn crash(&mut self, now: Tick, machine: u32, down: Span, heard_after: Span) {
         let post = &mut self.posts[machine as usize];
         post.life += 1;
-        post.provider.restart();
-        let dial = Happening::Dial {
-            machine,
-            life: post.life,
-        };
-        let Some(conn) = post.socket.take() else {
-            self.tally.skipped += 1;
-            return self.queue.push(now + down, dial);
-        };
-        self.net.socket(conn).is_provider_open = false;
-        self.queue.push(now + down, dial);
-        let at = self.net.up(now + heard_after, conn);
-        self.queue.push(at, Happening::UpClosed { conn });
+        let life = post.life;
+        post.provider.restart(now + down, life);
+        match post.socket.take() {
+            Some((_, conn)) => self.hang_up_office(now + heard_after, conn),
+            None => self.tally.skipped += 1,
+        }
+        self.wakes.remove(&Sleeper::Agent(machine));
+        self.arm(now, now + down, Sleeper::Agent(machine));
+    }
+
+    /// The process is asked to end, and another begins after it.
+    pub(super) fn drain(&mut self, now: Tick, machine: u32) {
+        self.with_provider(now, machine, |provider, acts| {
+            provider.step(now, AgentEvent::DrainBegan, acts);
+        });
     }
 }

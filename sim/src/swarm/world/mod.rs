@@ -8,6 +8,7 @@ mod process;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use cereus_core::agent::{AgentEvent, SessionId};
 use cereus_core::digest::Mix;
 use cereus_core::event::Event;
 use cereus_core::ids::{AccountId, ConnId};
@@ -19,47 +20,84 @@ use super::net::Net;
 use super::office::{Deed, Hands, Office, Sleeper};
 use super::people::Person;
 use super::plan::Plan;
-use super::provider::Provider;
+use super::provider::{Act, Provider};
 use super::{Failure, Plant, Tally};
 use crate::oracle::{MoneyModel, Violation, require};
 use crate::queue::EventQueue;
 use crate::stream::Stream;
 
-/// A provider tries again this long after a failed or lost connection.
-const REDIAL_AFTER: Span = Span::secs(1);
 /// After healing: a fresh request for each model must be answered, and by then everything has ended.
-const PROBE_AFTER: Span = Span::secs(45);
+const PROBE_AFTER: Span = Span::secs(100);
 const END_AFTER: Span = Span::secs(400);
 /// The operators' account, and the one that probes, beyond the consumers'.
 const OWNER: AccountId = AccountId(1_000);
 const PROBER: u32 = 900;
 
 enum Happening {
-    AskArrived { number: u32 },
-    Asked { number: u32 },
-    Beat { conn: ConnId },
-    Dial { machine: u32, life: u32 },
-    DiskWritten { life: u64 },
-    Down { conn: ConnId, frame: Vec<u8> },
-    DownClosed { conn: ConnId },
-    Faulted { ix: usize },
+    AskArrived {
+        number: u32,
+    },
+    Asked {
+        number: u32,
+    },
+    Dialled {
+        machine: u32,
+        life: u32,
+        session: SessionId,
+    },
+    DiskWritten {
+        life: u64,
+    },
+    Down {
+        conn: ConnId,
+        frame: Vec<u8>,
+    },
+    DownClosed {
+        conn: ConnId,
+    },
+    Faulted {
+        ix: usize,
+    },
     Healed,
-    Left { number: u32 },
+    Left {
+        number: u32,
+    },
     OfficeBack,
+    Pong {
+        conn: ConnId,
+    },
     Probe,
-    Read { number: u32, is_last: bool },
-    Repeated { number: u32 },
-    StepDone { machine: u32, epoch: u32 },
-    Up { conn: ConnId, frame: Vec<u8> },
-    UpClosed { conn: ConnId },
-    Woke { who: Sleeper, life: u64 },
-    WriteDone { conn: ConnId },
+    Read {
+        number: u32,
+        is_last: bool,
+    },
+    Repeated {
+        number: u32,
+    },
+    StepDone {
+        machine: u32,
+        epoch: u32,
+    },
+    Up {
+        conn: ConnId,
+        frame: Vec<u8>,
+    },
+    UpClosed {
+        conn: ConnId,
+    },
+    Woke {
+        who: Sleeper,
+        life: u64,
+    },
+    WriteDone {
+        conn: ConnId,
+    },
 }
 
 struct Post {
     provider: Provider,
     life: u32,
-    socket: Option<ConnId>,
+    socket: Option<(SessionId, ConnId)>,
 }
 
 /// See the module.
@@ -78,7 +116,7 @@ pub(super) struct World {
     wakes: BTreeMap<Sleeper, Tick>,
     stale_beats: Stream,
     deeds: Vec<Deed>,
-    frames: Vec<Vec<u8>>,
+    acts: Vec<Act>,
     tally: Tally,
     digest: Mix,
     is_probed: bool,
@@ -106,7 +144,7 @@ impl World {
             wakes: BTreeMap::new(),
             stale_beats: Stream::new(plan.seed, "stale beats"),
             deeds: Vec::new(),
-            frames: Vec::new(),
+            acts: Vec::new(),
             tally: Tally::default(),
             digest: Mix::default(),
             is_probed: false,
@@ -157,9 +195,8 @@ impl World {
     }
 
     fn schedule(&mut self) {
-        for (machine, planned) in (0u32..).zip(&self.plan.machines) {
-            let dial = Happening::Dial { machine, life: 0 };
-            self.queue.push(planned.joins_at, dial);
+        for (machine, planned) in (0u32..).zip(&self.plan.machines.clone()) {
+            self.arm(Tick::ZERO, planned.joins_at, Sleeper::Agent(machine));
         }
         for person in &self.people {
             let number = person.number;
@@ -184,19 +221,22 @@ impl World {
             Happening::Repeated { number } => self.repeated(now, number),
             Happening::Left { number } => self.left(now, number),
             Happening::Read { number, is_last } => self.read(number, is_last),
-            Happening::Dial { machine, life } => {
-                self.dial(now, machine, life);
+            Happening::Dialled {
+                machine,
+                life,
+                session,
+            } => {
+                self.dialled(now, machine, life, session);
                 Ok(())
             }
-            Happening::Beat { conn } => {
-                self.beat(now, conn);
+            Happening::Pong { conn } => {
+                self.pong(now, conn);
                 Ok(())
             }
             Happening::StepDone { machine, epoch } => {
-                let post = &mut self.posts[machine as usize];
-                let due = post.provider.step_done(epoch, &mut self.frames);
-                self.send_frames(now, machine);
-                self.step_due(machine, due);
+                self.with_provider(now, machine, |provider, acts| {
+                    provider.step_done(now, epoch, acts);
+                });
                 Ok(())
             }
             Happening::Up { conn, frame } => {
@@ -278,20 +318,7 @@ impl World {
                 self.queue.push(at, Happening::DownClosed { conn });
             }
             Deed::Post { seq } => self.disk.post(seq),
-            Deed::Wake { at, who } => {
-                let armed = self.wakes.get(&who).copied().unwrap_or(Tick::NEVER);
-                if at < armed {
-                    let at = at.max(now);
-                    self.wakes.insert(who, at);
-                    self.queue.push(
-                        at,
-                        Happening::Woke {
-                            who,
-                            life: self.life,
-                        },
-                    );
-                }
-            }
+            Deed::Wake { at, who } => self.arm(now, at, who),
             Deed::Word { request, word } => {
                 let number = u32::try_from(request.0 - 1).expect("requests are numbered");
                 self.heard(now, number, word)?;
@@ -306,12 +333,33 @@ impl World {
         Ok(())
     }
 
+    /// Wakes `who` at `at`, unless it wakes earlier anyway.
+    fn arm(&mut self, now: Tick, at: Tick, who: Sleeper) {
+        let armed = self.wakes.get(&who).copied().unwrap_or(Tick::NEVER);
+        if at < armed {
+            let at = at.max(now);
+            self.wakes.insert(who, at);
+            let life = self.life;
+            self.queue.push(at, Happening::Woke { who, life });
+        }
+    }
+
     fn woke(&mut self, now: Tick, who: Sleeper, life: u64) -> Result<(), Violation> {
+        if let Sleeper::Agent(machine) = who {
+            if self.wakes.get(&who) == Some(&now) {
+                self.wakes.remove(&who);
+                self.with_provider(now, machine, |provider, acts| {
+                    provider.step(now, AgentEvent::Woke, acts);
+                });
+            }
+            return Ok(());
+        }
         if life != self.life || self.wakes.get(&who) != Some(&now) {
             return Ok(());
         }
         self.wakes.remove(&who);
         self.with_office(now, |office, by| match who {
+            Sleeper::Agent(_) => unreachable!("handled above"),
             Sleeper::Core => office.tell(now, Event::Woke, by),
             Sleeper::Link(conn) => office.socket(now, conn, LinkEvent::Woke, by),
             Sleeper::Relay(request) => office.wake_relay(now, request, by),

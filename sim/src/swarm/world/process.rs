@@ -5,7 +5,7 @@ use cereus_core::ids::AccountId;
 use cereus_core::money::MicroUsd;
 use cereus_core::time::Tick;
 
-use super::super::office::Office;
+use super::super::office::{Office, Sleeper};
 use super::super::people::Outcome;
 use super::super::plan::Fault;
 use super::{Happening, PROBER, World};
@@ -56,7 +56,7 @@ impl World {
             self.tally.stale_events += office.watch.fleet.stale;
         }
         self.disk.crash();
-        self.wakes.clear();
+        self.wakes.retain(|who, _| matches!(who, Sleeper::Agent(_)));
         for conn in self.net.open_at_office() {
             self.net.socket(conn).is_office_open = false;
             let at = self.net.down(now, conn);
@@ -87,7 +87,7 @@ impl World {
                 machine,
                 heard_after,
             } => {
-                let Some(conn) = self.posts[machine as usize].socket else {
+                let Some((_, conn)) = self.posts[machine as usize].socket else {
                     self.tally.skipped += 1;
                     return Ok(());
                 };
@@ -95,6 +95,7 @@ impl World {
                 self.queue.push(at, Happening::UpClosed { conn });
                 self.down_closed(now, conn);
             }
+            Fault::Drain { machine } => self.drain(now, machine),
             Fault::DiskStall { lasts } => self.disk.stall(now + lasts),
             Fault::OfficeCrash { down } => {
                 if self.office.is_none() {
