@@ -154,7 +154,7 @@ impl ProviderLink {
             return None;
         }
         let session = self.session().expect("attempts are carried by a session");
-        let sealed = chunk.encrypted_data.as_ref().filter(|sealed| {
+        let sealed = chunk.encrypted_data.filter(|sealed| {
             chunk.data.is_empty()
                 && session.sealing_key.is_some()
                 && *sealed.ephemeral_public_key == *session.sealing_text
@@ -166,8 +166,7 @@ impl ProviderLink {
         Some(Chunk {
             attempt: carried.key,
             wire: carried.wire,
-            ciphertext: sealed.ciphertext.clone(),
-            frame: chunk,
+            ciphertext: sealed.ciphertext,
         })
     }
 

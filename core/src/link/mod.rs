@@ -22,8 +22,8 @@ use crate::draw::Seed;
 use crate::event::{Event, GoneCause, Usage};
 use crate::ids::{AccountId, AttemptKey, ModelIx, WireId};
 use crate::time::{Span, Tick};
+use crate::wire::Text;
 use crate::wire::proof::Posture;
-use crate::wire::{ChunkFrame, Text};
 
 pub use fault::fault_of;
 pub use machine::{LinkCounts, ProviderLink};
@@ -237,8 +237,6 @@ pub struct Chunk<'f> {
     pub wire: WireId,
     /// Base64 of nonce, tag and ciphertext, sealed by [`ProviderLink::sealing_key`].
     pub ciphertext: Text<'f>,
-    /// The whole frame, which a relay reads.
-    pub frame: ChunkFrame<'f>,
 }
 
 /// A reused buffer of effects. Drain it after every step, in order.
