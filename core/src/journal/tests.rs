@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::replay::Replayed;
 use super::*;
 use crate::config::{Catalog, Config, Limits, ModelSpec};
-use crate::coordinator::Misuse;
+use crate::coordinator::{Coordinator, Misuse};
 use crate::denial::Denial;
 use crate::digest::Mix;
 use crate::draw::Seed;
@@ -279,6 +279,43 @@ fn an_oversized_event_is_refused_and_appends_nothing() {
     let refused = writer.event(Tick::ZERO, &event, &mut bytes);
     assert!(refused.is_err());
     assert_eq!(bytes.len(), size);
+}
+
+#[test]
+fn a_coordinator_recorded_in_batches_is_replayed_step_by_step() {
+    let account = AccountId(1);
+    let mut events = vec![Event::AccountOpened {
+        account,
+        balance: MicroUsd::ZERO,
+    }];
+    for _ in 0..20 {
+        events.push(Event::AccountCredited {
+            account,
+            amount: MicroUsd(5),
+        });
+        events.push(Event::Woke);
+    }
+    let (mut bytes, mut out) = (Vec::new(), Effects::default());
+    let mut writer =
+        Writer::begin(&config(), NonZeroU32::MIN, &mut bytes).expect("the config is small");
+    let mut live = Coordinator::new(config());
+    for (at, event) in (0..).map(Tick).zip(&events) {
+        writer.event(at, event, &mut bytes).expect("small");
+        let from = out.list.len();
+        live.step(at, event, &mut out).expect("in order");
+        writer.effects(&out, from);
+        writer.checkpoint(live.digest(), &mut bytes);
+    }
+    assert_eq!(out.transfers.len(), 20, "one buffer holds the whole batch");
+    writer.close(live.digest(), &mut bytes);
+
+    let mut reader = Reader::open(&bytes).expect("just written");
+    let mut fresh = Coordinator::new(reader.config().clone());
+    let report = replay(&mut reader, &mut fresh);
+    assert_eq!(report.diverged, None);
+    assert_eq!(report.ending, Ending::Closed);
+    assert_eq!(report.checkpoints, events.len() as u64 + 1);
+    assert_eq!(fresh.digest(), live.digest());
 }
 
 #[test]

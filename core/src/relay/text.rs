@@ -54,6 +54,10 @@ pub(super) fn payloads(text: &str) -> impl Iterator<Item = Result<&str, Malforme
         let line = line.strip_suffix('\r').unwrap_or(line);
         if let Some(payload) = line.strip_prefix("data:") {
             let payload = payload.trim();
+            // JSON takes a carriage return for a space, a consumer for the end of the line.
+            if memchr::memchr(b'\r', payload.as_bytes()).is_some() {
+                return Some(Err(Malformed));
+            }
             return (payload != "[DONE]" && !payload.is_empty()).then_some(Ok(payload));
         }
         let is_passed_over = line.is_empty()

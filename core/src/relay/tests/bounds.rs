@@ -76,6 +76,8 @@ fn a_sealed_chunk_that_is_no_event_ends_the_attempt_as_a_fault() {
         r#"data: {"choices":[{"delta":{"content":7}}]}"#,
         r#"data: {"error":{"message":"boom"}}"#,
         r#"data: {"choices":[{"delta":{"tool_calls":{}}}]}"#,
+        // A consumer would take the carriage return for the end of the line.
+        "data: {\"choices\":[{\"delta\":{\"content\":\"x\"},\"logprobs\":[1,\r2]}]}",
     ] {
         let mut scene = Scene::new(Delivery::Streamed);
         assert_eq!(
