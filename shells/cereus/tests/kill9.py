@@ -320,10 +320,6 @@ def main():
             books.check()
         except Failure as failure:
             sys.exit(f"kill9: {failure}\nrepeat with --seed {seed}")
-        finally:
-            for process in (net.provider, net.coordinator):
-                if process and process.is_running():
-                    process.kill()
         kills = ", ".join(f"{target} {totals.pop(target, 0)}" for target in TARGETS)
         said = ", ".join(f"{count} {how}" for how, count in sorted(totals.items()))
         print(

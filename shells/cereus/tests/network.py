@@ -3,6 +3,7 @@
 The binary is named by CEREUS_BIN, the model folder by CEREUS_MODEL.
 """
 
+import atexit
 import json
 import os
 import pathlib
@@ -40,6 +41,17 @@ def make_key(data, account, usd=None):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
+RUNNING = []
+
+
+@atexit.register
+def _kill_what_runs():
+    """A script that failed leaves nobody behind."""
+    for process in RUNNING:
+        if process.is_running():
+            process.kill()
+
+
 class Process:
     """One child. What it says on standard output is read line by line."""
 
@@ -50,6 +62,7 @@ class Process:
         self.child = subprocess.Popen(
             [binary(), name, *args], stdout=subprocess.PIPE, stderr=self.log, text=True
         )
+        RUNNING.append(self)
         self.lines = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -105,15 +118,21 @@ def coordinator(folder, data, models, port=0, args=()):
 
 
 def provider(folder, address, data, model_id, model=None, args=()):
-    """Returns the process; `await_provider` tells when it serves."""
+    """Returns the process; `await_provider` waits until it serves."""
     words = ["--coordinator", address, "--data", str(data), "--model-id", model_id, *args]
     words += ["--model", model] if model else ["--echo"]
     return Process("provider", folder, words)
 
 
-def await_provider(process):
+def await_provider(process, address):
+    """Returns when the coordinator routes to the machine."""
     process.said("joined")
     process.said("challenged")
+    until = time.monotonic() + WAIT_S
+    while not get(address, "/health")["providers_verified"]:
+        if time.monotonic() > until:
+            raise Failure(f"the machine was not verified\n{process.tail()}")
+        time.sleep(0.01)
 
 
 def get(address, path, key=None):

@@ -117,6 +117,18 @@ def errors(base_url, key, model):
         check(bad.param, f"{changes}: no param")
 
 
+def empty_account(base_url, data):
+    """402 has no class of its own in the package."""
+    key = network.make_key(data, "poor")
+    broke = error_of(
+        lambda: client(base_url, key).chat.completions.create(
+            model=MODEL, messages=ask(), max_tokens=8
+        )
+    )
+    check(broke.status_code == 402, f"an empty account gave {broke!r}")
+    check(broke.code == "insufficient_quota", f"code {broke.code}")
+
+
 def full_fleet(folder):
     """One machine with one place, no queue: whoever comes second hears 429 and when to return."""
     data = folder / "full"
@@ -128,7 +140,7 @@ def full_fleet(folder):
         folder, address, folder / "full-machine", MODEL,
         args=["--concurrency", "1", "--echo-pieces", "100000", "--echo-pause-ms", "20"],
     )
-    network.await_provider(provider)
+    network.await_provider(provider, address)
     base_url = address + "/v1"
     stream = first_stream(base_url, key)
     next(iter(stream))
@@ -141,13 +153,6 @@ def full_fleet(folder):
     seconds = refused.response.headers.get("retry-after")
     check(seconds and 1 <= int(seconds) <= 60, f"Retry-After is {seconds}")
     stream.close()
-    poor = network.make_key(data, "poor")
-    broke = error_of(
-        lambda: client(base_url, poor).chat.completions.create(
-            model=MODEL, messages=ask(), max_tokens=8
-        )
-    )
-    check(broke.status_code == 402, f"an empty account gave {broke!r}")
     provider.end()
     coordinator.end()
 
@@ -182,8 +187,10 @@ def own_network(folder):
     provider = network.provider(
         folder, address, folder / "machine", MODEL, model=network.model_folder()
     )
-    network.await_provider(provider)
+    network.await_provider(provider, address)
     run(address + "/v1", key, MODEL)
+    empty_account(address + "/v1", data)
+    print("ok  empty_account", flush=True)
     provider.end()
     coordinator.end()
     full_fleet(folder)

@@ -76,7 +76,7 @@ pub(crate) struct Control {
     recorder: Recorder,
     writer: Writer,
     durable: watch::Receiver<Durable>,
-    providers: HashMap<ConnId, mpsc::Sender<Order>>,
+    providers: HashMap<ConnId, Line>,
     answers: HashMap<RequestId, Arc<Answer>>,
     /// Deposits in the order in which the core heard of them.
     crediting: VecDeque<i64>,
@@ -88,6 +88,13 @@ pub(crate) struct Control {
     /// When the newest batch went to the store.
     committing: VecDeque<Committing>,
     is_drained: bool,
+}
+
+/// The way to a registered provider's connection.
+struct Line {
+    orders: mpsc::Sender<Order>,
+    /// Passed its last challenge; for the display, the core keeps its own account.
+    is_verified: bool,
 }
 
 struct Committing {
@@ -160,8 +167,8 @@ impl Control {
             }
             self.end_turn().await;
         }
-        for orders in self.providers.values() {
-            let _ = orders.try_send(Order::Drain);
+        for line in self.providers.values() {
+            let _ = line.orders.try_send(Order::Drain);
         }
         self.recorder.close(&self.core).await;
         Ending::Drained
@@ -180,7 +187,13 @@ impl Control {
                 orders,
                 event,
             } => {
-                self.providers.insert(conn, orders);
+                self.providers.insert(
+                    conn,
+                    Line {
+                        orders,
+                        is_verified: false,
+                    },
+                );
                 self.happened(&event);
             }
             Notice::Credited(deposit) => {
@@ -216,13 +229,34 @@ impl Control {
             self.carry_out(now, *effect, &out);
         }
         self.out = out;
-        if let Event::ProviderLeft { conn, .. } = event {
-            self.providers.remove(conn);
+        self.watch_fleet(event);
+    }
+
+    /// What `/health` and the metrics show of the fleet.
+    fn watch_fleet(&mut self, event: &Event<'_>) {
+        let (conn, is_verified) = match event {
+            Event::ProviderLeft { conn, .. } => {
+                self.providers.remove(conn);
+                (conn, false)
+            }
+            Event::ProviderVerified { conn } => (conn, true),
+            Event::ProviderDistrusted { conn } | Event::ProviderUnverified { conn } => {
+                (conn, false)
+            }
+            Event::ProviderJoined { conn, .. } => (conn, false),
+            _ => return,
+        };
+        if let Some(line) = self.providers.get_mut(conn) {
+            line.is_verified = is_verified;
         }
-        self.app
-            .metrics
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let verified = self
             .providers
-            .set(i64::try_from(self.providers.len()).unwrap_or(i64::MAX));
+            .values()
+            .filter(|line| line.is_verified)
+            .count();
+        self.app.metrics.providers.set(gauge(self.providers.len()));
+        self.app.metrics.providers_verified.set(gauge(verified));
     }
 
     /// The core took no notice of `event`: whoever waits for its outcome must not wait for ever.
@@ -331,10 +365,10 @@ impl Control {
 
     /// A connection that takes no orders is let go: its task ends when its sender is dropped.
     fn order(&mut self, conn: ConnId, order: Order) {
-        let Some(orders) = self.providers.get(&conn) else {
+        let Some(line) = self.providers.get(&conn) else {
             return;
         };
-        if orders.try_send(order).is_err() {
+        if line.orders.try_send(order).is_err() {
             tracing::warn!(conn = conn.0, "a provider's connection takes no orders");
             self.providers.remove(&conn);
         }

@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     pub(crate) replies: Family<Status, Counter>,
     pub(crate) connections: Gauge,
     pub(crate) providers: Gauge,
+    pub(crate) providers_verified: Gauge,
     pub(crate) requests_running: Gauge,
     /// Requests by how they ended.
     pub(crate) requests_ended: Family<Named, Counter>,
@@ -49,6 +50,7 @@ impl Metrics {
             replies: Family::default(),
             connections: Gauge::default(),
             providers: Gauge::default(),
+            providers_verified: Gauge::default(),
             requests_running: Gauge::default(),
             requests_ended: Family::default(),
             prompt_tokens: Counter::default(),
@@ -87,6 +89,11 @@ impl Metrics {
             self.connections.clone(),
         );
         list.register("providers", "Connected providers", self.providers.clone());
+        list.register(
+            "providers_verified",
+            "Connected providers that passed their last challenge",
+            self.providers_verified.clone(),
+        );
         list.register(
             "requests_running",
             "Chat requests between arrival and end",

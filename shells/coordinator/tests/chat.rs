@@ -99,7 +99,8 @@ async fn whoever_cannot_be_served_hears_why_in_one_envelope() {
     );
 
     let poor = world.client(open_account(world.folder.path(), "poor", 0));
-    let _provider = world.provider().await;
+    let mut provider = world.provider().await;
+    world.warm(&mut provider).await;
     let error = api_error(poor.chat(&question()).await);
     assert_eq!(
         (error.status, error.code.as_str()),
@@ -123,13 +124,19 @@ async fn whoever_cannot_be_served_hears_why_in_one_envelope() {
 
 #[tokio::test]
 async fn a_full_fleet_answers_429_and_says_when_to_return() {
-    let world = World::with(|settings| settings.config.limits.queue_depth_max = 0).await;
+    let world = World::with(|settings| settings.config.limits.queue_depth_max = 1).await;
     let mut provider = Provider::join(world.running.addr(), 1, 1).await;
     let asked = world.ask();
     let request = provider.accept().await;
     provider.piece(&request, "busy").await;
     let _stream = asked.await.unwrap().unwrap();
-    let error = api_error(world.client.chat(&question()).await);
+    // One of the next two takes the only place in the queue, whichever comes first.
+    let (mut second, mut third) = (world.ask(), world.ask());
+    let refused = tokio::select! {
+        refused = &mut second => refused,
+        refused = &mut third => refused,
+    };
+    let error = api_error(refused.unwrap());
     assert_eq!(error.status, 429);
     assert!((1..=60).contains(&error.retry_after_s.unwrap()));
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use cereus_client::Client;
 use cereus_coordinator::store::{ApiKey, Store};
 use cereus_core::money::MicroUsd;
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::Outcome;
 use crate::chat::{print_answer, question, text};
@@ -29,6 +29,7 @@ const COORDINATOR_WAIT: Duration = Duration::from_secs(20);
 /// A large model takes its time to load.
 const MODEL_WAIT: Duration = Duration::from_secs(600);
 const JOIN_WAIT: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 pub(crate) async fn demo(args: DemoArgs) -> Outcome {
     let paint = Paint::for_stdout();
@@ -196,7 +197,8 @@ impl Network {
         step.done(&format!("machine {machine} registered and attested"));
         let step = Step::begin("challenge", paint);
         provider.said("challenged", JOIN_WAIT).await?;
-        step.done("signed the coordinator's nonce");
+        verified(&address).await?;
+        step.done("signed the coordinator's nonce, and was believed");
         Ok(Self {
             address,
             coordinator,
@@ -220,6 +222,19 @@ impl Network {
         step.done(&format!("both ended well; the journal is {}", self.journal));
         Ok(())
     }
+}
+
+/// Returns when the coordinator has accepted the machine's answer to its challenge.
+async fn verified(address: &str) -> Outcome {
+    let client = Client::new(address, SecretString::default()).map_err(text)?;
+    let until = tokio::time::Instant::now() + JOIN_WAIT;
+    while client.get("/health").await.map_err(text)?["providers_verified"] == 0 {
+        if tokio::time::Instant::now() > until {
+            return Err("the coordinator did not believe the machine's signature".to_owned());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
 }
 
 async fn show(client: &Client, args: &DemoArgs, model: &Model, paint: Paint) -> Outcome {

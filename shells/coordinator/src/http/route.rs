@@ -94,6 +94,7 @@ fn health(app: &App) -> Reply {
     let mut body = json!({
         "status": "ok",
         "providers": app.metrics.providers.get(),
+        "providers_verified": app.metrics.providers_verified.get(),
         "version": env!("CARGO_PKG_VERSION"),
     });
     if app.is_draining() {

@@ -84,6 +84,15 @@ impl World {
         Provider::join(self.running.addr(), 1, 8).await
     }
 
+    /// One whole answer: after it the machine is known to be verified and idle.
+    pub(crate) async fn warm(&self, provider: &mut Provider) {
+        let asked = self.ask();
+        let request = provider.accept().await;
+        provider.piece(&request, "warm").await;
+        provider.complete(&request, 20, 3).await;
+        text_of(&mut asked.await.unwrap().unwrap()).await.unwrap();
+    }
+
     /// Starts a streamed chat without waiting for its reply.
     pub(crate) fn ask(&self) -> tokio::task::JoinHandle<Result<ChatStream, ClientError>> {
         let client = self.client.clone();

@@ -1,0 +1,169 @@
+//! The binary as a person runs it.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn cereus(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cereus"))
+        .args(args)
+        .env_remove("CEREUS_API_KEY")
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What a failed command said; it must not have been a panic.
+fn complaint(args: &[&str]) -> String {
+    let output = cereus(args);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+fn demo(folder: &Path, more: &[&str]) {
+    let data = folder.join("demo");
+    let data = data.to_str().unwrap();
+    let output = cereus(&[&["demo", "--once", "--data", data], more].concat());
+    let (said, complained) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{said}\n{complained}");
+    for part in [
+        "coordinator",
+        "registered and attested",
+        "signed the coordinator's nonce",
+        "sealed to",
+        "tokens",
+        "price",
+        "balance",
+        "queue",
+        "accept",
+        "prefill",
+        "decode",
+        "journal",
+    ] {
+        assert!(said.contains(part), "`{part}` is missing in:\n{said}");
+    }
+    assert!(!said.contains('\x1b'), "colour is for terminals");
+    let journal = fs::read(folder.join("demo/journal/000001.journal")).unwrap();
+    assert!(journal.len() > 100);
+}
+
+#[test]
+fn the_demo_shows_an_answer_and_its_receipt_and_ends_well() {
+    let folder = tempfile::tempdir().unwrap();
+    demo(folder.path(), &["--echo", "--model", "tiny"]);
+}
+
+#[cfg(feature = "mlx")]
+#[test]
+fn the_demo_shows_an_answer_of_the_tiny_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../engine/models/tiny");
+    demo(folder.path(), &["--model", model.to_str().unwrap()]);
+}
+
+#[test]
+fn a_key_is_shown_once_and_listed_without_its_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let made = cereus(&[
+        "key",
+        "create",
+        "--data",
+        data,
+        "--account",
+        "ada",
+        "--quiet",
+    ]);
+    let key = text(&made.stdout).trim().to_owned();
+    assert!(key.starts_with("sk-cereus-"), "{key}");
+    let listed = text(&cereus(&["key", "list", "--data", data]).stdout);
+    assert!(listed.contains("ada"));
+    assert!(!listed.contains(&key));
+    let credited = cereus(&[
+        "credit",
+        "--data",
+        data,
+        "--account",
+        "ada",
+        "--amount",
+        "2.5",
+    ]);
+    assert!(text(&credited.stdout).contains("$2.500000"));
+    let nobody = [
+        "credit",
+        "--data",
+        data,
+        "--account",
+        "bob",
+        "--amount",
+        "1",
+    ];
+    assert!(complaint(&nobody).contains("cereus key create --account bob"));
+}
+
+#[test]
+fn what_is_wrong_with_a_start_is_said_with_a_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let model = ["--model", "tiny:1:1"];
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = listener.local_addr().unwrap().to_string();
+    let busy = ["coordinator", "--data", &at("busy"), "--listen", &listen];
+    assert!(complaint(&[&busy[..], &model].concat()).contains("choose another with --listen"));
+
+    fs::create_dir(at("corrupt")).unwrap();
+    fs::write(
+        Path::new(&at("corrupt")).join("cereus.sqlite"),
+        vec![7; 4_096],
+    )
+    .unwrap();
+    let corrupt = [
+        "coordinator",
+        "--data",
+        &at("corrupt"),
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    assert!(complaint(&[&corrupt[..], &model].concat()).contains("restore a backup"));
+
+    fs::write(at("file"), b"").unwrap();
+    let unwritable = [
+        "coordinator",
+        "--data",
+        &at("file/below"),
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    assert!(complaint(&[&unwritable[..], &model].concat()).contains("--data"));
+
+    let empty = [
+        "coordinator",
+        "--data",
+        &at("empty"),
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    assert!(complaint(&empty).contains("--model-catalog"));
+
+    let address = [
+        "provider",
+        "--echo",
+        "--model-id",
+        "tiny",
+        "--coordinator",
+        "nowhere",
+        "--data",
+        &at("provider"),
+    ];
+    assert!(complaint(&address).contains("http://127.0.0.1:8080"));
+
+    assert!(complaint(&["chat", "--model", "tiny", "hello"]).contains("CEREUS_API_KEY"));
+    assert!(complaint(&["demo", "--once", "--model", &at("no-model")]).contains("config.json"));
+}
