@@ -30,7 +30,10 @@ pub(crate) async fn serve(args: CoordinatorArgs) -> Outcome {
     }
     tracing::info!("draining: running streams finish, nothing more is admitted");
     drainer.drain();
-    ended.await.map_err(|error| error.to_string())
+    tokio::select! {
+        ending = ended => ending.map_err(|error| error.to_string()),
+        () = asked_to_stop() => Err("asked twice: ended before the last stream had".to_owned()),
+    }
 }
 
 fn settings(args: CoordinatorArgs) -> Result<Settings, String> {

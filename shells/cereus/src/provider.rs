@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cereus_provider::{Backend, Progress, Settings, serve as run};
+use secrecy::SecretString;
 use tokio::sync::watch;
 
 use crate::Outcome;
@@ -17,6 +18,9 @@ pub(crate) async fn serve(args: ProviderArgs) -> Outcome {
     tokio::spawn(async move {
         asked_to_stop().await;
         ask.send_replace(true);
+        asked_to_stop().await;
+        // Asked twice: whoever asks does not want to wait for what runs.
+        std::process::exit(1);
     });
     run(settings, asked, say)
         .await
@@ -56,7 +60,7 @@ fn settings(args: ProviderArgs) -> Result<Settings, String> {
         data: args.data,
         backend,
         model_id,
-        earn_key: earn_key.unwrap_or_default(),
+        earn_key: SecretString::from(earn_key.unwrap_or_default()),
         rows_max: args.concurrency,
         drain_wait_max: Duration::from_secs(args.drain_wait),
     })

@@ -11,6 +11,7 @@ use cereus_coordinator::{Drainer, Running, Settings, start};
 use cereus_core::config::{Catalog, ModelSpec};
 use cereus_core::money::{MicroUsd, Price};
 use cereus_provider::{Backend, Progress, ProviderError, serve};
+use secrecy::SecretString;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
@@ -95,7 +96,7 @@ impl World {
             data: self.folder.path().join("machine"),
             backend,
             model_id: MODEL.to_owned(),
-            earn_key: String::new(),
+            earn_key: SecretString::default(),
             rows_max: 4,
             drain_wait_max: WAIT,
         };

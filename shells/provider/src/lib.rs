@@ -13,6 +13,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use secrecy::SecretString;
+
 pub use model::ModelError;
 pub use run::serve;
 
@@ -29,7 +31,7 @@ pub struct Settings {
     /// The name under which the coordinator sells the model.
     pub model_id: String,
     /// An API key of the account that earns; empty for none.
-    pub earn_key: String,
+    pub earn_key: SecretString,
     /// Requests served at once.
     pub rows_max: u16,
     /// How long running jobs may finish after SIGTERM.

@@ -12,6 +12,7 @@ use cereus_core::envelope::SecretKey;
 use cereus_core::time::{Span, Tick};
 use cereus_core::wire::proof::MachineKey;
 use cereus_engine::runtime::Event;
+use secrecy::ExposeSecret as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use zeroize::Zeroizing;
@@ -194,7 +195,7 @@ impl Run {
                     self.agent.key_text(),
                     &self.settings.model_id,
                     &self.model.weights,
-                    &self.settings.earn_key,
+                    self.settings.earn_key.expose_secret(),
                     unix_now_s(),
                 );
                 self.step(AgentEvent::Connected {
