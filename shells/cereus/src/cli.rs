@@ -210,7 +210,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, default_value_t = 0)]
     pub(crate) port: u16,
     /// What to ask
-    #[arg(long, default_value = "What is 17 + 25?")]
+    #[arg(long, default_value = "What is Cereus?")]
     pub(crate) prompt: String,
     /// Folder of the ledger and the journal; a fresh temporary one if not given
     #[arg(long)]

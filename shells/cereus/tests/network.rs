@@ -278,17 +278,17 @@ async fn a_consumer_who_leaves_frees_the_engine() {
 
 #[cfg(feature = "mlx")]
 #[tokio::test]
-async fn the_tiny_model_adds_over_real_sockets() {
+async fn the_tiny_model_answers_over_real_sockets() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../engine/models/tiny");
     let world = World::new().await;
     let machine = world.machine(Backend::Model(folder)).await;
     let mut stream = world
         .client
-        .chat_stream(&question("What is 17 + 25?"))
+        .chat_stream(&question("What is Cereus?"))
         .await
         .unwrap();
     let answer = rest_of(&mut stream).await.unwrap();
-    assert!(answer.contains("42"), "{answer}");
+    assert!(answer.contains("inference network"), "{answer}");
     machine.end().await;
     end(world.running).await;
 }

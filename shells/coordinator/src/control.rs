@@ -351,7 +351,7 @@ impl Control {
             };
             self.providers
                 .get(&conn)
-                .is_some_and(|orders| orders.try_send(order).is_ok())
+                .is_some_and(|line| line.orders.try_send(order).is_ok())
         });
         if !sent {
             let fault = AttemptFault::Unsent;

@@ -258,7 +258,7 @@ fn print_snippets(address: &str, key: &str, model: &str, paint: Paint) {
         "curl -N {address}/v1/chat/completions -H 'Authorization: Bearer {key}' \\\n  \
          -H 'Content-Type: application/json' \\\n  \
          -d '{{\"model\":\"{model}\",\"stream\":true,\
-         \"messages\":[{{\"role\":\"user\",\"content\":\"What is 20 + 22?\"}}]}}'\n"
+         \"messages\":[{{\"role\":\"user\",\"content\":\"What is Cereus?\"}}]}}'\n"
     );
     println!(
         "{}\n",
@@ -269,7 +269,7 @@ fn print_snippets(address: &str, key: &str, model: &str, paint: Paint) {
          from openai import OpenAI\n\
          client = OpenAI(base_url=\"{address}/v1\", api_key=\"{key}\")\n\
          stream = client.chat.completions.create(model=\"{model}\", stream=True,\n    \
-         messages=[{{\"role\": \"user\", \"content\": \"What is 20 + 22?\"}}])\n\
+         messages=[{{\"role\": \"user\", \"content\": \"What is Cereus?\"}}])\n\
          for chunk in stream:\n    \
          if chunk.choices:\n        \
          print(chunk.choices[0].delta.content or \"\", end=\"\", flush=True)\n\
