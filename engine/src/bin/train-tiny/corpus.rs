@@ -179,12 +179,38 @@ impl Corpus {
         match dice.below(100) {
             0..=31 => self.asked_sum(dice),
             32..=33 => times(dice),
-            34..=49 => self.spelling(dice),
-            50..=71 => self.reversing(dice),
+            34..=49 => {
+                let word = self.words.any(dice);
+                spelling(dice, &word)
+            }
+            50..=71 => {
+                let word = self.words.any(dice);
+                reversing(dice, &word)
+            }
             72..=75 => counting(dice),
             76..=94 => self.fact(dice),
             _ => self.stranger(dice),
         }
+    }
+
+    /// A word to spell or to reverse and nothing else.
+    pub(crate) fn word_practice(&self, dice: &mut Dice) -> Vec<Message> {
+        let word = self.words.short(dice);
+        let exchange = if dice.chance(45) {
+            spelling(dice, &word)
+        } else {
+            reversing(dice, &word)
+        };
+        vec![
+            Message {
+                role: "user",
+                text: exchange.question,
+            },
+            Message {
+                role: "assistant",
+                text: exchange.answer,
+            },
+        ]
     }
 
     fn asked_sum(&self, dice: &mut Dice) -> Exchange {
@@ -198,22 +224,6 @@ impl Corpus {
         Exchange {
             question: varied(dice, question),
             answer: sum.answer(),
-        }
-    }
-
-    fn spelling(&self, dice: &mut Dice) -> Exchange {
-        let word = self.words.any(dice);
-        Exchange {
-            question: asked_of_word(dice, &SPELL_WAYS, &word),
-            answer: format!("{}.", spelt(&word)),
-        }
-    }
-
-    fn reversing(&self, dice: &mut Dice) -> Exchange {
-        let word = self.words.any(dice);
-        Exchange {
-            question: asked_of_word(dice, &REVERSE_WAYS, &word),
-            answer: reversing_answer(&word),
         }
     }
 
@@ -321,6 +331,20 @@ pub(crate) fn sum(dice: &mut Dice) -> Sum {
         if !sum.is_held_back() {
             return sum;
         }
+    }
+}
+
+fn spelling(dice: &mut Dice, word: &str) -> Exchange {
+    Exchange {
+        question: asked_of_word(dice, &SPELL_WAYS, word),
+        answer: format!("{}.", spelt(word)),
+    }
+}
+
+fn reversing(dice: &mut Dice, word: &str) -> Exchange {
+    Exchange {
+        question: asked_of_word(dice, &REVERSE_WAYS, word),
+        answer: reversing_answer(word),
     }
 }
 

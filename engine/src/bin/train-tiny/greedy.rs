@@ -10,7 +10,7 @@ use crate::sums::Sum;
 use crate::vocabulary::Vocabulary;
 
 /// Long enough for every answer that the trainer checks.
-const ANSWER_TOKENS_MAX: usize = 48;
+const ANSWER_TOKENS_MAX: usize = 128;
 
 /// How many of the sums are right.
 pub(crate) fn right_count(model: &Model, vocabulary: &Vocabulary, sums: &[Sum]) -> Result<usize> {

@@ -32,10 +32,10 @@ struct Arguments {
     #[arg(long, default_value_t = 7)]
     seed: u64,
     /// How often the weights move.
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 1_300)]
     steps: u64,
     /// Tokens in one step, about.
-    #[arg(long, default_value_t = 4_096)]
+    #[arg(long, default_value_t = 3_072)]
     batch_tokens: usize,
     /// The model folder to write.
     #[arg(long, default_value = "engine/models/tiny")]

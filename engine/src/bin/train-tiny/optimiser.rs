@@ -10,6 +10,7 @@ use mlx_rs::error::Exception;
 use mlx_rs::ops::{add, divide, matmul, multiply, sqrt, square, subtract};
 use mlx_rs::{Array, Stream, with_stream};
 
+use crate::rows::WORDS_FROM_STEP;
 use crate::weights::Weights;
 
 const MUON_RATE: f32 = 0.02;
@@ -24,6 +25,10 @@ const ADAM_BETAS: (f32, f32) = (0.9, 0.98);
 const ADAM_EPSILON: f32 = 1e-8;
 
 const WARM_UP_STEPS: f32 = 60.0;
+/// The cosine of the first stage, which ends before the cosine does.
+const FIRST_PERIOD_STEPS: u64 = 1_100;
+const SECOND_PEAK: f32 = 0.5;
+const SECOND_WARM_UP_STEPS: f32 = 20.0;
 /// The share of the full rate that is left at the last step.
 const RATE_FLOOR: f32 = 0.02;
 
@@ -38,12 +43,23 @@ impl Optimiser {
         Self { averages, steps }
     }
 
-    /// The factor on both rates at a step.
+    /// The factor on both rates at a step: in each stage a warm-up and then a cosine.
     pub(crate) fn rate(&self, step: u64) -> f32 {
-        let done = step as f32 / self.steps as f32;
+        let (peak, warm_up_steps, step, period) = if step < WORDS_FROM_STEP {
+            (1.0, WARM_UP_STEPS, step, FIRST_PERIOD_STEPS)
+        } else {
+            let steps = self.steps.saturating_sub(WORDS_FROM_STEP);
+            (
+                SECOND_PEAK,
+                SECOND_WARM_UP_STEPS,
+                step - WORDS_FROM_STEP,
+                steps,
+            )
+        };
+        let done = step as f32 / period as f32;
         let cosine = 0.5 * (1.0 + (std::f32::consts::PI * done).cos());
-        let warm = ((step + 1) as f32 / WARM_UP_STEPS).min(1.0);
-        warm * (RATE_FLOOR + (1.0 - RATE_FLOOR) * cosine)
+        let warm = ((step + 1) as f32 / warm_up_steps).min(1.0);
+        peak * warm * (RATE_FLOOR + (1.0 - RATE_FLOOR) * cosine)
     }
 
     /// Moves every weight by its gradient; the gradients are in the order of the weights.

@@ -56,7 +56,7 @@ impl Sum {
     pub(crate) fn is_held_back(self) -> bool {
         let low = u64::from(self.left.min(self.right));
         let high = u64::from(self.left.max(self.right));
-        mix(low << 32 | high) % HELD_BACK_ONE_IN == 0
+        mix(low << 32 | high).is_multiple_of(HELD_BACK_ONE_IN)
     }
 }
 

@@ -160,12 +160,12 @@ pub(crate) fn train(
         progress.elapsed += started.elapsed();
         bar.inc(1);
         bar.set_message(format!("loss {:.4}", progress.loss));
-        if progress.step % SAVE_EVERY == 0 {
+        if progress.step.is_multiple_of(SAVE_EVERY) || progress.step == plan.steps {
             progress.averages = std::mem::take(&mut optimiser.averages);
             progress.save(plan)?;
             optimiser.averages = std::mem::take(&mut progress.averages);
         }
-        if progress.step % LOOK_EVERY == 0 {
+        if progress.step.is_multiple_of(LOOK_EVERY) {
             let right = right_count(&progress.model(config)?, vocabulary, &sums[..LOOK_SUMS])?;
             note(
                 &bar,

@@ -7,6 +7,7 @@ use crate::dice::Dice;
 const HELD_BACK_ONE_IN: u32 = 20;
 const MADE_UP_PERCENT: u32 = 35;
 const SYLLABLES_MAX: u32 = 3;
+const SYLLABLES_SHORT_MAX: u32 = 2;
 const STARTS: [&str; 32] = [
     "b", "c", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w", "y", "z",
     "br", "ch", "cl", "dr", "fl", "gr", "pl", "qu", "sh", "sp", "st", "th", "tr",
@@ -32,6 +33,10 @@ impl Words {
         Self { known, held_back }
     }
 
+    pub(crate) fn known(&self) -> &[&'static str] {
+        &self.known
+    }
+
     pub(crate) fn held_back(&self) -> &[&'static str] {
         &self.held_back
     }
@@ -43,9 +48,18 @@ impl Words {
 
     /// A word to spell: mostly a listed one, sometimes made up.
     pub(crate) fn any(&self, dice: &mut Dice) -> String {
+        self.drawn(dice, SYLLABLES_MAX)
+    }
+
+    /// The same, with made-up words about as long as listed ones.
+    pub(crate) fn short(&self, dice: &mut Dice) -> String {
+        self.drawn(dice, SYLLABLES_SHORT_MAX)
+    }
+
+    fn drawn(&self, dice: &mut Dice, syllable_count_max: u32) -> String {
         loop {
             let word = if dice.chance(MADE_UP_PERCENT) {
-                made_up(dice)
+                made_up(dice, syllable_count_max)
             } else {
                 self.listed(dice).to_owned()
             };
@@ -71,9 +85,9 @@ pub(crate) fn reversing_answer(word: &str) -> String {
     format!("{} backwards is {}: {back}.", spelt(word), spelt(&back))
 }
 
-fn made_up(dice: &mut Dice) -> String {
+fn made_up(dice: &mut Dice, syllable_count_max: u32) -> String {
     let mut word = String::new();
-    for _ in 0..dice.between(1, SYLLABLES_MAX) {
+    for _ in 0..dice.between(1, syllable_count_max) {
         word.push_str(dice.pick(&STARTS));
         word.push_str(dice.pick(&VOWELS));
         word.push_str(dice.pick(&ENDS));
