@@ -1,6 +1,6 @@
 //! The event queue: what happens next in the simulated world.
 //!
-//! A wheel of buckets a millisecond wide covers the next 16 s, where nearly every event falls; what
+//! A wheel of buckets four milliseconds wide covers the next 16 s, where nearly every event falls; what
 //! lies further waits in a heap. Only the bucket under the hand is ordered. Order is total: by time,
 //! then by rank, which the caller or the queue's own counter gives.
 
@@ -9,9 +9,10 @@ use std::collections::BinaryHeap;
 
 use cereus_core::time::Tick;
 
-/// Width of a bucket: 2^10 us.
-const BUCKET_SHIFT: u32 = 10;
-const BUCKETS: usize = 1 << 14;
+/// Width of a bucket: 2^12 us. With a thousand machines one holds about two events, and the wheel
+/// fits a core's own cache.
+const BUCKET_SHIFT: u32 = 12;
+const BUCKETS: usize = 1 << 12;
 const WORDS: usize = BUCKETS / 64;
 
 /// Ranks below this are the caller's: they come before every counted event of their tick.

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use cereus_core::effect::{Effect, Effects};
-use cereus_core::event::{Event, Trust};
-use cereus_core::ids::{ConnId, MachineId};
+use cereus_core::event::{Event, SlotReport, Trust};
+use cereus_core::ids::{ConnId, MachineId, ModelIx};
 
 use super::{Origin, Violation, require};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct ConnModel {
     machine: MachineId,
     is_verified: bool,
@@ -16,6 +16,15 @@ struct ConnModel {
     can_seal: bool,
     trust: Trust,
     report_seq: u64,
+    /// What the machine last said it can run of each model.
+    rooms: BTreeMap<ModelIx, Room>,
+}
+
+/// Zero: not said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    pub(super) rows_max: u64,
+    pub(super) tokens_max: u64,
 }
 
 /// See the module.
@@ -30,6 +39,11 @@ impl FleetModel {
     #[must_use]
     pub fn count(&self) -> usize {
         self.alive.len()
+    }
+
+    /// What the machine on `conn` last said it can run of `model`.
+    pub(super) fn room(&self, conn: ConnId, model: ModelIx) -> Option<Room> {
+        self.alive.get(&conn)?.rooms.get(&model).copied()
     }
 
     /// Whether an event may change anything: its true speaker is alive, and a report is newer than
@@ -75,6 +89,7 @@ impl FleetModel {
                     can_seal: spec.can_seal,
                     trust: *trust,
                     report_seq: 0,
+                    rooms: BTreeMap::new(),
                 };
                 self.alive.insert(conn, model);
             }
@@ -91,8 +106,9 @@ impl FleetModel {
             Event::ProviderVerified { .. } => model.is_verified = true,
             Event::ProviderUnverified { .. } => model.is_verified = false,
             Event::ProviderDistrusted { .. } => model.is_distrusted = true,
-            Event::ProviderReported { report, .. } => {
+            Event::ProviderReported { report, slots, .. } => {
                 model.report_seq = model.report_seq.max(report.seq);
+                model.rooms = slots.iter().map(|slot| (slot.model, room(slot))).collect();
             }
             _ => {}
         }
@@ -109,5 +125,12 @@ impl FleetModel {
         require(is_proven, "INV-07", || {
             format!("{request} goes to {conn:?}, which is {model:?}")
         })
+    }
+}
+
+fn room(slot: &SlotReport) -> Room {
+    Room {
+        rows_max: u64::from(slot.concurrency_max),
+        tokens_max: slot.budget_max,
     }
 }

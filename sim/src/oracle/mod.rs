@@ -97,7 +97,7 @@ impl Watch {
             if let Effect::Post { transfer } = effect {
                 money.post(&out.transfers[*transfer as usize])?;
             }
-            self.requests.effect(effect, out, money)?;
+            self.requests.effect(effect, out, money, &self.fleet)?;
         }
         self.counts(core)
     }

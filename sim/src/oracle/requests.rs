@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use cereus_core::effect::{Effect, Effects};
 use cereus_core::event::Event;
-use cereus_core::ids::{AttemptKey, ConnId, RequestId};
+use cereus_core::ids::{AttemptKey, ConnId, ModelIx, RequestId};
 
+use super::fleet::{FleetModel, Room};
 use super::money::MoneyModel;
 use super::{Violation, require};
 
@@ -15,12 +16,16 @@ struct AttemptModel {
     conn: ConnId,
     /// The provider was told to stop.
     is_cancelled: bool,
+    model: ModelIx,
+    need_tokens: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct AskModel {
     is_released: bool,
     attempts: u8,
+    model: ModelIx,
+    need_tokens: u64,
 }
 
 /// See the module.
@@ -72,9 +77,15 @@ impl RequestModel {
 
     pub(super) fn enter(&mut self, event: &Event<'_>) -> Result<(), Violation> {
         match event {
-            Event::Arrived(ask) => {
-                let is_new = self.open.insert(ask.request, AskModel::default()).is_none();
-                self.arrived += u64::from(is_new);
+            Event::Arrived(ask) if !self.open.contains_key(&ask.request) => {
+                self.arrived += 1;
+                let need = u64::from(ask.prompt_tokens) + u64::from(ask.output_tokens_max);
+                let model = AskModel {
+                    model: ask.model,
+                    need_tokens: need,
+                    ..AskModel::default()
+                };
+                self.open.insert(ask.request, model);
             }
             Event::AttemptCompleted { conn, attempt, .. }
             | Event::AttemptFailed { conn, attempt, .. } => {
@@ -89,12 +100,13 @@ impl RequestModel {
         Ok(())
     }
 
-    /// INV-02, INV-05, INV-14, INV-22.
+    /// INV-02, INV-05, INV-08, INV-14, INV-22.
     pub(super) fn effect(
         &mut self,
         effect: &Effect,
         out: &Effects,
         money: &MoneyModel,
+        fleet: &FleetModel,
     ) -> Result<(), Violation> {
         match *effect {
             Effect::Dispatch {
@@ -115,8 +127,11 @@ impl RequestModel {
                     request,
                     conn,
                     is_cancelled: false,
+                    model: ask.model,
+                    need_tokens: ask.need_tokens,
                 };
                 self.attempts.insert(attempt, model);
+                self.require_room(fleet.room(conn, model.model), &model)?;
             }
             Effect::CancelAttempt { attempt, .. } => {
                 if let Some(model) = self.attempts.get_mut(&attempt) {
@@ -169,6 +184,27 @@ impl RequestModel {
         let forgotten = live.find(|model| model.request == request && !model.is_cancelled);
         require(forgotten.is_none(), "INV-22", || {
             format!("{request} moves on and {forgotten:?} was never cancelled")
+        })
+    }
+
+    /// INV-08: what was sent and neither ended nor was given up fits what the machine last said.
+    fn require_room(&self, room: Option<Room>, new: &AttemptModel) -> Result<(), Violation> {
+        let Some(room) = room else {
+            return Ok(());
+        };
+        let there = self.attempts.values().filter(|other| {
+            other.conn == new.conn && other.model == new.model && !other.is_cancelled
+        });
+        let (rows, tokens) = there.fold((0, 0), |(rows, tokens), other| {
+            (rows + 1, tokens + other.need_tokens)
+        });
+        let fits = (room.rows_max == 0 || rows <= room.rows_max)
+            && (room.tokens_max == 0 || tokens <= room.tokens_max);
+        require(fits, "INV-08", || {
+            format!(
+                "{:?} gets {rows} rows of {tokens} tokens into {room:?}",
+                new.conn
+            )
         })
     }
 

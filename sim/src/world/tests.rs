@@ -99,3 +99,36 @@ fn impossible_worlds_are_refused() {
     let none = RunConfig::reference(0);
     assert_eq!(refusal(none), RunError::Config(RunConfigError::NoMachines));
 }
+
+/// What the coordinator did up to `until`, in a world of these arrivals.
+fn decisions(arrivals: &[Arrival], until: Tick) -> u128 {
+    let mut world = World::new(tight(3), arrivals.iter().copied().map(Ok)).unwrap();
+    while let Some((now, happening)) = world.queue.pop() {
+        if now > until {
+            break;
+        }
+        world.handle(now, happening).unwrap();
+    }
+    world.core.running_digest()
+}
+
+/// INV-19: the true length of an answer is the simulator's secret until it shows.
+#[test]
+fn decisions_do_not_depend_on_truth_that_is_yet_to_come() {
+    let arrival = |ix: u64, output_tokens| Arrival {
+        after: Span(ix * 1_000),
+        prompt_tokens: 3_000,
+        output_tokens,
+    };
+    let long: Vec<Arrival> = (0..40).map(|ix| arrival(ix, 1_000)).collect();
+    let short: Vec<Arrival> = (0..40)
+        .map(|ix| arrival(ix, 1 + (ix as u32 * 7) % 900))
+        .collect();
+    let before_any_end = Tick::ZERO + WARM_UP + Span::millis(200);
+    assert_eq!(
+        decisions(&long, before_any_end),
+        decisions(&short, before_any_end)
+    );
+    let after_some = Tick::ZERO + WARM_UP + Span::secs(60);
+    assert_ne!(decisions(&long, after_some), decisions(&short, after_some));
+}
