@@ -114,6 +114,10 @@ fn fuzz_one(args: &FuzzArgs, target: &str, binary: &Path) -> Result<(), Failure>
         .arg(format!("-timeout={INPUT_SECONDS_MAX}"))
         .arg(format!("-max_len={INPUT_SIZE_MAX}"))
         .arg("-print_final_stats=1");
+    let dictionary = folder.join("dictionaries").join(format!("{target}.dict"));
+    if dictionary.is_file() {
+        command.arg(format!("-dict={}", dictionary.display()));
+    }
     let seeds = folder.join("seeds").join(target);
     if seeds.is_dir() {
         command.arg(seeds);
