@@ -12,7 +12,7 @@ use cereus_sim::machine::{CHIPS, Chip, Pace};
 use cereus_sim::report::Report;
 use cereus_sim::stream::Ratio;
 use cereus_sim::workload::Workload;
-use cereus_sim::world::config::{ChipShare, RunConfig, Slo};
+use cereus_sim::world::config::{ChipShare, MACHINES_MAX, RunConfig, Slo};
 use cereus_sim::world::{Progress, World};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -32,7 +32,7 @@ enum Policy {
 pub(crate) struct Args {
     /// A trace: Azure (.csv), BurstGPT (.csv) or Mooncake (.jsonl).
     file: PathBuf,
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(MACHINES_MAX)))]
     machines: u32,
     /// Arrivals come this many times as fast as they were recorded.
     #[arg(long, default_value = "1", value_parser = parse_ppm)]
@@ -45,28 +45,28 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = Policy::Ranked)]
     policy: Policy,
     /// Rows that a machine computes together.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     rows: u16,
     /// Requests that may wait for one model.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     queue: u32,
-    #[arg(long, default_value_t = 120)]
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     queue_wait_s: u64,
-    #[arg(long, default_value_t = 5_000)]
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(0..=86_400_000))]
     slo_ttft_ms: u64,
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=86_400_000))]
     slo_tpot_ms: u64,
     /// Least one-way latency of a link.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(0..=10_000))]
     latency_ms: u64,
     /// Uniform addition to the latency.
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=10_000))]
     jitter_ms: u64,
     /// Lost messages in a million; each comes late by a resend.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     loss_ppm: u32,
     /// Consumers' accounts.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     accounts: u32,
     /// Deposit of each account in whole US dollars.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]

@@ -7,6 +7,8 @@ mod fleet;
 mod money;
 mod requests;
 mod shadow;
+#[cfg(test)]
+mod tests;
 
 use core::fmt;
 

@@ -54,6 +54,8 @@ pub enum RunConfigError {
     NoAccounts,
     NoChips,
     NoMachines,
+    /// A machine computes at least one row, and no more than a step has room for.
+    Rows,
     /// Two heartbeats of one machine would be under way at once.
     SlowNetwork,
     TooManyMachines,
@@ -65,6 +67,7 @@ impl core::fmt::Display for RunConfigError {
             Self::NoAccounts => "at least one account must pay",
             Self::NoChips => "the mix of chips is empty; name at least one with a weight",
             Self::NoMachines => "at least one machine is needed",
+            Self::Rows => "a machine computes between 1 and 1,024 rows together",
             Self::SlowNetwork => "latency and resend together must stay below the heartbeat",
             Self::TooManyMachines => "more machines than the coordinator holds",
         })
@@ -72,6 +75,9 @@ impl core::fmt::Display for RunConfigError {
 }
 
 impl core::error::Error for RunConfigError {}
+
+/// Half of the tokens of a step, so that prefill always moves on.
+const ROWS_MAX: u16 = 1_024;
 
 /// The room of the coordinator's table of providers in simulations.
 pub const MACHINES_MAX: u32 = 131_072;
@@ -124,6 +130,9 @@ impl RunConfig {
         }
         if self.machines > MACHINES_MAX {
             return Err(RunConfigError::TooManyMachines);
+        }
+        if !(1..=ROWS_MAX).contains(&self.rows_max) {
+            return Err(RunConfigError::Rows);
         }
         if self.accounts == 0 {
             return Err(RunConfigError::NoAccounts);

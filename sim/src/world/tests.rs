@@ -96,6 +96,9 @@ fn impossible_worlds_are_refused() {
     let mut slow = RunConfig::reference(1);
     slow.net.latency_min = Span::secs(3);
     assert_eq!(refusal(slow), RunError::Config(RunConfigError::SlowNetwork));
+    let mut idle = RunConfig::reference(1);
+    idle.rows_max = 0;
+    assert_eq!(refusal(idle), RunError::Config(RunConfigError::Rows));
     let none = RunConfig::reference(0);
     assert_eq!(refusal(none), RunError::Config(RunConfigError::NoMachines));
 }
