@@ -189,6 +189,8 @@ impl Agent {
         self.session = Session::Open(Open::new(now, session));
         // Nothing may precede it (`spec/wire` 1.4).
         send(out, session, |bytes| bytes.extend_from_slice(register));
+        // Nobody routes here before the first report: it does not wait for the timer.
+        out.push(AgentEffect::Measure);
     }
 
     fn on_dial_failed(&mut self, now: Tick, session: SessionId, out: &mut AgentOut) {

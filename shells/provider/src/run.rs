@@ -203,8 +203,6 @@ impl Run {
                     register: &register,
                 })
                 .await;
-                // One heartbeat at once: the coordinator routes by what it says.
-                self.measured().await;
             }
             Heard::DialFailed(error) => {
                 tracing::info!(%error, "cannot reach the coordinator yet");

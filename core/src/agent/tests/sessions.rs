@@ -6,7 +6,7 @@ fn a_session_registers_first_and_answers_its_challenge() {
         &mut Play::new(),
         &[
             ("wake", "dial 1"),
-            ("connect", "register"),
+            ("connect", "register; measure"),
             ("challenge", "Joined; sign n0t0"),
             ("signed", "answer n0 s1 s2"),
             ("signed", ""),
@@ -68,7 +68,7 @@ fn a_lost_socket_stops_its_jobs_and_nothing_is_resumed() {
             ),
             ("closed", "stop 1"),
             ("said 1 b", ""),
-            ("after 2000; connect", "dial 2; register"),
+            ("after 2000; connect", "dial 2; register; measure"),
             // The engine has not let go yet: one of two slots is still taken.
             (
                 "request 2; request 3",
@@ -97,7 +97,7 @@ fn events_of_an_old_socket_take_no_effect() {
         ],
     );
     play.session = SessionId(2);
-    assert_eq!(play.run("connect"), "register");
+    assert_eq!(play.run("connect"), "register; measure");
     assert_eq!(play.agent.counts().stale_events, 5);
 }
 
