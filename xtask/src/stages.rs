@@ -111,12 +111,11 @@ const TESTS: &[Stage] = &[
         about: "cargo test --workspace: unit, property and simulated tests, real sockets, real MLX",
         needs_setup: true,
         run: |output| {
-            // One build for every target, with the features of the whole workspace.
-            let words = ["--workspace", "--lib", "--bins", "--tests", "--examples"];
+            let kinds = ["--workspace", "--lib", "--bins", "--tests", "--examples"];
             cargo(
                 output,
                 "test",
-                &words,
+                &[&kinds[..], TENSORS].concat(),
                 "run the failing test alone: cargo test -p CRATE NAME",
             )
         },
@@ -129,7 +128,7 @@ const TESTS: &[Stage] = &[
             cargo(
                 output,
                 "test",
-                &["--workspace", "--doc"],
+                &[&["--workspace", "--doc"], TENSORS].concat(),
                 "mend the example that failed",
             )
         },

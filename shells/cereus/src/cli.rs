@@ -61,7 +61,7 @@ pub(crate) struct CoordinatorArgs {
     /// Folder of the ledger and the journal; made if it is not there
     #[arg(long, default_value = "cereus-data")]
     pub(crate) data: PathBuf,
-    /// A model to sell: ID:INPUT:OUTPUT[:CONTEXT], micro-USD for a million tokens; may be repeated
+    /// A model to sell: ID:INPUT:OUTPUT, then perhaps :CONTEXT; micro-USD for a million tokens; may be repeated
     #[arg(long = "model", value_parser = parse_model, value_name = "ID:IN:OUT[:CONTEXT]")]
     pub(crate) models: Vec<ModelSpec>,
     /// A JSON file of models to sell
