@@ -4,6 +4,7 @@ use cereus_core::agent::{AgentEvent, SessionId};
 use cereus_core::ids::ConnId;
 use cereus_core::time::{Span, Tick};
 
+use super::super::lies::is_of;
 use super::super::office::{Hands, Sleeper};
 use super::super::provider::Act;
 use super::{Happening, OWNER, World};
@@ -65,10 +66,11 @@ impl World {
         let Some(conn) = self.conn_of(machine, session) else {
             return;
         };
-        let is_beat = super::super::lies::is_of(&frame, "heartbeat");
+        // Old news hurts most when the machine has just become fuller.
+        let is_news = is_of(&frame, "heartbeat") || is_of(&frame, "inference_accepted");
         let at = self.net.up(now, conn);
         self.queue.push(at, Happening::Up { conn, frame });
-        if is_beat
+        if is_news
             && self.stale_beats.chance(self.plan.stale_beats)
             && let Some(Act::Send { session: of, frame }) =
                 self.posts[machine as usize].provider.stale_beat()
