@@ -1,44 +1,159 @@
-//! `cargo xtask bench`: the criterion benches, found through cargo's metadata.
+//! `cargo xtask bench`: the criterion benches, found through cargo's metadata, and the load over
+//! loopback HTTP; each ends with a table that the README can take.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde_json::Value;
 
 use crate::cli::BenchArgs;
 use crate::demo::cargo_in_tree;
-use crate::failure::Failure;
+use crate::failure::{Doing, Failure};
 use crate::{project, run, say};
 
 const PACKAGE: &str = "cereus-benches";
+/// The end-to-end bench, which is a program and not criterion's.
+const LOAD: &str = "load";
+/// Seconds for each number: enough that a second run agrees, few enough to wait for them all.
+const BRIEF: [&str; 4] = ["--warm-up-time", "1", "--measurement-time", "3"];
+const MEND: &str = "read the message above";
 
 pub(crate) fn bench(args: &BenchArgs) -> Result<(), Failure> {
-    let names = targets("benches/Cargo.toml", "bench")?;
+    let mut names = targets("benches/Cargo.toml", "bench")?;
+    names.push(LOAD.to_owned());
     if args.list {
         for name in names {
             println!("{name}");
         }
         return Ok(());
     }
-    let mut command = cargo_in_tree("bench");
-    command.args(["--package", PACKAGE]);
-    match &args.name {
-        Some(name) if names.contains(name) => {
-            command.args(["--bench", name]);
-        }
+    let chosen = match &args.name {
+        None => names,
+        Some(name) if names.contains(name) => vec![name.clone()],
         Some(name) => {
             return Err(Failure::new(
                 format!("there is no bench named {name}"),
                 format!("choose one of: {}", names.join(", ")),
             ));
         }
-        None if names.is_empty() => {
-            say::note("there are no benches yet");
-            return Ok(());
-        }
-        None => {
-            command.arg("--benches");
+    };
+    for name in &chosen {
+        if name == LOAD {
+            load(args)?;
+        } else {
+            criterion(name, args)?;
         }
     }
-    if !args.args.is_empty() {
-        command.arg("--").args(&args.args);
+    Ok(())
+}
+
+fn load(args: &BenchArgs) -> Result<(), Failure> {
+    say::heading("build cereus without the tensors, and the load generator");
+    let mut command = cargo_in_tree("build");
+    command.args(["--release", "--package", "cereus", "--no-default-features"]);
+    command.args(["--package", PACKAGE, "--bin", LOAD]);
+    run::openly(MEND, &mut command)?;
+    let binaries = project::target()?.join("release");
+    say::heading("load over loopback HTTP");
+    let mut command = std::process::Command::new(binaries.join(LOAD));
+    command.arg("--cereus").arg(binaries.join("cereus"));
+    run::openly(MEND, command.args(&args.args))
+}
+
+fn criterion(name: &str, args: &BenchArgs) -> Result<(), Failure> {
+    let began = SystemTime::now();
+    let mut command = cargo_in_tree("bench");
+    command.args(["--package", PACKAGE, "--bench", name, "--"]);
+    if args.args.is_empty() {
+        command.args(BRIEF);
     }
-    run::openly("read the message above", &mut command)
+    run::openly(MEND, command.args(&args.args))?;
+    let mut rows = vec![];
+    measured(&project::target()?.join("criterion"), began, &mut rows)?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    rows.sort();
+    println!("\n| {name} | time | a second |\n|---|---:|---:|");
+    for row in rows {
+        println!("{}", row.text);
+    }
+    println!();
+    Ok(())
+}
+
+/// One number of criterion's, in the order of its group and then of its size or name.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Row {
+    group: String,
+    size: Option<u64>,
+    name: String,
+    text: String,
+}
+
+/// Collects what criterion wrote under `folder` since `began`.
+fn measured(folder: &Path, began: SystemTime, rows: &mut Vec<Row>) -> Result<(), Failure> {
+    let next = "delete target/criterion and try again";
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Ok(());
+    };
+    let mut folders: Vec<PathBuf> = vec![];
+    for entry in entries {
+        let path = entry.doing("list criterion's folder", next)?.path();
+        if path.is_dir() {
+            folders.push(path);
+        }
+    }
+    for path in folders {
+        let estimates = path.join("new/estimates.json");
+        let is_new = fs::metadata(&estimates)
+            .and_then(|metadata| metadata.modified())
+            .is_ok_and(|at| at >= began);
+        if is_new {
+            rows.extend(row(
+                &read(&path.join("new/benchmark.json"))?,
+                &read(&estimates)?,
+            ));
+        } else if !estimates.exists() {
+            measured(&path, began, rows)?;
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Value, Failure> {
+    let next = "delete target/criterion and try again";
+    let doing = || format!("read {}", project::shown(path));
+    let text = fs::read(path).doing(doing(), next)?;
+    serde_json::from_slice(&text).doing(doing(), next)
+}
+
+fn row(benchmark: &Value, estimates: &Value) -> Option<Row> {
+    let group = benchmark["group_id"].as_str()?.to_owned();
+    let name = benchmark["function_id"]
+        .as_str()
+        .or(benchmark["value_str"].as_str())?
+        .to_owned();
+    // The slope is what criterion itself prints; it has none for some ways of timing.
+    let ns = estimates["slope"]["point_estimate"]
+        .as_f64()
+        .or(estimates["mean"]["point_estimate"].as_f64())?;
+    let (time, unit) = if ns < 1_000.0 {
+        (ns, "ns")
+    } else {
+        (ns / 1_000.0, "us")
+    };
+    let text = format!(
+        "| {group} {name} | {time:.2} {unit} | {:.0} |",
+        1_000_000_000.0 / ns
+    );
+    Some(Row {
+        group,
+        size: name.parse().ok(),
+        name,
+        text,
+    })
 }
 
 /// The targets of one kind that a manifest declares, by name.

@@ -29,7 +29,7 @@ pub(crate) enum Command {
     Test(StageArgs),
     /// Run the simulator: run, replay, swarm
     Sim(SimArgs),
-    /// Run the criterion benches, or one of them
+    /// Measure: the core in loops, the whole path under load
     Bench(BenchArgs),
     /// Fuzz one target, or every target in turn
     Fuzz(FuzzArgs),
@@ -119,17 +119,18 @@ pub(crate) struct SimArgs {
 
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
-    cargo xtask bench                  every bench\n  \
+    cargo xtask bench                  every bench, each with a table, in a few minutes\n  \
     cargo xtask bench --list           their names\n  \
-    cargo xtask bench routing          one of them\n  \
-    cargo xtask bench routing -- 10000 criterion's filter after the dashes")]
+    cargo xtask bench wire             one of them\n  \
+    cargo xtask bench load             the whole path over HTTP, beside its floors\n  \
+    cargo xtask bench coordinator -- 10000   criterion's filter after the dashes")]
 pub(crate) struct BenchArgs {
     /// The bench to run; all of them if none is named
     pub(crate) name: Option<String>,
     /// List the benches and stop
     #[arg(long)]
     pub(crate) list: bool,
-    /// Handed to criterion as they stand
+    /// Handed to criterion, or to the load generator, as they stand
     #[arg(last = true)]
     pub(crate) args: Vec<String>,
 }
@@ -140,7 +141,7 @@ const FUZZ_SECONDS_DEFAULT: u32 = 60;
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     cargo xtask fuzz --list            the targets\n  \
-    cargo xtask fuzz type_scan         one target, one minute\n  \
+    cargo xtask fuzz scan              one target, one minute\n  \
     cargo xtask fuzz --seconds 600     every target, ten minutes each\n  \
     cargo xtask fuzz relay -- -jobs=2  further flags of libFuzzer after the dashes\n\n\
     Works with the stable compiler. A finding is kept in fuzz/artifacts/TARGET/, and the command\n\

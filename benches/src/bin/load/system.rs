@@ -1,0 +1,149 @@
+//! Processes, what they use, and the machine that they run on.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::Outcome;
+
+/// Clock ticks a second in `/proc`: the same on every Linux that has one.
+const TICKS_PER_S: u64 = 100;
+
+/// A folder that goes when the run ends.
+pub(crate) struct Workspace(PathBuf);
+
+impl Workspace {
+    pub(crate) fn new() -> Outcome<Self> {
+        let path = std::env::temp_dir().join(format!("cereus-load-{}", std::process::id()));
+        fs::create_dir_all(&path).map_err(|error| format!("cannot make a folder: {error}"))?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Workspace {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A child that ends with this value.
+pub(crate) struct Process {
+    child: Child,
+}
+
+impl Process {
+    pub(crate) fn spawn(program: &Path, args: &[&str]) -> Outcome<Self> {
+        let child = command(program, args)
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+        Ok(Self { child })
+    }
+
+    /// Starts a program and waits for the line that begins with `head`; answers its rest.
+    pub(crate) fn start(program: &Path, args: &[&str], head: &str) -> Outcome<(Self, String)> {
+        let mut child = command(program, args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+        let stdout = child.stdout.take().expect("it is piped");
+        let process = Self { child };
+        let mut lines = BufReader::new(stdout).lines();
+        let rest = loop {
+            let Some(Ok(line)) = lines.next() else {
+                return Err(format!(
+                    "`{}` ended early; its reason is above",
+                    args.join(" ")
+                ));
+            };
+            if let Some(rest) = line.strip_prefix(head) {
+                break rest.to_owned();
+            }
+        };
+        // Whatever it says later must not fill the pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Ok((process, rest))
+    }
+
+    /// Microseconds of processor time since it started; 0 where the system does not tell.
+    pub(crate) fn cpu_us(&self) -> u64 {
+        let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", self.child.id())) else {
+            return 0;
+        };
+        // The name in brackets may hold spaces; user and system time are the 12th and 13th after it.
+        let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+        let fields: Vec<&str> = after.split_whitespace().collect();
+        let ticks = |ix: usize| {
+            fields
+                .get(ix)
+                .and_then(|it| it.parse::<u64>().ok())
+                .unwrap_or(0)
+        };
+        (ticks(11) + ticks(12)) * (1_000_000 / TICKS_PER_S)
+    }
+
+    /// KiB in memory now; 0 where the system does not tell.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+            .unwrap_or(0)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(program: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .env("CEREUS_LOG", "warn");
+    command
+}
+
+/// What a program prints before it ends.
+pub(crate) fn answer_of(program: &Path, args: &[&str]) -> Outcome<String> {
+    let output = command(program, args)
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+    if !output.status.success() {
+        return Err(format!("`{}` failed; its reason is above", args.join(" ")));
+    }
+    String::from_utf8(output.stdout).map_err(|_| "it does not print text".to_owned())
+}
+
+pub(crate) fn own_program() -> Outcome<PathBuf> {
+    std::env::current_exe().map_err(|error| format!("this program cannot find itself: {error}"))
+}
+
+/// A port that nobody had a moment ago, for servers that cannot choose one.
+pub(crate) fn free_address() -> Outcome<SocketAddr> {
+    TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map_err(|error| format!("no port is free: {error}"))
+}
+
+/// Processor and cores, for whoever reads the numbers.
+pub(crate) fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
+        .map_or("unknown processor", |(_, model)| model.trim());
+    format!("{model}, {cores} cores, {}", std::env::consts::OS)
+}
