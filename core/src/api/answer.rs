@@ -76,8 +76,8 @@ impl Answer {
                 None => return Err(Overfull::TooLarge),
             };
             let call = &mut self.tool_calls[ix];
-            let name = piece.function.and_then(|function| function.name);
-            let arguments = piece.function.and_then(|function| function.arguments);
+            let name = piece.function().and_then(|function| function.name);
+            let arguments = piece.function().and_then(|function| function.arguments);
             for (raw, text) in [
                 (piece.id, &mut call.id),
                 (name, &mut call.name),

@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::json::{decoded_size, quote};
+use super::json::{Object, decoded_size, quote};
 
 /// Most entries of one `tool_calls` list.
 const TOOL_CALLS_MAX: usize = 128;
@@ -59,7 +59,7 @@ pub(super) struct ToolCall<'a> {
     #[serde(borrow, default)]
     pub(super) id: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    pub(super) function: Option<ToolFunction<'a>>,
+    function: Option<Object<ToolFunction<'a>>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -68,6 +68,12 @@ pub(super) struct ToolFunction<'a> {
     pub(super) name: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) arguments: Option<&'a RawValue>,
+}
+
+impl<'a> ToolCall<'a> {
+    pub(super) fn function(&self) -> Option<ToolFunction<'a>> {
+        self.function.map(|Object(function)| function)
+    }
 }
 
 /// The inside of a JSON string's quotes.
@@ -96,7 +102,7 @@ impl<'a> Delta<'a> {
             for call in calls(raw)? {
                 marks += TOOL_CALL_MARKS;
                 text_bytes += size(call.id)?;
-                if let Some(function) = call.function {
+                if let Some(function) = call.function() {
                     text_bytes += size(function.name)? + size(function.arguments)?;
                 }
             }
@@ -133,11 +139,12 @@ impl<'a> Delta<'a> {
 }
 
 pub(super) fn calls(raw: &RawValue) -> Result<Vec<ToolCall<'_>>, Malformed> {
-    let calls: Vec<ToolCall<'_>> = serde_json::from_str(raw.get()).map_err(|_| Malformed)?;
+    let calls: Vec<Object<ToolCall<'_>>> =
+        serde_json::from_str(raw.get()).map_err(|_| Malformed)?;
     if calls.len() > TOOL_CALLS_MAX {
         return Err(Malformed);
     }
-    Ok(calls)
+    Ok(calls.into_iter().map(|Object(call)| call).collect())
 }
 
 /// A delta's calls pass through; those of a whole message get the index that a delta needs.
@@ -156,9 +163,9 @@ fn write_calls(raw: &RawValue, out: &mut Vec<u8>) -> Result<(), Malformed> {
         out.extend_from_slice(head.as_bytes());
         text_or_empty(call.id, out);
         out.extend_from_slice(b",\"function\":{\"name\":");
-        text_or_empty(call.function.and_then(|function| function.name), out);
+        text_or_empty(call.function().and_then(|function| function.name), out);
         out.extend_from_slice(b",\"arguments\":");
-        text_or_empty(call.function.and_then(|function| function.arguments), out);
+        text_or_empty(call.function().and_then(|function| function.arguments), out);
         out.extend_from_slice(b"}}");
     }
     out.push(b']');

@@ -29,6 +29,7 @@ pub use self::chat::{ChatRequest, Delivery, Sampling};
 pub use self::delta::{Delta, Malformed, Tally};
 pub use self::envelope::Envelope;
 pub use self::finish::FinishReason;
+pub(crate) use self::json::Object;
 pub use self::json::{decoded_size, quote};
 pub use self::models::{write_model, write_models};
 pub use self::refusal::{Fault, Place, Refusal};

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::api::{Delta, FinishReason};
+use crate::api::{Delta, FinishReason, Object};
 use crate::wire::Text;
 
 /// A sealed chunk whose inside is not what the wire says.
@@ -30,7 +30,7 @@ pub(super) struct Piece<'a> {
 #[derive(Deserialize)]
 struct Event<'a> {
     #[serde(borrow, default)]
-    choices: First<Choice<'a>>,
+    choices: First<Object<Choice<'a>>>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
 }
@@ -38,10 +38,10 @@ struct Event<'a> {
 #[derive(Deserialize)]
 struct Choice<'a> {
     #[serde(borrow, default)]
-    delta: Option<Delta<'a>>,
+    delta: Option<Object<Delta<'a>>>,
     /// In place of a delta where the provider sends the whole answer at once.
     #[serde(borrow, default)]
-    message: Option<Delta<'a>>,
+    message: Option<Object<Delta<'a>>>,
     #[serde(borrow, default)]
     finish_reason: Option<Text<'a>>,
     #[serde(borrow, default)]
@@ -71,13 +71,13 @@ pub(super) fn payloads(text: &str) -> impl Iterator<Item = Result<&str, Malforme
 
 /// Reads one payload.
 pub(super) fn piece(payload: &str) -> Result<Option<Piece<'_>>, Malformed> {
-    let event: Event<'_> = serde_json::from_str(payload).map_err(|_| Malformed)?;
+    let Object(event): Object<Event<'_>> = serde_json::from_str(payload).map_err(|_| Malformed)?;
     // A provider reports an error as a frame of its own, never inside the stream.
     if event.error.is_some() {
         return Err(Malformed);
     }
-    Ok(event.choices.0.map(|choice| Piece {
-        delta: choice.delta.or(choice.message).unwrap_or_default(),
+    Ok(event.choices.0.map(|Object(choice)| Piece {
+        delta: choice.delta.or(choice.message).unwrap_or_default().0,
         finish: choice
             .finish_reason
             .map(|reason| FinishReason::from_wire(&reason)),

@@ -72,6 +72,12 @@ fn a_sealed_chunk_that_is_no_event_ends_the_attempt_as_a_fault() {
     for text in [
         "data: {",
         "data: 7",
+        // No array stands for an object.
+        "data: [ ]",
+        r#"data: {"choices":[["x"]]}"#,
+        r#"data: {"choices":[{"delta":["x"]}]}"#,
+        r#"data: {"choices":[{"delta":{"tool_calls":[[0]]}}]}"#,
+        r#"data: {"choices":[{"delta":{"tool_calls":[{"function":["f"]}]}}]}"#,
         r#"{"choices":[]}"#,
         r#"data: {"choices":[{"delta":{"content":7}}]}"#,
         r#"data: {"error":{"message":"boom"}}"#,
