@@ -325,7 +325,7 @@ impl Scene {
         match chunk
             .encrypted_data
             .as_ref()
-            .filter(|_| self.nonce % 2 == 0)
+            .filter(|_| self.nonce.is_multiple_of(2))
         {
             Some(sealed) => {
                 let ciphertext = &sealed.ciphertext;

@@ -92,6 +92,26 @@ const CHECKS: &[Stage] = &[
         },
     },
     Stage {
+        name: "fuzz",
+        about: "format and clippy for the fuzz targets, which stand outside the workspace",
+        needs_setup: false,
+        run: |output| {
+            let manifest = ["--manifest-path", "fuzz/Cargo.toml"];
+            let format = [&manifest[..], &["--check"]].concat();
+            cargo(
+                output,
+                "fmt",
+                &format,
+                "run `cargo fmt --manifest-path fuzz/Cargo.toml`",
+            )?;
+            // The same folder: most of what they need is there.
+            clippy(
+                output,
+                &[&manifest[..], &["--target-dir", "target"]].concat(),
+            )
+        },
+    },
+    Stage {
         name: "doc",
         about: "cargo doc --workspace, warnings denied",
         needs_setup: true,

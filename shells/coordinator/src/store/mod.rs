@@ -2,7 +2,7 @@
 //!
 //! The store decides nothing: the core numbers and balances every transfer, the store makes batches
 //! of them durable and refuses what would break a constraint. Callers: the writer thread
-//! ([`writer`]) and the command line.
+//! (`writer`) and the command line.
 
 mod audit;
 mod keys;
