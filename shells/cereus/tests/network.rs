@@ -234,9 +234,10 @@ async fn a_provider_that_drains_finishes_what_it_runs() {
 async fn a_provider_returns_to_a_coordinator_that_was_restarted() {
     let world = World::new().await;
     let mut machine = world.machine(echo(3, 0)).await;
-    machine.said(&Progress::Challenged).await;
-    machine.said(&Progress::Joined).await;
-    machine.said(&Progress::Challenged).await;
+    let steps = [Progress::Joined, Progress::Challenged];
+    for step in &steps {
+        machine.said(step).await;
+    }
     let World {
         folder,
         running,
@@ -245,8 +246,8 @@ async fn a_provider_returns_to_a_coordinator_that_was_restarted() {
     let port = running.addr().port();
     end(running).await;
     let running = start(settings(folder.path(), port)).await.unwrap();
-    for step in [Progress::Joined, Progress::Challenged] {
-        machine.said(&step).await;
+    for step in &steps {
+        machine.said(step).await;
     }
     let world = World {
         folder,

@@ -5,7 +5,7 @@ mod support;
 use cereus_client::{Client, Piece};
 use secrecy::SecretString;
 use serde_json::json;
-use support::{MODEL, Provider, World, api_error, open_account, question, text_of};
+use support::{MODEL, World, api_error, open_account, question, text_of};
 
 #[tokio::test]
 async fn a_streamed_answer_arrives_piece_by_piece_and_is_receipted() {
@@ -125,7 +125,7 @@ async fn whoever_cannot_be_served_hears_why_in_one_envelope() {
 #[tokio::test]
 async fn a_full_fleet_answers_429_and_says_when_to_return() {
     let world = World::with(|settings| settings.config.limits.queue_depth_max = 1).await;
-    let mut provider = Provider::join(world.running.addr(), 1, 1).await;
+    let mut provider = world.join(1, 1).await;
     let asked = world.ask();
     let request = provider.accept().await;
     provider.piece(&request, "busy").await;
@@ -169,7 +169,7 @@ async fn a_provider_that_vanishes_before_content_is_replaced_unseen() {
     let mut first = world.provider().await;
     let asked = world.ask();
     first.accept().await;
-    let mut second = Provider::join(world.running.addr(), 2, 8).await;
+    let mut second = world.join(2, 8).await;
     drop(first);
     let request = second.accept().await;
     second.piece(&request, "from the second").await;

@@ -10,7 +10,7 @@ use cereus_coordinator::{CoordinatorError, start};
 use cereus_core::coordinator::Coordinator;
 use cereus_core::journal::{Ending, Fault, Reader, replay};
 use cereus_core::money::MicroUsd;
-use support::{Provider, WAIT, World, api_error, open_account, question, settings, text_of};
+use support::{WAIT, World, api_error, open_account, question, settings, text_of};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -74,7 +74,7 @@ async fn a_body_that_is_too_large_or_no_json_gets_its_status() {
 #[tokio::test]
 async fn malformed_frames_lose_nothing_and_an_oversized_one_ends_its_connection_only() {
     let world = World::new().await;
-    let mut other = Provider::join(world.running.addr(), 2, 8).await;
+    let mut other = world.join(2, 8).await;
     let mut provider = world.provider().await;
     for frame in [
         "",

@@ -81,13 +81,35 @@ impl World {
     }
 
     pub(crate) async fn provider(&self) -> Provider {
-        Provider::join(self.running.addr(), 1, 8).await
+        self.join(1, 8).await
+    }
+
+    /// A machine that the coordinator routes to: it has registered and passed its challenge.
+    pub(crate) async fn join(&self, machine: u8, concurrency: i64) -> Provider {
+        let verified = || async {
+            let health = self.client.get("/health").await.unwrap();
+            health["providers_verified"].as_u64().unwrap()
+        };
+        let before = verified().await;
+        let provider = Provider::join(self.running.addr(), machine, concurrency).await;
+        let search = async {
+            while verified().await == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(WAIT, search)
+            .await
+            .expect("the machine is verified");
+        provider
     }
 
     /// One whole answer: after it the machine is known to be verified and idle.
     pub(crate) async fn warm(&self, provider: &mut Provider) {
-        let asked = self.ask();
-        let request = provider.accept().await;
+        let mut asked = self.ask();
+        let request = tokio::select! {
+            request = provider.accept() => request,
+            refused = &mut asked => panic!("it was to be served, not {refused:?}"),
+        };
         provider.piece(&request, "warm").await;
         provider.complete(&request, 20, 3).await;
         text_of(&mut asked.await.unwrap().unwrap()).await.unwrap();
@@ -169,7 +191,7 @@ pub(crate) struct Opened {
 
 impl Provider {
     /// Registers a machine, answers its challenge and reports room.
-    pub(crate) async fn join(addr: SocketAddr, machine: u8, concurrency: i64) -> Self {
+    async fn join(addr: SocketAddr, machine: u8, concurrency: i64) -> Self {
         let (socket, _) = connect_async(format!("ws://{addr}/ws/provider"))
             .await
             .unwrap();
