@@ -131,7 +131,14 @@ const TESTS: &[Stage] = &[
         about: "cargo test --workspace: unit, property and simulated tests, real sockets, real MLX",
         needs_setup: true,
         run: |output| {
-            let kinds = ["--workspace", "--lib", "--bins", "--tests", "--examples"];
+            let kinds = [
+                "--workspace",
+                "--no-fail-fast",
+                "--lib",
+                "--bins",
+                "--tests",
+                "--examples",
+            ];
             cargo(
                 output,
                 "test",
