@@ -76,7 +76,6 @@ pub(crate) fn sim(args: &[String]) -> Result<(), Failure> {
 pub(crate) fn sim_command() -> Command {
     let mut command = cargo_in_tree("run");
     command.args([
-        "--quiet",
         "--release",
         "--package",
         "cereus-sim",
