@@ -154,13 +154,18 @@ impl Books {
     }
 
     /// Charges at most the hold and gives the rest back.
+    ///
+    /// # Errors
+    /// The books have no room for the payee's account; the hold comes back, still open.
     pub fn settle(
         &mut self,
         hold: Hold,
         cost: MicroUsd,
         payee: AccountId,
-    ) -> Option<(Settled, Transfer)> {
-        let payee_row = self.row(payee)?;
+    ) -> Result<(Settled, Transfer), Hold> {
+        let Some(payee_row) = self.row(payee) else {
+            return Err(hold);
+        };
         let charged = cost.min(hold.amount).max(MicroUsd::ZERO);
         let returned = hold.amount - charged;
         assert_eq!(
@@ -179,7 +184,7 @@ impl Books {
             posting(LedgerAccount::Platform, fee),
         ];
         let transfer = self.numbered(TransferKind::Settle, hold.request, postings);
-        Some((Settled { charged, payout }, transfer))
+        Ok((Settled { charged, payout }, transfer))
     }
 
     /// Gives the whole hold back.

@@ -90,16 +90,17 @@ impl Coordinator {
                 u64::from(usage.completion_tokens),
             )
         };
-        let twice = hold.clone();
-        // The books are full only when an operator's account cannot be added: the platform then owes.
-        let settled = self.books.settle(hold, cost, payee);
-        let Some((settled, transfer)) = settled else {
-            out.push(Effect::Alarm {
-                alarm: Alarm::AccountsFull,
-                count: 1,
-            });
-            out.post(self.books.void(twice));
-            return self.books.last_seq();
+        // Full books cannot take an operator's account: nobody is charged, and the alarm says so.
+        let (settled, transfer) = match self.books.settle(hold, cost, payee) {
+            Ok(settled) => settled,
+            Err(hold) => {
+                out.push(Effect::Alarm {
+                    alarm: Alarm::AccountsFull,
+                    count: 1,
+                });
+                out.post(self.books.void(hold));
+                return self.books.last_seq();
+            }
         };
         out.post(transfer);
         if self.mischief == Mischief::DoubleSettle {
