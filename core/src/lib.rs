@@ -22,6 +22,7 @@ pub mod ids;
 pub mod journal;
 pub mod link;
 pub mod lookup;
+pub mod memory;
 pub mod money;
 pub mod relay;
 pub mod slab;
