@@ -11,6 +11,7 @@ use cereus_engine::runtime::{
     Backend, EchoBackend, Engine, EngineConfig, Event, FinishReason, Job, Limits, Memory, RowWork,
     StartError, StepError, Usage,
 };
+use cereus_engine::sampling::{Chosen, Logprobs};
 use cereus_engine::scheduler::{RowId, RowSlot};
 use cereus_engine::text::Vocabulary;
 
@@ -56,17 +57,18 @@ fn all(heard: &Receiver<Event>) -> Vec<Event> {
 
 fn id_of(event: &Event) -> RowId {
     match event {
-        Event::Accepted { id, .. } | Event::Text { id, .. } | Event::Failed { id, .. } => *id,
+        Event::Accepted { id, .. } | Event::Delta { id, .. } | Event::Failed { id, .. } => *id,
         Event::Finished(finished) => finished.id,
     }
 }
 
 fn text_of(events: &[Event], wanted: u64) -> String {
     let texts = events.iter().filter_map(|event| match event {
-        Event::Text { id, text } if id.0 == wanted => Some(text.as_str()),
-        Event::Accepted { .. } | Event::Text { .. } | Event::Failed { .. } | Event::Finished(_) => {
-            None
-        }
+        Event::Delta { id, delta } if id.0 == wanted => Some(delta.content.as_str()),
+        Event::Accepted { .. }
+        | Event::Delta { .. }
+        | Event::Failed { .. }
+        | Event::Finished(_) => None,
     });
     texts.collect()
 }
@@ -146,7 +148,11 @@ impl Backend for Scripted {
         token == END
     }
 
-    fn step(&mut self, work: &[RowWork<'_>], out: &mut Vec<u32>) -> Result<(), StepError> {
+    fn step(
+        &mut self,
+        work: &[RowWork<'_>],
+        out: &mut Vec<Option<Chosen>>,
+    ) -> Result<(), StepError> {
         if let Some(gate) = &self.gate {
             // A dropped gate lets everything through.
             let _ = gate.recv();
@@ -157,7 +163,15 @@ impl Backend for Scripted {
         }
         for sample in work.iter().filter_map(|row| row.sample) {
             let place = usize::try_from(sample.step).unwrap();
-            out.push(self.script.get(place).map_or(END, |&byte| u32::from(byte)));
+            // A zero in the script stands for logits that are not numbers.
+            let token = self.script.get(place).map_or(END, |&byte| u32::from(byte));
+            let logprobs = sample.sampling.top_logprobs.map(|_| {
+                Box::new(Logprobs {
+                    chosen: -0.5,
+                    top: vec![(token, -0.5)],
+                })
+            });
+            out.push((token != 0).then_some(Chosen { token, logprobs }));
         }
         Ok(())
     }
@@ -186,7 +200,7 @@ fn an_echo_says_its_words_one_by_one_and_stops() {
     ));
     let texts = events
         .iter()
-        .filter(|event| matches!(event, Event::Text { .. }))
+        .filter(|event| matches!(event, Event::Delta { .. }))
         .count();
     assert_eq!(texts, 3);
     assert_eq!(text_of(&events, 7), "echo echo echo ");
@@ -254,7 +268,7 @@ fn characters_arrive_whole() {
     assert_eq!(
         events
             .iter()
-            .filter(|event| matches!(event, Event::Text { .. }))
+            .filter(|event| matches!(event, Event::Delta { .. }))
             .count(),
         4
     );
@@ -380,7 +394,7 @@ fn a_cancel_before_any_text_is_a_499_and_after_some_a_finish_with_its_usage() {
     // The first step prefills the whole prompt and yields a letter.
     permits.send(()).unwrap();
     let mut events = vec![heard.recv().unwrap(), heard.recv().unwrap()];
-    assert!(matches!(&events[1], Event::Text { text, .. } if text == "a"));
+    assert!(matches!(&events[1], Event::Delta { delta, .. } if delta.content == "a"));
     // The thread waits at its second step; what is asked now is seen after it.
     engine.submit(job(2, "")).unwrap();
     engine.cancel(RowId(1));
@@ -438,7 +452,11 @@ fn a_panic_fails_what_lives_and_refuses_what_comes() {
         fn is_end(&self, _token: u32) -> bool {
             false
         }
-        fn step(&mut self, work: &[RowWork<'_>], out: &mut Vec<u32>) -> Result<(), StepError> {
+        fn step(
+            &mut self,
+            work: &[RowWork<'_>],
+            out: &mut Vec<Option<Chosen>>,
+        ) -> Result<(), StepError> {
             EchoBackend::new(1).step(work, out)
         }
         fn release(&mut self, _slot: RowSlot) {}
@@ -473,9 +491,9 @@ fn capacity_tells_what_runs_and_is_empty_when_all_is_done() {
     engine.submit(job(1, r#","max_tokens":10"#)).unwrap();
     permits.send(()).unwrap();
     assert!(matches!(heard.recv().unwrap(), Event::Accepted { .. }));
-    assert!(matches!(heard.recv().unwrap(), Event::Text { .. }));
+    assert!(matches!(heard.recv().unwrap(), Event::Delta { .. }));
     permits.send(()).unwrap();
-    assert!(matches!(heard.recv().unwrap(), Event::Text { .. }));
+    assert!(matches!(heard.recv().unwrap(), Event::Delta { .. }));
     // Published after the first step, before the second began.
     let capacity = engine.capacity();
     assert_eq!(capacity.state(), "running");
@@ -555,4 +573,46 @@ fn limits_that_fit_no_scheduler_are_refused() {
     };
     let result = Engine::start(&config, || Ok::<_, Infallible>(EchoBackend::new(1)), |_| {});
     assert!(matches!(result, Err(StartError::Config(_))));
+}
+
+#[test]
+fn a_row_without_a_next_token_fails_and_its_neighbours_do_not() {
+    let (engine, heard) = start(&config(), Scripted::new("a\0"));
+    engine.submit(job(1, r#","max_tokens":1"#)).unwrap();
+    engine.submit(job(2, "")).unwrap();
+    engine.submit(job(3, r#","stop":"a""#)).unwrap();
+    engine.stop();
+    let events = all(&heard);
+    assert_eq!(finish_of(&events, 1).0, FinishReason::Length);
+    assert_eq!(failure_of(&events, 2).reason, Reason::ProviderError);
+    assert_eq!(finish_of(&events, 3).0, FinishReason::Stop);
+}
+
+#[test]
+fn log_probabilities_go_out_with_their_text_and_never_those_of_a_stop_string() {
+    let (engine, heard) = start(&config(), Scripted::new("ab\u{e4}STOP"));
+    let wishes = r#","stop":"STOP","logprobs":true,"top_logprobs":1"#;
+    engine.submit(job(1, wishes)).unwrap();
+    engine.submit(job(2, "")).unwrap();
+    engine.stop();
+    let events = all(&heard);
+    assert_eq!(text_of(&events, 1), "ab\u{e4}");
+    let logprobs_of = |wanted| {
+        let deltas = events.iter().filter_map(move |event| match event {
+            Event::Delta { id, delta } if id.0 == wanted => Some(&delta.logprobs),
+            _ => None,
+        });
+        deltas.flatten().collect::<Vec<_>>()
+    };
+    let bytes: Vec<u8> = logprobs_of(1)
+        .iter()
+        .flat_map(|token| token.chosen.bytes.clone())
+        .collect();
+    assert_eq!(bytes.len(), 2 + 2 * "\u{fffd}".len());
+    assert!(
+        logprobs_of(1)
+            .iter()
+            .all(|token| token.top == [token.chosen.clone()])
+    );
+    assert!(logprobs_of(2).is_empty());
 }

@@ -55,7 +55,13 @@ fn serve(folder: &Path, rows_max: u16, bodies: &[String]) -> Vec<Heard> {
     for event in heard {
         match event {
             Event::Accepted { id, .. } => drop(answers.insert(id.0, Heard::default())),
-            Event::Text { id, text } => answers.get_mut(&id.0).unwrap().text.push_str(&text),
+            Event::Delta { id, delta } => {
+                answers
+                    .get_mut(&id.0)
+                    .unwrap()
+                    .text
+                    .push_str(&delta.content);
+            }
             Event::Finished(finished) => {
                 answers.get_mut(&finished.id.0).unwrap().end =
                     Some((finished.reason, finished.usage));

@@ -66,7 +66,7 @@ fn answers(conversations: &[Vec<(&str, String)>]) -> Vec<String> {
     for event in heard {
         match event {
             Event::Accepted { id, .. } => drop(answers.insert(id.0, String::new())),
-            Event::Text { id, text } => answers.get_mut(&id.0).unwrap().push_str(&text),
+            Event::Delta { id, delta } => answers.get_mut(&id.0).unwrap().push_str(&delta.content),
             Event::Finished(finished) => assert_eq!(finished.reason, FinishReason::Stop),
             Event::Failed { id, failure } => panic!("{}: {failure}", id.0),
         }

@@ -69,6 +69,7 @@ struct GenerationConfig {
     temperature: Option<f32>,
     top_p: Option<f32>,
     top_k: Option<u32>,
+    min_p: Option<f32>,
 }
 
 impl GenerationConfig {
@@ -79,16 +80,22 @@ impl GenerationConfig {
             None | Some(true) => self.temperature.unwrap_or(api.temperature),
         };
         let top_p = self.top_p.unwrap_or(api.top_p);
-        if !(temperature >= 0.0 && temperature.is_finite() && (0.0..=1.0).contains(&top_p)) {
+        let min_p = self.min_p.unwrap_or(api.min_p);
+        let is_share = |value: f32| (0.0..=1.0).contains(&value);
+        let is_temperature = temperature >= 0.0 && temperature.is_finite();
+        if !(is_temperature && is_share(top_p) && is_share(min_p)) {
             return Err(ModelError::Damaged {
                 file: GENERATION_CONFIG.to_owned(),
-                cause: format!("temperature {temperature} or top_p {top_p} is out of range"),
+                cause: format!(
+                    "temperature {temperature}, top_p {top_p} or min_p {min_p} is out of range"
+                ),
             });
         }
         Ok(Defaults {
             temperature,
             top_p,
             top_k: self.top_k.unwrap_or(api.top_k),
+            min_p,
         })
     }
 }

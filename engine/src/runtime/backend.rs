@@ -7,9 +7,11 @@ use thiserror::Error;
 
 use crate::chat::{ChatRequest, Defaults};
 use crate::failure::Failure;
-use crate::sampling::Sampling;
+use crate::sampling::Chosen;
 use crate::scheduler::RowSlot;
 use crate::text::Vocabulary;
+
+pub use crate::sampling::Sample;
 
 /// The engine's seam to the model.
 pub trait Backend: Vocabulary {
@@ -29,11 +31,16 @@ pub trait Backend: Vocabulary {
     /// Whether this token ends an answer; it has no text.
     fn is_end(&self, token: u32) -> bool;
 
-    /// Runs one step and appends to `out` one token for each piece of work that asks, in order.
+    /// Runs one step and appends to `out` one token for each piece of work that asks, in order;
+    /// `None` where the row's logits are not numbers, or its constraint allows none.
     ///
     /// # Errors
     /// The whole step is lost, and with it the state of the rows in it.
-    fn step(&mut self, work: &[RowWork<'_>], out: &mut Vec<u32>) -> Result<(), StepError>;
+    fn step(
+        &mut self,
+        work: &[RowWork<'_>],
+        out: &mut Vec<Option<Chosen>>,
+    ) -> Result<(), StepError>;
 
     /// The row in `slot` ended; its state is of no more use.
     fn release(&mut self, slot: RowSlot);
@@ -65,14 +72,6 @@ pub struct RowWork<'a> {
     pub tokens: &'a [u32],
     /// Present when the last token's logits give a new token.
     pub sample: Option<Sample<'a>>,
-}
-
-/// How a row's next token is chosen.
-#[derive(Clone, Copy, Debug)]
-pub struct Sample<'a> {
-    pub sampling: &'a Sampling,
-    /// How many tokens of the answer came before.
-    pub step: u32,
 }
 
 /// A step that failed. The cause comes from the tensor library and holds no text of a request.

@@ -4,6 +4,7 @@
 use super::backend::{Backend, Limits, Memory, RowWork, StepError};
 use crate::chat::ChatRequest;
 use crate::failure::Failure;
+use crate::sampling::Chosen;
 use crate::scheduler::RowSlot;
 use crate::text::Vocabulary;
 
@@ -53,9 +54,16 @@ impl Backend for EchoBackend {
         token == END
     }
 
-    fn step(&mut self, work: &[RowWork<'_>], out: &mut Vec<u32>) -> Result<(), StepError> {
+    fn step(
+        &mut self,
+        work: &[RowWork<'_>],
+        out: &mut Vec<Option<Chosen>>,
+    ) -> Result<(), StepError> {
         let samples = work.iter().filter_map(|row| row.sample);
-        out.extend(samples.map(|sample| if sample.step < self.words { WORD } else { END }));
+        out.extend(samples.map(|sample| {
+            let token = if sample.step < self.words { WORD } else { END };
+            Some(token.into())
+        }));
         Ok(())
     }
 

@@ -29,9 +29,10 @@ pub enum Event {
         id: RowId,
         prompt_tokens: u32,
     },
-    Text {
+    /// The answer grew.
+    Delta {
         id: RowId,
-        text: String,
+        delta: Delta,
     },
     Finished(Finished),
     Failed {
@@ -47,11 +48,66 @@ impl std::fmt::Debug for Event {
             Self::Accepted { id, prompt_tokens } => {
                 write!(f, "Accepted({}, {prompt_tokens} tokens)", id.0)
             }
-            Self::Text { id, text } => write!(f, "Text({}, {} bytes)", id.0, text.len()),
+            Self::Delta { id, delta } => write!(f, "Delta({}, {delta:?})", id.0),
             Self::Finished(finished) => finished.fmt(f),
             Self::Failed { id, failure } => write!(f, "Failed({}, {failure})", id.0),
         }
     }
+}
+
+/// What one step added to an answer; never all of it empty.
+#[derive(Clone, Default, PartialEq)]
+pub struct Delta {
+    pub content: String,
+    /// Of the tokens that the text so far came from, when asked for.
+    pub logprobs: Vec<TokenLogprob>,
+}
+
+impl Delta {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.content.is_empty() && self.logprobs.is_empty()
+    }
+}
+
+/// Prints no text of an answer.
+impl std::fmt::Debug for Delta {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.content.len())
+    }
+}
+
+/// Prints no token.
+impl std::fmt::Debug for TokenLogprob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} beside {} others",
+            self.chosen.logprob,
+            self.top.len()
+        )
+    }
+}
+
+/// Prints no token.
+impl std::fmt::Debug for Logprob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} for {} bytes", self.logprob, self.bytes.len())
+    }
+}
+
+/// The log-probability of one token of an answer, and those of the tokens likeliest there.
+#[derive(Clone, PartialEq)]
+pub struct TokenLogprob {
+    pub chosen: Logprob,
+    pub top: Vec<Logprob>,
+}
+
+#[derive(Clone, PartialEq)]
+pub struct Logprob {
+    /// The token's own bytes, which need not be whole characters.
+    pub bytes: Vec<u8>,
+    pub logprob: f32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

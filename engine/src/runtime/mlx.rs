@@ -7,7 +7,7 @@ use crate::chat::{ChatRequest, Defaults};
 use crate::failure::Failure;
 use crate::language::Language;
 use crate::model::{Model, ModelError, Output, RowCache, RowStep};
-use crate::sampling::choose;
+use crate::sampling::{Chosen, Sampler};
 use crate::scheduler::RowSlot;
 use crate::text::Vocabulary;
 
@@ -18,6 +18,7 @@ pub struct MlxBackend {
     language: Language,
     /// By slot; present while a row runs there.
     caches: Vec<Option<RowCache>>,
+    sampler: Sampler,
 }
 
 impl MlxBackend {
@@ -32,6 +33,7 @@ impl MlxBackend {
             model,
             language,
             caches: vec![],
+            sampler: Sampler::default(),
         })
     }
 
@@ -81,7 +83,11 @@ impl Backend for MlxBackend {
         self.language.is_end(token)
     }
 
-    fn step(&mut self, work: &[RowWork<'_>], out: &mut Vec<u32>) -> Result<(), StepError> {
+    fn step(
+        &mut self,
+        work: &[RowWork<'_>],
+        out: &mut Vec<Option<Chosen>>,
+    ) -> Result<(), StepError> {
         let mut caches: Vec<RowCache> = work.iter().map(|row| self.take_cache(row)).collect();
         let mut rows: Vec<RowStep<'_>> = caches
             .iter_mut()
@@ -111,9 +117,7 @@ impl Backend for MlxBackend {
             .map_err(|cause| StepError(format!("the logits cannot be read: {cause}")))?;
         let samples = work.iter().filter_map(|row| row.sample);
         for (sample, logits) in samples.zip(values.chunks_exact(vocab_size)) {
-            let token = choose(sample.sampling, sample.step, logits)
-                .ok_or_else(|| StepError("the logits are not numbers".to_owned()))?;
-            out.push(token);
+            out.push(self.sampler.choose(&sample, logits));
         }
         Ok(())
     }

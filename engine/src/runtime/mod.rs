@@ -10,6 +10,7 @@ mod event;
 mod inbox;
 #[cfg(feature = "mlx")]
 mod mlx;
+mod row;
 mod snapshot;
 mod worker;
 
@@ -23,7 +24,7 @@ use thiserror::Error;
 
 pub use backend::{Backend, Limits, Memory, RowWork, Sample, StepError};
 pub use echo::EchoBackend;
-pub use event::{Event, FinishReason, Finished, Job, Timing, Usage};
+pub use event::{Delta, Event, FinishReason, Finished, Job, Logprob, Timing, TokenLogprob, Usage};
 #[cfg(feature = "mlx")]
 pub use mlx::MlxBackend;
 pub use snapshot::CapacitySnapshot;

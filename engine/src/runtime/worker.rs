@@ -7,33 +7,19 @@ use std::time::{Duration, Instant};
 
 use cereus_core::draw::{Purpose, Seed};
 
-use super::backend::{Backend, RowWork, Sample, StepError};
-use super::event::{Event, FinishReason, Finished, Timing, Usage};
+use super::backend::{Backend, RowWork, StepError};
+use super::event::{Delta, Event, FinishReason, Finished, Timing, Usage};
 use super::inbox::{Arrived, Inbox, Mode, Patience};
+use super::row::Row;
 use super::snapshot::{CapacitySnapshot, observe};
 use super::tokens_per_second;
 use crate::chat::ChatRequest;
 use crate::failure::{Failure, Reason};
-use crate::sampling::Sampling;
+use crate::sampling::Chosen;
 use crate::scheduler::{
     Cancelled, EndReason, Ended, Refused, RowId, RowRequest, RowSlot, Scheduler, StepPlan,
 };
-use crate::text::{Answer, Stopped};
-
-/// One job from its acceptance to its end.
-struct Row {
-    prompt: Vec<u32>,
-    output_tokens_max: u32,
-    sampling: Sampling,
-    answer: Answer,
-    generated: u32,
-    newest: u32,
-    has_text: bool,
-    arrived: Instant,
-    /// When the first step with its prompt began.
-    began: Option<Instant>,
-    first_token: Option<Instant>,
-}
+use crate::text::Stopped;
 
 pub(super) struct Worker<B, F> {
     backend: B,
@@ -46,8 +32,9 @@ pub(super) struct Worker<B, F> {
     snapshot: CapacitySnapshot,
     // Reused by every step.
     plan: StepPlan,
-    chosen: Vec<u32>,
+    chosen: Vec<Option<Chosen>>,
     stopped: Vec<RowId>,
+    broken: Vec<RowId>,
     ended: Vec<Ended>,
 }
 
@@ -76,6 +63,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             plan: StepPlan::default(),
             chosen: vec![],
             stopped: vec![],
+            broken: vec![],
             ended: vec![],
         };
         worker.publish();
@@ -164,18 +152,13 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             .seed
             .draw(Purpose::Sampling, u128::from(id.0), u128::MAX);
         let sampling = request.wishes.or(self.backend.defaults(), seed);
-        let row = Row {
+        let row = Row::new(
             prompt,
             output_tokens_max,
             sampling,
-            answer: Answer::new(request.stops),
-            generated: 0,
-            newest: 0,
-            has_text: false,
-            arrived: arrived.at,
-            began: None,
-            first_token: None,
-        };
+            request.stops,
+            arrived.at,
+        );
         let previous = self.rows.insert(id, row);
         assert!(previous.is_none(), "the inbox lets no id in twice");
         Ok(prompt_tokens)
@@ -235,11 +218,16 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
     fn read(&mut self, plan: &StepPlan) {
         let now = Instant::now();
         self.stopped.clear();
-        let chosen = std::mem::take(&mut self.chosen);
-        for (id, &token) in askers(plan).zip(&chosen) {
+        self.broken.clear();
+        let mut chosen = std::mem::take(&mut self.chosen);
+        for (id, chosen) in askers(plan).zip(chosen.drain(..)) {
             let row = self.rows.get_mut(&id).expect("a planned row is known");
-            row.generated += 1;
-            row.newest = token;
+            let Some(chosen) = chosen else {
+                self.broken.push(id);
+                continue;
+            };
+            let token = chosen.token;
+            row.take(token);
             if row.first_token.is_none() {
                 row.first_token = Some(now);
                 self.snapshot.first_tokens_emitted += 1;
@@ -255,11 +243,11 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
                 self.stopped.push(id);
                 continue;
             }
-            let piece = row.answer.push(token, &self.backend);
-            if piece.stopped == Stopped::Yes {
+            let (delta, stopped) = row.say(&chosen, &self.backend);
+            if stopped == Stopped::Yes {
                 self.stopped.push(id);
             }
-            self.send_text(id, piece.text);
+            self.send(id, delta);
         }
         self.chosen = chosen;
     }
@@ -277,6 +265,21 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             self.finish(end.row, reason);
         }
         self.ended = ended;
+        for id in std::mem::take(&mut self.broken) {
+            self.give_up(id);
+        }
+    }
+
+    /// A row without a next token has nothing to go on from; the others do not suffer from it.
+    fn give_up(&mut self, id: RowId) {
+        if let Cancelled::Running(slot) = self.scheduler.cancel(id) {
+            self.backend.release(slot);
+        }
+        // Its limit may have ended it in this very step.
+        if self.rows.remove(&id).is_some() {
+            let text = "the model gave no number for any token that may come next";
+            self.fail(id, Failure::new(Reason::ProviderError, text));
+        }
     }
 
     /// The step failed: its rows have no state left to go on from.
@@ -301,11 +304,11 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         let mut reason = reason;
         // A cancelled row has nothing more to say; any other lets out what was held back.
         if reason != FinishReason::Cancelled {
-            let piece = row.answer.finish(&self.backend);
-            if piece.stopped == Stopped::Yes {
+            let (delta, stopped) = row.say_rest(&self.backend);
+            if stopped == Stopped::Yes {
                 reason = FinishReason::Stop;
             }
-            self.send_text(id, piece.text);
+            self.send(id, delta);
         }
         let now = Instant::now();
         let began = row.began.unwrap_or(now);
@@ -342,14 +345,14 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         (self.on_event)(Event::Failed { id, failure });
     }
 
-    fn send_text(&mut self, id: RowId, text: String) {
-        if text.is_empty() {
+    fn send(&mut self, id: RowId, delta: Delta) {
+        if delta.is_empty() {
             return;
         }
         if let Some(row) = self.rows.get_mut(&id) {
             row.has_text = true;
         }
-        (self.on_event)(Event::Text { id, text });
+        (self.on_event)(Event::Delta { id, delta });
     }
 
     fn row(&self, id: RowId) -> &Row {
@@ -388,17 +391,13 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
 /// The plan in the backend's terms: decoding rows, then pieces of prompts.
 fn work<'a>(rows: &'a BTreeMap<RowId, Row>, plan: &StepPlan) -> Vec<RowWork<'a>> {
     let find = |id: &RowId| rows.get(id).expect("a planned row is known");
-    let sample = |row: &'a Row| Sample {
-        sampling: &row.sampling,
-        step: row.generated,
-    };
     let decoding = plan.decode.iter().map(|decode| {
         let row = find(&decode.row);
         RowWork {
             slot: decode.slot,
             start: decode.position,
             tokens: std::slice::from_ref(&row.newest),
-            sample: Some(sample(row)),
+            sample: Some(row.sample()),
         }
     });
     let prefilling = plan.prefill.iter().map(|chunk| {
@@ -408,7 +407,7 @@ fn work<'a>(rows: &'a BTreeMap<RowId, Row>, plan: &StepPlan) -> Vec<RowWork<'a>>
             slot: chunk.slot,
             start: chunk.start,
             tokens: &row.prompt[start..start + chunk.len as usize],
-            sample: chunk.is_last.then(|| sample(row)),
+            sample: chunk.is_last.then(|| row.sample()),
         }
     });
     decoding.chain(prefilling).collect()

@@ -6,6 +6,11 @@
 /// Decodes token ids as one text. Bytes that are no whole character come out as U+FFFD.
 pub trait Vocabulary {
     fn decode(&self, tokens: &[u32]) -> String;
+
+    /// The bytes that one token stands for.
+    fn token_bytes(&self, token: u32) -> Vec<u8> {
+        self.decode(&[token]).into_bytes()
+    }
 }
 
 /// Undecided tokens after which the run is let out as it is: a character has at most four bytes, so

@@ -146,7 +146,10 @@ impl Model {
         match event {
             // The agent has said so when it took the job.
             Event::Accepted { .. } => None,
-            Event::Text { id, text } => Some(Word::Said(*self.rows.get(&id)?, text)),
+            Event::Delta { id, delta } => {
+                let job = *self.rows.get(&id)?;
+                (!delta.content.is_empty()).then_some(Word::Said(job, delta.content))
+            }
             Event::Finished(finished) => {
                 let job = self.forget(finished.id)?;
                 let usage = Usage {

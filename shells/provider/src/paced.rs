@@ -5,6 +5,7 @@ use std::time::Duration;
 use cereus_engine::chat::ChatRequest;
 use cereus_engine::failure::Failure;
 use cereus_engine::runtime::{Backend, Limits, Memory, RowWork, StepError};
+use cereus_engine::sampling::Chosen;
 use cereus_engine::scheduler::RowSlot;
 use cereus_engine::text::Vocabulary;
 
@@ -34,7 +35,11 @@ impl<B: Backend> Backend for Paced<B> {
         self.inner.is_end(token)
     }
 
-    fn step(&mut self, work: &[RowWork<'_>], out: &mut Vec<u32>) -> Result<(), StepError> {
+    fn step(
+        &mut self,
+        work: &[RowWork<'_>],
+        out: &mut Vec<Option<Chosen>>,
+    ) -> Result<(), StepError> {
         if !self.pause.is_zero() {
             // On the engine's own thread, where a real model would compute.
             std::thread::sleep(self.pause);

@@ -1,0 +1,44 @@
+//! Log-probabilities for the reader: of the model's own logits, before anything was done to them.
+
+use super::filter::{self, Candidate};
+use super::weights;
+
+/// How many of the likeliest tokens a request may ask for, for each token of the answer.
+pub const TOP_LOGPROBS_MAX: u8 = 20;
+
+/// What stands in for a probability of zero, which JSON cannot write the logarithm of.
+const LOGPROB_MIN: f32 = -9_999.0;
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logprobs {
+    pub chosen: f32,
+    /// The likeliest tokens, likeliest first.
+    pub top: Vec<(u32, f32)>,
+}
+
+impl Logprobs {
+    pub(super) fn of(
+        logits: &[f32],
+        token: u32,
+        count: u8,
+        candidates: &mut Vec<Candidate>,
+    ) -> Self {
+        let best = filter::likeliest(logits).map_or(0.0, |best| best.value);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "logits are no more precise"
+        )]
+        let offset = best + (weights::exponential_sum(logits, best) as f32).ln();
+        let logprob = |logit: f32| (logit - offset).clamp(LOGPROB_MIN, 0.0);
+        let chosen = usize::try_from(token).ok().and_then(|ix| logits.get(ix));
+        filter::sorted_greatest(logits, usize::from(count), candidates);
+        Self {
+            chosen: chosen.map_or(LOGPROB_MIN, |&logit| logprob(logit)),
+            top: candidates
+                .iter()
+                .map(|candidate| (candidate.token, logprob(candidate.value)))
+                .collect(),
+        }
+    }
+}
