@@ -1,14 +1,13 @@
 //! The inference engine. See ARCHITECTURE.md.
 //!
-//! The scheduler, sampling and text bookkeeping are pure and always built; so is the runtime, which
-//! owns the thread. The feature `mlx` adds the tensors and the text tools that only a real model
-//! needs.
+//! The scheduler, sampling, text bookkeeping and the reading of model configs are pure and always
+//! built; so is the runtime, which owns the thread. The feature `mlx` adds the tensors and the text
+//! tools that only a real model needs.
 
 pub mod chat;
 pub mod failure;
 #[cfg(feature = "mlx")]
 pub mod language;
-#[cfg(feature = "mlx")]
 pub mod model;
 pub mod runtime;
 pub mod sampling;

@@ -11,7 +11,7 @@ pub enum ModelError {
     Unreadable { file: String, cause: String },
     #[error("{file} is damaged: {cause}")]
     Damaged { file: String, cause: String },
-    #[error("model_type {0} is not supported; llama and qwen3 are")]
+    #[error("model_type {0} is not supported; {supported} are", supported = crate::model::families::SUPPORTED)]
     Family(String),
     #[error("config.json asks for {0}, which is not supported")]
     Unsupported(String),
@@ -37,5 +37,5 @@ pub enum ModelError {
     )]
     NoTemplate,
     #[error("MLX: {0}")]
-    Mlx(#[from] mlx_rs::error::Exception),
+    Mlx(String),
 }

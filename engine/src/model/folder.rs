@@ -14,8 +14,7 @@ use serde::Deserialize;
 
 use super::config::Config;
 use super::error::ModelError;
-use super::forward::Model;
-use super::weights;
+use super::network::{Layout, Model};
 
 /// The longest header that a safetensors file may have, as its own library sets it.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
@@ -35,15 +34,19 @@ impl Model {
     /// # Errors
     /// A file is absent, damaged or of another model; the error names the file, key or tensor.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
+        Self::load_as(folder, Layout::Joined)
+    }
+
+    /// The same, in a layout that the caller chooses.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_as(folder: &Path, layout: Layout) -> Result<Self, ModelError> {
         let config = Config::from_json(&read_json(folder, "config.json")?)?;
         let files = weight_files(folder)?;
-        let mut shapes = BTreeMap::new();
-        for file in &files {
-            shapes.extend(header_shapes(file)?);
-        }
-        weights::check(&config, shapes)?;
         let mut arrays = BTreeMap::new();
         for file in &files {
+            check_header(file)?;
             let loaded = Array::load_safetensors(file).map_err(|cause| ModelError::Damaged {
                 file: file_name(file),
                 cause: cause.to_string(),
@@ -52,8 +55,8 @@ impl Model {
                 arrays.insert(name, in_compute_type(&array)?);
             }
         }
-        mlx_rs::transforms::eval(arrays.values())?;
-        Self::from_arrays(&config, arrays)
+        // MLX reads a file's data when it computes: names and shapes are checked before that.
+        Self::in_memory(&config, arrays, layout)
     }
 }
 
@@ -123,8 +126,9 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
     }
 }
 
-/// Names and shapes in a file, read from its header; the file's length must fit the header.
-fn header_shapes(path: &Path) -> Result<BTreeMap<String, Vec<i32>>, ModelError> {
+/// Reads a file's header: its length must fit the file, and its tensors must be of a kind that the
+/// network computes with.
+fn check_header(path: &Path) -> Result<(), ModelError> {
     let damaged = |cause: String| ModelError::Damaged {
         file: file_name(path),
         cause,
@@ -155,7 +159,6 @@ fn header_shapes(path: &Path) -> Result<BTreeMap<String, Vec<i32>>, ModelError> 
             "it has {file_bytes} bytes; its header says {expected_bytes}"
         )));
     }
-    let mut shapes = BTreeMap::new();
     for (name, tensor) in metadata.tensors() {
         use safetensors::Dtype::{BF16, F16, F32};
         if !matches!(tensor.dtype, BF16 | F16 | F32) {
@@ -164,15 +167,15 @@ fn header_shapes(path: &Path) -> Result<BTreeMap<String, Vec<i32>>, ModelError> 
                 found: format!("{:?}", tensor.dtype),
             });
         }
-        let shape = tensor
+        if tensor
             .shape
             .iter()
-            .map(|&size| i32::try_from(size))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| damaged(format!("tensor {name} has a size beyond 2^31")))?;
-        shapes.insert(name, shape);
+            .any(|&size| i32::try_from(size).is_err())
+        {
+            return Err(damaged(format!("tensor {name} has a size beyond 2^31")));
+        }
     }
-    Ok(shapes)
+    Ok(())
 }
 
 fn file_name(path: &Path) -> String {

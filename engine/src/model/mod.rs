@@ -1,18 +1,21 @@
-//! Models of the Llama and Qwen3 families on MLX: config, weights, network, cached keys and
-//! values. Knows nothing of requests, text or time; the runtime calls it, and so does training.
+//! Language models: what their `config.json` says (pure), and with the feature `mlx` the network,
+//! its weights and what it remembers. Knows nothing of requests, text or time; the runtime calls
+//! it, and so does training.
 
-mod cache;
-mod config;
+pub mod config;
 mod error;
+mod families;
+#[cfg(feature = "mlx")]
 mod folder;
-mod forward;
-mod rope;
-mod weights;
+#[cfg(feature = "mlx")]
+mod network;
 
-pub use cache::{Output, RowCache, RowStep};
+#[cfg(feature = "mlx")]
 pub(crate) use config::EosIds;
-pub use config::{Config, Family, RopeScaling};
+pub use config::{Config, Store};
 pub use error::ModelError;
+pub use families::Family;
+#[cfg(feature = "mlx")]
 pub(crate) use folder::{read_json, read_json_if_any};
-pub use forward::Model;
-pub use weights::{TensorShape, tensor_shapes};
+#[cfg(feature = "mlx")]
+pub use network::{Layout, Model, Output, RowCache, RowStep, TensorShape, tensor_shapes};

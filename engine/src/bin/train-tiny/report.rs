@@ -8,10 +8,10 @@ use cereus_engine::model::{Config, Model};
 use crate::corpus::Corpus;
 use crate::greedy::{answers, right_count};
 use crate::rows::{LONG_ROW, SHORT_ROW, WORDS_FROM_STEP};
-use crate::shape::POSITIONS_MAX;
+use crate::shape::{HEAD, HEADS, HIDDEN, INNER, KV_HEADS, LAYERS, POSITIONS_MAX};
 use crate::sums::held_back;
 use crate::training::{Plan, Progress};
-use crate::vocabulary::Vocabulary;
+use crate::vocabulary::{VOCABULARY, Vocabulary};
 use crate::words::{reversed, spelt};
 
 /// Rows in one batch of questions.
@@ -69,14 +69,7 @@ pub(crate) fn measured(
     writeln!(text, "| | |\n|---|---|")?;
     writeln!(
         text,
-        "| shape | {} layers, hidden {}, {} query heads over {} key heads of {}, inner {}, vocabulary {}, tied embeddings |",
-        config.layer_count,
-        config.hidden_size,
-        config.query_heads,
-        config.kv_heads,
-        config.head_dim,
-        config.intermediate_size,
-        config.vocab_size
+        "| shape | {LAYERS} layers, hidden {HIDDEN}, {HEADS} query heads over {KV_HEADS} key heads of {HEAD}, inner {INNER}, vocabulary {VOCABULARY}, tied embeddings |",
     )?;
     writeln!(
         text,

@@ -13,12 +13,12 @@ use crate::vocabulary::{VOCABULARY, Vocabulary};
 pub(crate) const POSITIONS_MAX: usize = 2_048;
 
 /// 0.9 million parameters: enough for what it is taught, and trained in minutes on two CPU cores.
-const HIDDEN: u32 = 128;
-const LAYERS: u32 = 4;
-const HEADS: u32 = 4;
-const KV_HEADS: u32 = 2;
-const HEAD: u32 = 32;
-const INNER: u32 = 384;
+pub(crate) const HIDDEN: u32 = 128;
+pub(crate) const LAYERS: u32 = 4;
+pub(crate) const HEADS: u32 = 4;
+pub(crate) const KV_HEADS: u32 = 2;
+pub(crate) const HEAD: u32 = 32;
+pub(crate) const INNER: u32 = 384;
 
 /// Writes `config.json` and `generation_config.json`, and reads the former as the engine does.
 pub(crate) fn write(vocabulary: &Vocabulary, folder: &Path) -> Result<Config> {

@@ -16,7 +16,7 @@ const DEVIATION: f32 = 0.02;
 /// to the stream, so that depth does not make the stream grow.
 pub(crate) fn fresh(config: &Config, seed: u64) -> Weights {
     let mut dice = Dice::new(seed);
-    let narrow = DEVIATION / (2.0 * config.layer_count as f32).sqrt();
+    let narrow = DEVIATION / (2.0 * config.layers.len() as f32).sqrt();
     let mut weights = Weights::new();
     for tensor in tensor_shapes(config) {
         let count: i32 = tensor.shape.iter().product();

@@ -1,0 +1,183 @@
+//! The keys of `config.json`, each read with its bounds. Every refusal names the key.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::model::error::ModelError;
+
+/// Layers above this are a damaged or hostile file: the deepest public dense model has 126.
+const LAYERS_MAX: i32 = 1_024;
+/// The same for heads and for the width of one, as engine.md 3.3 clamps them.
+const HEADS_MAX: i32 = 1_024;
+const HEAD_DIM_MAX: i32 = 2_048;
+/// Any width (hidden, vocabulary, feed-forward) above this is a damaged or hostile file.
+const WIDTH_MAX: i32 = 16_777_216;
+
+/// One id or several, as the files have it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum EosIds {
+    One(u32),
+    Several(Vec<u32>),
+}
+
+impl EosIds {
+    #[must_use]
+    pub fn into_vec(self) -> Vec<u32> {
+        match self {
+            Self::One(id) => vec![id],
+            Self::Several(ids) => ids,
+        }
+    }
+}
+
+/// One object of the file. A model that sees pictures has its text part in `text_config`; what is
+/// missing there is looked up around it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::model) struct Keys<'a> {
+    object: &'a Map<String, Value>,
+    around: Option<&'a Map<String, Value>>,
+}
+
+impl<'a> Keys<'a> {
+    pub(super) fn of_config(root: &'a Value) -> Result<Self, ModelError> {
+        let root = root.as_object().ok_or_else(|| ModelError::Json {
+            file: "config.json".to_owned(),
+            cause: "it is no object".to_owned(),
+        })?;
+        Ok(match root.get("text_config").and_then(Value::as_object) {
+            Some(text) => Self {
+                object: text,
+                around: Some(root),
+            },
+            None => Self {
+                object: root,
+                around: None,
+            },
+        })
+    }
+
+    /// What the whole file says it is, pictures included.
+    pub(in crate::model) fn model_type(&self) -> Result<&'a str, ModelError> {
+        let value = self.around.unwrap_or(self.object).get("model_type");
+        let value = value.ok_or_else(|| missing("model_type"))?;
+        value
+            .as_str()
+            .ok_or_else(|| wrong("model_type", value, "a text"))
+    }
+
+    fn value(&self, key: &str) -> Option<&'a Value> {
+        let inside = |object: &'a Map<String, Value>| object.get(key).filter(|v| !v.is_null());
+        inside(self.object).or_else(|| self.around.and_then(inside))
+    }
+
+    /// An object under a key.
+    pub(in crate::model) fn section(&self, key: &str) -> Result<Option<Self>, ModelError> {
+        let Some(value) = self.value(key) else {
+            return Ok(None);
+        };
+        let object = value.as_object();
+        let object = object.ok_or_else(|| wrong(key, value, "an object"))?;
+        Ok(Some(Self {
+            object,
+            around: None,
+        }))
+    }
+
+    pub(in crate::model) fn text(&self, key: &str) -> Result<Option<&'a str>, ModelError> {
+        let of = |value: &'a Value| value.as_str().ok_or_else(|| wrong(key, value, "a text"));
+        self.value(key).map(of).transpose()
+    }
+
+    pub(in crate::model) fn flag(&self, key: &str, default: bool) -> Result<bool, ModelError> {
+        let of = |value: &Value| {
+            value
+                .as_bool()
+                .ok_or_else(|| wrong(key, value, "true or false"))
+        };
+        self.value(key).map_or(Ok(default), of)
+    }
+
+    /// A finite number above zero, in the precision that the tensors use.
+    pub(in crate::model) fn positive(&self, key: &str) -> Result<Option<f32>, ModelError> {
+        let Some(value) = self.value(key) else {
+            return Ok(None);
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a config's numbers fit f32 by design"
+        )]
+        let narrow = value.as_f64().map(|wide| wide as f32);
+        narrow
+            .filter(|number| number.is_finite() && *number > 0.0)
+            .map_or_else(
+                || Err(wrong(key, value, "a positive number")),
+                |n| Ok(Some(n)),
+            )
+    }
+
+    pub(in crate::model) fn demand(&self, key: &str) -> Result<f32, ModelError> {
+        self.positive(key)?.ok_or_else(|| missing(key))
+    }
+
+    fn sized(&self, key: &str, max: i32) -> Result<Option<i32>, ModelError> {
+        let Some(value) = self.value(key) else {
+            return Ok(None);
+        };
+        let size = value.as_i64().and_then(|wide| i32::try_from(wide).ok());
+        size.filter(|size| (1..=max).contains(size)).map_or_else(
+            || Err(wrong(key, value, &format!("within 1..={max}"))),
+            |size| Ok(Some(size)),
+        )
+    }
+
+    pub(in crate::model) fn width(&self, key: &str) -> Result<i32, ModelError> {
+        self.sized(key, WIDTH_MAX)?.ok_or_else(|| missing(key))
+    }
+
+    pub(in crate::model) fn width_if_any(&self, key: &str) -> Result<Option<i32>, ModelError> {
+        self.sized(key, WIDTH_MAX)
+    }
+
+    pub(in crate::model) fn layers(&self, key: &str) -> Result<i32, ModelError> {
+        self.sized(key, LAYERS_MAX)?.ok_or_else(|| missing(key))
+    }
+
+    pub(in crate::model) fn heads(&self, key: &str) -> Result<Option<i32>, ModelError> {
+        self.sized(key, HEADS_MAX)
+    }
+
+    pub(in crate::model) fn head_dim(&self, key: &str) -> Result<Option<i32>, ModelError> {
+        self.sized(key, HEAD_DIM_MAX)
+    }
+
+    /// The end tokens, none when the key is absent.
+    pub(in crate::model) fn eos_ids(&self) -> Result<Vec<u32>, ModelError> {
+        const KEY: &str = "eos_token_id";
+        let Some(value) = self.value(KEY) else {
+            return Ok(vec![]);
+        };
+        let ids = EosIds::deserialize(value).map_err(|_| wrong(KEY, value, "one id or several"))?;
+        Ok(ids.into_vec())
+    }
+
+    /// Refuses a feature that the network does not have.
+    pub(in crate::model) fn refuse(&self, key: &str) -> Result<(), ModelError> {
+        match self.value(key) {
+            None | Some(Value::Bool(false)) => Ok(()),
+            Some(_) => Err(ModelError::Unsupported(key.to_owned())),
+        }
+    }
+}
+
+pub(in crate::model) fn missing(key: &str) -> ModelError {
+    ModelError::Inconsistent(format!("{key} is missing"))
+}
+
+/// What a hostile file holds there may be long.
+const SHOWN_CHARS_MAX: usize = 64;
+
+fn wrong(key: &str, value: &Value, expected: &str) -> ModelError {
+    let found: String = value.to_string().chars().take(SHOWN_CHARS_MAX).collect();
+    ModelError::Inconsistent(format!("{key} is {found}, not {expected}"))
+}

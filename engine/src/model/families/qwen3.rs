@@ -1,0 +1,27 @@
+//! Qwen3, dense: queries and keys are normalised per head.
+
+use super::{Decoder, Family};
+use crate::model::config::{
+    Activation, Bias, Config, Dense, FeedForward, HeadNorms, Keys, Layer, Mixer,
+};
+use crate::model::error::ModelError;
+
+pub(super) fn read(keys: &Keys<'_>) -> Result<Config, ModelError> {
+    keys.refuse("use_sliding_window")?;
+    let decoder = Decoder::read(keys)?;
+    let mut attention = decoder.attention(keys)?;
+    attention.head_norms = HeadNorms::QueryKey;
+    let bias = Bias::from_flag(keys.flag("attention_bias", false)?);
+    attention.input_bias = bias;
+    attention.output_bias = bias;
+    let layer = Layer {
+        mixer: Mixer::Attention(attention),
+        feed_forward: FeedForward::Dense(Dense {
+            inner: keys.width("intermediate_size")?,
+            activation: Activation::Silu,
+            bias: Bias::Absent,
+        }),
+    };
+    let layers = vec![layer; decoder.layer_count.unsigned_abs() as usize];
+    decoder.config(keys, Family::Qwen3, layers)
+}
