@@ -6,6 +6,7 @@
 
 pub mod chat;
 pub mod failure;
+pub mod kv;
 #[cfg(feature = "mlx")]
 pub mod language;
 pub mod model;

@@ -1,0 +1,100 @@
+//! A stand-in for the tensors: every cell remembers which prefix it was computed from, so that a
+//! wrong page, a lost copy or an early overwrite is seen by whoever reads.
+
+use std::collections::BTreeMap;
+
+use crate::kv::{BlockHash, Chain, Ledger, PageCopy, PageId, Scope, StateId};
+
+/// A sequence as the caller of a ledger knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Sequence {
+    /// By position: stands for all tokens up to it, and for the tenant when there is one.
+    pub(crate) prefixes: Vec<u64>,
+    pub(crate) hashes: Vec<BlockHash>,
+}
+
+impl Sequence {
+    pub(crate) fn new(tokens: &[u32], tenant: Option<u8>, block_tokens: u32) -> Self {
+        let mut prefix = tenant.map_or(u64::MAX, u64::from);
+        let prefixes = tokens.iter().map(|&token| {
+            prefix = (prefix ^ u64::from(token)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            prefix ^= prefix >> 29;
+            prefix
+        });
+        let prefixes = prefixes.collect();
+        let mut hashes = Vec::new();
+        if let Some(tenant) = tenant {
+            let scope = Scope::new(&[tenant]).expect("not empty");
+            Chain::new(b"contract", &scope, block_tokens).extend(tokens, &mut hashes);
+        }
+        Self { prefixes, hashes }
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    cells: BTreeMap<(usize, PageId, u32), u64>,
+    saved: BTreeMap<StateId, u64>,
+    running: BTreeMap<u16, u64>,
+}
+
+impl Memory {
+    pub(crate) fn copy(&mut self, page_tokens: u32, copy: &PageCopy) {
+        let group = usize::from(copy.group);
+        for cell in 0..page_tokens {
+            match self.cells.get(&(group, copy.from, cell)).copied() {
+                Some(value) => self.cells.insert((group, copy.to, cell), value),
+                None => self.cells.remove(&(group, copy.to, cell)),
+            };
+        }
+    }
+
+    pub(crate) fn restore(&mut self, from: StateId, slot: u16) {
+        self.running.insert(slot, self.saved[&from]);
+    }
+
+    pub(crate) fn save(&mut self, slot: u16, to: StateId) {
+        self.saved.insert(to, self.running[&slot]);
+    }
+
+    /// Computes positions `from..to` of a row, reading all that each of them sees.
+    pub(crate) fn compute(
+        &mut self,
+        ledger: &Ledger,
+        slot: u16,
+        from: u32,
+        to: u32,
+        of: &Sequence,
+    ) {
+        let layout = ledger.layout();
+        if layout.state_bytes > 0 && from > 0 {
+            assert_eq!(
+                self.running[&slot],
+                of.prefixes[from as usize - 1],
+                "the state is that of the tokens before"
+            );
+        }
+        for group in 0..layout.groups.len() {
+            let table = ledger.table(slot, group);
+            for position in from..to {
+                let page = table[(position / layout.page_tokens) as usize];
+                assert!(page != PageId::NONE && page != PageId::POISON);
+                let cell = (group, page, position % layout.page_tokens);
+                self.cells.insert(cell, of.prefixes[position as usize]);
+            }
+            let window = layout.groups[group].window_tokens;
+            let seen = window.map_or(0, |window| (from + 1).saturating_sub(window.get()));
+            for position in seen..to {
+                let page = table[(position / layout.page_tokens) as usize];
+                let cell = (group, page, position % layout.page_tokens);
+                assert_eq!(
+                    self.cells.get(&cell),
+                    Some(&of.prefixes[position as usize]),
+                    "position {position} of group {group} holds what was computed for it"
+                );
+            }
+        }
+        self.running.insert(slot, of.prefixes[to as usize - 1]);
+    }
+}
