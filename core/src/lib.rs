@@ -26,6 +26,7 @@ pub mod memory;
 pub mod money;
 pub mod relay;
 pub mod slab;
+pub mod slots;
 pub mod time;
 pub mod wheel;
 pub mod wire;

@@ -41,7 +41,8 @@ pub struct Occupancy {
 
 impl Occupancy {
     /// The same with nothing evicted: what is free this instant.
-    const fn as_it_is(self) -> Self {
+    #[must_use]
+    pub const fn as_it_is(self) -> Self {
         Self {
             evictable_bytes: 0,
             reclaimable_bytes: 0,
