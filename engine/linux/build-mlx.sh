@@ -16,7 +16,7 @@ set -euo pipefail
 
 MLX_VERSION=0.32.2 # the version that mlx-c 0.7.0 pins
 MLXC_VERSION=0.7.0 # the version inside mlx-sys 0.7.0
-RECIPE=1           # raise when this script changes what it makes
+RECIPE=2           # raise when this script, or a source beside it, changes what is made
 
 say() { printf 'mlx: %s\n' "$*"; }
 fail() { printf 'mlx: error: %s\n' "$*" >&2; exit 1; }
@@ -91,6 +91,14 @@ find_sources() {
     [ -f "$SOURCE/CMakeLists.txt" ] || fail "cargo shows no mlx-sys $MLXC_VERSION with mlx-c inside"
 }
 
+# The door through which this project's own CPU kernels enter MLX's graph.
+compile_door() {
+    cp "$HERE/host-kernel.h" "$DIR/mlxc/include/mlx/c/"
+    step "compiling the host kernels' door" c++ -std=c++20 -O2 -fPIC -c \
+        -include "$HERE/std-format.h" -I"$DIR/mlxc/include" "$@" \
+        -o "$DIR/build/host-kernel.o" "$HERE/host-kernel.cpp"
+}
+
 build_linux() {
     [ -f "$DIR/wheel/mlx/lib/libmlx.so" ] || fetch_wheel
     echo 'int main() { return 0; }' |
@@ -107,12 +115,14 @@ build_linux() {
     step "compiling mlx-c (about a minute)" \
         cmake --build "$DIR/build" --parallel "${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}"
     step "installing mlx-c" cmake --install "$DIR/build"
+    compile_door -I"$DIR/wheel/mlx/include"
     # OpenBLAS ahead of MLX: the wheel brings the reference BLAS, which is 40 times slower, and the
     # dynamic linker takes the first it meets. The name is the absolute path, so that every
     # executable finds the library where it lies.
     step "linking libmlxc.so" c++ -shared -o "$DIR/mlxc/lib/libmlxc.so" \
         -Wl,-soname,"$DIR/mlxc/lib/libmlxc.so" \
         -Wl,--whole-archive "$DIR/mlxc/lib/libmlxc.a" -Wl,--no-whole-archive \
+        "$DIR/build/host-kernel.o" \
         -Wl,--no-as-needed -lopenblas -L"$DIR/wheel/mlx/lib" -lmlx \
         -Wl,--disable-new-dtags -Wl,-rpath,"$DIR/wheel/mlx/lib"
     rm -rf "$DIR/build"
@@ -129,6 +139,8 @@ build_mac() {
     step "compiling MLX (several minutes)" \
         cmake --build "$DIR/build" --parallel "$(sysctl -n hw.ncpu)"
     step "installing mlx-c and MLX" cmake --install "$DIR/build"
+    compile_door
+    step "adding the door" ar r "$DIR/mlxc/lib/libmlxc.a" "$DIR/build/host-kernel.o"
     find "$DIR/build" -name 'libgguflib.a' -exec cp {} "$DIR/mlxc/lib/" \;
 }
 

@@ -6,6 +6,8 @@
 
 pub mod chat;
 pub mod failure;
+#[cfg(feature = "mlx")]
+pub mod kernels;
 pub mod kv;
 #[cfg(feature = "mlx")]
 pub mod language;

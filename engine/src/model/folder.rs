@@ -34,7 +34,7 @@ impl Model {
     /// # Errors
     /// A file is absent, damaged or of another model; the error names the file, key or tensor.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
-        Self::load_as(folder, Layout::Joined)
+        Self::load_as(folder, Layout::best()?)
     }
 
     /// The same, in a layout that the caller chooses.
@@ -57,6 +57,16 @@ impl Model {
         }
         // MLX reads a file's data when it computes: names and shapes are checked before that.
         Self::in_memory(&config, arrays, layout)
+    }
+}
+
+impl Layout {
+    /// The fastest on the device at hand.
+    fn best() -> Result<Self, ModelError> {
+        Ok(match Device::try_default()?.get_type()? {
+            DeviceType::Cpu => Self::Packed,
+            DeviceType::Gpu => Self::Joined,
+        })
     }
 }
 

@@ -8,6 +8,8 @@ mod families;
 #[cfg(feature = "mlx")]
 mod folder;
 #[cfg(feature = "mlx")]
+mod host;
+#[cfg(feature = "mlx")]
 mod network;
 
 #[cfg(feature = "mlx")]

@@ -3,12 +3,14 @@
 //! is building a network of nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mlx_rs::ops::zeros_dtype;
 use mlx_rs::{Array, Dtype};
 
 use super::layers::Norm;
 use super::linear::{Linear, Matrix, Projections};
+use crate::kernels::Panels;
 use crate::model::config::{Bias, Config, Head, NormShape, NormWeight};
 use crate::model::error::ModelError;
 
@@ -34,6 +36,8 @@ pub enum Layout {
     Apart,
     /// As one matrix: fewer, larger products.
     Joined,
+    /// As one matrix, packed for the CPU's own kernels, which then compute norms and gates as well.
+    Packed,
 }
 
 #[derive(Debug)]
@@ -58,6 +62,10 @@ impl Checkpoint {
             layout: Layout::Apart,
             made: vec![],
         }
+    }
+
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
     }
 
     pub(super) fn into_listed(self) -> Vec<TensorShape> {
@@ -123,9 +131,14 @@ impl Checkpoint {
             NormWeight::OnePlusStored => stored.add(Array::from_int(1))?,
         };
         self.made.push(weight.clone());
+        let on_host = match self.layout {
+            Layout::Apart | Layout::Joined => None,
+            Layout::Packed => Some(numbers(&weight)?.into()),
+        };
         Ok(Norm {
             weight: Some(weight),
             eps: shape.eps,
+            on_host,
         })
     }
 
@@ -137,6 +150,7 @@ impl Checkpoint {
         columns: i32,
     ) -> Result<Matrix, ModelError> {
         let matrix = Matrix::Dense(self.tensor(format!("{name}.weight"), &[rows, columns])?);
+        let matrix = self.laid_out(matrix)?;
         self.made.extend(matrix.arrays().cloned());
         Ok(matrix)
     }
@@ -147,7 +161,11 @@ impl Checkpoint {
         size: LinearSize,
         bias: Bias,
     ) -> Result<Linear, ModelError> {
-        let linear = self.part(name, size, bias)?;
+        let part = self.part(name, size, bias)?;
+        let linear = Linear {
+            matrix: self.laid_out(part.matrix)?,
+            bias: part.bias,
+        };
         self.made.extend(linear.arrays().cloned());
         Ok(linear)
     }
@@ -167,9 +185,31 @@ impl Checkpoint {
         let projections = match self.layout {
             Layout::Apart => Projections::Apart(parts),
             Layout::Joined => Projections::joined(parts)?,
+            Layout::Packed => match Projections::joined(parts)? {
+                Projections::Apart(parts) => Projections::Apart(parts),
+                Projections::Joined { all, cuts } => Projections::Joined {
+                    all: Linear {
+                        matrix: self.laid_out(all.matrix)?,
+                        bias: all.bias,
+                    },
+                    cuts,
+                },
+            },
         };
         self.made.extend(projections.arrays().cloned());
         Ok(projections)
+    }
+
+    /// As the network is to hold it.
+    fn laid_out(&self, matrix: Matrix) -> Result<Matrix, ModelError> {
+        match (self.layout, matrix) {
+            (Layout::Packed, Matrix::Dense(weight)) => {
+                let inputs = usize::try_from(weight.dim(1)).expect("shapes are positive");
+                let panels = Panels::pack(inputs, &[&numbers(&weight)?]);
+                Ok(Matrix::Packed(Arc::new(panels)))
+            }
+            (_, matrix) => Ok(matrix),
+        }
     }
 
     fn part(&mut self, name: &str, size: LinearSize, bias: Bias) -> Result<Linear, ModelError> {
@@ -183,6 +223,15 @@ impl Checkpoint {
             bias,
         })
     }
+}
+
+/// What an array holds, computed.
+fn numbers(array: &Array) -> Result<Vec<f32>, ModelError> {
+    let array = array.as_dtype(Dtype::Float32)?;
+    let numbers = array.try_as_slice::<f32>();
+    numbers
+        .map(<[f32]>::to_vec)
+        .map_err(|cause| ModelError::Mlx(cause.to_string()))
 }
 
 /// How wide a linear layer's input and output are.

@@ -1,10 +1,15 @@
 //! The arithmetic between matrix products, each a function that training can differentiate. A
 //! machine with a faster way to compute one replaces it here, and nowhere else.
 
+use std::sync::Arc;
+
 use mlx_rs::error::Exception;
 use mlx_rs::{Array, fast, nn};
 
+use super::checkpoint::Layout;
+use crate::kernels::{self, Rows};
 use crate::model::config::Activation;
+use crate::model::host;
 
 /// A root-mean-square norm over the last axis.
 #[derive(Clone, Debug)]
@@ -12,10 +17,19 @@ pub(in crate::model) struct Norm {
     /// Absent where a norm only scales to one.
     pub(in crate::model) weight: Option<Array>,
     pub(in crate::model) eps: f32,
+    /// The weight once more, for the CPU's own kernels; absent where MLX computes.
+    pub(in crate::model) on_host: Option<Arc<[f32]>>,
 }
 
 pub(in crate::model) fn norm(norm: &Norm, state: &Array) -> Result<Array, Exception> {
-    fast::rms_norm(state, norm.weight.as_ref(), norm.eps)
+    let Some(weight) = norm.on_host.clone() else {
+        return fast::rms_norm(state, norm.weight.as_ref(), norm.eps);
+    };
+    let eps = norm.eps;
+    let kernel = move |inputs: &[Rows<'_>], outputs: &mut [&mut [f32]]| {
+        kernels::rms_norm(&inputs[0], &weight, eps, outputs[0]);
+    };
+    host::apply_one(&[state], state.shape(), kernel)
 }
 
 /// A layer's state before and after the norm that follows it.
@@ -30,18 +44,38 @@ pub(in crate::model) fn add_norm(
     state: &Array,
     found: &Array,
 ) -> Result<Normed, Exception> {
-    let state = state.add(found)?;
-    let normed = norm(next, &state)?;
+    let Some(weight) = next.on_host.clone() else {
+        let state = state.add(found)?;
+        let normed = norm(next, &state)?;
+        return Ok(Normed { state, normed });
+    };
+    let eps = next.eps;
+    let shape = state.shape();
+    let kernel = move |inputs: &[Rows<'_>], outputs: &mut [&mut [f32]]| {
+        let [sum, normed] = outputs else {
+            unreachable!("two outputs are asked for");
+        };
+        kernels::add_rms_norm(&inputs[0], &inputs[1], &weight, eps, sum, normed);
+    };
+    let made = host::apply(&[state, found], &[shape, shape], kernel)?;
+    let [state, normed] = made.try_into().expect("as many arrays as shapes");
     Ok(Normed { state, normed })
 }
 
 /// `act(gate) * up`.
 pub(in crate::model) fn gated(
     activation: Activation,
+    layout: Layout,
     gate: &Array,
     up: &Array,
 ) -> Result<Array, Exception> {
-    match activation {
-        Activation::Silu => nn::silu(gate)?.multiply(up),
+    match (activation, layout) {
+        (Activation::Silu, Layout::Apart | Layout::Joined) => nn::silu(gate)?.multiply(up),
+        (Activation::Silu, Layout::Packed) => {
+            let kernel = |inputs: &[Rows<'_>], outputs: &mut [&mut [f32]]| {
+                kernels::swiglu(&inputs[0], &inputs[1], outputs[0]);
+            };
+            host::apply_one(&[gate, up], gate.shape(), kernel)
+        }
     }
 }

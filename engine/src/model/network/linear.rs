@@ -1,8 +1,13 @@
 //! Matrix products with the weights: the one place that knows how a matrix is held.
 
+use std::sync::Arc;
+
 use mlx_rs::Array;
 use mlx_rs::error::Exception;
 use mlx_rs::ops::concatenate;
+
+use crate::kernels::{Panels, Rows};
+use crate::model::host;
 
 /// `y = x W^T + b`.
 #[derive(Clone, Debug)]
@@ -16,6 +21,8 @@ pub(in crate::model) struct Linear {
 pub(in crate::model) enum Matrix {
     /// (out, in), as in the files.
     Dense(Array),
+    /// For the CPU's own kernels.
+    Packed(Arc<Panels>),
 }
 
 impl Matrix {
@@ -23,21 +30,59 @@ impl Matrix {
     pub(in crate::model) fn apply(&self, input: &Array) -> Result<Array, Exception> {
         match self {
             Self::Dense(weight) => input.matmul(weight.t()),
+            Self::Packed(panels) => product(panels, input),
         }
     }
 
+    /// What MLX holds of it.
     pub(super) fn arrays(&self) -> impl Iterator<Item = &Array> {
         match self {
-            Self::Dense(weight) => std::iter::once(weight),
+            Self::Dense(weight) => Some(weight),
+            Self::Packed(_) => None,
         }
+        .into_iter()
     }
 
     /// The rows that the ids name.
     pub(in crate::model) fn rows(&self, ids: &Array) -> Result<Array, Exception> {
         match self {
             Self::Dense(weight) => weight.take_axis(ids, 0),
+            Self::Packed(panels) => packed_rows(panels, ids),
         }
     }
+}
+
+fn product(panels: &Arc<Panels>, input: &Array) -> Result<Array, Exception> {
+    let mut shape = input.shape().to_vec();
+    if let Some(width) = shape.last_mut() {
+        *width = width_of(panels.outputs());
+    }
+    let panels = Arc::clone(panels);
+    let kernel = move |inputs: &[Rows<'_>], outputs: &mut [&mut [f32]]| {
+        panels.multiply(&inputs[0], outputs[0]);
+    };
+    host::apply_one(&[input], &shape, kernel)
+}
+
+/// Ids come from the caller of a step and are known before MLX computes anything.
+fn packed_rows(panels: &Panels, ids: &Array) -> Result<Array, Exception> {
+    let unreadable = |cause| Exception::custom(format!("token ids: {cause}"));
+    let ids_known = ids.try_as_slice::<u32>().map_err(unreadable)?;
+    let width = panels.inputs();
+    let mut rows = vec![0.0; ids_known.len() * width];
+    for (id, row) in ids_known.iter().zip(rows.chunks_exact_mut(width)) {
+        let id = usize::try_from(*id).unwrap_or(usize::MAX);
+        if id >= panels.outputs() {
+            return Err(Exception::custom("a token id lies outside the vocabulary"));
+        }
+        panels.row(id, row);
+    }
+    let shape = [ids.shape(), &[width_of(width)]].concat();
+    Ok(Array::from_slice(&rows, &shape))
+}
+
+fn width_of(width: usize) -> i32 {
+    i32::try_from(width).expect("widths are read from a config as i32")
 }
 
 impl Linear {
@@ -66,10 +111,11 @@ pub(in crate::model) enum Projections {
 impl Projections {
     /// One matrix of all where their kinds allow it: fewer, larger products.
     pub(in crate::model) fn joined(parts: Vec<Linear>) -> Result<Self, Exception> {
-        let weights = parts.iter().map(|part| match &part.matrix {
-            Matrix::Dense(weight) => weight,
-        });
+        let weights = parts.iter().flat_map(|part| part.matrix.arrays());
         let weights: Vec<&Array> = weights.collect();
+        if weights.len() < parts.len() {
+            return Ok(Self::Apart(parts));
+        }
         let mut end = 0;
         let ends = weights.iter().map(|weight| {
             end += weight.dim(0);

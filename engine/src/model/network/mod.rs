@@ -59,6 +59,7 @@ struct Dense {
     inputs: Projections,
     down: Linear,
     activation: Activation,
+    layout: Layout,
 }
 
 /// Prints no weights: printing would compute and copy them.
@@ -319,6 +320,7 @@ impl Dense {
             inputs,
             down: from.linear(&place.named("mlp.down_proj"), size, shape.bias)?,
             activation: shape.activation,
+            layout: from.layout(),
         })
     }
 
@@ -327,6 +329,7 @@ impl Dense {
         let [gate, up] = parts.as_slice() else {
             unreachable!("a gated layer is built with two projections");
         };
-        self.down.apply(&layers::gated(self.activation, gate, up)?)
+        self.down
+            .apply(&layers::gated(self.activation, self.layout, gate, up)?)
     }
 }

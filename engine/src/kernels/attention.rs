@@ -1,0 +1,452 @@
+//! Attention of a packed step over paged keys and values: head norms, rotary positions, writing the
+//! new tokens and reading all, for each row and head by itself.
+//!
+//! A sum runs over components, positions and pages in one order, so that a row's answer is the same
+//! to the last bit whatever stands beside it in the step and however its prompt was cut.
+#![allow(
+    unsafe_code,
+    reason = "threads write disjoint heads of one output and of one pool"
+)]
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use multiversion::multiversion;
+
+use super::exponential::exp;
+use super::norm::inverse_rms;
+use super::pages::{PAGE_TOKENS, PagePool};
+use super::rotary::{Rotary, rotate};
+use super::{LANES, Lanes, Rows, crew};
+
+/// Queries that share one reading of a page.
+const TILE_QUERIES: usize = 8;
+/// Components of the answer that are summed together.
+const TILE_WIDTH: usize = 4 * LANES;
+
+/// One layer's constants.
+#[derive(Debug)]
+pub struct Attention {
+    pub query_heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub scale: f32,
+    /// A token sees itself and so many less one before it.
+    pub window: Option<usize>,
+    pub norms: HeadNorms,
+    pub rotary: Option<Arc<Rotary>>,
+    /// A logit for each query head that takes part in the softmax and has no value.
+    pub sinks: Option<Vec<f32>>,
+}
+
+/// Norms of each head by itself, before rotary positions.
+#[derive(Debug, Default)]
+pub struct HeadNorms {
+    pub query: Option<Vec<f32>>,
+    pub key: Option<Vec<f32>>,
+    pub value: Option<Vec<f32>>,
+    pub eps: f32,
+}
+
+/// A row's tokens in a packed step and where its past lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowSpan {
+    /// Index of its first token among the packed ones.
+    pub first: usize,
+    pub count: usize,
+    /// Position of that token in the row.
+    pub start: usize,
+    /// Page `i` holds positions `16 i` to `16 i + 15`, up to the last of the row's new tokens. Pages
+    /// before the window may be anything.
+    pub table: Vec<u32>,
+}
+
+/// What is projected from a step's tokens. Without keys and values nothing is written: the layer
+/// reads what an earlier one wrote.
+#[derive(Clone, Copy, Debug)]
+pub struct Projected<'a> {
+    /// (tokens, query heads * head_dim).
+    pub query: Rows<'a>,
+    /// Both (tokens, kv heads * head_dim).
+    pub key_value: Option<(Rows<'a>, Rows<'a>)>,
+}
+
+/// Writes the new tokens' keys and values into `pool` and each token's answer, (tokens, query heads,
+/// head_dim), into `output`.
+///
+/// # Safety
+/// Nobody else uses the pool meanwhile, and no page that a row writes stands in another row's table.
+pub unsafe fn attend(
+    layer: &Attention,
+    rows: &[RowSpan],
+    projected: &Projected<'_>,
+    pool: &PagePool,
+    output: &mut [f32],
+) {
+    let width = layer.query_heads * layer.head_dim;
+    let end = rows
+        .iter()
+        .map(|row| row.start + row.count)
+        .max()
+        .unwrap_or(0);
+    let tokens = rows
+        .iter()
+        .map(|row| row.first + row.count)
+        .max()
+        .unwrap_or(0);
+    assert!(output.len() >= tokens * width, "each token has an answer");
+    let turns = layer
+        .rotary
+        .as_ref()
+        .map(|rotary| (rotary.width(), rotary.table(end)));
+    let turns = turns.as_ref().map(|(width, table)| Turns {
+        width: *width,
+        table,
+    });
+    let job = Job {
+        layer,
+        projected,
+        pool,
+        turns,
+        output: Output(output.as_mut_ptr()),
+        output_len: output.len(),
+    };
+    crew::for_each(rows.len() * layer.kv_heads, &|ix| {
+        let row = &rows[ix / layer.kv_heads];
+        SCRATCH.with_borrow_mut(|scratch| one_head(&job, row, ix % layer.kv_heads, scratch));
+    });
+}
+
+struct Job<'a> {
+    layer: &'a Attention,
+    projected: &'a Projected<'a>,
+    pool: &'a PagePool,
+    turns: Option<Turns<'a>>,
+    output: Output,
+    output_len: usize,
+}
+
+struct Turns<'a> {
+    width: usize,
+    table: &'a [f32],
+}
+
+struct Output(*mut f32);
+
+// SAFETY: each row and key-value head writes to its own query heads of its own tokens.
+unsafe impl Sync for Output {}
+
+impl Job<'_> {
+    #[inline(always)]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "each place is written by one thread, see `Output`"
+    )]
+    fn answer(&self, token: usize, head: usize) -> &mut [f32] {
+        let dim = self.layer.head_dim;
+        let start = (token * self.layer.query_heads + head) * dim;
+        assert!(start + dim <= self.output_len);
+        // SAFETY: inside the output, and this token and head are one thread's alone.
+        unsafe { std::slice::from_raw_parts_mut(self.output.0.add(start), dim) }
+    }
+
+    #[inline(always)]
+    fn turn(&self, head: &mut [f32], position: usize) {
+        if let Some(turns) = &self.turns {
+            rotate(
+                &mut head[..turns.width],
+                &turns.table[position * turns.width..][..turns.width],
+            );
+        }
+    }
+}
+
+/// What a thread keeps between heads, so that it need not ask for memory.
+#[derive(Default)]
+struct Scratch {
+    queries: Vec<f32>,
+    head: Vec<f32>,
+    /// Of a tile of queries: for each its scores, page by page.
+    scores: Vec<Lanes>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+#[multiversion(targets(
+    "x86_64+avx512f+avx512vl+avx512bw+avx512dq+fma+avx2",
+    "x86_64+avx2+fma"
+))]
+fn one_head(job: &Job<'_>, row: &RowSpan, head: usize, scratch: &mut Scratch) {
+    let layer = job.layer;
+    let dim = layer.head_dim;
+    if let Some((key, value)) = &job.projected.key_value {
+        for ix in 0..row.count {
+            write_token(job, row, head, ix, key, value, &mut scratch.head);
+        }
+    }
+    // Queries of this head, token after token, the group's heads together.
+    let group = layer.query_heads / layer.kv_heads;
+    let count = row.count * group;
+    scratch.queries.resize(count * dim, 0.0);
+    for (ix, query) in scratch.queries.chunks_exact_mut(dim).enumerate() {
+        let (token, query_head) = (ix / group, head * group + ix % group);
+        query.copy_from_slice(head_of(
+            &job.projected.query,
+            row.first + token,
+            query_head,
+            dim,
+        ));
+        normalise(query, layer.norms.query.as_deref(), layer.norms.eps);
+        job.turn(query, row.start + token);
+        query.iter_mut().for_each(|x| *x *= layer.scale);
+    }
+    let queries = std::mem::take(&mut scratch.queries);
+    let mut done = 0;
+    while done < count {
+        let step = match count - done {
+            TILE_QUERIES.. => TILE_QUERIES,
+            4.. => 4,
+            2.. => 2,
+            _ => 1,
+        };
+        let tile = Tile {
+            job,
+            row,
+            head,
+            first: done,
+            queries: &queries[done * dim..][..step * dim],
+        };
+        match step {
+            TILE_QUERIES => tile.run::<TILE_QUERIES>(&mut scratch.scores),
+            4 => tile.run::<4>(&mut scratch.scores),
+            2 => tile.run::<2>(&mut scratch.scores),
+            _ => tile.run::<1>(&mut scratch.scores),
+        }
+        done += step;
+    }
+    scratch.queries = queries;
+}
+
+#[inline(always)]
+fn head_of<'a>(rows: &Rows<'a>, token: usize, head: usize, dim: usize) -> &'a [f32] {
+    &rows.row(token)[head * dim..][..dim]
+}
+
+#[inline(always)]
+fn normalise(head: &mut [f32], weight: Option<&[f32]>, eps: f32) {
+    if let Some(weight) = weight {
+        let scale = inverse_rms(head, eps);
+        for (x, weight) in head.iter_mut().zip(weight) {
+            *x = *x * scale * weight;
+        }
+    }
+}
+
+#[inline(always)]
+fn write_token(
+    job: &Job<'_>,
+    row: &RowSpan,
+    head: usize,
+    ix: usize,
+    key: &Rows<'_>,
+    value: &Rows<'_>,
+    buffer: &mut Vec<f32>,
+) {
+    let norms = &job.layer.norms;
+    let dim = job.layer.head_dim;
+    let position = row.start + ix;
+    let page = row.table[position / PAGE_TOKENS];
+    let place = position % PAGE_TOKENS;
+    // SAFETY: the caller of `attend` promises that the page is this row's, and the head is this
+    // thread's.
+    let (keys, values) = unsafe { job.pool.tile_mut(page, head) };
+    buffer.clear();
+    buffer.extend_from_slice(head_of(key, row.first + ix, head, dim));
+    normalise(buffer, norms.key.as_deref(), norms.eps);
+    job.turn(buffer, position);
+    for (component, x) in buffer.iter().enumerate() {
+        keys[component * PAGE_TOKENS + place] = *x;
+    }
+    let values = &mut values[place * dim..][..dim];
+    values.copy_from_slice(head_of(value, row.first + ix, head, dim));
+    normalise(values, norms.value.as_deref(), norms.eps);
+}
+
+/// Some queries of one row and head.
+struct Tile<'a> {
+    job: &'a Job<'a>,
+    row: &'a RowSpan,
+    head: usize,
+    /// Index of the first among the head's queries.
+    first: usize,
+    queries: &'a [f32],
+}
+
+impl Tile<'_> {
+    #[inline(always)]
+    fn group(&self) -> usize {
+        self.job.layer.query_heads / self.job.layer.kv_heads
+    }
+
+    #[inline(always)]
+    fn position(&self, query: usize) -> usize {
+        self.row.start + (self.first + query) / self.group()
+    }
+
+    /// The first position that a query at `position` sees.
+    #[inline(always)]
+    fn horizon(&self, position: usize) -> usize {
+        let window = self.job.layer.window;
+        window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+
+    #[inline(always)]
+    fn run<const N: usize>(&self, scores: &mut Vec<Lanes>) {
+        let first_page = self.horizon(self.position(0)) / PAGE_TOKENS;
+        let last_page = self.position(N - 1) / PAGE_TOKENS;
+        let pages = &self.row.table[first_page..=last_page];
+        scores.resize(N * pages.len(), [0.0; LANES]);
+        for (ix, &page) in pages.iter().enumerate() {
+            let tile = self.scores_of::<N>(page, (first_page + ix) * PAGE_TOKENS);
+            for (query, lanes) in tile.into_iter().enumerate() {
+                scores[query * pages.len() + ix] = lanes;
+            }
+        }
+        let mut shares = [0.0; N];
+        for (query, share) in shares.iter_mut().enumerate() {
+            let sink = self.job.layer.sinks.as_ref().map(|sinks| {
+                let head = self.head * self.group() + (self.first + query) % self.group();
+                sinks[head]
+            });
+            *share = soften(&mut scores[query * pages.len()..][..pages.len()], sink);
+        }
+        let dim = self.job.layer.head_dim;
+        let mut from = 0;
+        while from + TILE_WIDTH <= dim {
+            self.answers::<N, TILE_WIDTH>(pages, scores, &shares, from);
+            from += TILE_WIDTH;
+        }
+        while from + LANES <= dim {
+            self.answers::<N, LANES>(pages, scores, &shares, from);
+            from += LANES;
+        }
+        while from < dim {
+            self.answers::<N, 1>(pages, scores, &shares, from);
+            from += 1;
+        }
+    }
+
+    /// Each query's scores of one page, whose first token stands at `base`.
+    #[inline(always)]
+    fn scores_of<const N: usize>(&self, page: u32, base: usize) -> [Lanes; N] {
+        let dim = self.job.layer.head_dim;
+        let (keys, _) = self.job.pool.tile(page, self.head);
+        let (keys, _) = keys.as_chunks::<LANES>();
+        let queries: [&[f32]; N] = std::array::from_fn(|ix| &self.queries[ix * dim..][..dim]);
+        let keys = &keys[..dim];
+        let mut sums = [[0.0_f32; LANES]; N];
+        for component in 0..dim {
+            for (query, sums) in queries.iter().zip(&mut sums) {
+                for (sum, key) in sums.iter_mut().zip(&keys[component]) {
+                    *sum = query[component].mul_add(*key, *sum);
+                }
+            }
+        }
+        for (query, sums) in sums.iter_mut().enumerate() {
+            let position = self.position(query);
+            let horizon = self.horizon(position);
+            if base < horizon || base + PAGE_TOKENS > position + 1 {
+                for (lane, sum) in sums.iter_mut().enumerate() {
+                    if base + lane < horizon || base + lane > position {
+                        *sum = f32::NEG_INFINITY;
+                    }
+                }
+            }
+        }
+        sums
+    }
+
+    /// Components `from` to `from + WIDTH` of each query's answer.
+    #[inline(always)]
+    fn answers<const N: usize, const WIDTH: usize>(
+        &self,
+        pages: &[u32],
+        weights: &[Lanes],
+        shares: &[f32; N],
+        from: usize,
+    ) {
+        // Two passes of four queries keep the sums in registers at the full width.
+        let mut query = 0;
+        while query + 4 <= N {
+            self.answers_of::<4, WIDTH>(pages, weights, &shares[query..], query, from);
+            query += 4;
+        }
+        while query + 2 <= N {
+            self.answers_of::<2, WIDTH>(pages, weights, &shares[query..], query, from);
+            query += 2;
+        }
+        if query < N {
+            self.answers_of::<1, WIDTH>(pages, weights, &shares[query..], query, from);
+        }
+    }
+
+    #[inline(always)]
+    fn answers_of<const N: usize, const WIDTH: usize>(
+        &self,
+        pages: &[u32],
+        weights: &[Lanes],
+        shares: &[f32],
+        first: usize,
+        from: usize,
+    ) {
+        let dim = self.job.layer.head_dim;
+        let mut sums = [[0.0_f32; WIDTH]; N];
+        let weights: [&[Lanes]; N] =
+            std::array::from_fn(|ix| &weights[(first + ix) * pages.len()..][..pages.len()]);
+        for (ix, &page) in pages.iter().enumerate() {
+            let (_, values) = self.job.pool.tile(page, self.head);
+            for token in 0..PAGE_TOKENS {
+                let values = &values[token * dim + from..][..WIDTH];
+                for (weights, sums) in weights.iter().zip(&mut sums) {
+                    for (sum, value) in sums.iter_mut().zip(values) {
+                        *sum = weights[ix][token].mul_add(*value, *sum);
+                    }
+                }
+            }
+        }
+        for (ix, sums) in sums.iter().enumerate() {
+            let query = self.first + first + ix;
+            let token = self.row.first + query / self.group();
+            let head = self.head * self.group() + query % self.group();
+            let answer = &mut self.job.answer(token, head)[from..][..WIDTH];
+            for (answer, sum) in answer.iter_mut().zip(sums) {
+                *answer = sum * shares[ix];
+            }
+        }
+    }
+}
+
+/// Turns scores into weights that are yet to be multiplied by the returned share.
+#[inline(always)]
+fn soften(scores: &mut [Lanes], sink: Option<f32>) -> f32 {
+    let mut greatest = [f32::NEG_INFINITY; LANES];
+    for lanes in scores.iter() {
+        for (greatest, score) in greatest.iter_mut().zip(lanes) {
+            *greatest = greatest.max(*score);
+        }
+    }
+    let greatest = greatest
+        .into_iter()
+        .fold(sink.unwrap_or(f32::NEG_INFINITY), f32::max);
+    let mut sums = [0.0_f32; LANES];
+    for lanes in scores.iter_mut() {
+        for (sum, score) in sums.iter_mut().zip(lanes) {
+            *score = exp(*score - greatest);
+            *sum += *score;
+        }
+    }
+    let sink = sink.map_or(0.0, |sink| exp(sink - greatest));
+    (sums.iter().sum::<f32>() + sink).recip()
+}

@@ -1,0 +1,32 @@
+//! The network's arithmetic on the CPU, where MLX has no fused kernels of its own: products with
+//! weights packed once, norms, gates, and attention straight over the pages of the KV cache.
+//!
+//! Plain functions over slices of float32, compiled for each width of vector that the machine may
+//! have and chosen at run time. They know nothing of MLX; `model::host` puts them into its graph.
+//! On a GPU none of this is used.
+
+mod attention;
+mod crew;
+mod exponential;
+mod gate;
+mod norm;
+mod pages;
+mod panels;
+mod rotary;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+pub use attention::{Attention, HeadNorms, Projected, RowSpan, attend};
+pub use gate::swiglu;
+pub use norm::{add_rms_norm, rms_norm};
+pub use pages::{PAGE_TOKENS, PagePool};
+pub use panels::Panels;
+pub use rotary::Rotary;
+pub use rows::Rows;
+
+/// Float32 numbers in the widest vector that the kernels are written for (AVX-512). Narrower
+/// machines take several vectors for the same.
+pub const LANES: usize = 16;
+
+type Lanes = [f32; LANES];
