@@ -141,7 +141,11 @@ impl Backend for Scripted {
     }
 
     fn prompt(&self, request: &ChatRequest) -> Result<Vec<u32>, Failure> {
-        Ok(request.messages[0].content.bytes().map(u32::from).collect())
+        Ok(request.messages()[0]
+            .content
+            .bytes()
+            .map(u32::from)
+            .collect())
     }
 
     fn is_end(&self, token: u32) -> bool {
@@ -210,7 +214,8 @@ fn an_echo_says_its_words_one_by_one_and_stops() {
         usage,
         Usage {
             prompt_tokens: 6,
-            completion_tokens: 4
+            completion_tokens: 4,
+            reasoning_tokens: 0,
         }
     );
 }

@@ -148,6 +148,27 @@ fn a_prompt_goes_through_template_and_tokenizer_and_back() {
 }
 
 #[test]
+fn tools_that_the_template_would_not_show_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    write_byte_folder(folder.path(), 1);
+    let config = config(&QWEN3.replace("61", "259"));
+    let tools = r#","tools":[{"type":"function","function":{"name":"f"}}]"#;
+    let request = |extra: &str| ChatRequest::from_json(body("go", extra).as_bytes()).unwrap();
+    let language = Language::load(folder.path(), &config).unwrap();
+    let failure = language.prompt(&request(tools)).unwrap_err();
+    assert!(failure.text.contains("takes no tools"), "{failure}");
+    let never = format!(r#"{tools},"tool_choice":"none""#);
+    assert!(language.prompt(&request(&never)).is_ok());
+    let template = "{% for tool in tools %}{{ tool.function.name }}{% endfor %}";
+    fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+    let language = Language::load(folder.path(), &config).unwrap();
+    assert_eq!(
+        language.decode(&language.prompt(&request(tools)).unwrap()),
+        "f"
+    );
+}
+
+#[test]
 fn the_tiny_model_loads_like_any_other_and_answers_alike_alone_and_in_a_batch() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny");
     let bodies: Vec<String> = [

@@ -6,9 +6,9 @@ use super::memory::Recent;
 use super::reply::{Refusal, Sealer, send_accepted, send_complete, send_error};
 use super::{
     AgentConfig, AgentCounts, AgentEffect, AgentOut, EARLY_CANCELS_MAX, ENDED_JOBS_MAX, JobEnd,
-    Said, SessionId,
+    SessionId,
 };
-use crate::api::{ChatRequest, Framing, quote};
+use crate::api::{ChatRequest, Framing, Said, Turn};
 use crate::envelope::{BoxKey, OVERHEAD_SIZE, open_from};
 use crate::event::Usage;
 use crate::ids::{RequestId, WireId};
@@ -212,24 +212,17 @@ impl Jobs {
         let Some(job) = self.running.get_mut(&id) else {
             return false;
         };
-        let (name, text) = match said {
-            Said::Content(text) => ("\"content\":", text),
-            Said::Reasoning(text) => ("\"reasoning_content\":", text),
-        };
-        if job.stage != Stage::Running || text.is_empty() {
+        if job.stage != Stage::Running || said.is_empty() {
             return true;
         }
+        let turn = if job.pieces == 0 {
+            Turn::First
+        } else {
+            Turn::Later
+        };
         let plain = &mut self.sealer.plain;
         plain.clear();
-        if job.pieces == 0 {
-            job.framing.open_first_delta(plain);
-            plain.push(b',');
-        } else {
-            job.framing.open_delta(plain);
-        }
-        plain.extend_from_slice(name.as_bytes());
-        quote(text, plain);
-        job.framing.close_delta(None, plain);
+        job.framing.write_said(turn, &said, plain);
         job.pieces = job.pieces.saturating_add(1);
         self.sealer.send_chunk(id, job.session, &job.key, out);
         true

@@ -21,7 +21,7 @@ use core::num::NonZeroU16;
 use core::ops::Range;
 use std::collections::BTreeMap;
 
-use crate::api::FinishReason;
+use crate::api::{FinishReason, Said};
 use crate::draw::Seed;
 use crate::envelope::SecretKey;
 use crate::event::Usage;
@@ -95,13 +95,6 @@ pub struct Facts {
 /// Numbers the sockets of one process, from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
-
-/// A piece of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Said<'a> {
-    Content(&'a str),
-    Reasoning(&'a str),
-}
 
 /// How the engine ended a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@ mod members;
 mod message;
 mod models;
 mod refusal;
+mod said;
 mod stream;
 
 #[cfg(test)]
@@ -33,4 +34,5 @@ pub(crate) use self::json::Object;
 pub use self::json::{decoded_size, quote};
 pub use self::models::{write_model, write_models};
 pub use self::refusal::{Fault, Place, Refusal};
+pub use self::said::{Said, SaidCall, SaidToken, Turn, write_call, write_token};
 pub use self::stream::{AnswerUsage, Framing, write_done, write_error};

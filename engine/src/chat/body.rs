@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
 
-use super::wishes::RawWishes;
-use super::{ChatRequest, MESSAGES_MAX, Message, Role, STOP_BYTES_MAX, STOPS_MAX};
+use super::message::RawMessage;
+use super::tools::{Format, RawChoice, RawFormat, Tools};
+use super::wishes::{RawLogprobs, RawWishes};
+use super::{
+    CONSTRAINED_STOPS_MAX, ChatRequest, Input, Json, MESSAGES_MAX, Message, STOP_BYTES_MAX,
+    STOPS_MAX, TemplateWishes,
+};
 use crate::failure::Failure;
 
 pub(super) fn read(body: &[u8]) -> Result<ChatRequest, Failure> {
@@ -21,13 +24,13 @@ pub(super) fn read(body: &[u8]) -> Result<ChatRequest, Failure> {
         let (line, column) = (cause.line(), cause.column());
         Failure::client(format!("the body {kind}, at line {line} column {column}"))
     })?;
-    raw.refuse_unsupported()?;
     raw.into_request()
 }
 
 #[derive(Deserialize)]
 struct RawBody {
-    messages: Vec<RawMessage>,
+    messages: Option<Vec<RawMessage>>,
+    prompt: Option<RawPrompt>,
     max_tokens: Option<u64>,
     max_completion_tokens: Option<u64>,
     temperature: Option<f64>,
@@ -39,34 +42,20 @@ struct RawBody {
     presence_penalty: Option<f64>,
     logit_bias: Option<BTreeMap<String, f64>>,
     seed: Option<i64>,
-    logprobs: Option<bool>,
+    logprobs: Option<RawLogprobs>,
     top_logprobs: Option<i64>,
     stop: Option<RawStop>,
     n: Option<u64>,
-    tools: Option<Vec<IgnoredAny>>,
+    tools: Option<Json>,
+    tool_choice: Option<RawChoice>,
+    parallel_tool_calls: Option<bool>,
     response_format: Option<RawFormat>,
-    chat_template_kwargs: Option<Box<RawValue>>,
-}
-
-#[derive(Deserialize)]
-struct RawMessage {
-    role: String,
-    content: Option<RawContent>,
-    tool_calls: Option<Vec<IgnoredAny>>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum RawContent {
-    Text(String),
-    Parts(Vec<RawPart>),
-}
-
-#[derive(Deserialize)]
-struct RawPart {
-    #[serde(rename = "type")]
-    kind: String,
-    text: Option<String>,
+    enable_thinking: Option<bool>,
+    reasoning_effort: Option<String>,
+    chat_template_kwargs: Option<Json>,
+    echo: Option<bool>,
+    suffix: Option<String>,
+    best_of: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -77,24 +66,73 @@ enum RawStop {
 }
 
 #[derive(Deserialize)]
-struct RawFormat {
-    #[serde(rename = "type")]
-    kind: String,
+#[serde(untagged)]
+enum RawPrompt {
+    One(String),
+    Several(Vec<String>),
 }
 
+/// What newer clients set for models that think before they answer.
+const EFFORTS: [&str; 6] = ["none", "minimal", "low", "medium", "high", "xhigh"];
+
 impl RawBody {
+    fn into_request(mut self) -> Result<ChatRequest, Failure> {
+        self.refuse_unsupported()?;
+        let input = match (self.messages.take(), self.prompt.take()) {
+            (Some(messages), None) => Input::Conversation(conversation(messages)?),
+            (None, Some(prompt)) => Input::Text(plain(prompt)?),
+            (None, None) => return Err(Failure::client("messages or prompt is required")),
+            (Some(_), Some(_)) => {
+                return Err(Failure::client("messages and prompt exclude each other"));
+            }
+        };
+        let max_tokens = self.max_completion_tokens.or(self.max_tokens);
+        if max_tokens == Some(0) {
+            return Err(Failure::client("max_tokens must be at least 1"));
+        }
+        let tools = Tools::read(
+            self.tools.take(),
+            self.tool_choice.take(),
+            self.parallel_tool_calls,
+        )?;
+        let format = Format::read(self.response_format.take())?;
+        let is_constrained = tools.must_be_called() || !matches!(format, Format::Text);
+        let stops_max = if is_constrained {
+            CONSTRAINED_STOPS_MAX
+        } else {
+            STOPS_MAX
+        };
+        let template = TemplateWishes {
+            variables: self.chat_template_kwargs.take(),
+            thinking: self.enable_thinking,
+            effort: self.reasoning_effort.take(),
+        };
+        Ok(ChatRequest {
+            input,
+            max_tokens: max_tokens.map(|count| u32::try_from(count).unwrap_or(u32::MAX)),
+            stops: stops(self.stop.take(), stops_max)?,
+            tools,
+            format,
+            template,
+            wishes: self.into_raw_wishes().into_wishes()?,
+        })
+    }
+
     fn refuse_unsupported(&self) -> Result<(), Failure> {
-        let is_other_format = self
-            .response_format
-            .as_ref()
-            .is_some_and(|format| format.kind != "text");
+        let is_other = |count: Option<u64>| count.is_some_and(|count| count != 1);
+        let is_odd = |effort: &String| !EFFORTS.contains(&effort.as_str());
         let table = [
-            (self.n.is_some_and(|n| n != 1), "n other than 1"),
+            (is_other(self.n), "n other than 1"),
+            (is_other(self.best_of), "best_of other than 1"),
+            (self.echo == Some(true), "echo"),
             (
-                self.tools.as_ref().is_some_and(|tools| !tools.is_empty()),
-                "tools",
+                self.suffix.as_ref().is_some_and(|it| !it.is_empty()),
+                "suffix",
             ),
-            (is_other_format, "response_format other than text"),
+            (
+                self.reasoning_effort.as_ref().is_some_and(is_odd),
+                "this reasoning_effort",
+            ),
         ];
         let refused = table.into_iter().find(|(is_asked, _)| *is_asked);
         refused.map_or(Ok(()), |(_, what)| {
@@ -104,33 +142,8 @@ impl RawBody {
         })
     }
 
-    fn into_request(self) -> Result<ChatRequest, Failure> {
-        if self.messages.is_empty() || self.messages.len() > MESSAGES_MAX {
-            return Err(Failure::client(format!(
-                "messages must hold 1 to {MESSAGES_MAX} messages"
-            )));
-        }
-        let messages = self
-            .messages
-            .into_iter()
-            .map(RawMessage::into_message)
-            .collect::<Result<_, _>>()?;
-        let max_tokens = self.max_completion_tokens.or(self.max_tokens);
-        if max_tokens == Some(0) {
-            return Err(Failure::client("max_tokens must be at least 1"));
-        }
-        let stops = match self.stop {
-            None => vec![],
-            Some(RawStop::One(stop)) => vec![stop],
-            Some(RawStop::Several(stops)) => stops,
-        };
-        let is_bad = |stop: &String| stop.is_empty() || stop.len() > STOP_BYTES_MAX;
-        if stops.len() > STOPS_MAX || stops.iter().any(is_bad) {
-            return Err(Failure::client(format!(
-                "stop must hold at most {STOPS_MAX} strings of 1 to {STOP_BYTES_MAX} bytes"
-            )));
-        }
-        let wishes = RawWishes {
+    fn into_raw_wishes(self) -> RawWishes {
+        RawWishes {
             temperature: self.temperature,
             top_p: self.top_p,
             top_k: self.top_k,
@@ -142,53 +155,40 @@ impl RawBody {
             seed: self.seed,
             logprobs: self.logprobs,
             top_logprobs: self.top_logprobs,
-        };
-        Ok(ChatRequest {
-            messages,
-            max_tokens: max_tokens.map(|count| u32::try_from(count).unwrap_or(u32::MAX)),
-            wishes: wishes.into_wishes()?,
-            stops,
-            template_variables: self.chat_template_kwargs,
-        })
+        }
     }
 }
 
-impl RawMessage {
-    fn into_message(self) -> Result<Message, Failure> {
-        let role = match self.role.as_str() {
-            "assistant" => Role::Assistant,
-            // What newer clients call the system's messages.
-            "developer" | "system" => Role::System,
-            "user" => Role::User,
-            _ => {
-                return Err(Failure::client(
-                    "a message's role must be system, user or assistant",
-                ));
-            }
-        };
-        if self.tool_calls.is_some_and(|calls| !calls.is_empty()) {
-            return Err(Failure::client("this engine does not support tool_calls"));
-        }
-        let content = match self.content {
-            None => String::new(),
-            Some(RawContent::Text(text)) => text,
-            Some(RawContent::Parts(parts)) => joined(parts)?,
-        };
-        Ok(Message { role, content })
+fn conversation(messages: Vec<RawMessage>) -> Result<Vec<Message>, Failure> {
+    if messages.is_empty() || messages.len() > MESSAGES_MAX {
+        return Err(Failure::client(format!(
+            "messages must hold 1 to {MESSAGES_MAX} messages"
+        )));
+    }
+    messages.into_iter().map(RawMessage::into_message).collect()
+}
+
+fn plain(prompt: RawPrompt) -> Result<String, Failure> {
+    match prompt {
+        RawPrompt::One(text) => Ok(text),
+        RawPrompt::Several(texts) => match <[String; 1]>::try_from(texts) {
+            Ok([text]) => Ok(text),
+            Err(_) => Err(Failure::client("prompt must be one string")),
+        },
     }
 }
 
-fn joined(parts: Vec<RawPart>) -> Result<String, Failure> {
-    let mut content = String::new();
-    for part in parts {
-        match part.text {
-            Some(text) if part.kind == "text" => content.push_str(&text),
-            Some(_) | None => {
-                return Err(Failure::client(
-                    "this engine takes content parts of type text only",
-                ));
-            }
-        }
+fn stops(raw: Option<RawStop>, count_max: usize) -> Result<Vec<String>, Failure> {
+    let stops = match raw {
+        None => vec![],
+        Some(RawStop::One(stop)) => vec![stop],
+        Some(RawStop::Several(stops)) => stops,
+    };
+    let is_bad = |stop: &String| stop.is_empty() || stop.len() > STOP_BYTES_MAX;
+    if stops.len() > count_max || stops.iter().any(is_bad) {
+        return Err(Failure::client(format!(
+            "stop must hold at most {count_max} strings of 1 to {STOP_BYTES_MAX} bytes"
+        )));
     }
-    Ok(content)
+    Ok(stops)
 }

@@ -13,15 +13,41 @@ fn many_biases() -> String {
     biases.join(",")
 }
 
+fn tool(name: &str, parameters: &str) -> String {
+    format!(
+        r#","tools":[{{"type":"function","function":{{"name":"{name}","parameters":{parameters}}}}}]"#
+    )
+}
+
+fn many_tools() -> String {
+    let tool = |number| format!(r#"{{"type":"function","function":{{"name":"f{number}"}}}}"#);
+    format!(
+        r#","tools":[{}]"#,
+        (0..129).map(tool).collect::<Vec<_>>().join(",")
+    )
+}
+
+fn named(name: &str) -> String {
+    format!(
+        r#"{},"tool_choice":{{"type":"function","function":{{"name":"{name}"}}}}"#,
+        tool("f", "{}")
+    )
+}
+
+/// A conversation with a call in it.
+fn called(arguments: &str) -> String {
+    format!(
+        r#"{{"messages":[{{"role":"assistant","tool_calls":[{{"id":"c","type":"function",
+            "function":{{"name":"f","arguments":{arguments}}}}}]}}]}}"#
+    )
+}
+
 #[test]
 fn a_plain_request_takes_the_defaults_that_clients_know() {
     let request = ChatRequest::from_json(with("").as_bytes()).unwrap();
     assert_eq!(
-        request.messages[0],
-        Message {
-            role: Role::User,
-            content: "secret".into()
-        }
+        request.messages()[0],
+        Message::new(Role::User, "secret".into())
     );
     assert_eq!(request.max_tokens, None);
     assert_eq!(request.wishes, Wishes::default());
@@ -66,7 +92,7 @@ fn every_wish_is_read() {
     };
     assert_eq!(request.wishes.or(defaults, 9), sampling);
     assert_eq!(request.stops, ["a", "b"]);
-    assert!(request.template_variables.is_some());
+    assert!(request.template.variables.is_some());
 }
 
 #[test]
@@ -75,11 +101,8 @@ fn content_parts_are_joined() {
         {"type":"text","text":"a"},{"type":"text","text":"b"}]}]}"#;
     let request = ChatRequest::from_json(body.as_bytes()).unwrap();
     assert_eq!(
-        request.messages[0],
-        Message {
-            role: Role::System,
-            content: "ab".into()
-        }
+        request.messages()[0],
+        Message::new(Role::System, "ab".into())
     );
 }
 
@@ -87,11 +110,6 @@ fn content_parts_are_joined() {
 fn what_cannot_be_honoured_is_refused_by_name_and_without_the_prompt() {
     let table = [
         (with(r#","n":2"#), "n other than 1"),
-        (with(r#","tools":[{"type":"function"}]"#), "tools"),
-        (
-            with(r#","response_format":{"type":"json_object"}"#),
-            "response_format",
-        ),
         (
             with(r#","logit_bias":{"5":101}"#),
             "logit_bias must lie between",
@@ -137,6 +155,62 @@ fn what_cannot_be_honoured_is_refused_by_name_and_without_the_prompt() {
             "parts",
         ),
         (r#"{"messages":[]}"#.to_owned(), "messages"),
+        ("{}".to_owned(), "messages or prompt is required"),
+        (with(r#","prompt":"x""#), "exclude each other"),
+        (
+            r#"{"prompt":["a","b"]}"#.to_owned(),
+            "prompt must be one string",
+        ),
+        (r#"{"prompt":"a","echo":true}"#.to_owned(), "echo"),
+        (r#"{"prompt":"a","suffix":"b"}"#.to_owned(), "suffix"),
+        (with(r#","reasoning_effort":"secret""#), "reasoning_effort"),
+        (with(r#","tools":{}"#), "tools must be an array"),
+        (with(r#","tools":[{"type":"retrieval"}]"#), "type function"),
+        (with(&tool("secret name", "{}")), "tools must have names"),
+        (with(&tool("f", "[]")), "schemas that are objects"),
+        (
+            with(&tool("f", &format!(r#"{{"x":"{}"}}"#, "y".repeat(1 << 16)))),
+            "at most 65536 bytes",
+        ),
+        (
+            with(&format!(
+                r#","tools":[{}]"#,
+                [r#"{"type":"function","function":{"name":"f"}}"#; 2].join(",")
+            )),
+            "twice",
+        ),
+        (with(&many_tools()), "at most 128"),
+        (
+            with(r#","tool_choice":"required""#),
+            "tool_choice needs tools",
+        ),
+        (with(r#","tool_choice":"secret""#), "tool_choice must be"),
+        (with(&named("g")), "tools lacks"),
+        (
+            with(r#","response_format":{"type":"secret"}"#),
+            "response_format must be",
+        ),
+        (
+            with(r#","response_format":{"type":"json_schema"}"#),
+            "response_format lacks",
+        ),
+        (
+            with(r#","response_format":{"type":"json_schema","json_schema":{"schema":[]}}"#),
+            "response_format must hold",
+        ),
+        (
+            with(r#","response_format":{"type":"json_object"},"stop":["a","b","c","d","e"]"#),
+            "at most 4 strings",
+        ),
+        (
+            with("").replace(
+                "user\"",
+                "user\",\"tool_calls\":[{\"function\":{\"name\":\"f\"}}]",
+            ),
+            "assistant's",
+        ),
+        (called("[1]"), "JSON objects in a string"),
+        (called("\"secret\""), "JSON objects in a string"),
         (
             r#"{"messages":"secret"}"#.to_owned(),
             "not a chat-completions request",
@@ -161,8 +235,18 @@ fn what_cannot_be_honoured_is_refused_by_name_and_without_the_prompt() {
 
 #[test]
 fn a_message_is_not_printed() {
-    let request = ChatRequest::from_json(with("").as_bytes()).unwrap();
-    assert!(!format!("{request:?}").contains("secret"));
+    for body in [
+        with(r#","chat_template_kwargs":{"x":"secret"}"#),
+        with(&tool("f", r#"{"description":"secret"}"#)),
+        with(
+            r#","response_format":{"type":"json_schema","json_schema":{"schema":{"x":"secret"}}}"#,
+        ),
+        called(r#""{\"x\":\"secret\"}""#),
+        r#"{"prompt":"secret"}"#.to_owned(),
+    ] {
+        let request = ChatRequest::from_json(body.as_bytes()).unwrap();
+        assert!(!format!("{request:?}").contains("secret"), "{body}");
+    }
 }
 
 proptest! {
@@ -181,4 +265,98 @@ fn log_probabilities_without_a_count_are_those_of_the_chosen_tokens_alone() {
     assert_eq!(wished(r#","logprobs":true"#), Some(0));
     assert_eq!(wished(r#","logprobs":false,"top_logprobs":0"#), None);
     assert_eq!(wished(r#","logprobs":null"#), None);
+}
+
+#[test]
+fn tools_and_their_choice_are_read() {
+    let read = |extra: &str| {
+        ChatRequest::from_json(with(extra).as_bytes())
+            .unwrap()
+            .tools
+    };
+    let tools = read(&tool("f", r#"{"type":"object"}"#));
+    assert_eq!(tools.list[0].name, "f");
+    assert_eq!(
+        tools.list[0].parameters.as_ref().unwrap().as_str(),
+        r#"{"type":"object"}"#
+    );
+    assert_eq!(
+        (&tools.choice, tools.parallel),
+        (&ToolChoice::Auto, Parallel::Allowed)
+    );
+    assert!(tools.may_be_called() && !tools.must_be_called());
+    let choices = [
+        (r#""auto""#, ToolChoice::Auto),
+        (r#"{"type":"auto"}"#, ToolChoice::Auto),
+        (r#""none""#, ToolChoice::Never),
+        (r#""required""#, ToolChoice::Required),
+        (
+            r#"{"type":"function","name":"f"}"#,
+            ToolChoice::Named("f".to_owned()),
+        ),
+    ];
+    for (json, choice) in choices {
+        let tools = read(&format!(r#"{},"tool_choice":{json}"#, tool("f", "{}")));
+        assert_eq!(
+            tools.must_be_called(),
+            matches!(choice, ToolChoice::Named(_) | ToolChoice::Required)
+        );
+        assert_eq!(tools.may_be_called(), choice != ToolChoice::Never);
+        assert_eq!(tools.choice, choice);
+    }
+    let one = read(&format!(
+        r#"{},"parallel_tool_calls":false"#,
+        tool("f", "{}")
+    ));
+    assert_eq!(one.parallel, Parallel::One);
+    let none = read(r#","tools":[],"tool_choice":null"#);
+    assert!(!none.may_be_called() && none.raw.is_none());
+}
+
+#[test]
+fn calls_and_their_answers_are_read() {
+    for arguments in [r#""{\"q\":1}""#, r#"{"q":1}"#] {
+        let request = ChatRequest::from_json(called(arguments).as_bytes()).unwrap();
+        let message = &request.messages()[0];
+        assert_eq!(message.content, "");
+        assert_eq!(message.tool_calls[0].id.as_deref(), Some("c"));
+        assert_eq!(
+            message.tool_calls[0].function.arguments.as_str(),
+            r#"{"q":1}"#
+        );
+    }
+    let empty = ChatRequest::from_json(called(r#""""#).as_bytes()).unwrap();
+    assert_eq!(
+        empty.messages()[0].tool_calls[0]
+            .function
+            .arguments
+            .as_str(),
+        "{}"
+    );
+    let body = r#"{"messages":[{"role":"tool","tool_call_id":"c","name":"f","content":"T"}]}"#;
+    let request = ChatRequest::from_json(body.as_bytes()).unwrap();
+    assert_eq!(request.messages()[0].tool_call_id.as_deref(), Some("c"));
+}
+
+#[test]
+fn a_form_for_the_answer_is_read() {
+    let read = |json: &str| {
+        let body = with(&format!(r#","response_format":{json}"#));
+        ChatRequest::from_json(body.as_bytes()).unwrap().format
+    };
+    assert!(matches!(read(r#"{"type":"text"}"#), Format::Text));
+    assert!(matches!(read(r#"{"type":"json_object"}"#), Format::Json));
+    let schema = read(r#"{"type":"json_schema","json_schema":{"name":"s","schema":{"a":1}}}"#);
+    assert!(matches!(schema, Format::Schema(json) if json.as_str() == r#"{"a":1}"#));
+}
+
+#[test]
+fn a_plain_text_is_gone_on_from_as_it_is() {
+    for prompt in [r#""once""#, r#"["once"]"#] {
+        let body = format!(r#"{{"prompt":{prompt},"logprobs":2}}"#);
+        let request = ChatRequest::from_json(body.as_bytes()).unwrap();
+        assert!(matches!(&request.input, Input::Text(text) if text == "once"));
+        assert_eq!(request.wishes.top_logprobs, Some(2));
+        assert!(request.messages().is_empty());
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
+
 use crate::failure::Failure;
 use crate::sampling::{Sampling, TOP_LOGPROBS_MAX};
 
@@ -67,6 +69,14 @@ impl Defaults {
     };
 }
 
+/// A wish for chat completions; for plain ones a count.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(untagged)]
+pub(super) enum RawLogprobs {
+    Flag(bool),
+    Count(i64),
+}
+
 /// The fields of a body that [`Wishes`] come from.
 pub(super) struct RawWishes {
     pub(super) temperature: Option<f64>,
@@ -78,7 +88,7 @@ pub(super) struct RawWishes {
     pub(super) presence_penalty: Option<f64>,
     pub(super) logit_bias: Option<BTreeMap<String, f64>>,
     pub(super) seed: Option<i64>,
-    pub(super) logprobs: Option<bool>,
+    pub(super) logprobs: Option<RawLogprobs>,
     pub(super) top_logprobs: Option<i64>,
 }
 
@@ -134,7 +144,12 @@ fn biases(raw: BTreeMap<String, f64>) -> Result<Vec<(u32, f32)>, Failure> {
     Ok(biases)
 }
 
-fn top_logprobs(logprobs: Option<bool>, top: Option<i64>) -> Result<Option<u8>, Failure> {
+fn top_logprobs(logprobs: Option<RawLogprobs>, top: Option<i64>) -> Result<Option<u8>, Failure> {
+    let (is_wanted, top) = match logprobs {
+        None => (false, top),
+        Some(RawLogprobs::Flag(flag)) => (flag, top),
+        Some(RawLogprobs::Count(count)) => (true, Some(count)),
+    };
     let top = match top.map(u8::try_from) {
         None => None,
         Some(Ok(count)) if count <= TOP_LOGPROBS_MAX => Some(count),
@@ -144,7 +159,7 @@ fn top_logprobs(logprobs: Option<bool>, top: Option<i64>) -> Result<Option<u8>, 
             )));
         }
     };
-    match (logprobs.unwrap_or(false), top) {
+    match (is_wanted, top) {
         (true, top) => Ok(Some(top.unwrap_or(0))),
         (false, None | Some(0)) => Ok(None),
         (false, Some(_)) => Err(Failure::client("top_logprobs needs logprobs to be true")),

@@ -1,18 +1,20 @@
 //! The text side of a model folder: tokenizer, chat template and the tokens that end an answer.
 
 mod clock;
+mod json;
 mod template;
 mod tokenizer;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::chat::{ChatRequest, Defaults};
+use crate::chat::{ChatRequest, Defaults, Input};
 use crate::failure::{Failure, Reason};
 use crate::model::{Config, EosIds, ModelError, read_json, read_json_if_any};
-use crate::text::Vocabulary;
+use crate::text::{AnswerParser, Calling, Dialect, ParameterTypes, Vocabulary};
 use template::Template;
 use tokenizer::Tokenizer;
 
@@ -21,6 +23,9 @@ use tokenizer::Tokenizer;
 pub struct Language {
     tokenizer: Tokenizer,
     template: Template,
+    dialect: Dialect,
+    /// The chat template shows the model its tools.
+    takes_tools: bool,
     ends: BTreeSet<u32>,
     defaults: Defaults,
 }
@@ -100,6 +105,8 @@ impl GenerationConfig {
     }
 }
 
+/// Tokens at a prompt's end that show whether the template opened a thought.
+const TAIL_TOKENS: usize = 8;
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TEMPLATE_FILE: &str = "chat_template.jinja";
@@ -112,7 +119,7 @@ impl Language {
     /// # Errors
     /// A file is absent or damaged, or has more tokens than the model.
     pub fn load(folder: &Path, config: &Config) -> Result<Self, ModelError> {
-        let tokenizer = Tokenizer::from_json(&read_json(folder, "tokenizer.json")?)?;
+        let mut tokenizer = Tokenizer::from_json(&read_json(folder, "tokenizer.json")?)?;
         // An id beyond the embedding would read outside it.
         let vocab_size = config.vocab_size.unsigned_abs();
         if let Some(id) = tokenizer.greatest_id().filter(|&id| id >= vocab_size) {
@@ -154,6 +161,9 @@ impl Language {
                 None => return Err(ModelError::NoTemplate),
             },
         };
+        let dialect = Dialect::of(|token| tokenizer.id(token).is_some(), &source);
+        tokenizer.show(dialect.marks());
+        let takes_tools = source.contains("tools");
         let template = Template::new(source, texts.bos_token.map(RawToken::into_text), eos_token)
             .map_err(|cause| ModelError::Damaged {
             file: file.to_owned(),
@@ -162,6 +172,8 @@ impl Language {
         Ok(Self {
             tokenizer,
             template,
+            dialect,
+            takes_tools,
             ends,
             defaults,
         })
@@ -172,7 +184,15 @@ impl Language {
     /// # Errors
     /// The template refuses the messages, or what it makes of them has no tokens.
     pub fn prompt(&self, request: &ChatRequest) -> Result<Vec<u32>, Failure> {
-        let text = self.template.render(request)?;
+        if request.tools.may_be_called() && !request.is_constrained() && !self.takes_tools {
+            return Err(Failure::client(
+                "the model's chat template takes no tools; send none, or demand a call by tool_choice",
+            ));
+        }
+        let text = match &request.input {
+            Input::Conversation(messages) => Cow::from(self.template.render(request, messages)?),
+            Input::Text(text) => Cow::from(text),
+        };
         let tokens = self.tokenizer.encode(&text).ok_or_else(|| {
             Failure::new(
                 Reason::ProviderError,
@@ -183,6 +203,21 @@ impl Language {
             return Err(Failure::client("the messages make an empty prompt"));
         }
         Ok(tokens)
+    }
+
+    /// How the answer is to be read, given the prompt's tokens.
+    #[must_use]
+    pub fn parser(&self, request: &ChatRequest, prompt: &[u32]) -> AnswerParser {
+        if matches!(request.input, Input::Text(_)) {
+            return AnswerParser::plain();
+        }
+        let calling = if request.tools.may_be_called() {
+            Calling::Yes(ParameterTypes::from(&request.tools))
+        } else {
+            Calling::No
+        };
+        let tail = &prompt[prompt.len().saturating_sub(TAIL_TOKENS)..];
+        AnswerParser::new(self.dialect, calling, &self.decode(tail))
     }
 
     /// How the model samples where a request does not say.

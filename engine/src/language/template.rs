@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Serde, Value};
+use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind};
+use serde::Serialize;
 
-use super::clock;
-use crate::chat::ChatRequest;
+use super::{clock, json};
+use crate::chat::{ChatRequest, Message};
 use crate::failure::{Failure, Reason};
 
 /// The only template of its environment.
@@ -40,7 +41,7 @@ impl Template {
             .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", |format: &str| clock::now().format(format));
-        environment.add_filter("tojson", to_json);
+        environment.add_filter("tojson", json::to_json);
         environment
             .add_template_owned(NAME, source)
             .map_err(|cause| cause.to_string())?;
@@ -55,23 +56,48 @@ impl Template {
     ///
     /// # Errors
     /// 422: the template refuses the messages. The cause may quote them, so only its kind is told.
-    pub(super) fn render(&self, request: &ChatRequest) -> Result<String, Failure> {
-        let mut variables: BTreeMap<String, Value> = match &request.template_variables {
+    pub(super) fn render(
+        &self,
+        request: &ChatRequest,
+        messages: &[Message],
+    ) -> Result<String, Failure> {
+        let wishes = &request.template;
+        let mut variables: BTreeMap<String, Value> = match &wishes.variables {
             None => BTreeMap::new(),
-            Some(raw) => serde_json::from_str(raw.get())
+            Some(json) => serde_json::from_str(json.as_str())
                 .map_err(|_| Failure::client("chat_template_kwargs must be an object"))?,
         };
-        variables.insert("messages".to_owned(), Value::from(Serde(&request.messages)));
-        variables.insert("add_generation_prompt".to_owned(), Value::from(true));
-        for (name, token) in [
-            ("bos_token", &self.bos_token),
-            ("eos_token", &self.eos_token),
-        ] {
-            variables.insert(
-                name.to_owned(),
-                Value::from(token.as_deref().unwrap_or_default()),
-            );
+        if let Some(thinking) = wishes.thinking {
+            let name = "enable_thinking".to_owned();
+            variables.entry(name).or_insert(Value::from(thinking));
         }
+        if let Some(effort) = &wishes.effort {
+            let name = "reasoning_effort".to_owned();
+            variables
+                .entry(name)
+                .or_insert(Value::from(effort.as_str()));
+        }
+        let tools = request
+            .tools
+            .raw
+            .as_ref()
+            .filter(|_| request.tools.may_be_called());
+        let given = [
+            ("messages", ordered(messages)?),
+            // Absent ones are there as well, and none: that is what templates are written for.
+            ("tools", tools.map_or(Ok(Value::from(())), ordered)?),
+            ("documents", Value::from(())),
+            ("add_generation_prompt", Value::from(true)),
+            (
+                "bos_token",
+                Value::from(self.bos_token.as_deref().unwrap_or_default()),
+            ),
+            (
+                "eos_token",
+                Value::from(self.eos_token.as_deref().unwrap_or_default()),
+            ),
+        ];
+        variables.extend(given.map(|(name, value)| (name.to_owned(), value)));
         let rendered = self
             .environment
             .get_template(NAME)
@@ -99,11 +125,11 @@ fn raise_exception(message: &str) -> Result<String, minijinja::Error> {
     ))
 }
 
-/// As `transformers` has it: plain JSON, nothing escaped for HTML.
-fn to_json(value: &Value) -> Result<String, minijinja::Error> {
-    serde_json::to_string(value).map_err(|cause| {
-        minijinja::Error::new(ErrorKind::BadSerialization, "tojson").with_source(cause)
-    })
+/// Through JSON, which keeps the caller's order of keys: models are trained on one order.
+fn ordered(value: &(impl Serialize + ?Sized)) -> Result<Value, Failure> {
+    let json = serde_json::to_string(value).expect("what came as JSON goes as JSON");
+    serde_json::from_str(&json)
+        .map_err(|_| Failure::client("messages or tools are nested too deeply"))
 }
 
 #[cfg(test)]
@@ -140,13 +166,14 @@ mod tests {
         ChatRequest::from_json(body.as_bytes()).unwrap()
     }
 
-    fn template(source: &str) -> Template {
-        Template::new(source.to_owned(), Some("<s>".to_owned()), None).unwrap()
+    fn rendered(source: &str, request: &ChatRequest) -> Result<String, Failure> {
+        let template = Template::new(source.to_owned(), Some("<s>".to_owned()), None).unwrap();
+        template.render(request, request.messages())
     }
 
     #[test]
     fn a_conversation_renders_up_to_the_answer() {
-        let text = template(CHATML).render(&request("")).unwrap();
+        let text = rendered(CHATML, &request("")).unwrap();
         assert_eq!(
             text,
             "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nQ<|im_end|>\n\
@@ -158,7 +185,7 @@ mod tests {
     #[test]
     fn a_request_may_set_the_templates_own_variables_but_not_the_messages() {
         let request = request(r#","chat_template_kwargs":{"enable_thinking":false,"messages":[]}"#);
-        let text = template(CHATML).render(&request).unwrap();
+        let text = rendered(CHATML, &request).unwrap();
         assert!(
             text.ends_with("assistant\n<think>\n\n</think>\n\n"),
             "{text}"
@@ -169,7 +196,7 @@ mod tests {
     #[test]
     fn a_refusal_is_a_422_that_does_not_quote_the_prompt() {
         let source = "{{ raise_exception('bad turn: ' + messages[3].content) }}";
-        let failure = template(source).render(&request("")).unwrap_err();
+        let failure = rendered(source, &request("")).unwrap_err();
         assert_eq!(
             (failure.reason, failure.status_code()),
             (Reason::JinjaTemplate, 422)
@@ -179,7 +206,7 @@ mod tests {
 
     #[test]
     fn variables_that_are_no_object_are_the_callers_fault() {
-        let failure = template(CHATML).render(&request(r#","chat_template_kwargs":[1]"#));
+        let failure = rendered(CHATML, &request(r#","chat_template_kwargs":[1]"#));
         assert_eq!(failure.unwrap_err().reason, Reason::ClientError);
     }
 
@@ -187,7 +214,7 @@ mod tests {
     fn special_tokens_json_and_the_date_are_at_hand() {
         let source =
             "{{ bos_token }}|{{ messages[0].content | tojson }}|{{ strftime_now('%Y') | length }}";
-        let text = template(source).render(&request("")).unwrap();
+        let text = rendered(source, &request("")).unwrap();
         assert_eq!(text, r#"<s>|"S"|4"#);
     }
 
@@ -195,5 +222,57 @@ mod tests {
     fn a_template_that_does_not_parse_says_where() {
         let error = Template::new("{% if %}".to_owned(), None, None).unwrap_err();
         assert!(error.contains("chat:1"), "{error}");
+    }
+
+    #[test]
+    fn tools_and_calls_reach_the_template_in_the_callers_order() {
+        let source = "\
+            {%- if tools %}{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}{% endif %}
+            {%- for message in messages %}{{ message.role }}:{{ message.content }}
+            {%- for call in message.tool_calls %}
+            {{- call.function.name }}={{ call.function.arguments | tojson }}
+            {%- endfor %};{% endfor %}";
+        let body = r#"{"messages":[
+            {"role":"user","content":"U"},
+            {"role":"assistant","content":null,"tool_calls":[{"id":"c1","type":"function",
+                "function":{"name":"f","arguments":"{\"z\":1,\"a\":[1,2]}"}}]},
+            {"role":"tool","tool_call_id":"c1","content":"T"}],
+            "tools":[{"type":"function","function":{"name":"f","description":"<d>",
+                "parameters":{"type":"object","properties":{"z":{},"a":{}}}}}]}"#;
+        let request = ChatRequest::from_json(body.as_bytes()).unwrap();
+        let tool = r#"{"type": "function", "function": {"name": "f", "description": "<d>", "#;
+        assert_eq!(
+            rendered(source, &request).unwrap(),
+            format!(
+                "{tool}\"parameters\": {{\"type\": \"object\", \"properties\": \
+                 {{\"z\": {{}}, \"a\": {{}}}}}}}}}}\n\
+                 user:U;assistant:f={{\"z\": 1, \"a\": [1, 2]}};tool:T;"
+            )
+        );
+        let never = body.replace("\"tools\":", "\"tool_choice\":\"none\",\"tools\":");
+        let never = ChatRequest::from_json(never.as_bytes()).unwrap();
+        assert!(rendered(source, &never).unwrap().starts_with("user:U;"));
+    }
+
+    #[test]
+    fn tools_that_are_absent_are_defined_and_none() {
+        let source = "{{ tools is defined }} {{ tools is none }} {{ documents is none }}";
+        assert_eq!(rendered(source, &request("")).unwrap(), "True True True");
+    }
+
+    #[test]
+    fn the_common_switches_are_variables_that_kwargs_outweigh() {
+        let source = "{{ enable_thinking }} {{ reasoning_effort }}";
+        let switches = r#","enable_thinking":false,"reasoning_effort":"low""#;
+        assert_eq!(rendered(source, &request(switches)).unwrap(), "False low");
+        let both = format!(r#"{switches},"chat_template_kwargs":{{"enable_thinking":1}}"#);
+        assert_eq!(rendered(source, &request(&both)).unwrap(), "1 low");
+    }
+
+    #[test]
+    fn json_may_be_indented() {
+        let source = "{{ messages[0] | tojson(indent=2) }}";
+        let expected = "{\n  \"role\": \"system\",\n  \"content\": \"S\"\n}";
+        assert_eq!(rendered(source, &request("")).unwrap(), expected);
     }
 }

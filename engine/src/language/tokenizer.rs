@@ -1,12 +1,18 @@
 //! `tokenizer.json`, through Hugging Face's own library.
 
+use std::collections::BTreeSet;
+
 use crate::model::ModelError;
 
-pub(super) struct Tokenizer(tokenizers::Tokenizer);
+pub(super) struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// Special tokens, which have no text for anyone.
+    hidden: BTreeSet<u32>,
+}
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Tokenizer({} tokens)", self.0.get_vocab_size(true))
+        write!(f, "Tokenizer({} tokens)", self.inner.get_vocab_size(true))
     }
 }
 
@@ -23,25 +29,39 @@ impl Tokenizer {
             .with_truncation(None)
             .map_err(|cause| damaged(cause.to_string()))?;
         tokenizer.with_padding(None);
-        Ok(Self(tokenizer))
+        let added = tokenizer.get_added_tokens_decoder();
+        let special = added.into_iter().filter(|(_, token)| token.special);
+        let hidden = special.map(|(id, _)| id).collect();
+        Ok(Self {
+            inner: tokenizer,
+            hidden,
+        })
     }
 
     pub(super) fn greatest_id(&self) -> Option<u32> {
-        self.0.get_vocab(true).into_values().max()
+        self.inner.get_vocab(true).into_values().max()
     }
 
     pub(super) fn id(&self, token: &str) -> Option<u32> {
-        self.0.token_to_id(token)
+        self.inner.token_to_id(token)
     }
 
     /// The template has written the special tokens already, so none is added.
     pub(super) fn encode(&self, text: &str) -> Option<Vec<u32>> {
-        let encoding = self.0.encode_fast(text, false).ok()?;
+        let encoding = self.inner.encode_fast(text, false).ok()?;
         Some(encoding.get_ids().to_vec())
     }
 
-    /// Special tokens have no text for the reader.
+    /// These have a text even if they are special: parsers look for it.
+    pub(super) fn show<'a>(&mut self, tokens: impl Iterator<Item = &'a str>) {
+        for id in tokens.filter_map(|token| self.inner.token_to_id(token)) {
+            self.hidden.remove(&id);
+        }
+    }
+
     pub(super) fn decode(&self, tokens: &[u32]) -> String {
-        self.0.decode(tokens, true).unwrap_or_default()
+        let is_shown = |id: &&u32| !self.hidden.contains(id);
+        let shown: Vec<u32> = tokens.iter().filter(is_shown).copied().collect();
+        self.inner.decode(&shown, false).unwrap_or_default()
     }
 }

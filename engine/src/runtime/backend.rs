@@ -9,7 +9,7 @@ use crate::chat::{ChatRequest, Defaults};
 use crate::failure::Failure;
 use crate::sampling::Chosen;
 use crate::scheduler::RowSlot;
-use crate::text::Vocabulary;
+use crate::text::{AnswerParser, Vocabulary};
 
 pub use crate::sampling::Sample;
 
@@ -27,6 +27,11 @@ pub trait Backend: Vocabulary {
     /// # Errors
     /// The template refuses the messages.
     fn prompt(&self, request: &ChatRequest) -> Result<Vec<u32>, Failure>;
+
+    /// How the answer to a request is read, given the prompt that was made of it.
+    fn parser(&self, _request: &ChatRequest, _prompt: &[u32]) -> AnswerParser {
+        AnswerParser::plain()
+    }
 
     /// Whether this token ends an answer; it has no text.
     fn is_end(&self, token: u32) -> bool;

@@ -2,7 +2,7 @@
 //! what everything around the model costs.
 
 use super::backend::{Backend, Limits, Memory, RowWork, StepError};
-use crate::chat::ChatRequest;
+use crate::chat::{ChatRequest, Input};
 use crate::failure::Failure;
 use crate::sampling::Chosen;
 use crate::scheduler::RowSlot;
@@ -42,11 +42,10 @@ impl Backend for EchoBackend {
     }
 
     fn prompt(&self, request: &ChatRequest) -> Result<Vec<u32>, Failure> {
-        let bytes: usize = request
-            .messages
-            .iter()
-            .map(|message| message.content.len())
-            .sum();
+        let bytes: usize = match &request.input {
+            Input::Conversation(messages) => messages.iter().map(|it| it.content.len()).sum(),
+            Input::Text(text) => text.len(),
+        };
         Ok(vec![WORD; bytes / BYTES_PER_TOKEN + 1])
     }
 

@@ -55,10 +55,14 @@ impl std::fmt::Debug for Event {
     }
 }
 
-/// What one step added to an answer; never all of it empty.
+/// What one step added to an answer; never all of it empty. Thought comes before what is said, and
+/// that before calls.
 #[derive(Clone, Default, PartialEq)]
 pub struct Delta {
+    pub reasoning: String,
     pub content: String,
+    /// Whole calls; each comes once.
+    pub calls: Vec<ToolCall>,
     /// Of the tokens that the text so far came from, when asked for.
     pub logprobs: Vec<TokenLogprob>,
 }
@@ -66,14 +70,34 @@ pub struct Delta {
 impl Delta {
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.content.is_empty() && self.logprobs.is_empty()
+        self.reasoning.is_empty() && self.content.is_empty() && self.calls.is_empty()
     }
 }
 
 /// Prints no text of an answer.
 impl std::fmt::Debug for Delta {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} bytes", self.content.len())
+        let bytes = self.reasoning.len() + self.content.len();
+        write!(f, "{bytes} bytes, {} calls", self.calls.len())
+    }
+}
+
+/// A call of one of the request's functions.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ToolCall {
+    /// Counts the answer's calls from zero.
+    pub index: u32,
+    /// Unlike that of any other call.
+    pub id: String,
+    pub name: String,
+    /// A JSON object.
+    pub arguments: String,
+}
+
+/// Prints no content.
+impl std::fmt::Debug for ToolCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ToolCall({} bytes)", self.arguments.len())
     }
 }
 
@@ -125,6 +149,8 @@ pub enum FinishReason {
     Length,
     /// An end token or a stop string.
     Stop,
+    /// An end after at least one call.
+    ToolCalls,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +158,8 @@ pub struct Usage {
     pub prompt_tokens: u32,
     /// All that were sampled, the end token included.
     pub completion_tokens: u32,
+    /// Those of `completion_tokens` that were thought.
+    pub reasoning_tokens: u32,
 }
 
 /// Where a job's time went.

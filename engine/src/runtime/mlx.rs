@@ -9,7 +9,7 @@ use crate::language::Language;
 use crate::model::{Model, ModelError, Output, RowCache, RowStep};
 use crate::sampling::{Chosen, Sampler};
 use crate::scheduler::RowSlot;
-use crate::text::Vocabulary;
+use crate::text::{AnswerParser, Vocabulary};
 
 /// See the module.
 #[derive(Debug)]
@@ -77,6 +77,10 @@ impl Backend for MlxBackend {
 
     fn prompt(&self, request: &ChatRequest) -> Result<Vec<u32>, Failure> {
         self.language.prompt(request)
+    }
+
+    fn parser(&self, request: &ChatRequest, prompt: &[u32]) -> AnswerParser {
+        self.language.parser(request, prompt)
     }
 
     fn is_end(&self, token: u32) -> bool {

@@ -11,6 +11,7 @@ mod inbox;
 #[cfg(feature = "mlx")]
 mod mlx;
 mod row;
+mod said;
 mod snapshot;
 mod worker;
 
@@ -27,6 +28,7 @@ pub use echo::EchoBackend;
 pub use event::{Delta, Event, FinishReason, Finished, Job, Logprob, Timing, TokenLogprob, Usage};
 #[cfg(feature = "mlx")]
 pub use mlx::MlxBackend;
+pub use said::SaidBuffers;
 pub use snapshot::CapacitySnapshot;
 
 use crate::failure::Failure;

@@ -2,12 +2,16 @@
 
 use std::time::Instant;
 
-use super::event::{Delta, Logprob, TokenLogprob};
+use cereus_core::draw::{Purpose, Seed};
+
+use super::event::{Delta, FinishReason, Logprob, TokenLogprob, ToolCall, Usage};
 use crate::sampling::{Chosen, History, Sample, Sampling};
+use crate::scheduler::{RowId, RowRequest};
 use crate::text::{Answer, Piece, Stopped, Vocabulary};
 
 /// See the module.
 pub(super) struct Row {
+    id: RowId,
     pub(super) prompt: Vec<u32>,
     pub(super) output_tokens_max: u32,
     sampling: Sampling,
@@ -15,7 +19,10 @@ pub(super) struct Row {
     answer: Answer,
     /// Of tokens whose text is held back.
     logprobs: Vec<TokenLogprob>,
+    calls: u32,
     pub(super) generated: u32,
+    /// Those of `generated` that were thought.
+    reasoning: u32,
     pub(super) newest: u32,
     pub(super) has_text: bool,
     pub(super) arrived: Instant,
@@ -25,21 +32,25 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// A row that has only waited so far.
     pub(super) fn new(
+        ask: &RowRequest,
         prompt: Vec<u32>,
-        output_tokens_max: u32,
         sampling: Sampling,
-        stops: Vec<String>,
+        answer: Answer,
         arrived: Instant,
     ) -> Self {
         Self {
+            id: ask.id,
             history: History::new(&sampling, &prompt),
             prompt,
-            output_tokens_max,
+            output_tokens_max: ask.output_tokens_max,
             sampling,
-            answer: Answer::new(stops),
+            answer,
             logprobs: vec![],
+            calls: 0,
             generated: 0,
+            reasoning: 0,
             newest: 0,
             has_text: false,
             arrived,
@@ -60,6 +71,7 @@ impl Row {
     /// Counts a token of the answer, the end token included.
     pub(super) fn take(&mut self, token: u32) {
         self.generated += 1;
+        self.reasoning += u32::from(self.answer.is_reasoning());
         self.newest = token;
         self.history.push(token);
     }
@@ -69,6 +81,7 @@ impl Row {
         &mut self,
         chosen: &Chosen,
         vocabulary: &impl Vocabulary,
+        seed: Seed,
     ) -> (Delta, Stopped) {
         if let Some(logprobs) = &chosen.logprobs {
             let named = |token, logprob| Logprob {
@@ -82,29 +95,73 @@ impl Row {
             });
         }
         let piece = self.answer.push(chosen.token, vocabulary);
-        self.seen(piece)
+        self.seen(piece, seed)
     }
 
     /// The answer has no more tokens: what is left of it.
-    pub(super) fn say_rest(&mut self, vocabulary: &impl Vocabulary) -> (Delta, Stopped) {
+    pub(super) fn say_rest(
+        &mut self,
+        vocabulary: &impl Vocabulary,
+        seed: Seed,
+    ) -> (Delta, Stopped) {
         let piece = self.answer.finish(vocabulary);
-        self.seen(piece)
+        self.seen(piece, seed)
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        Usage {
+            prompt_tokens: u32::try_from(self.prompt.len()).unwrap_or(u32::MAX),
+            completion_tokens: self.generated,
+            reasoning_tokens: self.reasoning,
+        }
+    }
+
+    /// Why the answer is whole, in the words of the API.
+    pub(super) const fn finish_reason(&self, reason: FinishReason) -> FinishReason {
+        match reason {
+            FinishReason::Stop if self.calls > 0 => FinishReason::ToolCalls,
+            FinishReason::Cancelled
+            | FinishReason::Length
+            | FinishReason::Stop
+            | FinishReason::ToolCalls => reason,
+        }
     }
 
     /// Log-probabilities go out with their text. Those of a stop string never do: they would show it.
-    fn seen(&mut self, piece: Piece) -> (Delta, Stopped) {
+    fn seen(&mut self, piece: Piece, seed: Seed) -> (Delta, Stopped) {
         if piece.stopped == Stopped::Yes {
             self.logprobs.clear();
         }
-        let logprobs = if piece.text.is_empty() {
+        let said = piece.said;
+        let logprobs = if said.is_empty() {
             vec![]
         } else {
             std::mem::take(&mut self.logprobs)
         };
+        let calls = said.calls.into_iter().map(|call| {
+            let index = self.calls;
+            self.calls += 1;
+            ToolCall {
+                index,
+                id: call_id(seed, self.id, index),
+                name: call.name,
+                arguments: call.arguments,
+            }
+        });
         let delta = Delta {
-            content: piece.text,
+            calls: calls.collect(),
+            reasoning: said.reasoning,
+            content: said.content,
             logprobs,
         };
         (delta, piece.stopped)
     }
+}
+
+/// Drawn from the engine's seed and not from the request's: the same request asked again makes
+/// other calls.
+fn call_id(seed: Seed, row: RowId, index: u32) -> String {
+    let place = u128::MAX - 1 - u128::from(index);
+    let word = seed.draw_wide(Purpose::Sampling, u128::from(row.0), place);
+    format!("call_{word:032x}")
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cereus_core::draw::{Purpose, Seed};
 
 use super::backend::{Backend, RowWork, StepError};
-use super::event::{Delta, Event, FinishReason, Finished, Timing, Usage};
+use super::event::{Delta, Event, FinishReason, Finished, Timing};
 use super::inbox::{Arrived, Inbox, Mode, Patience};
 use super::row::Row;
 use super::snapshot::{CapacitySnapshot, observe};
@@ -19,7 +19,7 @@ use crate::sampling::Chosen;
 use crate::scheduler::{
     Cancelled, EndReason, Ended, Refused, RowId, RowRequest, RowSlot, Scheduler, StepPlan,
 };
-use crate::text::Stopped;
+use crate::text::{Answer, Stopped};
 
 pub(super) struct Worker<B, F> {
     backend: B,
@@ -118,7 +118,14 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
     fn accept(&mut self, arrived: &Arrived) -> Result<u32, Failure> {
         let id = arrived.job.id;
         let request = ChatRequest::from_json(&arrived.job.body)?;
+        if request.is_constrained() {
+            return Err(Failure::client(
+                "this engine does not support response_format other than text, nor a tool_choice \
+                 that demands a call",
+            ));
+        }
         let prompt = self.backend.prompt(&request)?;
+        let parser = self.backend.parser(&request, &prompt);
         let limits = self.backend.limits();
         let prompt_tokens = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
         let room = limits.context_tokens.saturating_sub(prompt_tokens);
@@ -152,13 +159,8 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             .seed
             .draw(Purpose::Sampling, u128::from(id.0), u128::MAX);
         let sampling = request.wishes.or(self.backend.defaults(), seed);
-        let row = Row::new(
-            prompt,
-            output_tokens_max,
-            sampling,
-            request.stops,
-            arrived.at,
-        );
+        let answer = Answer::new(request.stops, parser);
+        let row = Row::new(&ask, prompt, sampling, answer, arrived.at);
         let previous = self.rows.insert(id, row);
         assert!(previous.is_none(), "the inbox lets no id in twice");
         Ok(prompt_tokens)
@@ -243,7 +245,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
                 self.stopped.push(id);
                 continue;
             }
-            let (delta, stopped) = row.say(&chosen, &self.backend);
+            let (delta, stopped) = row.say(&chosen, &self.backend, self.seed);
             if stopped == Stopped::Yes {
                 self.stopped.push(id);
             }
@@ -304,7 +306,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         let mut reason = reason;
         // A cancelled row has nothing more to say; any other lets out what was held back.
         if reason != FinishReason::Cancelled {
-            let (delta, stopped) = row.say_rest(&self.backend);
+            let (delta, stopped) = row.say_rest(&self.backend, self.seed);
             if stopped == Stopped::Yes {
                 reason = FinishReason::Stop;
             }
@@ -324,10 +326,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         {
             observe(&mut self.snapshot.observed_decode_tps, speed);
         }
-        let usage = Usage {
-            prompt_tokens: u32::try_from(row.prompt.len()).unwrap_or(u32::MAX),
-            completion_tokens: row.generated,
-        };
+        let (usage, reason) = (row.usage(), row.finish_reason(reason));
         // Counters first: who hears of the end finds the room that it left.
         self.publish();
         self.inbox.ended(id);

@@ -3,9 +3,21 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod answer;
+mod calls;
 mod detokenise;
+mod dialect;
+mod harmony;
+mod parser;
+#[cfg(test)]
+mod parser_tests;
+mod scan;
+mod section;
 mod stop;
+mod tagged;
 
 pub use answer::{Answer, Piece};
+pub use calls::{ParameterTypes, WrittenCall};
 pub use detokenise::{Detokeniser, Vocabulary};
+pub use dialect::{CallFormat, Dialect, Marks};
+pub use parser::{AnswerParser, CALL_BYTES_MAX, Calling, Said};
 pub use stop::{StopMatcher, Stopped};

@@ -1,5 +1,7 @@
 //! Stop strings, which must not leak: text is held back as long as it may be the beginning of one.
 
+use super::scan;
+
 /// Finds the first stop string in a stream of text.
 #[derive(Clone, Debug)]
 pub struct StopMatcher {
@@ -68,14 +70,7 @@ impl StopMatcher {
 
     /// Where the longest end of `held` starts that begins a stop string.
     fn hold_from(&self) -> usize {
-        let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
-        let from = self.held.len().saturating_sub(longest.saturating_sub(1));
-        let starts = (from..self.held.len()).filter(|&start| self.held.is_char_boundary(start));
-        let mut held = starts.filter(|&start| {
-            let end = &self.held[start..];
-            self.stops.iter().any(|stop| stop.starts_with(end))
-        });
-        held.next().unwrap_or(self.held.len())
+        scan::hold_from(&self.held, self.stops.iter().map(String::as_str))
     }
 }
 

@@ -11,7 +11,8 @@ use cereus_core::event::Usage;
 use cereus_core::ids::WireId;
 use cereus_engine::failure::{Failure, Reason};
 use cereus_engine::runtime::{
-    CapacitySnapshot, EchoBackend, Engine, EngineConfig, Event, FinishReason, Job, StartError,
+    CapacitySnapshot, Delta, EchoBackend, Engine, EngineConfig, Event, FinishReason, Job,
+    StartError,
 };
 use cereus_engine::scheduler::RowId;
 use tokio::sync::mpsc;
@@ -69,7 +70,7 @@ pub(crate) struct Model {
 /// What the engine said, in the agent's words.
 pub(crate) enum Word {
     Ended(WireId, JobEnd),
-    Said(WireId, String),
+    Said(WireId, Delta),
 }
 
 impl Model {
@@ -148,7 +149,7 @@ impl Model {
             Event::Accepted { .. } => None,
             Event::Delta { id, delta } => {
                 let job = *self.rows.get(&id)?;
-                (!delta.content.is_empty()).then_some(Word::Said(job, delta.content))
+                Some(Word::Said(job, delta))
             }
             Event::Finished(finished) => {
                 let job = self.forget(finished.id)?;
@@ -158,7 +159,7 @@ impl Model {
                 };
                 let whole = |finish| JobEnd::Finished {
                     usage,
-                    reasoning_tokens: 0,
+                    reasoning_tokens: finished.usage.reasoning_tokens,
                     finish,
                 };
                 Some(Word::Ended(
@@ -167,6 +168,7 @@ impl Model {
                         FinishReason::Cancelled => JobEnd::Stopped { usage },
                         FinishReason::Length => whole(api::FinishReason::Length),
                         FinishReason::Stop => whole(api::FinishReason::Stop),
+                        FinishReason::ToolCalls => whole(api::FinishReason::ToolCalls),
                     },
                 ))
             }

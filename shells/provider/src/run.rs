@@ -5,13 +5,13 @@ use std::num::NonZeroU16;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cereus_core::agent::{
-    Agent, AgentConfig, AgentEffect, AgentEvent, AgentOut, Facts, Notice, Said, SessionId,
+    Agent, AgentConfig, AgentEffect, AgentEvent, AgentOut, Facts, Notice, SessionId,
 };
 use cereus_core::draw::Seed;
 use cereus_core::envelope::SecretKey;
 use cereus_core::time::{Span, Tick};
 use cereus_core::wire::proof::MachineKey;
-use cereus_engine::runtime::Event;
+use cereus_engine::runtime::{Event, SaidBuffers};
 use secrecy::ExposeSecret as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -118,6 +118,7 @@ struct Run {
     key: MachineKey,
     agent: Agent,
     out: AgentOut,
+    said: SaidBuffers,
     model: Model,
     told: mpsc::Sender<(SessionId, Heard)>,
     dialling: Option<(SessionId, AbortHandle)>,
@@ -168,6 +169,7 @@ impl Run {
             url,
             key,
             out: AgentOut::default(),
+            said: SaidBuffers::default(),
             model,
             told,
             dialling: None,
@@ -238,9 +240,11 @@ impl Run {
 
     async fn said(&mut self, event: Event) {
         match self.model.word(event) {
-            Some(Word::Said(job, text)) => {
-                let said = Said::Content(&text);
+            Some(Word::Said(job, delta)) => {
+                let mut buffers = std::mem::take(&mut self.said);
+                let said = buffers.said(&delta);
                 self.step(AgentEvent::JobSaid { job, said }).await;
+                self.said = buffers;
             }
             Some(Word::Ended(job, end)) => self.step(AgentEvent::JobEnded { job, end }).await,
             None => {}

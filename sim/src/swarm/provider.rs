@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use cereus_core::agent::{
-    Agent, AgentConfig, AgentEffect, AgentEvent, AgentOut, Facts, JobEnd, JobFault, Said, SessionId,
+    Agent, AgentConfig, AgentEffect, AgentEvent, AgentOut, Facts, JobEnd, JobFault, SessionId,
 };
-use cereus_core::api::FinishReason;
+use cereus_core::api::{FinishReason, Said};
 use cereus_core::draw::Seed;
 use cereus_core::envelope::SecretKey;
 use cereus_core::event::Usage;
@@ -317,7 +317,7 @@ impl Provider {
         running.said_tokens = tokens;
         let job = running.wire;
         if !text.is_empty() {
-            let said = Said::Content(&text);
+            let said = Said::content(&text);
             self.again(now, AgentEvent::JobSaid { job, said }, acts);
         }
     }

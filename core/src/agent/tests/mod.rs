@@ -161,7 +161,7 @@ impl Play {
             "frame" => self.frame(first.as_bytes()),
             "said" => self.step(AgentEvent::JobSaid {
                 job: id(first),
-                said: Said::Content(rest),
+                said: Said::content(rest),
             }),
             "done" => self.step(AgentEvent::JobEnded {
                 job: id(first),

@@ -1,0 +1,157 @@
+//! Harmony: an answer of messages, each to a channel. What is on `analysis` is thought, what is on
+//! `final` is said, and a message to `functions.name` is a call.
+
+use super::calls::{self, WrittenCall};
+use super::parser::{CALL_BYTES_MAX, Calling, Said};
+use super::scan;
+use crate::chat::CALLS_MAX;
+
+/// Bytes of what stands before a message.
+const HEADER_BYTES_MAX: usize = 1_024;
+
+const CHANNEL: &str = "<|channel|>";
+const MESSAGE: &str = "<|message|>";
+/// Each begins or ends a message; the last two end an answer and seldom have a text.
+const BOUNDARIES: [&str; 5] = ["<|start|>", CHANNEL, "<|end|>", "<|call|>", "<|return|>"];
+const HEADER_MARKS: [&str; 1] = [MESSAGE];
+/// Who calls are addressed to.
+const FUNCTIONS: &str = "to=functions.";
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Harmony {
+    is_calling: bool,
+    calls: usize,
+    /// A message began: what came is harmony.
+    has_begun: bool,
+    mode: Mode,
+    held: String,
+}
+
+#[derive(Clone, Debug)]
+enum Mode {
+    Call {
+        name: String,
+        body: String,
+    },
+    Content,
+    /// Up to the message, so far.
+    Header(String),
+    Reasoning,
+}
+
+impl Harmony {
+    pub(super) fn new(calling: Calling) -> Self {
+        Self {
+            is_calling: matches!(calling, Calling::Yes(_)),
+            calls: 0,
+            has_begun: false,
+            mode: Mode::Header(String::new()),
+            held: String::new(),
+        }
+    }
+
+    /// A header without its end is no answer yet, and models think first.
+    pub(super) const fn is_reasoning(&self) -> bool {
+        matches!(self.mode, Mode::Reasoning)
+    }
+
+    pub(super) fn push(&mut self, text: &str, said: &mut Said) {
+        self.held.push_str(text);
+        loop {
+            let marks: &[&str] = match self.mode {
+                Mode::Header(_) => &HEADER_MARKS,
+                Mode::Call { .. } | Mode::Content | Mode::Reasoning => &BOUNDARIES,
+            };
+            if let Some(found) = scan::first(&self.held, marks) {
+                let held = std::mem::take(&mut self.held);
+                self.take(&held[..found.start], said);
+                self.held = held[found.start + marks[found.mark].len()..].to_owned();
+                self.cross(marks[found.mark], said);
+                continue;
+            }
+            let end = scan::hold_from(&self.held, marks.iter().copied());
+            let held = self.held.split_off(end);
+            let text = std::mem::replace(&mut self.held, held);
+            self.take(&text, said);
+            return;
+        }
+    }
+
+    pub(super) fn finish(&mut self, said: &mut Said) {
+        let held = std::mem::take(&mut self.held);
+        self.take(&held, said);
+        if let Mode::Header(header) = &self.mode
+            && !self.has_begun
+            && !header.contains(CHANNEL)
+        {
+            said.content.push_str(header);
+        }
+        self.end_message(said);
+    }
+
+    fn take(&mut self, text: &str, said: &mut Said) {
+        match &mut self.mode {
+            Mode::Call { body, .. } => {
+                body.push_str(text);
+                if body.len() > CALL_BYTES_MAX {
+                    said.content.push_str(body);
+                    self.mode = Mode::Content;
+                }
+            }
+            Mode::Content => said.content.push_str(text),
+            Mode::Header(header) => {
+                header.push_str(text);
+                if header.len() > HEADER_BYTES_MAX {
+                    said.content.push_str(header);
+                    self.mode = Mode::Content;
+                }
+            }
+            Mode::Reasoning => said.reasoning.push_str(text),
+        }
+    }
+
+    fn cross(&mut self, mark: &str, said: &mut Said) {
+        if let Mode::Header(header) = &self.mode {
+            self.mode = self.mode_of(header);
+            self.has_begun = true;
+            return;
+        }
+        self.end_message(said);
+        // What follows other marks than this one is a header as well, or nothing.
+        let header = if mark == CHANNEL { CHANNEL } else { "" };
+        self.mode = Mode::Header(header.to_owned());
+    }
+
+    fn mode_of(&self, header: &str) -> Mode {
+        if let Some((_, after)) = header.split_once(FUNCTIONS).filter(|_| self.is_calling) {
+            let is_end = |char: char| char.is_whitespace() || char == '<';
+            let name = after.split(is_end).next().unwrap_or_default().to_owned();
+            return Mode::Call {
+                name,
+                body: String::new(),
+            };
+        }
+        let channel = header.split_once(CHANNEL).map_or("", |(_, after)| after);
+        if channel.trim_start().starts_with("analysis") {
+            Mode::Reasoning
+        } else {
+            Mode::Content
+        }
+    }
+
+    fn end_message(&mut self, said: &mut Said) {
+        let mode = std::mem::replace(&mut self.mode, Mode::Header(String::new()));
+        match mode {
+            Mode::Call { name, body } => match calls::object(&body) {
+                Some(arguments) if !name.is_empty() && self.calls < CALLS_MAX => {
+                    self.calls += 1;
+                    said.calls.push(WrittenCall { name, arguments });
+                }
+                Some(_) | None => said.content.push_str(&body),
+            },
+            // A header that never came to its message says nothing to a reader.
+            Mode::Content | Mode::Header(_) | Mode::Reasoning => {}
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! An answer's text, told apart into what is thought, what is said and what is called.
+//!
+//! Streams: a mark that is split over pieces never shows, and how the text is cut changes nothing.
+
+use super::calls::{ParameterTypes, WrittenCall};
+use super::dialect::{CallFormat, Dialect};
+use super::harmony::Harmony;
+use super::tagged::Tagged;
+
+/// Bytes of one call; a longer one is text after all.
+pub const CALL_BYTES_MAX: usize = 1 << 20;
+
+/// Where the text of a piece belongs.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Said {
+    pub reasoning: String,
+    pub content: String,
+    pub calls: Vec<WrittenCall>,
+}
+
+impl Said {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.reasoning.is_empty() && self.content.is_empty() && self.calls.is_empty()
+    }
+}
+
+/// Prints no content.
+impl std::fmt::Debug for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Said({} bytes thought, {} said, {} calls)",
+            self.reasoning.len(),
+            self.content.len(),
+            self.calls.len()
+        )
+    }
+}
+
+/// Whether the request has tools that the answer may call.
+#[derive(Clone, Debug)]
+pub enum Calling {
+    No,
+    Yes(ParameterTypes),
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct AnswerParser(Kind);
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Harmony(Box<Harmony>),
+    /// All is content.
+    Plain,
+    Tagged(Box<Tagged>),
+}
+
+impl AnswerParser {
+    /// Of an answer that goes on from a plain text.
+    #[must_use]
+    pub const fn plain() -> Self {
+        Self(Kind::Plain)
+    }
+
+    /// `prompt_tail` is the text of the prompt's last tokens, marks included.
+    #[must_use]
+    pub fn new(dialect: Dialect, calling: Calling, prompt_tail: &str) -> Self {
+        if dialect.calls == CallFormat::Harmony {
+            return Self(Kind::Harmony(Box::new(Harmony::new(calling))));
+        }
+        if dialect.reasoning.is_none() && matches!(calling, Calling::No) {
+            return Self::plain();
+        }
+        Self(Kind::Tagged(Box::new(Tagged::new(
+            dialect,
+            calling,
+            prompt_tail,
+        ))))
+    }
+
+    /// Takes the next text and adds to `said` what can no longer be part of a mark.
+    pub fn push(&mut self, text: &str, said: &mut Said) {
+        match &mut self.0 {
+            Kind::Harmony(harmony) => harmony.push(text, said),
+            Kind::Plain => said.content.push_str(text),
+            Kind::Tagged(tagged) => tagged.push(text, said),
+        }
+    }
+
+    /// The text ended: what was held back belongs to where it stands.
+    pub fn finish(&mut self, said: &mut Said) {
+        match &mut self.0 {
+            Kind::Harmony(harmony) => harmony.finish(said),
+            Kind::Plain => {}
+            Kind::Tagged(tagged) => tagged.finish(said),
+        }
+    }
+
+    /// Whether what comes next is thought.
+    #[must_use]
+    pub fn is_reasoning(&self) -> bool {
+        match &self.0 {
+            Kind::Harmony(harmony) => harmony.is_reasoning(),
+            Kind::Plain => false,
+            Kind::Tagged(tagged) => tagged.is_reasoning(),
+        }
+    }
+}
