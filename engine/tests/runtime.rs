@@ -311,14 +311,15 @@ fn what_cannot_be_served_fails_with_its_reason_and_says_no_word_of_the_prompt() 
 
 #[test]
 fn a_prompt_beyond_this_machines_memory_is_told_so_and_a_shorter_one_is_served() {
-    // Memory for 24 tokens of 1,024 bytes; the prompt takes 22.
+    // Memory for two pages of 16 tokens, 1,024 bytes each; the prompt takes 22.
     let config = EngineConfig {
-        kv_bytes_max: 24 << 10,
+        kv_bytes_max: 32 << 10,
         ..config()
     };
-    let (engine, heard) = start(&config, Scripted::new("xyz"));
+    let (engine, heard) = start(&config, Scripted::new("an answer without end"));
     engine.submit(job(1, "")).unwrap();
-    let long = r#"{"messages":[{"role":"user","content":"a prompt of some more words"}]}"#;
+    let long =
+        r#"{"messages":[{"role":"user","content":"a prompt of a few more words than fit"}]}"#;
     engine
         .submit(Job {
             id: RowId(2),
@@ -328,10 +329,13 @@ fn a_prompt_beyond_this_machines_memory_is_told_so_and_a_shorter_one_is_served()
     engine.stop();
     let events = all(&heard);
     let (reason, usage) = finish_of(&events, 1);
-    assert_eq!((reason, usage.completion_tokens), (FinishReason::Length, 2));
+    assert_eq!(
+        (reason, usage.completion_tokens),
+        (FinishReason::Length, 10)
+    );
     let failure = failure_of(&events, 2);
     assert_eq!(failure.reason, Reason::RequestExceedsNodeBudget);
-    assert!(failure.text.contains("27 tokens") && failure.text.contains("memory for 24"));
+    assert!(failure.text.contains("37 tokens") && failure.text.contains("memory for 32"));
 }
 
 #[test]

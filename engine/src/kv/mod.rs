@@ -11,11 +11,11 @@ mod layout;
 mod ledger;
 mod pool;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use chain::{BlockHash, Chain, Scope};
 pub use layout::{GROUPS_MAX, Group, KvLayout, LayoutError};
-pub use ledger::{Adopted, HitLimit, Ledger};
+pub use ledger::{Adopted, HitLimit, KvLimits, Ledger};
 
 /// A page of one group: dense from 0, reused, so that the tensor side can index by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

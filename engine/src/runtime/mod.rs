@@ -32,6 +32,7 @@ pub use said::SaidBuffers;
 pub use snapshot::CapacitySnapshot;
 
 use crate::failure::Failure;
+use crate::kv::KvLayout;
 use crate::scheduler::{ConfigError, RowId, Scheduler, SchedulerConfig};
 use inbox::{Inbox, Mode};
 use worker::Worker;
@@ -57,7 +58,7 @@ impl EngineConfig {
     /// The product values of the scheduler, and so much memory for keys and values.
     #[must_use]
     pub const fn reference(kv_bytes_max: u64, seed: Seed) -> Self {
-        let scheduler = SchedulerConfig::reference(2, 2);
+        let scheduler = SchedulerConfig::reference(2);
         Self {
             rows_max: scheduler.rows_max,
             waiting_max: scheduler.waiting_max,
@@ -69,17 +70,26 @@ impl EngineConfig {
     }
 
     fn scheduler(&self, limits: Limits) -> SchedulerConfig {
-        let in_memory = self.kv_bytes_max / limits.kv_bytes_per_token.max(1);
-        // More than every row at its longest would never be used.
-        let useful = u64::from(self.rows_max) * u64::from(limits.context_tokens);
+        let reference = SchedulerConfig::reference(limits.context_tokens);
         SchedulerConfig {
             rows_max: self.rows_max,
             step_token_budget: self.step_token_budget,
             prefill_chunk_tokens: self.prefill_chunk_tokens,
-            context_tokens: limits.context_tokens,
-            kv_token_budget: in_memory.min(useful),
+            solo_prefill_tokens: self.step_token_budget.max(self.prefill_chunk_tokens),
             // Rows wait for their admission until the next plan, those with a free slot as well.
             waiting_max: self.waiting_max.saturating_add(self.rows_max),
+            ..reference
+        }
+    }
+
+    fn layout(&self, limits: Limits) -> KvLayout {
+        let layout = KvLayout::full_attention(limits.kv_bytes_per_token.max(1), 0);
+        // More than every row at its longest would never be used.
+        let longest = layout.bytes(limits.context_tokens, self.prefill_chunk_tokens);
+        let useful = longest.saturating_mul(u64::from(self.rows_max));
+        KvLayout {
+            grant_bytes: self.kv_bytes_max.min(useful),
+            ..layout
         }
     }
 }
@@ -131,7 +141,10 @@ impl Engine {
                 let gone = GoneOnDrop(Arc::clone(&for_thread));
                 let began = Instant::now();
                 let worker = open().map_err(StartError::Backend).and_then(|backend| {
-                    let scheduler = Scheduler::new(config.scheduler(backend.limits()))?;
+                    let scheduler = {
+                        let limits = backend.limits();
+                        Scheduler::new(config.scheduler(limits), config.layout(limits))?
+                    };
                     let seed = config.seed;
                     let load_time = began.elapsed();
                     Ok(Worker::new(

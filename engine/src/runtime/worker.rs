@@ -136,8 +136,8 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             );
             return Err(Failure::new(Reason::RequestExceedsContext, text));
         }
-        let budget = self.scheduler.config().kv_token_budget;
-        let budget_room = budget.saturating_sub(u64::from(prompt_tokens));
+        let budget = self.scheduler.tokens_max();
+        let budget_room = budget.saturating_sub(prompt_tokens);
         if budget_room == 0 {
             let text = format!(
                 "the prompt has {prompt_tokens} tokens; this machine has memory for {budget} with \
@@ -146,7 +146,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             return Err(Failure::new(Reason::RequestExceedsNodeBudget, text));
         }
         // A bound above the room is a wish for all there is: the answer ends by length.
-        let room = room.min(u32::try_from(budget_room).unwrap_or(u32::MAX));
+        let room = room.min(budget_room);
         let output_tokens_max = request.max_tokens.unwrap_or(u32::MAX).min(room);
         let ask = RowRequest {
             id,
@@ -154,7 +154,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             output_tokens_max,
             priority: 0,
         };
-        self.scheduler.submit(ask).map_err(refusal)?;
+        self.scheduler.submit(ask, &[]).map_err(refusal)?;
         let seed = self
             .seed
             .draw(Purpose::Sampling, u128::from(id.0), u128::MAX);
@@ -290,6 +290,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             Reason::ProviderError,
             format!("the model failed to compute: {cause}"),
         );
+        self.scheduler.abandon(plan);
         let decoding = plan.decode.iter().map(|decode| (decode.row, decode.slot));
         let prefilling = plan.prefill.iter().map(|chunk| (chunk.row, chunk.slot));
         let lost: Vec<(RowId, RowSlot)> = decoding.chain(prefilling).collect();

@@ -2,109 +2,34 @@
 //!
 //! The engine thread asks for a [`StepPlan`], computes it and commits what came of it; the simulator
 //! drives the very same code and jumps over runs of plain decode with [`Scheduler::advance_decode`].
-//! First come, first served within a priority; a row is admitted only when its worst case (prompt
-//! plus output bound) fits the KV budget, so a running row is never preempted.
+//! Rows that decode go first in each step, then prompts, in order; among waiting rows the higher
+//! priority goes first, then who came first, and nobody overtakes (`spec/engine` 2.3).
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod config;
+mod outcome;
 mod plan;
+mod planner;
+mod row;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 
-pub use config::{ConfigError, SchedulerConfig};
-pub use plan::{Capacity, Decode, EndReason, Ended, Prefill, StepPlan};
+pub use config::{Admission, ConfigError, SchedulerConfig};
+pub use plan::{
+    Admitted, Capacity, Decode, EndReason, Ended, Preempted, Prefill, Restore, Save, StepPlan,
+};
+pub use row::{Cancelled, Refused, RowId, RowRequest, RowSlot};
 
-/// Names a row: chosen by the caller, never used twice while the row lives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RowId(pub u64);
-
-/// Where a running row lives: below `rows_max`, reused after the row ends. The engine keys its KV
-/// caches by it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RowSlot(pub u16);
-
-/// One sequence to compute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RowRequest {
-    pub id: RowId,
-    pub prompt_tokens: u32,
-    pub output_tokens_max: u32,
-    /// Higher goes first; equals in order of arrival.
-    pub priority: u8,
-}
-
-/// Why a row was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Refused {
-    /// A row of this id waits or runs.
-    Duplicate,
-    /// No prompt, or no room for a single token of output.
-    Empty,
-    /// Would not fit the KV budget even alone.
-    NeverFits,
-    /// Too many rows wait.
-    QueueFull,
-    /// Prompt plus output exceed the model's context.
-    TooLong,
-}
-
-impl core::fmt::Display for Refused {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Duplicate => "a row with this id waits or runs already",
-            Self::Empty => "a row needs at least one prompt token and one output token",
-            Self::NeverFits => "prompt and output bound exceed the KV budget; lower max_tokens",
-            Self::QueueFull => "the queue of waiting rows is full; try again later",
-            Self::TooLong => "prompt and output bound exceed the context; lower max_tokens",
-        })
-    }
-}
-
-impl core::error::Error for Refused {}
-
-/// Where a cancelled row was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cancelled {
-    Running(RowSlot),
-    /// Neither waits nor runs: it ended before.
-    Unknown,
-    Waiting,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Row {
-    ask: RowRequest,
-    /// Prompt tokens whose KV is written.
-    prefilled: u32,
-    /// Tokens sampled so far; the first comes with the last prefill chunk.
-    generated: u32,
-}
-
-impl Row {
-    const fn kv_worst_tokens(&self) -> u64 {
-        worst_case(&self.ask)
-    }
-
-    const fn is_prefilling(&self) -> bool {
-        self.prefilled < self.ask.prompt_tokens
-    }
-
-    const fn remaining(&self) -> u32 {
-        self.ask.output_tokens_max - self.generated
-    }
-}
-
-const fn worst_case(ask: &RowRequest) -> u64 {
-    // Widening only; `u64::from` is not const.
-    ask.prompt_tokens as u64 + ask.output_tokens_max as u64
-}
+use crate::kv::{BlockHash, KvLayout, KvLimits, Ledger, PageId};
+use row::Row;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Scheduler {
     config: SchedulerConfig,
+    kv: Ledger,
     /// By slot.
     rows: Vec<Option<Row>>,
     /// Running slots in order of admission.
@@ -112,28 +37,46 @@ pub struct Scheduler {
     /// Last in, first out.
     free: Vec<RowSlot>,
     /// By priority, then by arrival.
-    waiting: VecDeque<RowRequest>,
-    kv_used: u64,
-    kv_queued: u64,
+    waiting: VecDeque<Row>,
+    /// Of ended rows, for rows to come.
+    spare_hashes: Vec<Vec<BlockHash>>,
+    arrivals: u64,
+    /// Worst case of all waiting rows.
+    queued_bytes: u64,
     prefilling_count: u16,
     /// Tokens whose KV is written, over all running rows.
     context_tokens_live: u64,
 }
 
 impl Scheduler {
-    pub fn new(config: SchedulerConfig) -> Result<Self, ConfigError> {
+    /// # Errors
+    /// The limits or the layout contradict themselves or each other.
+    pub fn new(config: SchedulerConfig, layout: KvLayout) -> Result<Self, ConfigError> {
         let config = config.checked()?;
-        Ok(Self {
+        let limits = KvLimits {
+            rows_max: config.rows_max,
+            chunk_tokens: config.prefill_chunk_tokens,
+            solo_tokens: config.solo_prefill_tokens,
+            hit_limit: config.hit_limit,
+        };
+        let kv = Ledger::new(layout, limits)?;
+        let scheduler = Self {
             config,
+            kv,
             rows: vec![None; usize::from(config.rows_max)],
             order: Vec::with_capacity(usize::from(config.rows_max)),
             free: (0..config.rows_max).rev().map(RowSlot).collect(),
-            waiting: VecDeque::with_capacity(usize::from(config.waiting_max)),
-            kv_used: 0,
-            kv_queued: 0,
+            waiting: VecDeque::new(),
+            spare_hashes: Vec::new(),
+            arrivals: 0,
+            queued_bytes: 0,
             prefilling_count: 0,
             context_tokens_live: 0,
-        })
+        };
+        if scheduler.kv.bytes(2) > scheduler.bytes_max() {
+            return Err(ConfigError::NoKv);
+        }
+        Ok(scheduler)
     }
 
     #[must_use]
@@ -141,16 +84,30 @@ impl Scheduler {
         &self.config
     }
 
-    /// Takes a row into the queue. It is admitted by a later [`Self::plan`].
-    pub fn submit(&mut self, ask: RowRequest) -> Result<(), Refused> {
+    #[must_use]
+    pub const fn kv(&self) -> &Ledger {
+        &self.kv
+    }
+
+    /// The pages of the row in `slot`, in one group of layers. See [`Ledger::table`].
+    #[must_use]
+    pub fn page_table(&self, slot: RowSlot, group: usize) -> &[PageId] {
+        self.kv.table(slot.0, group)
+    }
+
+    /// Takes a row into the queue. It is admitted by a later [`Self::plan`]. `hashes` are the names
+    /// of the prompt's full blocks; without any, nothing is looked up.
+    ///
+    /// # Errors
+    /// The row can never run, or not now.
+    pub fn submit(&mut self, ask: RowRequest, hashes: &[BlockHash]) -> Result<(), Refused> {
         if ask.prompt_tokens == 0 || ask.output_tokens_max == 0 {
             return Err(Refused::Empty);
         }
-        let worst = worst_case(&ask);
-        if worst > u64::from(self.config.context_tokens) {
+        if ask.tokens_max() > self.config.context_tokens {
             return Err(Refused::TooLong);
         }
-        if worst > self.config.kv_token_budget {
+        if self.kv.bytes(ask.tokens_max()) > self.bytes_max() {
             return Err(Refused::NeverFits);
         }
         if self.holds(ask.id) {
@@ -159,139 +116,81 @@ impl Scheduler {
         if self.waiting.len() >= usize::from(self.config.waiting_max) {
             return Err(Refused::QueueFull);
         }
-        let place = self
-            .waiting
-            .partition_point(|other| other.priority >= ask.priority);
-        self.waiting.insert(place, ask);
-        self.kv_queued += worst;
+        let blocks = (ask.prompt_tokens / self.kv.layout().block_tokens) as usize;
+        let mut own = self.spare_hashes.pop().unwrap_or_default();
+        own.extend(hashes.iter().take(blocks));
+        let row = Row {
+            ask,
+            arrival: self.arrivals,
+            hashes: own,
+            computed: 0,
+            generated: 0,
+            prefill_end: ask.prompt_tokens,
+            cached: None,
+            is_paused: false,
+        };
+        self.arrivals += 1;
+        self.wait(row);
         Ok(())
     }
 
-    /// Admits what fits and writes the next step into `out` (which is cleared). An empty plan means
-    /// that there is nothing to do until the next [`Self::submit`].
-    pub fn plan(&mut self, out: &mut StepPlan) {
-        out.clear();
-        self.admit();
-        for &slot in &self.order {
-            let row = occupied(&self.rows, slot);
-            if !row.is_prefilling() {
-                out.decode.push(Decode {
-                    row: row.ask.id,
-                    slot,
-                    position: row.ask.prompt_tokens + row.generated - 1,
-                });
-            }
-        }
-        if self.prefilling_count == 0 {
-            return;
-        }
-        let decoding = u32::try_from(out.decode.len()).expect("rows are counted in u16");
-        let mut quota = self.config.step_token_budget - decoding;
-        if decoding > 0 {
-            quota = quota.min(self.config.prefill_chunk_tokens);
-        }
-        for &slot in &self.order {
-            let row = occupied(&self.rows, slot);
-            if quota == 0 {
-                break;
-            }
-            if !row.is_prefilling() {
-                continue;
-            }
-            let left = row.ask.prompt_tokens - row.prefilled;
-            let len = left.min(quota);
-            quota -= len;
-            out.prefill.push(Prefill {
-                row: row.ask.id,
-                slot,
-                start: row.prefilled,
-                len,
-                is_last: len == left,
-            });
+    /// Names of blocks that generated tokens completed, in order after those that are known. Told
+    /// before the step that writes a block's last token is planned, they are of use at once.
+    pub fn extend_chain(&mut self, id: RowId, hashes: &[BlockHash]) {
+        let block = self.kv.layout().block_tokens;
+        if let Some(row) = self.row_mut(id) {
+            row.hashes.extend_from_slice(hashes);
+            let tokens = u64::from(row.tokens());
+            let named = row.hashes.len() as u64 * u64::from(block);
+            assert!(named <= tokens, "only blocks that are full have names");
         }
     }
 
-    /// The step of `plan` was computed. `stopped` names the rows whose newest token ended them (end
-    /// of text, stop string); a name that the step gave no token is ignored. Rows that ended are
-    /// appended to `out`. Rows cancelled since the plan are passed over.
-    pub fn commit(&mut self, plan: &StepPlan, stopped: &[RowId], out: &mut Vec<Ended>) {
-        for chunk in &plan.prefill {
-            let Some(row) = live(&mut self.rows, chunk.slot, chunk.row) else {
-                continue;
-            };
-            assert_eq!(row.prefilled, chunk.start, "a plan is committed once");
-            row.prefilled += chunk.len;
-            self.context_tokens_live += u64::from(chunk.len);
-            if !chunk.is_last {
-                continue;
-            }
-            assert_eq!(
-                row.prefilled, row.ask.prompt_tokens,
-                "the last chunk is last"
-            );
-            self.prefilling_count -= 1;
-            row.generated = 1;
-            self.end_if_due(chunk.slot, stopped, out);
-        }
-        for decode in &plan.decode {
-            let Some(row) = live(&mut self.rows, decode.slot, decode.row) else {
-                continue;
-            };
-            row.generated += 1;
-            self.context_tokens_live += 1;
-            self.end_if_due(decode.slot, stopped, out);
-        }
-    }
-
-    /// How many steps of plain decode lie ahead: nothing can be admitted, no prompt is unfinished,
-    /// and no row reaches its bound before the last of them. `None` when the next step is not plain
-    /// decode.
+    /// Leading tokens of the row's prompt that were found when it was first admitted; 0 before.
     #[must_use]
-    pub fn steps_until_change(&self) -> Option<u32> {
-        if self.prefilling_count > 0 || self.can_admit() {
-            return None;
-        }
-        self.remaining_min()
+    pub fn cached_tokens(&self, id: RowId) -> u32 {
+        let mut running = self.order.iter().map(|&slot| occupied(&self.rows, slot));
+        let row = running.find(|row| row.ask.id == id);
+        let row = row.or_else(|| self.waiting.iter().find(|row| row.ask.id == id));
+        row.and_then(|row| row.cached).unwrap_or(0)
     }
 
-    /// Computes `steps` decode steps at once: the same as that many plans and commits, of which only
-    /// the last may end rows. `stopped` names the rows that the last token ended. A row that came
-    /// meanwhile enters by the next plan, so the caller lets the macro step end with the step during
-    /// which it came.
-    pub fn advance_decode(&mut self, steps: u32, stopped: &[RowId], out: &mut Vec<Ended>) {
-        assert_eq!(self.prefilling_count, 0, "only plain decode is advanced");
-        let bound = self.remaining_min().expect("a row decodes");
-        assert!(
-            steps <= bound,
-            "no row runs past its bound inside a macro step"
-        );
-        assert!(steps > 0, "a macro step has a last step");
-        let mut ix = 0;
-        while ix < self.order.len() {
-            let slot = self.order[ix];
-            let row = self.rows[usize::from(slot.0)]
-                .as_mut()
-                .expect("order lists occupied slots");
-            row.generated += steps;
-            self.context_tokens_live += u64::from(steps);
-            if !self.end_if_due(slot, stopped, out) {
-                ix += 1;
+    /// The row's consumer does not read: it keeps its place and all that it has, and is not planned.
+    pub fn pause(&mut self, id: RowId) {
+        self.set_paused(id, true);
+    }
+
+    pub fn resume(&mut self, id: RowId) {
+        self.set_paused(id, false);
+    }
+
+    /// The model gets another grant. Rows that a smaller one cannot hold together are preempted by
+    /// the next plans. Those that it cannot hold even alone are appended to `out`, and the caller
+    /// cancels them: they would wait for ever.
+    pub fn resize(&mut self, grant_bytes: u64, out: &mut Vec<RowId>) {
+        self.kv.resize(grant_bytes);
+        let running = self.order.iter().map(|&slot| occupied(&self.rows, slot));
+        for row in running.chain(&self.waiting) {
+            if self.kv.bytes(row.ask.tokens_max()) > self.bytes_max() {
+                out.push(row.ask.id);
             }
         }
     }
 
     /// Takes a row out, wherever it is. Its slot is free at once, so the caller calls this between
-    /// steps, never while a step may still read the row's KV.
+    /// steps, never while a step may still read the row's KV. Blocks that it has completed stay of
+    /// use to others.
     pub fn cancel(&mut self, id: RowId) -> Cancelled {
-        if let Some(place) = self.waiting.iter().position(|ask| ask.id == id) {
-            let ask = self.waiting.remove(place).expect("just found");
-            self.kv_queued -= worst_case(&ask);
+        if let Some(place) = self.waiting.iter().position(|row| row.ask.id == id) {
+            let row = self.take_waiting(place);
+            self.recycle(row);
             return Cancelled::Waiting;
         }
         let Some(slot) = self.slot(id) else {
             return Cancelled::Unknown;
         };
-        self.remove(slot);
+        let row = self.remove(slot);
+        self.recycle(row);
         Cancelled::Running(slot)
     }
 
@@ -313,101 +212,117 @@ impl Scheduler {
             .map(|&slot| (slot, occupied(&self.rows, slot).ask.id))
     }
 
+    /// The longest prompt plus output that [`Self::submit`] takes.
+    #[must_use]
+    pub fn tokens_max(&self) -> u32 {
+        let bytes_max = self.bytes_max();
+        let (mut fits, mut too_many) = (0, self.config.context_tokens.saturating_add(1));
+        while too_many - fits > 1 {
+            let middle = fits + (too_many - fits) / 2;
+            if self.kv.bytes(middle) <= bytes_max {
+                fits = middle;
+            } else {
+                too_many = middle;
+            }
+        }
+        fits
+    }
+
     /// What a heartbeat reports.
     #[must_use]
     pub fn capacity(&self) -> Capacity {
-        let prefill_left: u64 = self
+        let prefill_left = self
             .order
             .iter()
-            .map(|&slot| {
-                let row = occupied(&self.rows, slot);
-                u64::from(row.ask.prompt_tokens - row.prefilled)
-            })
-            .sum();
+            .map(|&slot| u64::from(occupied(&self.rows, slot).prefill_left()));
+        let layout = self.kv.layout();
+        let page_bytes = u128::from(layout.bytes_per_page_of_row());
+        let tokens = |bytes: u64| u128::from(bytes) * u128::from(layout.page_tokens);
+        let floor = |bytes| u64::try_from(tokens(bytes) / page_bytes).unwrap_or(u64::MAX);
+        let ceil = |bytes| u64::try_from(tokens(bytes).div_ceil(page_bytes)).unwrap_or(u64::MAX);
         Capacity {
             running: count(self.order.len()),
             waiting: count(self.waiting.len()),
             concurrency_max: self.config.rows_max,
-            budget_used: self.kv_used,
-            budget_max: self.config.kv_token_budget,
-            budget_queued: self.kv_queued,
-            prefill_left_tokens: prefill_left,
+            budget_used: ceil(self.kv.reserved_bytes()),
+            budget_max: floor(self.bytes_max()),
+            budget_queued: ceil(self.queued_bytes),
+            prefill_left_tokens: prefill_left.sum(),
         }
     }
 
-    fn remaining_min(&self) -> Option<u32> {
-        let running = self.order.iter();
-        running
-            .map(|&slot| occupied(&self.rows, slot).remaining())
-            .min()
+    /// What one row may come to hold when it is alone.
+    fn bytes_max(&self) -> u64 {
+        let grant = self.kv.layout().grant_bytes;
+        grant - self.held_back_bytes()
     }
 
-    fn admit(&mut self) {
-        while self.can_admit() {
-            let ask = self.waiting.pop_front().expect("a waiting row can enter");
-            let slot = self.free.pop().expect("a slot is free");
-            let worst = worst_case(&ask);
-            self.kv_queued -= worst;
-            self.kv_used += worst;
-            self.prefilling_count += 1;
-            self.order.push(slot);
-            self.rows[usize::from(slot.0)] = Some(Row {
-                ask,
-                prefilled: 0,
-                generated: 0,
-            });
+    /// Kept for the growth of rows that run.
+    fn held_back_bytes(&self) -> u64 {
+        match self.config.admission {
+            Admission::Optimistic { watermark_ppm } => {
+                let part = u128::from(watermark_ppm.min(1_000_000));
+                let wide = u128::from(self.kv.layout().grant_bytes) * part;
+                u64::try_from(wide.div_ceil(1_000_000)).expect("a part of a u64")
+            }
+            Admission::WorstCase => 0,
         }
-        assert!(
-            self.kv_used <= self.config.kv_token_budget,
-            "admission keeps to the KV budget (INV-08)"
-        );
     }
 
-    /// The head of the queue blocks the rest: nobody overtakes, so nobody starves.
-    fn can_admit(&self) -> bool {
-        let Some(head) = self.waiting.front() else {
-            return false;
-        };
-        !self.free.is_empty() && self.kv_used + worst_case(head) <= self.config.kv_token_budget
+    fn worst_bytes(&self, row: &Row) -> u64 {
+        self.kv.bytes(row.ask.tokens_max())
     }
 
-    /// Ends the row in `slot` when its newest token was its last, and says whether it did.
-    fn end_if_due(&mut self, slot: RowSlot, stopped: &[RowId], out: &mut Vec<Ended>) -> bool {
-        let row = occupied(&self.rows, slot);
-        let reason = if stopped.contains(&row.ask.id) {
-            EndReason::Stopped
-        } else if row.remaining() == 0 {
-            EndReason::LimitReached
-        } else {
-            return false;
-        };
-        let row = self.remove(slot);
-        out.push(Ended {
-            row: row.ask.id,
-            slot,
-            generated: row.generated,
-            reason,
-        });
-        true
+    /// Puts a row behind those that go first. One that was preempted came before all that wait in
+    /// its class, so it is the first of them.
+    fn wait(&mut self, row: Row) {
+        let key = |row: &Row| (core::cmp::Reverse(row.ask.priority), row.arrival);
+        let own = key(&row);
+        let place = self.waiting.partition_point(|other| key(other) < own);
+        self.queued_bytes += self.worst_bytes(&row);
+        self.waiting.insert(place, row);
     }
 
+    fn take_waiting(&mut self, place: usize) -> Row {
+        let row = self.waiting.remove(place).expect("the caller found it");
+        self.queued_bytes -= self.worst_bytes(&row);
+        row
+    }
+
+    /// Takes a running row out of its slot.
     fn remove(&mut self, slot: RowSlot) -> Row {
         let row = self.rows[usize::from(slot.0)]
             .take()
             .expect("only an occupied slot is emptied");
         self.order.retain(|&other| other != slot);
         self.free.push(slot);
-        self.kv_used -= row.kv_worst_tokens();
-        let written = u64::from(row.prefilled) + u64::from(row.generated.saturating_sub(1));
-        self.context_tokens_live -= written;
-        if row.is_prefilling() {
-            self.prefilling_count -= 1;
-        }
+        self.kv.release(slot.0);
+        self.context_tokens_live -= u64::from(row.computed);
+        self.prefilling_count -= u16::from(row.is_prefilling());
         row
     }
 
+    fn recycle(&mut self, row: Row) {
+        let mut hashes = row.hashes;
+        hashes.clear();
+        self.spare_hashes.push(hashes);
+    }
+
+    fn set_paused(&mut self, id: RowId, is_paused: bool) {
+        if let Some(row) = self.row_mut(id) {
+            row.is_paused = is_paused;
+        }
+    }
+
+    fn row_mut(&mut self, id: RowId) -> Option<&mut Row> {
+        if let Some(slot) = self.slot(id) {
+            return self.rows[usize::from(slot.0)].as_mut();
+        }
+        self.waiting.iter_mut().find(|row| row.ask.id == id)
+    }
+
     fn holds(&self, id: RowId) -> bool {
-        self.slot(id).is_some() || self.waiting.iter().any(|ask| ask.id == id)
+        self.slot(id).is_some() || self.waiting.iter().any(|row| row.ask.id == id)
     }
 
     fn slot(&self, id: RowId) -> Option<RowSlot> {
@@ -424,11 +339,10 @@ fn occupied(rows: &[Option<Row>], slot: RowSlot) -> &Row {
         .expect("order lists occupied slots")
 }
 
-/// The row that a plan meant, unless it ended since.
-fn live(rows: &mut [Option<Row>], slot: RowSlot, id: RowId) -> Option<&mut Row> {
-    rows.get_mut(usize::from(slot.0))?
+fn occupied_mut(rows: &mut [Option<Row>], slot: RowSlot) -> &mut Row {
+    rows[usize::from(slot.0)]
         .as_mut()
-        .filter(|row| row.ask.id == id)
+        .expect("order lists occupied slots")
 }
 
 fn count(len: usize) -> u16 {

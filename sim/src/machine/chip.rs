@@ -15,14 +15,14 @@ pub struct Chip {
     pub row_ns: u64,
     /// Each token of KV that the step reads adds this.
     pub context_ns_per_token: u64,
-    /// KV that fits beside the weights.
-    pub kv_tokens: u64,
+    /// Memory for KV beside the weights.
+    pub kv_size: u64,
 }
 
 /// Size of the weights, 7B parameters in 4 bits with scales.
 pub const WEIGHTS_SIZE: u64 = 4_200_000_000;
 /// `spec/routing` 16, "KV per token (7B)".
-const KV_SIZE_PER_TOKEN: u64 = 357_615;
+pub const KV_SIZE_PER_TOKEN: u64 = 357_615;
 /// What the runtime keeps of the memory for itself and its activations (`spec/engine` 3.4).
 const RESERVE_SIZE: u64 = 4 << 30;
 
@@ -44,7 +44,7 @@ const fn chip(
         step_ns: WEIGHTS_SIZE / bandwidth,
         row_ns,
         context_ns_per_token: KV_SIZE_PER_TOKEN / bandwidth,
-        kv_tokens: (memory * 9 / 10 - WEIGHTS_SIZE - RESERVE_SIZE) / KV_SIZE_PER_TOKEN,
+        kv_size: memory * 9 / 10 - WEIGHTS_SIZE - RESERVE_SIZE,
     }
 }
 

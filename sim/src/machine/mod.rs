@@ -10,12 +10,13 @@ mod tests;
 use cereus_core::ewma::Ewma;
 use cereus_core::ids::AttemptKey;
 use cereus_core::time::Tick;
+use cereus_engine::kv::KvLayout;
 use cereus_engine::scheduler::{
     Cancelled, Capacity, ConfigError, Ended, Refused, RowId, RowRequest, Scheduler,
     SchedulerConfig, StepPlan,
 };
 
-pub use chip::{CHIPS, Chip, WEIGHTS_SIZE, mtps};
+pub use chip::{CHIPS, Chip, KV_SIZE_PER_TOKEN, WEIGHTS_SIZE, mtps};
 
 /// How decode advances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +104,8 @@ pub struct Machine {
     progress_tokens: u32,
     scheduler: Scheduler,
     plan: StepPlan,
+    /// The rows of the leap under way.
+    leaping: Vec<RowId>,
     work: Work,
     epoch: u32,
     next_row: u64,
@@ -118,13 +121,19 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new(chip: Chip, config: SchedulerConfig, pace: Pace) -> Result<Self, ConfigError> {
+    pub fn new(
+        chip: Chip,
+        config: SchedulerConfig,
+        layout: KvLayout,
+        pace: Pace,
+    ) -> Result<Self, ConfigError> {
         Ok(Self {
             chip,
             pace,
             progress_tokens: PROGRESS_TOKENS,
-            scheduler: Scheduler::new(config)?,
+            scheduler: Scheduler::new(config, layout)?,
             plan: StepPlan::default(),
+            leaping: Vec::new(),
             work: Work::Idle,
             epoch: 0,
             next_row: 0,
@@ -170,12 +179,13 @@ impl Machine {
     /// Takes a job. A step event is due when the machine was idle or its leap must end early.
     pub fn submit(&mut self, now: Tick, job: &Job) -> Result<Option<StepDue>, Refused> {
         let row = RowId(self.next_row);
-        self.scheduler.submit(RowRequest {
+        let ask = RowRequest {
             id: row,
             prompt_tokens: job.prompt_tokens,
             output_tokens_max: job.output_tokens_max,
             priority: 0,
-        })?;
+        };
+        self.scheduler.submit(ask, &[])?;
         self.next_row += 1;
         self.truths.push(Truth {
             attempt: job.attempt,
@@ -237,7 +247,8 @@ impl Machine {
 
     /// Loses everything, as a crash does.
     pub fn reset(&mut self) {
-        let fresh = Self::new(self.chip, *self.scheduler.config(), self.pace);
+        let layout = self.scheduler.kv().layout().clone();
+        let fresh = Self::new(self.chip, *self.scheduler.config(), layout, self.pace);
         let epoch = self.epoch.wrapping_add(1);
         let progress_tokens = self.progress_tokens;
         *self = fresh.expect("the configuration was good before");
@@ -247,6 +258,11 @@ impl Machine {
 
     fn begin(&mut self, now_ns: u64) -> Option<StepDue> {
         self.epoch = self.epoch.wrapping_add(1);
+        if self.pace == Pace::Leap
+            && let Some(steps) = self.leap_bound()
+        {
+            return Some(self.begin_leap(now_ns, steps));
+        }
         self.scheduler.plan(&mut self.plan);
         if self.plan.is_empty() {
             assert!(
@@ -258,27 +274,29 @@ impl Machine {
         }
         let rows = self.plan.decode.len() as u64;
         let context_tokens = self.scheduler.context_tokens_live();
-        let ends_ns = match (self.pace, self.leap_bound()) {
-            (Pace::Leap, Some(steps)) => {
-                self.work = Work::Leap {
-                    began_ns: now_ns,
-                    steps,
-                    rows,
-                    context_tokens,
-                };
-                now_ns + self.chip.decode(u64::from(steps), rows, context_tokens)
-            }
-            (Pace::Leap, None) | (Pace::Step, _) => {
-                let took_ns = self
-                    .chip
-                    .step(self.plan.prefill_tokens(), rows, context_tokens);
-                self.busy_ns += took_ns;
-                let ends_ns = now_ns + took_ns;
-                self.work = Work::Step { ends_ns };
-                ends_ns
-            }
-        };
+        let took_ns = self
+            .chip
+            .step(self.plan.prefill_tokens(), rows, context_tokens);
+        self.busy_ns += took_ns;
+        let ends_ns = now_ns + took_ns;
+        self.work = Work::Step { ends_ns };
         Some(self.due(ends_ns))
+    }
+
+    fn begin_leap(&mut self, began_ns: u64, steps: u32) -> StepDue {
+        self.leaping.clear();
+        let rows = self.scheduler.running().map(|(_, row)| row);
+        self.leaping.extend(rows);
+        let rows = self.leaping.len() as u64;
+        let context_tokens = self.scheduler.context_tokens_live();
+        self.work = Work::Leap {
+            began_ns,
+            steps,
+            rows,
+            context_tokens,
+        };
+        let took_ns = self.chip.decode(u64::from(steps), rows, context_tokens);
+        self.due(began_ns + took_ns)
     }
 
     /// Steps until a row ends or has a note to send.
@@ -320,8 +338,8 @@ impl Machine {
     fn finish_leap(&mut self, steps: u32, ends_ns: u64, out: &mut Vec<Note>) {
         self.steps += u64::from(steps);
         self.stopped.clear();
-        for ix in 0..self.plan.decode.len() {
-            self.count_token(self.plan.decode[ix].row, steps, out);
+        for ix in 0..self.leaping.len() {
+            self.count_token(self.leaping[ix], steps, out);
         }
         self.ended.clear();
         self.scheduler

@@ -24,11 +24,11 @@ fn op() -> impl Strategy<Value = Op> {
 fn machine(pace: Pace) -> Machine {
     let config = SchedulerConfig {
         rows_max: 4,
-        kv_token_budget: 9_000,
         waiting_max: 5,
-        ..SchedulerConfig::reference(8_192, 9_000)
+        ..SchedulerConfig::reference(8_192)
     };
-    Machine::new(CHIPS[1], config, pace).unwrap()
+    let layout = KvLayout::full_attention(1, 9_000);
+    Machine::new(CHIPS[1], config, layout, pace).unwrap()
 }
 
 const fn attempt(slot: u32) -> AttemptKey {

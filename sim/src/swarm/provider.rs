@@ -17,6 +17,7 @@ use cereus_core::wire::messages::{
     Capacity, Frame as _, Hardware, Heartbeat, ModelEntry, Register, Slot,
 };
 use cereus_core::wire::proof::{Blob, MachineKey};
+use cereus_engine::kv::KvLayout;
 use cereus_engine::scheduler::{Refused, SchedulerConfig};
 
 use super::office::key_bytes;
@@ -80,13 +81,14 @@ impl Provider {
             rows_max: planned.rows_max,
             step_token_budget: 512,
             prefill_chunk_tokens: 128,
-            context_tokens: 4_096,
-            kv_token_budget: planned.kv_tokens,
+            solo_prefill_tokens: 512,
             waiting_max: planned.waiting_max,
+            ..SchedulerConfig::reference(4_096)
         };
+        let layout = KvLayout::full_attention(1, planned.kv_tokens);
         let seed = Seed::from_number(plan.seed);
         let chip = CHIPS[usize::from(planned.chip)];
-        let machine = Machine::new(chip, config, Pace::Leap).expect("limits are sane");
+        let machine = Machine::new(chip, config, layout, Pace::Leap).expect("limits are sane");
         let identity = planned
             .is_attested
             .then(|| MachineKey::from_bytes(key_bytes(seed, whose(ix, u32::MAX))));

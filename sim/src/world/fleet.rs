@@ -2,15 +2,12 @@
 
 use cereus_core::event::{MachineReport, MachineSpec, SlotReport, SlotState, Thermal};
 use cereus_core::ids::{ConnId, MachineId, ModelIx};
+use cereus_engine::kv::KvLayout;
 use cereus_engine::scheduler::SchedulerConfig;
 
 use super::config::RunConfig;
-use crate::machine::{Machine, Note, StepDue};
+use crate::machine::{KV_SIZE_PER_TOKEN, Machine, Note, StepDue};
 
-/// Prefill of one step that also decodes (`spec/engine` 2.2).
-const PREFILL_CHUNK_TOKENS: u32 = 512;
-const STEP_TOKENS_MAX: u32 = 2_048;
-const WAITING_MAX: u16 = 64;
 const MODEL: ModelIx = ModelIx(0);
 
 /// A heartbeat under way.
@@ -39,14 +36,12 @@ impl Fleet {
         let posts = config.draw_chips().into_iter().map(|chip| {
             let limits = SchedulerConfig {
                 rows_max: config.rows_max,
-                step_token_budget: STEP_TOKENS_MAX,
-                prefill_chunk_tokens: PREFILL_CHUNK_TOKENS,
-                context_tokens: config.context_tokens,
-                kv_token_budget: chip.kv_tokens,
-                waiting_max: WAITING_MAX,
+                ..SchedulerConfig::reference(config.context_tokens)
             };
+            let layout = KvLayout::full_attention(KV_SIZE_PER_TOKEN, chip.kv_size);
+            let machine = Machine::new(chip, limits, layout, config.pace);
             Post {
-                machine: Machine::new(chip, limits, config.pace).expect("limits are sane"),
+                machine: machine.expect("limits are sane"),
                 reports: 0,
                 beat: None,
             }

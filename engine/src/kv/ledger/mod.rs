@@ -35,6 +35,17 @@ pub enum HitLimit {
     LastToken,
 }
 
+/// What the scheduler promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KvLimits {
+    pub rows_max: u16,
+    /// The most tokens of a row that a step writes.
+    pub chunk_tokens: u32,
+    /// The same for a row that is alone.
+    pub solo_tokens: u32,
+    pub hit_limit: HitLimit,
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct RowBooks {
     is_live: bool,
@@ -47,10 +58,7 @@ struct RowBooks {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ledger {
     layout: KvLayout,
-    hit_limit: HitLimit,
-    rows_max: u16,
-    /// The most tokens of one row that a step writes.
-    step_tokens_max: u32,
+    limits: KvLimits,
     rows: Vec<RowBooks>,
     /// By slot, then by group. Capacity stays when a row ends.
     tables: Vec<Vec<PageId>>,
@@ -68,20 +76,13 @@ pub struct Ledger {
 impl Ledger {
     /// # Errors
     /// The layout contradicts itself.
-    pub fn new(
-        layout: KvLayout,
-        rows_max: u16,
-        step_tokens_max: u32,
-        hit_limit: HitLimit,
-    ) -> Result<Self, LayoutError> {
+    pub fn new(layout: KvLayout, limits: KvLimits) -> Result<Self, LayoutError> {
         layout.check()?;
         let groups = layout.groups.len();
-        let tables = usize::from(rows_max) * groups;
+        let tables = usize::from(limits.rows_max) * groups;
         let mut ledger = Self {
-            hit_limit,
-            rows_max,
-            step_tokens_max,
-            rows: vec![RowBooks::default(); usize::from(rows_max)],
+            limits,
+            rows: vec![RowBooks::default(); usize::from(limits.rows_max)],
             tables: vec![Vec::new(); tables],
             slid: vec![0; tables],
             pools: vec![Pool::new(0); groups],
@@ -104,7 +105,13 @@ impl Ledger {
     /// The most bytes that a row of `tokens` holds at once.
     #[must_use]
     pub fn bytes(&self, tokens: u32) -> u64 {
-        self.layout.bytes(tokens, self.step_tokens_max)
+        self.bytes_at(tokens, self.limits.chunk_tokens)
+    }
+
+    /// The same when a step writes up to `step_tokens` of it.
+    #[must_use]
+    pub fn bytes_at(&self, tokens: u32, step_tokens: u32) -> u64 {
+        self.layout.bytes(tokens, step_tokens)
     }
 
     /// Reserved by running rows.
@@ -145,17 +152,12 @@ impl Ledger {
         &self.tables[self.table_ix(slot, group)]
     }
 
-    /// Pages that nobody holds are forgotten to meet a smaller grant. What rows hold stays: whoever
-    /// preempts them calls again.
+    /// Pages that nobody holds are forgotten to meet a smaller grant. What rows hold stays until
+    /// they leave.
     pub fn resize(&mut self, grant_bytes: u64) {
         self.layout.grant_bytes = grant_bytes;
         self.set_limits();
-        while self.used_bytes > grant_bytes {
-            let Some(part) = self.index.oldest_of_all() else {
-                break;
-            };
-            self.forget(part);
-        }
+        self.reclaim();
         for pool in &mut self.pools {
             pool.trim();
         }
@@ -180,7 +182,19 @@ impl Ledger {
         }
         self.rows[usize::from(slot)].reserved_bytes += more;
         self.reserved_bytes += more;
+        assert!(
+            self.reserved_bytes <= self.layout.grant_bytes,
+            "reservations keep to the grant (INV-08)"
+        );
         true
+    }
+
+    /// Gives back what the row has reserved above `bytes`, which covers all that it holds.
+    pub fn lower(&mut self, slot: u16, bytes: u64) {
+        let row = &mut self.rows[usize::from(slot)];
+        let less = row.reserved_bytes.saturating_sub(bytes);
+        row.reserved_bytes -= less;
+        self.reserved_bytes -= less;
     }
 
     /// A row begins: it gets a reservation, which the caller has seen to fit, and what is found of
@@ -260,18 +274,22 @@ impl Ledger {
         }
     }
 
-    /// Many steps of plain decode at once: the same as [`Self::grow`] and [`Self::written`] for each
-    /// token from `from` to `to`, but for the ids of the pages.
-    pub fn advance(&mut self, slot: u16, from: u32, to: u32, hashes: &[BlockHash]) {
-        let mut copies = Vec::new();
-        let mut at = from;
-        while at < to {
-            let next = self.next_slide(slot, at).min(to);
-            self.grow(slot, at, next, &mut copies);
-            self.written(slot, next, hashes);
-            at = next;
+    /// Up to so many written tokens a row may go from `computed` in one [`Self::grow`] and one
+    /// [`Self::written`] and leave the books as if it had gone token by token: where a window next
+    /// takes a page or lets one go.
+    #[must_use]
+    pub fn steady_until(&self, slot: u16, computed: u32) -> u32 {
+        let page = self.layout.page_tokens;
+        let mut next = u32::MAX;
+        for (group, shape) in self.layout.groups.iter().enumerate() {
+            if let Some(window) = shape.window_tokens {
+                let slid = self.slid[self.table_ix(slot, group)];
+                let lets_go = ((slid + 1) * page).saturating_add(window.get() - 1);
+                next = next.min(lets_go.max(computed + 1));
+                next = next.min((computed / page + 1).saturating_mul(page));
+            }
         }
-        assert!(copies.is_empty(), "a decoding row writes its own pages");
+        next
     }
 
     /// The row is gone, with its reservation.
@@ -290,6 +308,7 @@ impl Ledger {
                 }
             }
         }
+        self.reclaim();
     }
 
     pub(super) const fn table_ix(&self, slot: u16, group: usize) -> usize {
@@ -301,8 +320,13 @@ impl Ledger {
             let group = &self.layout.groups[ix];
             let by_bytes = self.layout.grant_bytes / group.bytes_per_page;
             let by_rows = group.window_tokens.map_or(u64::MAX, |_| {
-                let ring = self.layout.pages(ix, u32::MAX, self.step_tokens_max);
-                ring.saturating_mul(u64::from(self.rows_max) * WINDOW_POOL_ROWS)
+                let pages = |step_tokens| self.layout.pages(ix, u32::MAX, step_tokens);
+                let rows = u64::from(self.limits.rows_max);
+                let company = rows.saturating_mul(pages(self.limits.chunk_tokens));
+                let solo = pages(self.limits.solo_tokens);
+                company
+                    .saturating_mul(WINDOW_POOL_ROWS)
+                    .max(company.saturating_add(solo))
             });
             let pages = by_bytes.min(by_rows).min(u64::from(Pool::PAGES_MAX));
             pool.set_in_use_max(u32::try_from(pages).expect("bounded by the line above"));
@@ -341,22 +365,6 @@ impl Ledger {
         Some(own)
     }
 
-    /// The first number of written tokens above `computed` at which a window takes a page or lets
-    /// one go.
-    fn next_slide(&self, slot: u16, computed: u32) -> u32 {
-        let page = self.layout.page_tokens;
-        let mut next = u32::MAX;
-        for (group, shape) in self.layout.groups.iter().enumerate() {
-            if let Some(window) = shape.window_tokens {
-                let slid = self.slid[self.table_ix(slot, group)];
-                let lets_go = ((slid + 1) * page).saturating_add(window.get() - 1);
-                next = next.min(lets_go.max(computed + 1));
-                next = next.min((computed / page + 1).saturating_mul(page));
-            }
-        }
-        next
-    }
-
     fn take_page(&mut self, group: usize) -> PageId {
         self.used_bytes += self.layout.groups[group].bytes_per_page;
         self.pools[group].take()
@@ -377,6 +385,12 @@ impl Ledger {
             self.forget(part);
         }
         self.make_room(self.layout.groups[group].bytes_per_page);
+    }
+
+    /// Keeps what nobody holds inside the grant.
+    fn reclaim(&mut self) {
+        // After a shrink the rows alone may hold more.
+        let _is_inside = self.try_make_room(0);
     }
 
     fn make_room(&mut self, bytes: u64) {
@@ -428,7 +442,7 @@ impl Ledger {
     }
 
     pub(super) fn live_slots(&self) -> impl Iterator<Item = u16> + '_ {
-        (0..self.rows_max).filter(|&slot| self.rows[usize::from(slot)].is_live)
+        (0..self.limits.rows_max).filter(|&slot| self.rows[usize::from(slot)].is_live)
     }
 
     pub(super) fn indexed_blocks(&self, slot: u16) -> u32 {

@@ -63,7 +63,7 @@ impl Ledger {
         let block = self.layout.block_tokens;
         let last_token = tokens.saturating_sub(1);
         let is_recurrent = self.layout.state_bytes > 0;
-        let blocks_max = match self.hit_limit {
+        let blocks_max = match self.limits.hit_limit {
             HitLimit::LastToken if !is_recurrent => tokens / block,
             HitLimit::LastBlock | HitLimit::LastToken => last_token / block,
         };

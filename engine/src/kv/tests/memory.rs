@@ -11,23 +11,40 @@ pub(crate) struct Sequence {
     /// By position: stands for all tokens up to it, and for the tenant when there is one.
     pub(crate) prefixes: Vec<u64>,
     pub(crate) hashes: Vec<BlockHash>,
+    newest: u64,
+    chain: Option<Chain>,
 }
 
 impl Sequence {
     pub(crate) fn new(tokens: &[u32], tenant: Option<u8>, block_tokens: u32) -> Self {
-        let mut prefix = tenant.map_or(u64::MAX, u64::from);
-        let prefixes = tokens.iter().map(|&token| {
-            prefix = (prefix ^ u64::from(token)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            prefix ^= prefix >> 29;
-            prefix
-        });
-        let prefixes = prefixes.collect();
-        let mut hashes = Vec::new();
-        if let Some(tenant) = tenant {
+        let chain = tenant.map(|tenant| {
             let scope = Scope::new(&[tenant]).expect("not empty");
-            Chain::new(b"contract", &scope, block_tokens).extend(tokens, &mut hashes);
+            Chain::new(b"contract", &scope, block_tokens)
+        });
+        let mut sequence = Self {
+            prefixes: Vec::new(),
+            hashes: Vec::new(),
+            newest: tenant.map_or(u64::MAX, u64::from),
+            chain,
+        };
+        sequence.extend(tokens);
+        sequence
+    }
+
+    pub(crate) fn extend(&mut self, tokens: &[u32]) {
+        for &token in tokens {
+            let mixed = (self.newest ^ u64::from(token)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            self.newest = mixed ^ (mixed >> 29);
+            self.prefixes.push(self.newest);
         }
-        Self { prefixes, hashes }
+        if let Some(chain) = &mut self.chain {
+            chain.extend(tokens, &mut self.hashes);
+        }
+    }
+
+    /// What a model would say next: the same after the same tokens.
+    pub(crate) const fn next_token(&self) -> u32 {
+        (self.newest >> 40) as u32 % 3
     }
 }
 

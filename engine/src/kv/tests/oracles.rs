@@ -5,7 +5,8 @@ use core::num::NonZeroU32;
 use super::memory::Sequence;
 use super::recount::recount;
 use crate::kv::{
-    Adopted, BlockHash, Group, HitLimit, KvLayout, LayoutError, Ledger, PageCopy, PageId, StateId,
+    Adopted, BlockHash, Group, HitLimit, KvLayout, KvLimits, LayoutError, Ledger, PageCopy, PageId,
+    StateId,
 };
 
 fn layout(windows: &[Option<u32>]) -> KvLayout {
@@ -22,8 +23,17 @@ fn layout(windows: &[Option<u32>]) -> KvLayout {
     }
 }
 
+fn limits(hit_limit: HitLimit) -> KvLimits {
+    KvLimits {
+        rows_max: 4,
+        chunk_tokens: 512,
+        solo_tokens: 2_048,
+        hit_limit,
+    }
+}
+
 fn ledger(layout: KvLayout, limit: HitLimit) -> Ledger {
-    Ledger::new(layout, 4, 512, limit).unwrap()
+    Ledger::new(layout, limits(limit)).unwrap()
 }
 
 fn sequence(length: u32, tenant: Option<u8>) -> Sequence {
@@ -248,7 +258,7 @@ fn an_impossible_layout_is_refused() {
         (KvLayout::full_attention(0, 1), LayoutError::FreePages),
     ];
     for (layout, error) in cases {
-        let ledger = Ledger::new(layout, 1, 1, HitLimit::LastBlock);
+        let ledger = Ledger::new(layout, limits(HitLimit::LastBlock));
         assert_eq!(ledger.unwrap_err(), error);
     }
 }
