@@ -22,7 +22,7 @@ use crate::time::Span;
 
 pub use self::machine::{Slots, SlotsCounts};
 pub use self::pressure::{PressureLimits, Strain};
-pub use self::refusal::Refusal;
+pub use self::refusal::{Others, Refusal};
 pub use self::state::SlotState;
 
 /// Models in memory at once (`spec/engine` 9.1).

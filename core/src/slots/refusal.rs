@@ -47,6 +47,17 @@ pub enum Others {
     Serving,
 }
 
+impl Refusal {
+    /// Of a model for which an otherwise empty machine has no room.
+    #[must_use]
+    pub const fn too_large(shortage: Shortage) -> Self {
+        Self::NoMemory {
+            shortage,
+            others: Others::Absent,
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::Outcome;
 use crate::cli::ChatArgs;
 use crate::demo::receipt;
+use crate::paint::Paint;
 
 pub(crate) async fn chat(args: ChatArgs) -> Outcome {
     let key = args
@@ -30,10 +31,7 @@ pub(crate) async fn chat(args: ChatArgs) -> Outcome {
     if args.receipt {
         let path = format!("/v1/receipts/{}", stream.request_id());
         let receipt = client.get(&path).await.map_err(text)?;
-        println!(
-            "\n{}",
-            receipt::table(&receipt, receipt::Paint::for_stdout())
-        );
+        println!("\n{}", receipt::table(&receipt, Paint::for_stdout()));
     }
     Ok(())
 }

@@ -15,7 +15,8 @@ pub(crate) const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
     version,
     about = "A decentralised private inference network",
     after_help = "Start here:\n  \
-        cereus demo --model engine/models/tiny     one private answer, with its receipt\n\n\
+        cereus demo --model engine/models/tiny     one private answer, with its receipt\n  \
+        cereus doctor engine/models/tiny           whether this machine can serve it\n\n\
         A network of your own:\n  \
         cereus key create --data data --account me --credit 5\n  \
         cereus coordinator --data data --model tiny:50000:200000:2048\n  \
@@ -44,6 +45,11 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Show one private chat completion from end to end, with its receipt
     Demo(DemoArgs),
+    /// Say whether this machine can serve, and each model on it
+    Doctor(DoctorArgs),
+    /// List the models on this machine
+    #[command(subcommand)]
+    Models(ModelsCommand),
 }
 
 #[derive(Args)]
@@ -117,6 +123,62 @@ pub(crate) struct ProviderArgs {
     /// How long running requests may finish after SIGTERM, in seconds
     #[arg(long, default_value_t = 120)]
     pub(crate) drain_wait: u64,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cereus doctor\n  \
+    cereus doctor --explain-memory engine/models/tiny\n  \
+    cereus doctor --json engine/models/tiny\n\n\
+    Nothing is loaded. The status is 1 when a check failed.")]
+pub(crate) struct DoctorArgs {
+    /// Folders of models; all of the Hugging Face cache if none is given
+    #[arg(value_name = "MODEL")]
+    pub(crate) models: Vec<PathBuf>,
+    /// Show every term between the machine's memory and the verdict on each model
+    #[arg(long)]
+    pub(crate) explain_memory: bool,
+    /// Print one JSON object, with every term
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Warnings fail as well
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Memory left to other programs, in GiB
+    #[arg(long, value_name = "GIB", value_parser = parse_gib)]
+    pub(crate) memory_reserve_gb: Option<u64>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ModelsCommand {
+    /// List models without reading their weights
+    List(ModelsListArgs),
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cereus models list\n  \
+    cereus models list --hash --json engine/models\n\n\
+    Hashes are kept in --data and computed again only when a file was touched.")]
+pub(crate) struct ModelsListArgs {
+    /// A Hugging Face cache, a folder of model folders, or one model; this user's cache if not given
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folders: Vec<PathBuf>,
+    /// Also those that this machine cannot load
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Compute the hash of each model's files
+    #[arg(long)]
+    pub(crate) hash: bool,
+    /// Print JSON, one object on each line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Folder where hashes are kept
+    #[arg(long, default_value = "cereus-provider")]
+    pub(crate) data: PathBuf,
+    /// Memory left to other programs, in GiB
+    #[arg(long, value_name = "GIB", value_parser = parse_gib)]
+    pub(crate) memory_reserve_gb: Option<u64>,
 }
 
 #[derive(Subcommand)]
@@ -222,19 +284,29 @@ pub(crate) struct DemoArgs {
 
 /// US dollars as whole millionths, without floating point.
 fn parse_usd(text: &str) -> Result<i64, String> {
-    const DIGITS: usize = 6;
     let wrong = || format!("`{text}`: expected dollars, for instance 5 or 2.50, to the millionth");
+    millionths(text)
+        .filter(|amount| *amount > 0)
+        .ok_or_else(wrong)
+}
+
+/// Gibibytes as whole bytes.
+fn parse_gib(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}`: expected gibibytes, for instance 4 or 0.5");
+    let millionths = millionths(text).ok_or_else(wrong)?;
+    let bytes = (u128::from(millionths.unsigned_abs()) << 30) / 1_000_000;
+    u64::try_from(bytes).map_err(|_| wrong())
+}
+
+/// A number without a sign and with at most six decimals.
+fn millionths(text: &str) -> Option<i64> {
+    const DIGITS: usize = 6;
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|it| it.is_ascii_digit());
     if !is_number(whole) || !is_number(part) || part.len() > DIGITS {
-        return Err(wrong());
+        return None;
     }
-    let millionths = format!("{whole}{part:0<DIGITS$}");
-    millionths
-        .parse()
-        .ok()
-        .filter(|amount| *amount > 0)
-        .ok_or_else(wrong)
+    format!("{whole}{part:0<DIGITS$}").parse().ok()
 }
 
 #[cfg(test)]
@@ -246,6 +318,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn gibibytes_are_read_as_bytes() {
+        for (text, bytes) in [("4", 4 << 30), ("0.5", 1 << 29), ("0", 0)] {
+            assert_eq!(parse_gib(text), Ok(bytes));
+        }
+        for text in ["", "-1", "4GB", "9999999999999"] {
+            assert!(parse_gib(text).is_err(), "{text}");
+        }
     }
 
     #[test]

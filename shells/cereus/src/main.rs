@@ -5,16 +5,19 @@ mod chat;
 mod cli;
 mod coordinator;
 mod demo;
+mod doctor;
+mod models;
+mod paint;
 mod provider;
 mod signal;
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{Cli, Command, KeyCommand};
+use crate::cli::{Cli, Command, KeyCommand, ModelsCommand};
 
 /// What a person reads when a command fails: a sentence that says what to do.
 type Outcome = Result<(), String>;
@@ -42,10 +45,18 @@ fn run(command: Command) -> Outcome {
         Command::Coordinator(args) => block_on(coordinator::serve(args)),
         Command::Credit(args) => books::credit(&args),
         Command::Demo(args) => block_on(demo::demo(args)),
+        Command::Doctor(args) => doctor::doctor(&args),
         Command::Key(KeyCommand::Create(args)) => books::create_key(&args),
         Command::Key(KeyCommand::List(args)) => books::list_keys(&args),
+        Command::Models(ModelsCommand::List(args)) => models::list(&args),
         Command::Provider(args) => block_on(provider::serve(args)),
     }
+}
+
+/// To standard output. A reader that has gone has read enough.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 fn block_on(work: impl Future<Output = Outcome>) -> Outcome {

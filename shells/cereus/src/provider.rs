@@ -66,7 +66,8 @@ fn settings(args: ProviderArgs) -> Result<Settings, String> {
     })
 }
 
-fn folder_name(folder: &Path) -> Option<String> {
+/// The last part of its path.
+pub(crate) fn folder_name(folder: &Path) -> Option<String> {
     // `.` and `..` have a name only once they are resolved.
     let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     Some(folder.file_name()?.to_str()?.to_owned())

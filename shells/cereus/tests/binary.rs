@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use serde_json::Value;
+
 fn cereus(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_cereus"))
         .args(args)
@@ -105,6 +107,73 @@ fn a_key_is_shown_once_and_listed_without_its_secret() {
         "1",
     ];
     assert!(complaint(&nobody).contains("cereus key create --account bob"));
+}
+
+#[test]
+fn the_doctor_explains_what_a_model_would_take() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("llama-tiny");
+    fs::create_dir(&model).unwrap();
+    let config = r#"{"model_type":"llama","hidden_size":64,"intermediate_size":128,
+        "num_hidden_layers":8,"num_attention_heads":4,"vocab_size":32,"rms_norm_eps":1e-5}"#;
+    fs::write(model.join("config.json"), config).unwrap();
+    let weights = fs::File::create(model.join("model.safetensors")).unwrap();
+    weights.set_len(1_000_000).unwrap();
+    let name = model.to_str().unwrap();
+
+    let said = cereus(&["doctor", "--json", name]);
+    let report: Value = serde_json::from_slice(&said.stdout).unwrap();
+    let terms = &report["models"][0]["terms"];
+    assert_eq!(terms["weights_bytes"], 1_000_000);
+    assert_eq!(terms["required_bytes"], 1_200_000 + (4_u64 << 30));
+    // Two bytes a number on a GPU, four on a CPU.
+    let width = if cfg!(target_os = "macos") { 2 } else { 4 };
+    assert_eq!(terms["kv_per_token_bytes"], 8 * 64 * 2 * width);
+    let machine = &report["machine"];
+    assert!(machine["hard_cap_bytes"].as_u64() < machine["physical_bytes"].as_u64());
+
+    let said = text(&cereus(&["doctor", "--explain-memory", name]).stdout);
+    for part in [
+        "free_for_load",
+        "= loaded + load_headroom",
+        "llama-tiny (llama)",
+    ] {
+        assert!(said.contains(part), "`{part}` is missing in:\n{said}");
+    }
+    assert!(said.lines().all(|line| line.trim_end() == line), "{said}");
+
+    // So much is reserved that nothing fits anywhere.
+    let refused = ["doctor", "--memory-reserve-gb", "1000000", name];
+    assert!(complaint(&refused).contains("checks failed"));
+    let said = text(&cereus(&refused).stdout);
+    assert!(
+        said.contains("would be refused: insufficient memory (0.0 GB free"),
+        "{said}"
+    );
+}
+
+#[test]
+fn models_are_listed_with_their_hashes_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("models");
+    fs::create_dir_all(root.join("one-4bit")).unwrap();
+    fs::write(root.join("one-4bit/config.json"), "{}").unwrap();
+    fs::write(root.join("one-4bit/model.safetensors"), "weights").unwrap();
+    let (root, data) = (root.to_str().unwrap(), folder.path().join("data"));
+    let list = ["models", "list", "--all", "--json", "--data"];
+    let list = [&list[..], &[data.to_str().unwrap(), root]].concat();
+    let listed = |args: &[&str]| -> Value { serde_json::from_slice(&cereus(args).stdout).unwrap() };
+    let plain = listed(&list);
+    assert_eq!(plain["id"], "one-4bit");
+    assert_eq!(plain["quantization"], "4bit");
+    assert_eq!(plain["size_bytes"], 7);
+    assert!(plain.get("weight_hash").is_none());
+    assert!(!data.exists(), "nothing is hashed unasked");
+    let hashed = listed(&[&list[..], &["--hash"]].concat());
+    assert_eq!(hashed["weight_hash"].as_str().map(str::len), Some(64));
+    // From now on it is known.
+    assert_eq!(listed(&list), hashed);
+    assert!(text(&cereus(&["models", "list", root]).stdout).contains("--all shows why"));
 }
 
 #[test]

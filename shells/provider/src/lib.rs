@@ -1,13 +1,16 @@
 //! The provider process: a WebSocket, the engine on its thread and the machine's key around
 //! `cereus_core::agent`. Nothing here decides.
 
+pub mod doctor;
 pub mod identity;
+pub mod memory;
 mod model;
+mod old_weights;
 mod paced;
 mod report;
 mod run;
 mod socket;
-mod weights;
+pub mod weights;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -18,9 +18,9 @@ use cereus_engine::scheduler::RowId;
 use tokio::sync::mpsc;
 
 use crate::Backend;
+use crate::old_weights::{Weights, weigh};
 use crate::paced::Paced;
 use crate::report::memory_total_bytes;
-use crate::weights::{Weights, weigh};
 
 /// Rows that may wait in the engine for each one that runs.
 const WAITING_PER_ROW: u16 = 4;

@@ -12,7 +12,7 @@ use cereus_core::wire::messages::{
 use cereus_core::wire::proof::{Blob, MachineKey};
 use cereus_engine::runtime::CapacitySnapshot;
 
-use crate::weights::Weights;
+use crate::old_weights::Weights;
 
 const GIB: f64 = (1u64 << 30) as f64;
 /// The share of what the system has available that a model may take (`spec/wire` 4.2.2).
@@ -187,7 +187,7 @@ fn line_of<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     Some(line.split_once(':')?.1.trim())
 }
 
-fn gib(bytes: u64) -> f64 {
+pub(crate) fn gib(bytes: u64) -> f64 {
     bytes as f64 / GIB
 }
 

@@ -87,7 +87,7 @@ fn nothing_is_evicted_when_that_would_not_be_enough() {
     };
     let why = Refusal::NoMemory {
         shortage,
-        others: refusal::Others::Serving,
+        others: Others::Serving,
     };
     // The library gives back what it keeps before the request is refused.
     assert_eq!(world.heard(), [SlotsEffect::ClearBufferCache, refused(why)]);

@@ -16,9 +16,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::Outcome;
 use crate::chat::{print_answer, question, text};
 use crate::cli::DemoArgs;
+use crate::paint::Paint;
 use crate::signal::asked_to_stop;
 use child::Process;
-use receipt::Paint;
 use steps::Step;
 
 const ACCOUNT: &str = "demo";

@@ -1,54 +1,16 @@
 //! A receipt as a table that a person reads.
 
 use std::fmt::Write as _;
-use std::io::IsTerminal as _;
 
 use serde_json::Value;
 
 use crate::books::dollars;
+use crate::paint::Paint;
 
 /// Columns of the longest bar.
 const BAR_COLUMNS: u64 = 32;
 /// Parts of a column that a bar can end on.
 const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-
-/// Whether text may carry colour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Paint {
-    Colour,
-    Plain,
-}
-
-impl Paint {
-    /// Colour on a terminal only, and not where NO_COLOR is set.
-    pub(crate) fn for_stdout() -> Self {
-        let is_wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        if is_wanted && std::io::stdout().is_terminal() {
-            Self::Colour
-        } else {
-            Self::Plain
-        }
-    }
-
-    fn wrap(self, code: &str, text: &str) -> String {
-        match self {
-            Self::Colour => format!("\x1b[{code}m{text}\x1b[0m"),
-            Self::Plain => text.to_owned(),
-        }
-    }
-
-    pub(crate) fn bold(self, text: &str) -> String {
-        self.wrap("1", text)
-    }
-
-    pub(crate) fn dim(self, text: &str) -> String {
-        self.wrap("2", text)
-    }
-
-    pub(crate) fn green(self, text: &str) -> String {
-        self.wrap("32", text)
-    }
-}
 
 /// `receipt` is what `GET /v1/receipts/{id}` answers.
 pub(crate) fn table(receipt: &Value, paint: Paint) -> String {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::receipt::Paint;
+use crate::paint::Paint;
 
 const TURN_EVERY: Duration = Duration::from_millis(80);
 

@@ -1,0 +1,171 @@
+//! `cereus models`.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use cereus_core::memory::{Load, MemoryCap, MemoryFacts, Occupancy};
+use cereus_core::slots::Refusal;
+use cereus_provider::doctor::gib_text;
+use cereus_provider::memory::{MemoryProbe as _, SystemMemory, policy};
+use cereus_provider::weights::{FoundModel, KnownHashes, hub_folder, scan};
+use serde_json::{Value, json};
+
+use crate::cli::ModelsListArgs;
+use crate::paint::Paint;
+use crate::{Outcome, say};
+
+/// A model with what this machine can do with it.
+struct Listed {
+    model: FoundModel,
+    hash: Option<String>,
+    /// Why it cannot be loaded; empty when it can.
+    hindrance: String,
+}
+
+pub(crate) fn list(args: &ModelsListArgs) -> Outcome {
+    let found = found(args)?;
+    let count = found.len();
+    let reading = SystemMemory::default().read();
+    let cap = MemoryCap::new(reading.physical_bytes, policy(args.memory_reserve_gb));
+    let mut known = KnownHashes::open(&args.data);
+    let mut listed = Vec::new();
+    for model in found {
+        let hindrance = hindrance(&cap, &model);
+        if !args.all && !hindrance.is_empty() {
+            continue;
+        }
+        let hash = hash_of(&mut known, &model.folder, args.hash)?;
+        listed.push(Listed {
+            model,
+            hash,
+            hindrance,
+        });
+    }
+    if args.json {
+        let lines = listed.iter().map(|one| format!("{}\n", as_json(one)));
+        say(&lines.collect::<String>());
+        return Ok(());
+    }
+    let mut text = as_text(&listed);
+    if listed.len() < count {
+        let left_out = count - listed.len();
+        let _ = writeln!(
+            text,
+            "{left_out} more cannot be served here; --all shows why."
+        );
+    } else if count == 0 {
+        text.push_str(
+            "There are no models; name a folder, or fetch one into the Hugging Face cache.\n",
+        );
+    }
+    say(&text);
+    Ok(())
+}
+
+fn found(args: &ModelsListArgs) -> Result<Vec<FoundModel>, String> {
+    if !args.folders.is_empty() {
+        return Ok(args.folders.iter().flat_map(|root| scan(root)).collect());
+    }
+    let root = hub_folder().ok_or("no home folder is set; name a folder of models")?;
+    Ok(scan(&root))
+}
+
+/// Without the wish for it a hash is shown where it is known anyway.
+fn hash_of(
+    known: &mut KnownHashes,
+    folder: &Path,
+    is_wanted: bool,
+) -> Result<Option<String>, String> {
+    let hash = if is_wanted {
+        known.hash(folder).map(Some)
+    } else {
+        known.find(folder)
+    };
+    hash.map_err(|error| error.to_string())
+}
+
+/// As on a machine on which nothing else runs.
+fn hindrance(cap: &MemoryCap, model: &FoundModel) -> String {
+    if let Some(why) = &model.unsupported {
+        return why.clone();
+    }
+    let empty = Occupancy {
+        facts: MemoryFacts {
+            available_bytes: cap.physical_bytes(),
+            engine_used_bytes: 0,
+        },
+        ..Occupancy::default()
+    };
+    match cap.load(empty, model.weights_bytes()) {
+        Load::Evicts | Load::Fits => String::new(),
+        Load::Refused(shortage) => Refusal::too_large(shortage).to_string(),
+    }
+}
+
+fn as_text(listed: &[Listed]) -> String {
+    const HEAD: [&str; 6] = ["model", "type", "weights", "in memory", "parameters", "as"];
+    let paint = Paint::for_stdout();
+    let rows: Vec<[String; 6]> = listed.iter().map(row).collect();
+    let widths: Vec<usize> = (0..HEAD.len())
+        .map(|ix| {
+            let cells = rows.iter().map(|row| row[ix].chars().count());
+            cells.chain([HEAD[ix].len()]).max().unwrap_or(0)
+        })
+        .collect();
+    let line = |cells: &[&str]| {
+        let padded = cells.iter().zip(&widths).enumerate();
+        let cells: Vec<String> = padded
+            .map(|(ix, (cell, &width))| match ix {
+                2..=4 => format!("{cell:>width$}"),
+                _ => format!("{cell:<width$}"),
+            })
+            .collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    let mut text = String::new();
+    if !rows.is_empty() {
+        let _ = writeln!(text, "{}", paint.bold(&line(&HEAD)));
+    }
+    for (one, row) in listed.iter().zip(&rows) {
+        let _ = writeln!(text, "{}", line(&row.each_ref().map(String::as_str)));
+        if let Some(hash) = &one.hash {
+            let _ = writeln!(text, "  {}", paint.dim(&format!("hash {hash}")));
+        }
+        if !one.hindrance.is_empty() {
+            let _ = writeln!(text, "  {}", paint.yellow(&one.hindrance));
+        }
+    }
+    text
+}
+
+fn row(one: &Listed) -> [String; 6] {
+    let model = &one.model;
+    let millions = model.parameters.map(|count| match count / 1_000_000 {
+        0 => format!("{} k", count / 1_000),
+        millions => format!("{millions} M"),
+    });
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    [
+        model.id.clone(),
+        or_dash(Some(model.model_type.clone()).filter(|it| !it.is_empty())),
+        gib_text(model.size_bytes),
+        gib_text(model.estimated_bytes()),
+        or_dash(millions),
+        or_dash(model.quantisation.clone()),
+    ]
+}
+
+/// The keys of the wire's model entry, and what only the machine itself wants to know.
+fn as_json(one: &Listed) -> Value {
+    let model = &one.model;
+    let entry = model.entry(one.hash.as_deref());
+    let mut value = serde_json::to_value(&entry).unwrap_or_default();
+    value["folder"] = json!(model.folder.to_string_lossy());
+    value["kv_bytes_per_token"] = json!(model.kv_rate().bytes_per_token);
+    value["context_tokens"] = json!(model.kv.context_tokens);
+    value["can_load"] = json!(one.hindrance.is_empty());
+    if !one.hindrance.is_empty() {
+        value["why_not"] = json!(one.hindrance);
+    }
+    value
+}

@@ -1,0 +1,20 @@
+//! Model folders on this machine: which there are, and what their files hash to.
+
+mod files;
+mod hash;
+mod known;
+mod scan;
+
+pub use self::files::FilesError;
+pub use self::hash::{Fingerprint, fingerprint, weight_hash};
+pub use self::known::KnownHashes;
+pub use self::scan::{FoundModel, hub_folder, open_model, scan};
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
