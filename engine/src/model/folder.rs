@@ -12,9 +12,9 @@ use mlx_rs::{Array, Device, DeviceType, Dtype};
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
-use super::config::Config;
+use super::config::{Config, Numbers};
 use super::error::ModelError;
-use super::network::{Layout, Model};
+use super::network::{Layout, Load, Model, QuantisedMatrices};
 
 /// The longest header that a safetensors file may have, as its own library sets it.
 const HEADER_BYTES_MAX: u64 = 100_000_000;
@@ -29,24 +29,25 @@ struct Index {
 }
 
 impl Model {
-    /// Loads a folder's config and weights and brings them into the memory where they are used.
+    /// Loads a folder's config and weights and brings them into the memory where they are used, in
+    /// the way that suits the device.
     ///
     /// # Errors
     /// A file is absent, damaged or of another model; the error names the file, key or tensor.
     pub fn load(folder: &Path) -> Result<Self, ModelError> {
-        Self::load_as(folder, Layout::best()?)
+        Self::load_as(folder, Load::best()?)
     }
 
-    /// The same, in a layout that the caller chooses.
+    /// The same, in a way that the caller chooses.
     ///
     /// # Errors
     /// As [`Model::load`].
-    pub fn load_as(folder: &Path, layout: Layout) -> Result<Self, ModelError> {
+    pub fn load_as(folder: &Path, load: Load) -> Result<Self, ModelError> {
         let config = Config::from_json(&read_json(folder, "config.json")?)?;
         let files = weight_files(folder)?;
         let mut arrays = BTreeMap::new();
         for file in &files {
-            check_header(file)?;
+            check_header(file, config.numbers)?;
             let loaded = Array::load_safetensors(file).map_err(|cause| ModelError::Damaged {
                 file: file_name(file),
                 cause: cause.to_string(),
@@ -56,25 +57,39 @@ impl Model {
             }
         }
         // MLX reads a file's data when it computes: names and shapes are checked before that.
-        Self::in_memory(&config, arrays, layout)
+        Self::in_memory(&config, arrays, load)
     }
 }
 
-impl Layout {
+impl Load {
     /// The fastest on the device at hand.
     fn best() -> Result<Self, ModelError> {
-        Ok(match Device::try_default()?.get_type()? {
-            DeviceType::Cpu => Self::Packed,
-            DeviceType::Gpu => Self::Joined,
+        Ok(if is_cpu()? {
+            Self {
+                layout: Layout::Packed,
+                quantised: QuantisedMatrices::Unpacked,
+            }
+        } else {
+            Self {
+                layout: Layout::Joined,
+                quantised: QuantisedMatrices::Kept,
+            }
         })
     }
+}
+
+fn is_cpu() -> Result<bool, ModelError> {
+    Ok(matches!(
+        Device::try_default()?.get_type()?,
+        DeviceType::Cpu
+    ))
 }
 
 /// The CPU computes 16-bit floats by way of 32-bit ones, several times slower, so there weights
 /// are widened once; a GPU takes them as they are.
 fn in_compute_type(array: &Array) -> Result<Array, ModelError> {
     let narrow = matches!(array.dtype(), Dtype::Bfloat16 | Dtype::Float16);
-    if narrow && matches!(Device::try_default()?.get_type()?, DeviceType::Cpu) {
+    if narrow && is_cpu()? {
         return Ok(array.as_dtype(Dtype::Float32)?);
     }
     Ok(array.clone())
@@ -138,7 +153,7 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
 
 /// Reads a file's header: its length must fit the file, and its tensors must be of a kind that the
 /// network computes with.
-fn check_header(path: &Path) -> Result<(), ModelError> {
+fn check_header(path: &Path, numbers: Numbers) -> Result<(), ModelError> {
     let damaged = |cause: String| ModelError::Damaged {
         file: file_name(path),
         cause,
@@ -170,8 +185,12 @@ fn check_header(path: &Path) -> Result<(), ModelError> {
         )));
     }
     for (name, tensor) in metadata.tensors() {
-        use safetensors::Dtype::{BF16, F16, F32};
-        if !matches!(tensor.dtype, BF16 | F16 | F32) {
+        use safetensors::Dtype::{BF16, F16, F32, U8, U32};
+        let is_known = match numbers {
+            Numbers::Plain => matches!(tensor.dtype, BF16 | F16 | F32),
+            Numbers::Quantised => matches!(tensor.dtype, BF16 | F16 | F32 | U8 | U32),
+        };
+        if !is_known {
             return Err(ModelError::TensorType {
                 name,
                 found: format!("{:?}", tensor.dtype),

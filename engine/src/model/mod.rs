@@ -20,4 +20,6 @@ pub use families::Family;
 #[cfg(feature = "mlx")]
 pub(crate) use folder::{read_json, read_json_if_any};
 #[cfg(feature = "mlx")]
-pub use network::{Layout, Model, Output, RowCache, RowStep, TensorShape, tensor_shapes};
+pub use network::{
+    Layout, Load, Model, Output, QuantisedMatrices, RowCache, RowStep, TensorShape, tensor_shapes,
+};

@@ -27,6 +27,72 @@ pub(crate) const LLAMA: &str = r#"{
     "tie_word_embeddings": false, "attention_bias": true, "mlp_bias": true,
     "eos_token_id": [1, 2]}"#;
 
+/// A Mistral with a window in every layer.
+pub(crate) const MISTRAL: &str = r#"{
+    "model_type": "mistral", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 53,
+    "rms_norm_eps": 1e-5, "sliding_window": 6, "rope_scaling": {"type": "linear", "factor": 2.0}}"#;
+
+/// A Qwen2: biases on queries, keys and values.
+pub(crate) const QWEN2: &str = r#"{
+    "model_type": "qwen2", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 53, "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": true}"#;
+
+/// A Qwen3 with experts in all layers but one.
+pub(crate) const QWEN3_MOE: &str = r#"{
+    "model_type": "qwen3_moe", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 53,
+    "rms_norm_eps": 1e-6, "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+    "mlp_only_layers": [1], "norm_topk_prob": true}"#;
+
+/// A Qwen3.5: recurrent layers, gated attention that turns a part of a head, a shared expert.
+pub(crate) const QWEN35: &str = r#"{
+    "model_type": "qwen3_5_moe", "vision_config": {}, "text_config": {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 53, "rms_norm_eps": 1e-6,
+    "full_attention_interval": 2, "linear_num_value_heads": 4, "linear_num_key_heads": 2,
+    "linear_key_head_dim": 8, "linear_value_head_dim": 12, "linear_conv_kernel_dim": 4,
+    "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 24,
+    "rope_parameters": {"rope_theta": 10000, "partial_rotary_factor": 0.5}}}"#;
+
+/// A Gemma 3 with a window in two of three layers.
+pub(crate) const GEMMA3: &str = r#"{
+    "model_type": "gemma3_text", "hidden_size": 32, "intermediate_size": 48,
+    "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+    "vocab_size": 53, "sliding_window": 6, "sliding_window_pattern": 3,
+    "query_pre_attn_scalar": 8}"#;
+
+/// A Gemma 4 whose last two layers see the keys and values of earlier ones.
+pub(crate) const GEMMA4: &str = r#"{
+    "model_type": "gemma4_text", "hidden_size": 32, "intermediate_size": 48,
+    "num_hidden_layers": 6, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 8,
+    "global_head_dim": 16, "vocab_size": 53, "sliding_window": 6, "sliding_window_pattern": 3,
+    "num_kv_shared_layers": 2, "hidden_size_per_layer_input": 8, "tie_word_embeddings": false}"#;
+
+/// A Gemma 4 with experts beside the dense part, and one projection for keys and values.
+pub(crate) const GEMMA4_MOE: &str = r#"{
+    "model_type": "gemma4", "text_config": {"hidden_size": 32, "intermediate_size": 48,
+    "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+    "global_head_dim": 16, "num_global_key_value_heads": 1, "attention_k_eq_v": true,
+    "vocab_size": 53, "sliding_window": 6, "sliding_window_pattern": 2, "enable_moe_block": true,
+    "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16,
+    "tie_word_embeddings": false}}"#;
+
+/// A gpt-oss: a window in every other layer, sinks, stretched positions, experts with biases.
+pub(crate) const GPT_OSS: &str = r#"{
+    "model_type": "gpt_oss", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 4,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 53,
+    "rms_norm_eps": 1e-5, "sliding_window": 6, "num_local_experts": 4, "num_experts_per_tok": 2,
+    "rope_scaling": {"rope_type": "yarn", "factor": 8.0,
+        "original_max_position_embeddings": 64}}"#;
+
+/// One of each family, with every kind of layer that it has.
+pub(crate) const FAMILIES: &[&str] = &[
+    GEMMA3, GEMMA4, GEMMA4_MOE, GPT_OSS, LLAMA, MISTRAL, QWEN2, QWEN3, QWEN35, QWEN3_MOE,
+];
+
 /// SplitMix64: a stream that is the same everywhere.
 pub(crate) struct Stream(pub(crate) u64);
 

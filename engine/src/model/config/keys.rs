@@ -116,6 +116,25 @@ impl<'a> Keys<'a> {
             )
     }
 
+    /// The same, where zero means none.
+    pub(in crate::model) fn at_least_zero(&self, key: &str) -> Result<Option<f32>, ModelError> {
+        match self.value(key).and_then(Value::as_f64) {
+            Some(0.0) => Ok(None),
+            Some(_) | None => self.positive(key),
+        }
+    }
+
+    /// A number above zero and not above one.
+    pub(in crate::model) fn share(&self, key: &str) -> Result<Option<f64>, ModelError> {
+        let Some(value) = self.value(key) else {
+            return Ok(None);
+        };
+        let share = value.as_f64().filter(|share| *share > 0.0 && *share <= 1.0);
+        share
+            .map(Some)
+            .ok_or_else(|| wrong(key, value, "a share of one"))
+    }
+
     pub(in crate::model) fn demand(&self, key: &str) -> Result<f32, ModelError> {
         self.positive(key)?.ok_or_else(|| missing(key))
     }
@@ -149,6 +168,49 @@ impl<'a> Keys<'a> {
 
     pub(in crate::model) fn head_dim(&self, key: &str) -> Result<Option<i32>, ModelError> {
         self.sized(key, HEAD_DIM_MAX)
+    }
+
+    /// A number of things, possibly none.
+    pub(in crate::model) fn count(&self, key: &str) -> Result<Option<i32>, ModelError> {
+        match self.value(key).and_then(Value::as_i64) {
+            Some(0) => Ok(Some(0)),
+            Some(_) | None => self.sized(key, WIDTH_MAX),
+        }
+    }
+
+    /// Whether the file says of a key that it has no value, rather than nothing.
+    pub(in crate::model) fn is_null(&self, key: &str) -> bool {
+        self.object.get(key).is_some_and(Value::is_null)
+    }
+
+    /// A list of texts, which must be of one length.
+    pub(in crate::model) fn texts(
+        &self,
+        key: &str,
+        length: usize,
+    ) -> Result<Option<Vec<&'a str>>, ModelError> {
+        let Some(value) = self.value(key) else {
+            return Ok(None);
+        };
+        let texts: Option<Vec<&str>> = value
+            .as_array()
+            .and_then(|list| list.iter().map(Value::as_str).collect());
+        let texts = texts.filter(|texts| texts.len() == length);
+        texts
+            .map(Some)
+            .ok_or_else(|| wrong(key, value, &format!("{length} texts")))
+    }
+
+    /// A list of indices, empty when the key is absent.
+    pub(in crate::model) fn indices(&self, key: &str) -> Result<Vec<usize>, ModelError> {
+        let Some(value) = self.value(key) else {
+            return Ok(vec![]);
+        };
+        let index = |value: &Value| value.as_u64().and_then(|wide| usize::try_from(wide).ok());
+        let indices: Option<Vec<usize>> = value
+            .as_array()
+            .and_then(|list| list.iter().map(index).collect());
+        indices.ok_or_else(|| wrong(key, value, "a list of layer numbers"))
     }
 
     /// The end tokens, none when the key is absent.

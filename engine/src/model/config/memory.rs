@@ -15,7 +15,8 @@ impl Config {
             } => 2 * u64::from(kv_heads.unsigned_abs()) * u64::from(head_dim.unsigned_abs()),
             Store::Attention {
                 window: Some(_), ..
-            } => 0,
+            }
+            | Store::Recurrent(_) => 0,
         };
         self.stores().into_iter().map(numbers).sum::<u64>() * element_bytes
     }

@@ -7,11 +7,16 @@
 
 mod keys;
 mod memory;
+mod quantisation;
 mod rope;
 
 pub use keys::EosIds;
 pub(super) use keys::{Keys, missing};
-pub use rope::{Rope, RopeStretch};
+pub use quantisation::Numbers;
+#[cfg(feature = "mlx")]
+pub(super) use quantisation::{BITS, GROUPS};
+pub(super) use rope::turning;
+pub use rope::{Rope, RopeStretch, Yarn};
 
 use super::error::ModelError;
 use super::families::{self, Family};
@@ -26,8 +31,12 @@ pub struct Config {
     pub norm: NormShape,
     /// What the embedding of a token is multiplied by.
     pub embedding_scale: Option<f32>,
+    pub per_layer_input: Option<PerLayerInput>,
     pub head: Head,
+    /// Logits are squeezed into this range by a hyperbolic tangent.
+    pub logit_softcap: Option<f32>,
     pub layers: Vec<Layer>,
+    pub numbers: Numbers,
     /// End-of-sequence tokens that this file names; other files may name more.
     pub eos_ids: Vec<u32>,
 }
@@ -47,6 +56,14 @@ pub enum NormWeight {
     OnePlusStored,
 }
 
+/// A second embedding of each token, a part of it for each layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PerLayerInput {
+    /// Of one layer's part.
+    pub width: i32,
+    pub vocab_size: i32,
+}
+
 /// Where logits come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Head {
@@ -54,6 +71,8 @@ pub enum Head {
     Own,
     /// The embedding; an `lm_head` in the files takes no part.
     Tied,
+    /// `lm_head` where the files hold it, else the embedding.
+    TiedUnlessStored,
 }
 
 /// One layer: something that looks at the past, then something that looks at each token alone.
@@ -61,12 +80,30 @@ pub enum Head {
 pub struct Layer {
     pub mixer: Mixer,
     pub feed_forward: FeedForward,
+    pub norms: NormPlaces,
+    /// Whether the layer's output is multiplied by a number of its own.
+    pub output_scale: OutputScale,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormPlaces {
+    /// Before each of the two parts.
+    Before,
+    /// Before and after each.
+    Around,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputScale {
+    Absent,
+    Stored,
 }
 
 /// How a layer sees the past.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mixer {
     Attention(Attention),
+    GatedDelta(GatedDelta),
 }
 
 /// Attention over cached keys and values.
@@ -80,9 +117,37 @@ pub struct Attention {
     pub window: Option<i32>,
     pub rope: Rope,
     pub head_norms: HeadNorms,
+    pub key_value: KeyValue,
     /// Whether the projections of queries, keys and values have biases.
     pub input_bias: Bias,
     pub output_bias: Bias,
+    pub gate: OutputGate,
+    pub sinks: Sinks,
+}
+
+/// Where keys and values come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyValue {
+    /// A projection each.
+    Projected,
+    /// One projection for both.
+    OneForBoth,
+    /// Those of an earlier layer, by its index.
+    OfLayer(usize),
+}
+
+/// Whether what a head has seen is scaled by a sigmoid of a second half of the query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputGate {
+    Absent,
+    Sigmoid,
+}
+
+/// Whether each query head has a logit that takes its share of attention and gives nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sinks {
+    Absent,
+    Present,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,12 +167,42 @@ impl Bias {
 pub enum HeadNorms {
     Absent,
     QueryKey,
+    /// Values as well, theirs without a weight.
+    QueryKeyValue,
+}
+
+/// A recurrent layer by the gated delta rule: a convolution over the last few tokens, then a
+/// matrix a head that each token decays and corrects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatedDelta {
+    pub key_heads: i32,
+    pub value_heads: i32,
+    pub key_dim: i32,
+    pub value_dim: i32,
+    /// Tokens that the convolution sees, the present one included.
+    pub kernel: i32,
+}
+
+impl GatedDelta {
+    /// Numbers of a token that pass the convolution: queries, keys and values.
+    #[must_use]
+    pub fn mixed_width(&self) -> i32 {
+        2 * self.key_heads * self.key_dim + self.value_width()
+    }
+
+    #[must_use]
+    pub fn value_width(&self) -> i32 {
+        self.value_heads * self.value_dim
+    }
 }
 
 /// What a layer does with each token alone.
 #[derive(Clone, Debug, PartialEq)]
 pub enum FeedForward {
     Dense(Dense),
+    Experts(Experts),
+    /// Both beside each other, each normalised, and their sum.
+    DenseAndExperts(Dense, Experts),
 }
 
 /// `down(act(gate(x)) * up(x))`.
@@ -118,9 +213,48 @@ pub struct Dense {
     pub bias: Bias,
 }
 
+/// Many dense layers, of which each token takes a few.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Experts {
+    pub count: i32,
+    pub chosen: i32,
+    /// Of each; their activation and their biases.
+    pub each: Dense,
+    pub router: Router,
+    /// A dense layer that every token takes as well, scaled by a sigmoid of its own: its width.
+    pub shared_inner: Option<i32>,
+    pub names: ExpertNames,
+}
+
+/// How a token's experts are chosen and weighed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Router {
+    /// The highest shares of a softmax over all.
+    SharesOfAll,
+    /// The same, made to sum to one.
+    SharesOfAllRenormalised,
+    /// A softmax over the highest logits; the router has a bias.
+    SharesOfChosen,
+    /// The same on a normalised input, times a stored scale an expert.
+    SharesOfChosenScaled,
+}
+
+/// What the files call the parts, below the layer's own name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertNames {
+    pub router: &'static str,
+    pub experts: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     Silu,
+    /// The approximation by a hyperbolic tangent.
+    GeluTanh,
+    /// Both halves clipped to `limit`, one added to the linear one.
+    SwigluClipped {
+        limit: f32,
+    },
 }
 
 /// What one row keeps for the layers of a model, in the order of the layers that own it.
@@ -131,6 +265,7 @@ pub enum Store {
         head_dim: i32,
         window: Option<i32>,
     },
+    Recurrent(GatedDelta),
 }
 
 impl Config {
@@ -151,13 +286,36 @@ impl Config {
     #[must_use]
     pub fn stores(&self) -> Vec<Store> {
         let of_layer = |layer: &Layer| match &layer.mixer {
-            Mixer::Attention(attention) => Store::Attention {
-                kv_heads: attention.kv_heads,
-                head_dim: attention.head_dim,
-                window: attention.window,
+            Mixer::Attention(attention) => match attention.key_value {
+                KeyValue::Projected | KeyValue::OneForBoth => Some(Store::Attention {
+                    kv_heads: attention.kv_heads,
+                    head_dim: attention.head_dim,
+                    window: attention.window,
+                }),
+                KeyValue::OfLayer(_) => None,
             },
+            Mixer::GatedDelta(delta) => Some(Store::Recurrent(*delta)),
         };
-        self.layers.iter().map(of_layer).collect()
+        self.layers.iter().filter_map(of_layer).collect()
+    }
+
+    /// Which of [`Config::stores`] each layer sees.
+    #[must_use]
+    pub fn store_of_layers(&self) -> Vec<usize> {
+        let mut stores: Vec<usize> = Vec::with_capacity(self.layers.len());
+        let mut next = 0;
+        for layer in &self.layers {
+            let shared = match &layer.mixer {
+                Mixer::Attention(attention) => match attention.key_value {
+                    KeyValue::OfLayer(earlier) => Some(stores[earlier]),
+                    KeyValue::Projected | KeyValue::OneForBoth => None,
+                },
+                Mixer::GatedDelta(_) => None,
+            };
+            stores.push(shared.unwrap_or(next));
+            next += usize::from(shared.is_none());
+        }
+        stores
     }
 }
 

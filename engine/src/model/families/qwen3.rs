@@ -1,27 +1,26 @@
 //! Qwen3, dense: queries and keys are normalised per head.
 
-use super::{Decoder, Family};
-use crate::model::config::{
-    Activation, Bias, Config, Dense, FeedForward, HeadNorms, Keys, Layer, Mixer,
-};
+use super::decoder::Defaults;
+use super::{Decoder, Family, before, silu};
+use crate::model::config::{Attention, Bias, Config, FeedForward, HeadNorms, Keys, Rope};
 use crate::model::error::ModelError;
 
 pub(super) fn read(keys: &Keys<'_>) -> Result<Config, ModelError> {
-    keys.refuse("use_sliding_window")?;
-    let decoder = Decoder::read(keys)?;
-    let mut attention = decoder.attention(keys)?;
-    attention.head_norms = HeadNorms::QueryKey;
-    let bias = Bias::from_flag(keys.flag("attention_bias", false)?);
-    attention.input_bias = bias;
-    attention.output_bias = bias;
-    let layer = Layer {
-        mixer: Mixer::Attention(attention),
-        feed_forward: FeedForward::Dense(Dense {
-            inner: keys.width("intermediate_size")?,
-            activation: Activation::Silu,
-            bias: Bias::Absent,
-        }),
-    };
-    let layers = vec![layer; decoder.layer_count.unsigned_abs() as usize];
+    let decoder = Decoder::read(keys, &Defaults::PLAIN)?;
+    let layer = before(attention(keys, &decoder)?, FeedForward::Dense(silu(keys)?));
+    let layers = decoder.uniform(layer);
     decoder.config(keys, Family::Qwen3, layers)
+}
+
+/// The attention of all Qwen3, those with experts included.
+pub(super) fn attention(keys: &Keys<'_>, decoder: &Decoder) -> Result<Attention, ModelError> {
+    keys.refuse("use_sliding_window")?;
+    let rope = Rope::read(keys, decoder.head_dim, 1_000_000.0)?;
+    let bias = Bias::from_flag(keys.flag("attention_bias", false)?);
+    Ok(Attention {
+        head_norms: HeadNorms::QueryKey,
+        input_bias: bias,
+        output_bias: bias,
+        ..decoder.attention(rope)
+    })
 }

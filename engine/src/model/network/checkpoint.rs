@@ -5,13 +5,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use mlx_rs::error::Exception;
 use mlx_rs::ops::zeros_dtype;
 use mlx_rs::{Array, Dtype};
 
 use super::layers::Norm;
 use super::linear::{Linear, Matrix, Projections};
+use super::published::network_arrays;
+use super::quantised::{Packing, Quantised};
 use crate::kernels::Panels;
-use crate::model::config::{Bias, Config, Head, NormShape, NormWeight};
+use crate::model::config::{BITS, Bias, Config, GROUPS, NormShape, NormWeight, Numbers};
 use crate::model::error::ModelError;
 
 /// One tensor that a model of some config has.
@@ -24,9 +27,28 @@ pub struct TensorShape {
 #[derive(Debug)]
 pub(super) struct Checkpoint {
     source: Source,
-    layout: Layout,
+    load: Load,
+    numbers: Numbers,
+    /// What packed numbers are unpacked to.
+    floats: Dtype,
     /// What the network holds and computes from the files, to be computed before it runs.
     made: Vec<Array>,
+}
+
+/// How the network holds what the files give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    pub layout: Layout,
+    pub quantised: QuantisedMatrices,
+}
+
+/// What becomes of matrices of a few bits a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuantisedMatrices {
+    /// They stay so: little memory, and on a GPU the faster way.
+    Kept,
+    /// Floats: on a CPU the faster way when several rows run at once.
+    Unpacked,
 }
 
 /// How the network holds matrices that share an input.
@@ -47,25 +69,48 @@ enum Source {
     Listing(Vec<TensorShape>),
 }
 
+impl Load {
+    /// What training differentiates by.
+    pub const AS_STORED: Self = Self {
+        layout: Layout::Apart,
+        quantised: QuantisedMatrices::Kept,
+    };
+}
+
+/// The name of the norm before the head.
+pub(super) const LAST_NORM: &str = "model.norm.weight";
+const WORD_BITS: i32 = 32;
+
 impl Checkpoint {
-    pub(super) fn of(arrays: BTreeMap<String, Array>, layout: Layout) -> Self {
-        Self {
+    pub(super) fn of(
+        config: &Config,
+        arrays: BTreeMap<String, Array>,
+        load: Load,
+    ) -> Result<Self, ModelError> {
+        let arrays = network_arrays(config, arrays)?;
+        // Norms are never packed: they tell what the network computes with.
+        let norm = arrays.get(LAST_NORM);
+        Ok(Self {
+            floats: norm.map_or(Dtype::Float32, Array::dtype),
             source: Source::Arrays(arrays),
-            layout,
+            load,
+            numbers: config.numbers,
             made: vec![],
-        }
+        })
     }
 
     pub(super) fn listing() -> Self {
         Self {
             source: Source::Listing(vec![]),
-            layout: Layout::Apart,
+            load: Load::AS_STORED,
+            numbers: Numbers::Plain,
+            floats: Dtype::Float32,
             made: vec![],
         }
     }
 
     pub(super) fn layout(&self) -> Layout {
-        self.layout
+        self.load.layout
     }
 
     pub(super) fn into_listed(self) -> Vec<TensorShape> {
@@ -77,23 +122,19 @@ impl Checkpoint {
 
     /// Gives what the network holds, for whoever computes it before the first step.
     ///
-    /// A tensor left over means that config and weights are of different models, unless it is one
-    /// that takes no part in the network.
-    pub(super) fn finish(self, config: &Config) -> Result<Vec<Array>, ModelError> {
-        let Source::Arrays(left) = self.source else {
-            return Ok(self.made);
+    /// A tensor left over means that config and weights are of different models.
+    pub(super) fn finish(self) -> Result<Vec<Array>, ModelError> {
+        let left = match self.source {
+            Source::Arrays(left) => left.into_keys().next(),
+            Source::Listing(_) => None,
         };
-        let is_idle = |name: &str| {
-            name.ends_with("rotary_emb.inv_freq")
-                || (config.head == Head::Tied && name == "lm_head.weight")
-        };
-        match left.into_keys().find(|name| !is_idle(name)) {
+        match left {
             Some(name) => Err(ModelError::TensorUnknown { name }),
             None => Ok(self.made),
         }
     }
 
-    fn tensor(&mut self, name: String, shape: &[i32]) -> Result<Array, ModelError> {
+    pub(super) fn tensor(&mut self, name: String, shape: &[i32]) -> Result<Array, ModelError> {
         let expected = shape.to_vec();
         let array = match &mut self.source {
             Source::Arrays(arrays) => arrays.remove(&name),
@@ -119,6 +160,23 @@ impl Checkpoint {
         Ok(array)
     }
 
+    /// A tensor that the network holds as it is.
+    pub(super) fn constant(&mut self, name: String, shape: &[i32]) -> Result<Array, ModelError> {
+        let array = self.tensor(name, shape)?;
+        Ok(self.kept(array))
+    }
+
+    /// Notes something that the network holds and that was computed from tensors.
+    pub(super) fn kept(&mut self, array: Array) -> Array {
+        self.made.push(array.clone());
+        array
+    }
+
+    /// Whether the files hold a tensor.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.peek(name).is_some()
+    }
+
     pub(super) fn norm(
         &mut self,
         name: &str,
@@ -128,17 +186,15 @@ impl Checkpoint {
         let stored = self.tensor(format!("{name}.weight"), &[width])?;
         let weight = match shape.weight {
             NormWeight::AsStored => stored,
-            NormWeight::OnePlusStored => stored.add(Array::from_int(1))?,
-        };
-        self.made.push(weight.clone());
-        let on_host = match self.layout {
-            Layout::Apart | Layout::Joined => None,
-            Layout::Packed => Some(numbers(&weight)?.into()),
+            NormWeight::OnePlusStored => one_plus(&stored)?,
         };
         Ok(Norm {
-            weight: Some(weight),
+            on_host: match self.load.layout {
+                Layout::Apart | Layout::Joined => None,
+                Layout::Packed => Some(numbers(&weight)?.into()),
+            },
+            weight: Some(self.kept(weight)),
             eps: shape.eps,
-            on_host,
         })
     }
 
@@ -149,7 +205,7 @@ impl Checkpoint {
         rows: i32,
         columns: i32,
     ) -> Result<Matrix, ModelError> {
-        let matrix = Matrix::Dense(self.tensor(format!("{name}.weight"), &[rows, columns])?);
+        let matrix = self.weight(name, &[rows, columns])?;
         let matrix = self.laid_out(matrix)?;
         self.made.extend(matrix.arrays().cloned());
         Ok(matrix)
@@ -182,7 +238,7 @@ impl Checkpoint {
             self.part(name, LinearSize { output, input }, bias)
         };
         let parts = parts.iter().map(part).collect::<Result<Vec<_>, _>>()?;
-        let projections = match self.layout {
+        let projections = match self.load.layout {
             Layout::Apart => Projections::Apart(parts),
             Layout::Joined => Projections::joined(parts)?,
             Layout::Packed => match Projections::joined(parts)? {
@@ -202,7 +258,7 @@ impl Checkpoint {
 
     /// As the network is to hold it.
     fn laid_out(&self, matrix: Matrix) -> Result<Matrix, ModelError> {
-        match (self.layout, matrix) {
+        match (self.load.layout, matrix) {
             (Layout::Packed, Matrix::Dense(weight)) => {
                 let inputs = usize::try_from(weight.dim(1)).expect("shapes are positive");
                 let panels = Panels::pack(inputs, &[&numbers(&weight)?]);
@@ -212,17 +268,104 @@ impl Checkpoint {
         }
     }
 
+    /// A stack of `count` linear layers, each of the same size.
+    pub(super) fn stacked(
+        &mut self,
+        name: &str,
+        count: i32,
+        size: LinearSize,
+        bias: Bias,
+    ) -> Result<Linear, ModelError> {
+        let shape = [count, size.output, size.input];
+        let matrix = self.weight(name, &shape)?;
+        let biases = match bias {
+            Bias::Absent => None,
+            Bias::Present => Some(self.tensor(format!("{name}.bias"), &shape[..2])?),
+        };
+        let stack = Linear {
+            matrix,
+            bias: biases,
+        };
+        self.made.extend(stack.arrays().cloned());
+        Ok(stack)
+    }
+
     fn part(&mut self, name: &str, size: LinearSize, bias: Bias) -> Result<Linear, ModelError> {
-        let weight = self.tensor(format!("{name}.weight"), &[size.output, size.input])?;
+        let matrix = self.weight(name, &[size.output, size.input])?;
         let bias = match bias {
             Bias::Absent => None,
             Bias::Present => Some(self.tensor(format!("{name}.bias"), &[size.output])?),
         };
-        Ok(Linear {
-            matrix: Matrix::Dense(weight),
-            bias,
+        Ok(Linear { matrix, bias })
+    }
+
+    /// A matrix or a stack of them, of a shape that is stated as if it were of floats.
+    fn weight(&mut self, name: &str, shape: &[i32]) -> Result<Matrix, ModelError> {
+        let stored = format!("{name}.weight");
+        if self.numbers == Numbers::Plain || !self.has(&format!("{name}.scales")) {
+            return Ok(Matrix::Dense(self.tensor(stored, shape)?));
+        }
+        let quantised = self.quantised(name, shape)?;
+        Ok(match self.load.quantised {
+            QuantisedMatrices::Kept => Matrix::Quantised(quantised),
+            QuantisedMatrices::Unpacked => Matrix::Dense(quantised.unpacked()?),
         })
     }
+
+    /// How it is packed follows from the shapes: groups from the scales, bits from the words.
+    fn quantised(&mut self, name: &str, shape: &[i32]) -> Result<Quantised, ModelError> {
+        let (columns, rows) = shape.split_last().expect("a matrix has two axes");
+        let with = |last: i32| [rows, &[last]].concat();
+        let scales_name = format!("{name}.scales");
+        let width = |checkpoint: &Self, name: &str| {
+            let array = checkpoint.peek(name);
+            array
+                .and_then(|array| array.shape().last().copied())
+                .unwrap_or(0)
+        };
+        let groups = width(self, &scales_name);
+        let words = width(self, &format!("{name}.weight"));
+        let group = whole(*columns, groups).filter(|group| GROUPS.contains(group));
+        let bits = whole(words.saturating_mul(WORD_BITS), *columns);
+        let bits = bits.filter(|bits| BITS.contains(bits));
+        let (Some(group), Some(bits)) = (group, bits) else {
+            return Err(ModelError::Unsupported(format!(
+                "tensor {name}.weight of {words} words and {groups} scales for {columns} columns"
+            )));
+        };
+        let scales = self.tensor(scales_name, &with(groups))?;
+        let packing = if scales.dtype() != Dtype::Uint8 {
+            Packing::Affine {
+                bits,
+                group,
+                offsets: self.tensor(format!("{name}.biases"), &with(groups))?,
+            }
+        } else if (bits, group) == (4, 32) {
+            Packing::Mxfp4
+        } else {
+            return Err(ModelError::Unsupported(format!(
+                "tensor {name}.weight of {bits}-bit floats in groups of {group}"
+            )));
+        };
+        Ok(Quantised {
+            weight: self.tensor(format!("{name}.weight"), &with(words))?,
+            scales,
+            packing,
+            floats: self.floats,
+        })
+    }
+
+    fn peek(&self, name: &str) -> Option<&Array> {
+        match &self.source {
+            Source::Arrays(arrays) => arrays.get(name),
+            Source::Listing(_) => None,
+        }
+    }
+}
+
+/// How often `part` goes into `all`, when it does so exactly.
+fn whole(all: i32, part: i32) -> Option<i32> {
+    (part > 0 && all % part == 0).then(|| all / part)
 }
 
 /// What an array holds, computed.
@@ -232,6 +375,10 @@ fn numbers(array: &Array) -> Result<Vec<f32>, ModelError> {
     numbers
         .map(<[f32]>::to_vec)
         .map_err(|cause| ModelError::Mlx(cause.to_string()))
+}
+
+pub(super) fn one_plus(stored: &Array) -> Result<Array, Exception> {
+    stored.add(Array::from_int(1))
 }
 
 /// How wide a linear layer's input and output are.

@@ -4,12 +4,16 @@
 use std::sync::Arc;
 
 use mlx_rs::error::Exception;
+use mlx_rs::ops::{clip, minimum, sigmoid, tanh};
 use mlx_rs::{Array, fast, nn};
 
 use super::checkpoint::Layout;
 use crate::kernels::{self, Rows};
 use crate::model::config::Activation;
 use crate::model::host;
+
+/// How steep gpt-oss's gate is.
+const SWIGLU_SLOPE: f32 = 1.702;
 
 /// A root-mean-square norm over the last axis.
 #[derive(Clone, Debug)]
@@ -70,12 +74,50 @@ pub(in crate::model) fn gated(
     up: &Array,
 ) -> Result<Array, Exception> {
     match (activation, layout) {
-        (Activation::Silu, Layout::Apart | Layout::Joined) => nn::silu(gate)?.multiply(up),
         (Activation::Silu, Layout::Packed) => {
             let kernel = |inputs: &[Rows<'_>], outputs: &mut [&mut [f32]]| {
                 kernels::swiglu(&inputs[0], &inputs[1], outputs[0]);
             };
             host::apply_one(&[gate, up], gate.shape(), kernel)
         }
+        (Activation::Silu, _) => nn::silu(gate)?.multiply(up),
+        (Activation::GeluTanh, _) => nn::gelu_approximate(gate)?.multiply(up),
+        (Activation::SwigluClipped { limit }, _) => {
+            let high = like(gate, limit)?;
+            let gate = minimum(gate, &high)?;
+            let up = clip(up, (&like(up, -limit)?, &high))?;
+            let share = sigmoid(scaled(&gate, SWIGLU_SLOPE)?)?;
+            up.add(like(&up, 1.0)?)?.multiply(gate.multiply(share)?)
+        }
     }
+}
+
+/// `state * sigmoid(gate)`.
+pub(in crate::model) fn gated_by_sigmoid(state: &Array, gate: &Array) -> Result<Array, Exception> {
+    state.multiply(sigmoid(gate)?)
+}
+
+/// A norm whose output is scaled by `silu(gate)`, in single precision.
+pub(in crate::model) fn norm_gated_by_silu(
+    weights: &Norm,
+    state: &Array,
+    gate: &Array,
+) -> Result<Array, Exception> {
+    let normed = norm(weights, state)?.as_type::<f32>()?;
+    let gate = nn::silu(gate.as_type::<f32>()?)?;
+    gate.multiply(normed)?.as_dtype(state.dtype())
+}
+
+pub(in crate::model) fn scaled(state: &Array, factor: f32) -> Result<Array, Exception> {
+    state.multiply(like(state, factor)?)
+}
+
+/// Squeezes logits into -cap..cap.
+pub(in crate::model) fn softcapped(logits: &Array, cap: f32) -> Result<Array, Exception> {
+    scaled(&tanh(logits.divide(like(logits, cap)?)?)?, cap)
+}
+
+/// A number of the same type: one of single precision would widen what it meets.
+fn like(array: &Array, number: f32) -> Result<Array, Exception> {
+    Array::from_f32(number).as_dtype(array.dtype())
 }

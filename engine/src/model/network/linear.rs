@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use mlx_rs::Array;
 use mlx_rs::error::Exception;
-use mlx_rs::ops::concatenate;
+use mlx_rs::ops::{concatenate, gather_mm};
 
+use super::quantised::Quantised;
 use crate::kernels::{Panels, Rows};
 use crate::model::host;
 
@@ -23,6 +24,8 @@ pub(in crate::model) enum Matrix {
     Dense(Array),
     /// For the CPU's own kernels.
     Packed(Arc<Panels>),
+    /// A few bits a number. Products unpack as they go.
+    Quantised(Quantised),
 }
 
 impl Matrix {
@@ -31,16 +34,30 @@ impl Matrix {
         match self {
             Self::Dense(weight) => input.matmul(weight.t()),
             Self::Packed(panels) => product(panels, input),
+            Self::Quantised(quantised) => quantised.apply(input),
         }
     }
 
     /// What MLX holds of it.
     pub(super) fn arrays(&self) -> impl Iterator<Item = &Array> {
+        let (dense, quantised) = match self {
+            Self::Dense(weight) => (Some(weight), None),
+            Self::Packed(_) => (None, None),
+            Self::Quantised(quantised) => (None, Some(quantised.arrays())),
+        };
+        dense.into_iter().chain(quantised.into_iter().flatten())
+    }
+
+    /// The same with a stack of matrices, (experts, out, in): input rows (.., 1, in) by the expert
+    /// that each is for.
+    fn apply_chosen(&self, input: &Array, experts: &Array) -> Result<Array, Exception> {
         match self {
-            Self::Dense(weight) => Some(weight),
-            Self::Packed(_) => None,
+            Self::Dense(weights) => {
+                gather_mm(input, weights.swap_axes(-1, -2)?, None, experts, false)
+            }
+            Self::Packed(_) => unreachable!("stacks are not packed"),
+            Self::Quantised(quantised) => quantised.apply_chosen(input, experts),
         }
-        .into_iter()
     }
 
     /// The rows that the ids name.
@@ -48,6 +65,7 @@ impl Matrix {
         match self {
             Self::Dense(weight) => weight.take_axis(ids, 0),
             Self::Packed(panels) => packed_rows(panels, ids),
+            Self::Quantised(quantised) => quantised.rows(ids),
         }
     }
 }
@@ -94,6 +112,15 @@ impl Linear {
         }
     }
 
+    /// The same for a stack of layers, of which each row takes its own.
+    pub(super) fn apply_chosen(&self, input: &Array, experts: &Array) -> Result<Array, Exception> {
+        let product = self.matrix.apply_chosen(input, experts)?;
+        match &self.bias {
+            Some(biases) => product.add(biases.take_axis(experts, 0)?.expand_dims(-2)?),
+            None => Ok(product),
+        }
+    }
+
     pub(super) fn arrays(&self) -> impl Iterator<Item = &Array> {
         self.matrix.arrays().chain(&self.bias)
     }
@@ -111,11 +138,13 @@ pub(in crate::model) enum Projections {
 impl Projections {
     /// One matrix of all where their kinds allow it: fewer, larger products.
     pub(in crate::model) fn joined(parts: Vec<Linear>) -> Result<Self, Exception> {
-        let weights = parts.iter().flat_map(|part| part.matrix.arrays());
-        let weights: Vec<&Array> = weights.collect();
-        if weights.len() < parts.len() {
+        let weights = parts.iter().map(|part| match &part.matrix {
+            Matrix::Dense(weight) => Some(weight),
+            Matrix::Packed(_) | Matrix::Quantised(_) => None,
+        });
+        let Some(weights) = weights.collect::<Option<Vec<&Array>>>() else {
             return Ok(Self::Apart(parts));
-        }
+        };
         let mut end = 0;
         let ends = weights.iter().map(|weight| {
             end += weight.dim(0);

@@ -9,6 +9,7 @@ use mlx_rs::Array;
 use mlx_rs::error::Exception;
 use mlx_rs::fast::{self, ScaledDotProductAttentionMask};
 
+use super::delta::{DeltaInput, GatedDelta};
 use super::layers::{self, Norm};
 use super::rope::Rope;
 
@@ -44,6 +45,10 @@ pub(in crate::model) trait Past {
         query: &Array,
         key_value: Option<KeyValue<'_>>,
     ) -> Result<Array, Exception>;
+
+    /// A recurrent layer's output (batch, tokens, value width). An implementation hands each row's
+    /// own tokens and state to [`GatedDelta::run`], and stores the state that comes back.
+    fn recur(&mut self, layer: &GatedDelta, input: &DeltaInput) -> Result<Array, Exception>;
 }
 
 /// Raw projections of the tokens of a step.

@@ -1,20 +1,25 @@
 //! Rotary positions on tensors.
 
 use std::f32::consts::PI;
+use std::f64::consts::PI as PI64;
 
 use mlx_rs::error::Exception;
+use mlx_rs::ops::concatenate;
 use mlx_rs::{Array, fast};
 
-use crate::model::config::{self, RopeStretch};
+use super::layers;
+use crate::model::config::{self, RopeStretch, Yarn};
 
 /// Turns queries and keys by their position.
 #[derive(Clone, Debug)]
 pub(in crate::model) struct Rope {
     /// Leading components of a head that turn.
     pub(in crate::model) dims: i32,
-    /// Positions that one radian takes, for each pair of components.
+    /// Positions that one radian takes, for each pair of components; infinite where a pair stays.
     #[allow(dead_code, reason = "for kernels that turn heads themselves")]
     pub(in crate::model) periods: Vec<f32>,
+    /// What the turning components are multiplied by.
+    pub(in crate::model) magnitude: f32,
     turning: Turning,
 }
 
@@ -27,25 +32,19 @@ enum Turning {
 
 impl Rope {
     pub(in crate::model) fn new(rope: &config::Rope) -> Self {
-        let plain: Vec<f32> = (0..rope.dims / 2)
-            .map(|pair| plain_period(rope, pair))
-            .collect();
         let pairs = rope.dims / 2;
-        let (periods, turning) = match rope.stretch {
-            RopeStretch::None => (
-                plain,
-                Turning::Plain {
-                    theta: rope.theta,
-                    scale: 1.0,
-                },
-            ),
-            RopeStretch::Linear { factor } => (
-                plain.iter().map(|period| period * factor).collect(),
-                Turning::Plain {
-                    theta: rope.theta,
-                    scale: factor.recip(),
-                },
-            ),
+        let plain: Vec<f32> = (0..pairs).map(|pair| plain_period(rope, pair)).collect();
+        let by_theta = |scale: f32| Turning::Plain {
+            theta: rope.theta,
+            scale,
+        };
+        let by_periods = |periods: &[f32]| Turning::Periods(Array::from_slice(periods, &[pairs]));
+        let (periods, turning, magnitude) = match rope.stretch {
+            RopeStretch::None => (plain, by_theta(1.0), 1.0),
+            RopeStretch::Linear { factor } => {
+                let stretched = plain.iter().map(|period| period * factor).collect();
+                (stretched, by_theta(factor.recip()), 1.0)
+            }
             RopeStretch::Llama3 {
                 factor,
                 low_freq_factor,
@@ -59,19 +58,35 @@ impl Rope {
                     original: original_context_tokens,
                 };
                 let periods: Vec<f32> = plain.iter().map(|plain| stretch.period(*plain)).collect();
-                let array = Array::from_slice(&periods, &[pairs]);
-                (periods, Turning::Periods(array))
+                let turning = by_periods(&periods);
+                (periods, turning, 1.0)
+            }
+            RopeStretch::Yarn(yarn) => {
+                let periods = yarn_periods(&yarn, rope, &plain);
+                let turning = by_periods(&periods);
+                (periods, turning, yarn_magnitude(&yarn))
+            }
+            RopeStretch::Proportional { turning, factor } => {
+                let period = |(pair, plain): (i32, &f32)| {
+                    let turns = 2 * pair < turning;
+                    if turns { plain * factor } else { f32::INFINITY }
+                };
+                let periods: Vec<f32> = (0..).zip(&plain).map(period).collect();
+                let turning = by_periods(&periods);
+                (periods, turning, 1.0)
             }
         };
         Self {
             dims: rope.dims,
             periods,
+            magnitude,
             turning,
         }
     }
 
     /// `states` is (batch, heads, tokens, head_dim), its first token at position 0.
     pub(in crate::model) fn at_start(&self, states: &Array) -> Result<Array, Exception> {
+        let states = &self.grown(states)?;
         match &self.turning {
             Turning::Plain { theta, scale } => {
                 fast::rope(states, self.dims, false, *theta, *scale, 0, None)
@@ -88,6 +103,7 @@ impl Rope {
         states: &Array,
         positions: &Array,
     ) -> Result<Array, Exception> {
+        let states = &self.grown(states)?;
         match &self.turning {
             Turning::Plain { theta, scale } => {
                 fast::rope_dynamic(states, self.dims, false, *theta, *scale, positions, None)
@@ -96,6 +112,23 @@ impl Rope {
                 fast::rope_dynamic(states, self.dims, false, None, 1.0, positions, periods)
             }
         }
+    }
+}
+
+impl Rope {
+    fn grown(&self, states: &Array) -> Result<Array, Exception> {
+        if self.magnitude == 1.0 {
+            return Ok(states.clone());
+        }
+        let width = states.dim(-1);
+        if self.dims == width {
+            return layers::scaled(states, self.magnitude);
+        }
+        let parts = states.split_at_indices(&[self.dims], -1)?;
+        concatenate(
+            &[&layers::scaled(&parts[0], self.magnitude)?, &parts[1]],
+            -1,
+        )
     }
 }
 
@@ -128,4 +161,37 @@ impl Llama3 {
         let smooth = (self.original / wavelength - self.low) / (self.high - self.low);
         plain / ((1.0 - smooth) / self.factor + smooth)
     }
+}
+
+/// The pair of components that makes so many turns over the original context, as a fraction.
+fn yarn_pair(yarn: &Yarn, rope: &config::Rope, turns: f32) -> f64 {
+    let wavelength = f64::from(yarn.original_context_tokens) / (f64::from(turns) * 2.0 * PI64);
+    f64::from(rope.dims) * wavelength.ln() / (2.0 * f64::from(rope.theta).ln())
+}
+
+fn yarn_periods(yarn: &Yarn, rope: &config::Rope, plain: &[f32]) -> Vec<f32> {
+    let low = yarn_pair(yarn, rope, yarn.beta_fast).floor().max(0.0);
+    let high = yarn_pair(yarn, rope, yarn.beta_slow).ceil();
+    let high = high.min(f64::from(rope.dims - 1));
+    // A ramp of no length would divide by zero.
+    let high = if low == high { high + 0.001 } else { high };
+    let period = |(pair, plain): (i32, &f32)| {
+        #[expect(clippy::cast_possible_truncation, reason = "tensors compute in f32")]
+        let ramp = ((f64::from(pair) - low) / (high - low)).clamp(0.0, 1.0) as f32;
+        let stretched = yarn.factor * plain;
+        let kept = 1.0 - ramp;
+        (stretched * plain) / (stretched * kept + plain * (1.0 - kept))
+    };
+    (0..).zip(plain).map(period).collect()
+}
+
+fn yarn_magnitude(yarn: &Yarn) -> f32 {
+    let growth = |mscale: f32| {
+        if yarn.factor <= 1.0 {
+            1.0
+        } else {
+            0.1 * mscale * yarn.factor.ln() + 1.0
+        }
+    };
+    growth(yarn.mscale) / yarn.mscale_all_dim.map_or(1.0, growth)
 }

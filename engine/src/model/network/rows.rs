@@ -13,6 +13,7 @@ use mlx_rs::ops::indexing::{TryIndexMutOp, TryIndexOp};
 use mlx_rs::ops::{concatenate, zeros_dtype};
 
 use super::Model;
+use super::delta::{DeltaInput, DeltaState, GatedDelta};
 use super::past::{Attention, KeyValue, Past};
 use crate::model::config::{Config, Store};
 
@@ -37,6 +38,8 @@ enum Kept {
         window: i32,
         held: Option<KeysValues>,
     },
+    /// A recurrent layer's state.
+    State(Option<DeltaState>),
 }
 
 /// Both (1, kv heads, tokens or room for them, head_dim).
@@ -55,6 +58,7 @@ impl RowCache {
                 window: Some(window),
                 ..
             } => Kept::Last { window, held: None },
+            Store::Recurrent(_) => Kept::State(None),
         };
         Self {
             stores: config.stores().into_iter().map(empty).collect(),
@@ -70,9 +74,12 @@ impl RowCache {
 
     fn arrays(&self) -> impl Iterator<Item = &Array> {
         let held = self.stores.iter().filter_map(|kept| match kept {
-            Kept::All(held) | Kept::Last { held, .. } => held.as_ref(),
+            Kept::All(held) | Kept::Last { held, .. } => {
+                held.as_ref().map(|held| [&held.keys, &held.values])
+            }
+            Kept::State(state) => state.as_ref().map(|state| [&state.tail, &state.matrix]),
         });
-        held.flat_map(|held| [&held.keys, &held.values])
+        held.flatten()
     }
 }
 
@@ -96,6 +103,7 @@ impl Kept {
                 });
                 Ok(seen)
             }
+            Self::State(_) => unreachable!("attention has a store of keys and values"),
         }
     }
 }
@@ -270,5 +278,24 @@ impl Past for Packed<'_, '_> {
         }
         let answers = concatenate(&answers, 1)?;
         answers.reshape(&[1, answers.dim(1), -1])
+    }
+
+    fn recur(&mut self, layer: &GatedDelta, input: &DeltaInput) -> Result<Array, Exception> {
+        let mut outputs = Vec::with_capacity(self.spans.len());
+        for (row, span) in self.rows.iter_mut().zip(self.spans) {
+            let part = |packed: &Array| packed.try_index((.., span.clone(), ..));
+            let input = DeltaInput {
+                mixed: part(&input.mixed)?,
+                decay: part(&input.decay)?,
+                write: part(&input.write)?,
+            };
+            let Kept::State(state) = &mut row.cache.stores[layer.store] else {
+                unreachable!("a recurrent layer has a recurrent store");
+            };
+            let run = layer.run(&input, state.as_ref())?;
+            *state = Some(run.state);
+            outputs.push(run.output);
+        }
+        concatenate(&outputs, 1)
     }
 }

@@ -3,9 +3,10 @@
 use mlx_rs::Array;
 use mlx_rs::error::Exception;
 
+use super::delta::{DeltaInput, GatedDelta};
 use super::past::{Attention, KeyValue, Past};
 
-/// Attention over the given tokens only, each seeing itself and those before it.
+/// The given tokens only, each seeing itself and those before it.
 #[derive(Debug, Default)]
 pub(super) struct Whole {
     /// By store: what a layer left for those that share it.
@@ -52,5 +53,9 @@ impl Past for Whole {
         let seen = layer.over(&turned(layer.queries(query)?)?, &held.keys, &held.values)?;
         seen.swap_axes(1, 2)?
             .reshape(&[query.dim(0), query.dim(1), -1])
+    }
+
+    fn recur(&mut self, layer: &GatedDelta, input: &DeltaInput) -> Result<Array, Exception> {
+        Ok(layer.run(input, None)?.output)
     }
 }
