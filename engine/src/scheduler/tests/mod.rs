@@ -2,6 +2,7 @@
 
 mod cases;
 mod laws;
+mod leases;
 mod macro_steps;
 mod preemption;
 
