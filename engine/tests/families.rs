@@ -42,14 +42,22 @@ fn folders() -> Vec<PathBuf> {
     folders
 }
 
-fn run(model: &Model, cache: &mut RowCache, tokens: &[u32]) -> Vec<f32> {
-    let mut rows = [RowStep {
-        cache,
-        tokens,
-        output: Output::Logits,
-    }];
+/// One step of several rows, each by its cache and its tokens; the logits of each.
+fn run<'a>(
+    model: &Model,
+    rows: impl Iterator<Item = (&'a mut RowCache, &'a [u32])>,
+) -> Vec<Vec<f32>> {
+    let mut rows: Vec<RowStep<'_>> = rows
+        .map(|(cache, tokens)| RowStep {
+            cache,
+            tokens,
+            output: Output::Logits,
+        })
+        .collect();
     let logits = model.step(&mut rows).unwrap().unwrap();
-    logits.index(0).to_vec_exact::<f32>().unwrap()
+    let count = i32::try_from(rows.len()).unwrap();
+    let row = |place: i32| logits.index(place).to_vec_exact::<f32>().unwrap();
+    (0..count).map(row).collect()
 }
 
 fn argmax(logits: &[f32]) -> u32 {
@@ -63,26 +71,37 @@ fn distance(left: &[f32], right: &[f32]) -> f32 {
     differences.fold(0.0, f32::max)
 }
 
-/// Runs every row of a folder's expectation, and returns the greatest difference of a logit.
+/// Prompts run alone and in pieces, answers of all rows together. Returns the greatest difference
+/// of a logit.
 fn compare(folder: &Path, load: Load) -> f32 {
     let expected = fs::read(folder.join("expected.json")).unwrap();
     let expected: Expected = serde_json::from_slice(&expected).unwrap();
     let model = Model::load_as(folder, load).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
     let mut furthest = 0.0_f32;
+    let mut caches = Vec::new();
+    let mut logits = Vec::new();
     for row in &expected.rows {
         let mut cache = RowCache::new(model.config());
-        let mut logits = vec![];
+        let mut last = vec![];
         for piece in row.prompt.chunks(PIECE) {
-            logits = run(&model, &mut cache, piece);
+            last = run(&model, std::iter::once((&mut cache, piece))).remove(0);
         }
-        furthest = furthest.max(distance(&logits, &row.prefill_logits));
-        let mut answer = vec![];
-        for _ in 0..row.answer.len() {
-            answer.push(argmax(&logits));
-            logits = run(&model, &mut cache, &answer[answer.len() - 1..]);
+        furthest = furthest.max(distance(&last, &row.prefill_logits));
+        caches.push(cache);
+        logits.push(last);
+    }
+    let mut answers: Vec<Vec<u32>> = vec![vec![]; caches.len()];
+    for _ in 0..expected.rows[0].answer.len() {
+        let next: Vec<[u32; 1]> = logits.iter().map(|logits| [argmax(logits)]).collect();
+        for (answer, next) in answers.iter_mut().zip(&next) {
+            answer.extend(next);
         }
-        assert_eq!(answer, row.answer, "{folder:?}, {load:?}");
-        furthest = furthest.max(distance(&logits, &row.last_logits));
+        let rows = caches.iter_mut().zip(next.iter().map(<[u32; 1]>::as_slice));
+        logits = run(&model, rows);
+    }
+    for ((row, answer), logits) in expected.rows.iter().zip(&answers).zip(&logits) {
+        assert_eq!(*answer, row.answer, "{folder:?}, {load:?}");
+        furthest = furthest.max(distance(logits, &row.last_logits));
     }
     assert!(
         furthest < TOLERANCE,
