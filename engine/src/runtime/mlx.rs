@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::backend::{Backend, Limits, Memory, RowWork, StepError};
+use super::memory::process_memory;
 use crate::chat::{ChatRequest, Defaults};
 use crate::failure::Failure;
 use crate::language::Language;
@@ -133,13 +134,6 @@ impl Backend for MlxBackend {
     }
 
     fn memory(&self) -> Memory {
-        let bytes = |count: Result<usize, mlx_rs::error::Exception>| {
-            u64::try_from(count.unwrap_or(0)).unwrap_or(u64::MAX)
-        };
-        Memory {
-            active_bytes: bytes(mlx_rs::memory::active_memory()),
-            peak_bytes: bytes(mlx_rs::memory::peak_memory()),
-            cache_bytes: bytes(mlx_rs::memory::cache_memory()),
-        }
+        process_memory()
     }
 }

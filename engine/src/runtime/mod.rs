@@ -8,6 +8,7 @@ mod backend;
 mod echo;
 mod event;
 mod inbox;
+mod memory;
 #[cfg(feature = "mlx")]
 mod mlx;
 mod row;
@@ -26,6 +27,7 @@ use thiserror::Error;
 pub use backend::{Backend, Limits, Memory, RowWork, Sample, StepError};
 pub use echo::EchoBackend;
 pub use event::{Delta, Event, FinishReason, Finished, Job, Logprob, Timing, TokenLogprob, Usage};
+pub use memory::{clear_spare_memory, limit_memory, process_memory};
 #[cfg(feature = "mlx")]
 pub use mlx::MlxBackend;
 pub use said::SaidBuffers;
