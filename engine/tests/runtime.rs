@@ -339,6 +339,43 @@ fn a_prompt_beyond_this_machines_memory_is_told_so_and_a_shorter_one_is_served()
 }
 
 #[test]
+fn a_smaller_grant_leaves_alone_what_runs_and_fails_what_would_wait_for_ever() {
+    let (permits, gate) = channel();
+    let backend = Scripted {
+        gate: Some(gate),
+        ..Scripted::new("abc")
+    };
+    let config = EngineConfig {
+        rows_max: 1,
+        ..config()
+    };
+    let (engine, heard) = start(&config, backend);
+    // 22 tokens of prompt and 10 of answer: two pages of 16 tokens, 1,024 bytes each.
+    engine.submit(job(1, r#","max_tokens":10"#)).unwrap();
+    permits.send(()).unwrap();
+    while !matches!(heard.recv().unwrap(), Event::Delta { .. }) {}
+    engine.submit(job(2, r#","max_tokens":30"#)).unwrap();
+    engine.set_grant(16 << 10);
+    engine.set_grant(32 << 10);
+    drop(permits);
+    let (mut failed, mut finished) = (None, None);
+    while finished.is_none() {
+        match heard.recv().unwrap() {
+            Event::Failed { id, failure } => failed = Some((id.0, failure.reason)),
+            Event::Finished(end) => finished = Some((end.id.0, end.reason)),
+            Event::Accepted { .. } | Event::Delta { .. } => {}
+        }
+    }
+    assert_eq!(failed, Some((2, Reason::RequestExceedsNodeBudget)));
+    assert_eq!(finished, Some((1, FinishReason::Stop)));
+    assert_eq!(engine.capacity().active_token_budget_max, 32);
+    engine.set_grant(u64::MAX);
+    engine.submit(job(3, r#","max_tokens":30"#)).unwrap();
+    engine.stop();
+    assert_eq!(finish_of(&all(&heard), 3).0, FinishReason::Stop);
+}
+
+#[test]
 fn a_full_engine_refuses_at_once_and_serves_what_it_took() {
     let (permits, gate) = channel();
     let backend = Scripted {

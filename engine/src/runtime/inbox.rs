@@ -25,6 +25,8 @@ struct State {
     /// Jobs submitted and not yet ended.
     live: BTreeSet<RowId>,
     live_max: usize,
+    /// The newest, until the thread has taken it.
+    grant_bytes: Option<u64>,
     mode: Mode,
     snapshot: CapacitySnapshot,
 }
@@ -51,6 +53,7 @@ pub(super) struct Arrived {
 pub(super) struct Mail {
     pub(super) jobs: VecDeque<Arrived>,
     pub(super) cancels: BTreeSet<RowId>,
+    pub(super) grant_bytes: Option<u64>,
     pub(super) mode: Mode,
 }
 
@@ -69,6 +72,7 @@ impl Inbox {
                 cancels: BTreeSet::new(),
                 live: BTreeSet::new(),
                 live_max,
+                grant_bytes: None,
                 mode: Mode::Open,
                 snapshot: CapacitySnapshot::default(),
             }),
@@ -112,6 +116,11 @@ impl Inbox {
         }
     }
 
+    pub(super) fn grant(&self, bytes: u64) {
+        self.lock().grant_bytes = Some(bytes);
+        self.changed.notify_one();
+    }
+
     /// Modes go forwards only.
     pub(super) fn set_mode(&self, mode: Mode) {
         let mut state = self.lock();
@@ -133,6 +142,7 @@ impl Inbox {
         while patience == Patience::Wait
             && state.jobs.is_empty()
             && state.cancels.is_empty()
+            && state.grant_bytes.is_none()
             && state.mode != Mode::Stopping
         {
             state = self
@@ -143,6 +153,7 @@ impl Inbox {
         Mail {
             jobs: std::mem::take(&mut state.jobs),
             cancels: std::mem::take(&mut state.cancels),
+            grant_bytes: state.grant_bytes.take(),
             mode: state.mode,
         }
     }

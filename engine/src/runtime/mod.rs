@@ -190,6 +190,12 @@ impl Engine {
         self.inbox.cancel(id);
     }
 
+    /// From now on so much memory is for keys and values. Rows that run keep what they have; those
+    /// that wait and would never fit fail.
+    pub fn set_grant(&self, kv_bytes_max: u64) {
+        self.inbox.grant(kv_bytes_max);
+    }
+
     /// Takes no more jobs; those taken are finished.
     pub fn drain(&self) {
         self.inbox.set_mode(Mode::Draining);

@@ -30,6 +30,8 @@ pub(super) struct Worker<B, F> {
     rows: BTreeMap<RowId, Row>,
     /// What is published after each turn; counters and speeds live in it.
     snapshot: CapacitySnapshot,
+    /// Waits until the rows that run fit it.
+    grant_bytes: Option<u64>,
     // Reused by every step.
     plan: StepPlan,
     chosen: Vec<Option<Chosen>>,
@@ -60,6 +62,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             on_event,
             rows: BTreeMap::new(),
             snapshot,
+            grant_bytes: None,
             plan: StepPlan::default(),
             chosen: vec![],
             stopped: vec![],
@@ -97,6 +100,8 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             for id in mail.cancels {
                 self.cancel(id);
             }
+            self.grant_bytes = mail.grant_bytes.or(self.grant_bytes);
+            self.regrant();
             if !self.scheduler.is_idle() {
                 self.step();
             }
@@ -179,6 +184,30 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         } else {
             self.rows.remove(&id);
             self.fail(id, Failure::cancelled());
+        }
+    }
+
+    /// A grant that rows had to be preempted for waits for them to end: nothing here computes a row
+    /// a second time.
+    fn regrant(&mut self) {
+        let kv = self.scheduler.kv();
+        let reserved = kv.reserved_bytes();
+        let config = self.scheduler.config();
+        // More than every row at its longest would never be used.
+        let longest = kv.bytes(config.context_tokens);
+        let useful = longest.saturating_mul(u64::from(config.rows_max));
+        let Some(bytes) = self.grant_bytes.take_if(|bytes| *bytes >= reserved) else {
+            return;
+        };
+        let mut too_long = vec![];
+        self.scheduler.resize(bytes.min(useful), &mut too_long);
+        for id in too_long {
+            if let Cancelled::Running(slot) = self.scheduler.cancel(id) {
+                self.backend.release(slot);
+            }
+            self.rows.remove(&id);
+            let text = "this machine has no more memory for a request of this length";
+            self.fail(id, Failure::new(Reason::RequestExceedsNodeBudget, text));
         }
     }
 
