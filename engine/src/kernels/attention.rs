@@ -11,7 +11,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use multiversion::multiversion;
+use pulp::{Arch, Simd, WithSimd};
 
 use super::exponential::exp;
 use super::norm::inverse_rms;
@@ -21,8 +21,8 @@ use super::{LANES, Lanes, Rows, crew};
 
 /// Queries that share one reading of a page.
 const TILE_QUERIES: usize = 8;
-/// Components of the answer that are summed together.
-const TILE_WIDTH: usize = 4 * LANES;
+/// Queries whose answers are summed together, over as many vectors of components each.
+const ANSWER_TILE: usize = 4;
 
 /// One layer's constants.
 #[derive(Debug)]
@@ -42,9 +42,9 @@ pub struct Attention {
 /// Norms of each head by itself, before rotary positions.
 #[derive(Debug, Default)]
 pub struct HeadNorms {
-    pub query: Option<Vec<f32>>,
-    pub key: Option<Vec<f32>>,
-    pub value: Option<Vec<f32>>,
+    pub query: Option<Arc<[f32]>>,
+    pub key: Option<Arc<[f32]>>,
+    pub value: Option<Arc<[f32]>>,
     pub eps: f32,
 }
 
@@ -111,9 +111,17 @@ pub unsafe fn attend(
         output: Output(output.as_mut_ptr()),
         output_len: output.len(),
     };
+    let arch = Arch::new();
     crew::for_each(rows.len() * layer.kv_heads, &|ix| {
         let row = &rows[ix / layer.kv_heads];
-        SCRATCH.with_borrow_mut(|scratch| one_head(&job, row, ix % layer.kv_heads, scratch));
+        SCRATCH.with_borrow_mut(|scratch| {
+            arch.dispatch(OneHead {
+                job: &job,
+                row,
+                head: ix % layer.kv_heads,
+                scratch,
+            });
+        });
     });
 }
 
@@ -174,59 +182,67 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-#[multiversion(targets(
-    "x86_64+avx512f+avx512vl+avx512bw+avx512dq+fma+avx2",
-    "x86_64+avx2+fma"
-))]
-fn one_head(job: &Job<'_>, row: &RowSpan, head: usize, scratch: &mut Scratch) {
-    let layer = job.layer;
-    let dim = layer.head_dim;
-    if let Some((key, value)) = &job.projected.key_value {
-        for ix in 0..row.count {
-            write_token(job, row, head, ix, key, value, &mut scratch.head);
-        }
-    }
-    // Queries of this head, token after token, the group's heads together.
-    let group = layer.query_heads / layer.kv_heads;
-    let count = row.count * group;
-    scratch.queries.resize(count * dim, 0.0);
-    for (ix, query) in scratch.queries.chunks_exact_mut(dim).enumerate() {
-        let (token, query_head) = (ix / group, head * group + ix % group);
-        query.copy_from_slice(head_of(
-            &job.projected.query,
-            row.first + token,
-            query_head,
-            dim,
-        ));
-        normalise(query, layer.norms.query.as_deref(), layer.norms.eps);
-        job.turn(query, row.start + token);
-        query.iter_mut().for_each(|x| *x *= layer.scale);
-    }
-    let queries = std::mem::take(&mut scratch.queries);
-    let mut done = 0;
-    while done < count {
-        let step = match count - done {
-            TILE_QUERIES.. => TILE_QUERIES,
-            4.. => 4,
-            2.. => 2,
-            _ => 1,
-        };
-        let tile = Tile {
+/// All that a step does with one key-value head of one row.
+struct OneHead<'a> {
+    job: &'a Job<'a>,
+    row: &'a RowSpan,
+    head: usize,
+    scratch: &'a mut Scratch,
+}
+
+impl WithSimd for OneHead<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
             job,
             row,
             head,
-            first: done,
-            queries: &queries[done * dim..][..step * dim],
-        };
-        match step {
-            TILE_QUERIES => tile.run::<TILE_QUERIES>(&mut scratch.scores),
-            4 => tile.run::<4>(&mut scratch.scores),
-            2 => tile.run::<2>(&mut scratch.scores),
-            _ => tile.run::<1>(&mut scratch.scores),
+            scratch,
+        } = self;
+        let layer = job.layer;
+        let dim = layer.head_dim;
+        if let Some((key, value)) = &job.projected.key_value {
+            for ix in 0..row.count {
+                write_token(job, row, head, ix, key, value, &mut scratch.head);
+            }
         }
-        done += step;
+        // Queries of this head, token after token, the group's heads together.
+        let group = layer.query_heads / layer.kv_heads;
+        let count = row.count * group;
+        scratch.queries.resize(count * dim, 0.0);
+        for (ix, query) in scratch.queries.chunks_exact_mut(dim).enumerate() {
+            let (token, query_head) = (row.first + ix / group, head * group + ix % group);
+            query.copy_from_slice(head_of(&job.projected.query, token, query_head, dim));
+            normalise(query, layer.norms.query.as_deref(), layer.norms.eps);
+            job.turn(query, row.start + ix / group);
+            query.iter_mut().for_each(|x| *x *= layer.scale);
+        }
+        let mut done = 0;
+        while done < count {
+            let step = match count - done {
+                TILE_QUERIES.. => TILE_QUERIES,
+                4.. => 4,
+                2.. => 2,
+                _ => 1,
+            };
+            let tile = Tile {
+                job,
+                row,
+                head,
+                first: done,
+                queries: &scratch.queries[done * dim..][..step * dim],
+            };
+            match step {
+                TILE_QUERIES => tile.run::<S, TILE_QUERIES>(simd, &mut scratch.scores),
+                4 => tile.run::<S, 4>(simd, &mut scratch.scores),
+                2 => tile.run::<S, 2>(simd, &mut scratch.scores),
+                _ => tile.run::<S, 1>(simd, &mut scratch.scores),
+            }
+            done += step;
+        }
     }
-    scratch.queries = queries;
 }
 
 #[inline(always)]
@@ -303,14 +319,16 @@ impl Tile<'_> {
     }
 
     #[inline(always)]
-    fn run<const N: usize>(&self, scores: &mut Vec<Lanes>) {
+    fn run<S: Simd, const N: usize>(&self, simd: S, scores: &mut Vec<Lanes>) {
         let first_page = self.horizon(self.position(0)) / PAGE_TOKENS;
         let last_page = self.position(N - 1) / PAGE_TOKENS;
         let pages = &self.row.table[first_page..=last_page];
         scores.resize(N * pages.len(), [0.0; LANES]);
         for (ix, &page) in pages.iter().enumerate() {
-            let tile = self.scores_of::<N>(page, (first_page + ix) * PAGE_TOKENS);
-            for (query, lanes) in tile.into_iter().enumerate() {
+            let mut of_page = [[0.0; LANES]; N];
+            self.scores_of(simd, page, &mut of_page);
+            self.hide(&mut of_page, (first_page + ix) * PAGE_TOKENS);
+            for (query, lanes) in of_page.into_iter().enumerate() {
                 scores[query * pages.len() + ix] = lanes;
             }
         }
@@ -322,109 +340,138 @@ impl Tile<'_> {
             });
             *share = soften(&mut scores[query * pages.len()..][..pages.len()], sink);
         }
-        let dim = self.job.layer.head_dim;
-        let mut from = 0;
-        while from + TILE_WIDTH <= dim {
-            self.answers::<N, TILE_WIDTH>(pages, scores, &shares, from);
-            from += TILE_WIDTH;
+        let mut query = 0;
+        while query + ANSWER_TILE <= N {
+            self.answers::<S, ANSWER_TILE>(simd, pages, scores, &shares, query);
+            query += ANSWER_TILE;
         }
-        while from + LANES <= dim {
-            self.answers::<N, LANES>(pages, scores, &shares, from);
-            from += LANES;
-        }
-        while from < dim {
-            self.answers::<N, 1>(pages, scores, &shares, from);
-            from += 1;
+        while query < N {
+            self.answers::<S, 1>(simd, pages, scores, &shares, query);
+            query += 1;
         }
     }
 
-    /// Each query's scores of one page, whose first token stands at `base`.
+    /// Each query's scores of one page.
     #[inline(always)]
-    fn scores_of<const N: usize>(&self, page: u32, base: usize) -> [Lanes; N] {
+    fn scores_of<S: Simd, const N: usize>(&self, simd: S, page: u32, scores: &mut [Lanes; N]) {
         let dim = self.job.layer.head_dim;
         let (keys, _) = self.job.pool.tile(page, self.head);
         let (keys, _) = keys.as_chunks::<LANES>();
-        let queries: [&[f32]; N] = std::array::from_fn(|ix| &self.queries[ix * dim..][..dim]);
         let keys = &keys[..dim];
-        let mut sums = [[0.0_f32; LANES]; N];
-        for component in 0..dim {
-            for (query, sums) in queries.iter().zip(&mut sums) {
-                for (sum, key) in sums.iter_mut().zip(&keys[component]) {
-                    *sum = query[component].mul_add(*key, *sum);
+        let queries: [&[f32]; N] = std::array::from_fn(|ix| &self.queries[ix * dim..][..dim]);
+        for part in 0..LANES / S::F32_LANES {
+            let mut sums = [simd.splat_f32s(0.0); N];
+            for component in 0..dim {
+                let (vectors, _) = S::as_simd_f32s(&keys[component]);
+                for (query, sum) in queries.iter().zip(&mut sums) {
+                    let x = simd.splat_f32s(query[component]);
+                    *sum = simd.mul_add_f32s(x, vectors[part], *sum);
                 }
             }
+            for (scores, sum) in scores.iter_mut().zip(sums) {
+                let (vectors, _) = S::as_mut_simd_f32s(scores);
+                vectors[part] = sum;
+            }
         }
-        for (query, sums) in sums.iter_mut().enumerate() {
+    }
+
+    /// Takes out what a query does not see of a page whose first token stands at `base`.
+    #[inline(always)]
+    fn hide<const N: usize>(&self, scores: &mut [Lanes; N], base: usize) {
+        for (query, scores) in scores.iter_mut().enumerate() {
             let position = self.position(query);
             let horizon = self.horizon(position);
-            if base < horizon || base + PAGE_TOKENS > position + 1 {
-                for (lane, sum) in sums.iter_mut().enumerate() {
-                    if base + lane < horizon || base + lane > position {
-                        *sum = f32::NEG_INFINITY;
-                    }
+            if base >= horizon && base + PAGE_TOKENS <= position + 1 {
+                continue;
+            }
+            for (lane, score) in scores.iter_mut().enumerate() {
+                if base + lane < horizon || base + lane > position {
+                    *score = f32::NEG_INFINITY;
                 }
             }
         }
-        sums
     }
 
-    /// Components `from` to `from + WIDTH` of each query's answer.
+    /// The answers of `N` queries from `first` of the tile on.
     #[inline(always)]
-    fn answers<const N: usize, const WIDTH: usize>(
+    fn answers<S: Simd, const N: usize>(
         &self,
+        simd: S,
         pages: &[u32],
         weights: &[Lanes],
-        shares: &[f32; N],
-        from: usize,
+        shares: &[f32],
+        first: usize,
     ) {
-        // Two passes of four queries keep the sums in registers at the full width.
-        let mut query = 0;
-        while query + 4 <= N {
-            self.answers_of::<4, WIDTH>(pages, weights, &shares[query..], query, from);
-            query += 4;
+        let dim = self.job.layer.head_dim;
+        let weights: [&[Lanes]; N] =
+            std::array::from_fn(|ix| &weights[(first + ix) * pages.len()..][..pages.len()]);
+        let shares = &shares[first..];
+        let mut from = 0;
+        while from + ANSWER_TILE * S::F32_LANES <= dim {
+            self.answer_part::<S, N, ANSWER_TILE>(simd, pages, &weights, shares, first, from);
+            from += ANSWER_TILE * S::F32_LANES;
         }
-        while query + 2 <= N {
-            self.answers_of::<2, WIDTH>(pages, weights, &shares[query..], query, from);
-            query += 2;
+        while from + S::F32_LANES <= dim {
+            self.answer_part::<S, N, 1>(simd, pages, &weights, shares, first, from);
+            from += S::F32_LANES;
         }
-        if query < N {
-            self.answers_of::<1, WIDTH>(pages, weights, &shares[query..], query, from);
+        for component in from..dim {
+            for (ix, weights) in weights.iter().enumerate() {
+                let mut sum = 0.0_f32;
+                for (&page, weights) in pages.iter().zip(*weights) {
+                    let (_, values) = self.job.pool.tile(page, self.head);
+                    for (token, weight) in weights.iter().enumerate() {
+                        sum = weight.mul_add(values[token * dim + component], sum);
+                    }
+                }
+                self.answer(first + ix)[component] = sum * shares[ix];
+            }
         }
     }
 
+    /// Components of the answers from `from` on, `VECTORS` vectors of them.
     #[inline(always)]
-    fn answers_of<const N: usize, const WIDTH: usize>(
+    fn answer_part<S: Simd, const N: usize, const VECTORS: usize>(
         &self,
+        simd: S,
         pages: &[u32],
-        weights: &[Lanes],
+        weights: &[&[Lanes]; N],
         shares: &[f32],
         first: usize,
         from: usize,
     ) {
         let dim = self.job.layer.head_dim;
-        let mut sums = [[0.0_f32; WIDTH]; N];
-        let weights: [&[Lanes]; N] =
-            std::array::from_fn(|ix| &weights[(first + ix) * pages.len()..][..pages.len()]);
+        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; N];
         for (ix, &page) in pages.iter().enumerate() {
             let (_, values) = self.job.pool.tile(page, self.head);
             for token in 0..PAGE_TOKENS {
-                let values = &values[token * dim + from..][..WIDTH];
+                let values = &values[token * dim + from..][..VECTORS * S::F32_LANES];
+                let (values, _) = S::as_simd_f32s(values);
+                let values: [S::f32s; VECTORS] = std::array::from_fn(|ix| values[ix]);
                 for (weights, sums) in weights.iter().zip(&mut sums) {
+                    let weight = simd.splat_f32s(weights[ix][token]);
                     for (sum, value) in sums.iter_mut().zip(values) {
-                        *sum = weights[ix][token].mul_add(*value, *sum);
+                        *sum = simd.mul_add_f32s(weight, value, *sum);
                     }
                 }
             }
         }
-        for (ix, sums) in sums.iter().enumerate() {
-            let query = self.first + first + ix;
-            let token = self.row.first + query / self.group();
-            let head = self.head * self.group() + query % self.group();
-            let answer = &mut self.job.answer(token, head)[from..][..WIDTH];
-            for (answer, sum) in answer.iter_mut().zip(sums) {
-                *answer = sum * shares[ix];
+        for (ix, sums) in sums.into_iter().enumerate() {
+            let answer = &mut self.answer(first + ix)[from..][..VECTORS * S::F32_LANES];
+            let (vectors, _) = S::as_mut_simd_f32s(answer);
+            for (vector, sum) in vectors.iter_mut().zip(sums) {
+                *vector = simd.mul_f32s(sum, simd.splat_f32s(shares[ix]));
             }
         }
+    }
+
+    /// Where a query's answer goes.
+    #[inline(always)]
+    fn answer(&self, query: usize) -> &mut [f32] {
+        let query = self.first + query;
+        let token = self.row.first + query / self.group();
+        self.job
+            .answer(token, self.head * self.group() + query % self.group())
     }
 }
 

@@ -110,8 +110,15 @@ struct Closing(&'static Shared);
 impl Drop for Closing {
     fn drop(&mut self) {
         self.0.state.fetch_and(!OPEN, Ordering::AcqRel);
+        let mut looks = 0;
         while self.0.state.load(Ordering::Acquire) != 0 {
-            std::hint::spin_loop();
+            looks += 1;
+            if looks < LOOKS {
+                std::hint::spin_loop();
+            } else {
+                // The helper lost its core to something else: let it have this one.
+                std::thread::yield_now();
+            }
         }
     }
 }
@@ -157,7 +164,7 @@ impl Shared {
             self.state.fetch_sub(1, Ordering::AcqRel);
             // What was just finished is no longer worth joining.
             while self.state.load(Ordering::Acquire) & OPEN != 0 {
-                std::hint::spin_loop();
+                std::thread::yield_now();
             }
         }
     }

@@ -1,28 +1,23 @@
 //! Root-mean-square norms of rows.
 
-use multiversion::multiversion;
+use pulp::Arch;
 
 use super::{LANES, Lanes, Rows};
 
 /// `x / sqrt(mean(x^2) + eps) * weight` for each row of `weight.len()` numbers.
-#[multiversion(targets(
-    "x86_64+avx512f+avx512vl+avx512bw+avx512dq+fma+avx2",
-    "x86_64+avx2+fma"
-))]
 pub fn rms_norm(input: &Rows<'_>, weight: &[f32], eps: f32, output: &mut [f32]) {
     let width = weight.len();
     assert_eq!(input.width(), width);
     assert_eq!(input.count() * width, output.len());
-    for (row, normed) in input.iter().zip(output.chunks_exact_mut(width)) {
-        normalise(row, weight, eps, normed);
-    }
+    let outputs = output.chunks_exact_mut(width);
+    Arch::new().dispatch(|| {
+        for (row, normed) in input.iter().zip(outputs) {
+            normalise(row, weight, eps, normed);
+        }
+    });
 }
 
 /// The sum of two streams, and its norm.
-#[multiversion(targets(
-    "x86_64+avx512f+avx512vl+avx512bw+avx512dq+fma+avx2",
-    "x86_64+avx2+fma"
-))]
 pub fn add_rms_norm(
     input: &Rows<'_>,
     update: &Rows<'_>,
@@ -37,12 +32,14 @@ pub fn add_rms_norm(
     assert_eq!(input.count() * width, output.len());
     let sums = sum.chunks_exact_mut(width);
     let outputs = output.chunks_exact_mut(width);
-    for (((a, b), sum), normed) in input.iter().zip(update.iter()).zip(sums).zip(outputs) {
-        for ((sum, a), b) in sum.iter_mut().zip(a).zip(b) {
-            *sum = a + b;
+    Arch::new().dispatch(|| {
+        for (((a, b), sum), normed) in input.iter().zip(update.iter()).zip(sums).zip(outputs) {
+            for ((sum, a), b) in sum.iter_mut().zip(a).zip(b) {
+                *sum = a + b;
+            }
+            normalise(sum, weight, eps, normed);
         }
-        normalise(sum, weight, eps, normed);
-    }
+    });
 }
 
 #[inline(always)]

@@ -79,14 +79,34 @@ impl PagePool {
 
     /// Copies a page, before a row writes into one that others read.
     ///
-    /// # Panics
-    /// A page is outside the pool.
-    pub fn copy(&mut self, from: u32, to: u32) {
-        let page_len = self.heads * self.tile_len();
-        let (from, to) = (self.tile_start(from, 0), self.tile_start(to, 0));
-        for ix in 0..page_len {
-            let value = *self.cells[from + ix].get_mut();
-            *self.cells[to + ix].get_mut() = value;
+    /// # Safety
+    /// Nobody else uses the pool meanwhile.
+    pub unsafe fn copy(&self, from: u32, to: u32) {
+        for head in 0..self.heads {
+            let (keys, values) = self.tile(from, head);
+            // SAFETY: the caller's promise; the two pages are apart, or nothing changes.
+            let (new_keys, new_values) = unsafe { self.tile_mut(to, head) };
+            if from != to {
+                new_keys.copy_from_slice(keys);
+                new_values.copy_from_slice(values);
+            }
+        }
+    }
+
+    /// Copies all pages of a pool of the same kind that has no more.
+    ///
+    /// # Safety
+    /// Nobody else uses either pool meanwhile.
+    pub unsafe fn copy_all(&self, from: &Self) {
+        assert_eq!((self.heads, self.head_dim), (from.heads, from.head_dim));
+        for page in 0..u32::try_from(from.page_count()).expect("page ids are u32") {
+            for head in 0..self.heads {
+                let (keys, values) = from.tile(page, head);
+                // SAFETY: the caller's promise.
+                let (new_keys, new_values) = unsafe { self.tile_mut(page, head) };
+                new_keys.copy_from_slice(keys);
+                new_values.copy_from_slice(values);
+            }
         }
     }
 

@@ -6,12 +6,10 @@
 //! its sixteen sums in registers, reads each weight once and streams through memory in order.
 #![allow(unsafe_code, reason = "threads write disjoint columns of one output")]
 
-use multiversion::multiversion;
+use pulp::{Arch, Simd, WithSimd};
 
 use super::{LANES, Lanes, Rows, crew};
 
-/// Rows of one inner tile.
-const TILE_ROWS: usize = 8;
 /// Work for one thread is not cut finer than this many multiplications: about ten microseconds.
 const GRAIN: usize = 500_000;
 
@@ -85,6 +83,7 @@ impl Panels {
         let pairs = self.outputs.div_ceil(2 * LANES);
         let work_of_pair = 2 * LANES * self.inputs * rows;
         let pairs_together = GRAIN.div_ceil(work_of_pair);
+        let arch = Arch::new();
         let target = Target(output.as_mut_ptr());
         crew::for_each(pairs.div_ceil(pairs_together), &|ix| {
             let first = ix * pairs_together;
@@ -95,7 +94,11 @@ impl Panels {
                     width: self.outputs,
                     first: pair * 2 * LANES,
                 };
-                multiply_pair(self, input, &columns);
+                arch.dispatch(Product {
+                    weights: self,
+                    input,
+                    columns: &columns,
+                });
             }
         });
     }
@@ -110,6 +113,10 @@ impl Panels {
         for (weight, place) in row.iter_mut().zip(self.panel(output / LANES)) {
             *weight = place[output % LANES];
         }
+    }
+
+    fn panel_count(&self) -> usize {
+        self.packed.len() / self.inputs
     }
 
     fn panel(&self, ix: usize) -> &[Lanes] {
@@ -131,80 +138,100 @@ struct Columns<'a> {
 }
 
 impl Columns<'_> {
+    /// Stores sums of one row from column `place` of the pair on, as far as the output is wide.
     #[inline(always)]
-    fn store(&self, row: usize, panel: usize, values: &Lanes) {
-        let column = self.first + panel * LANES;
-        let count = LANES.min(self.width.saturating_sub(column));
+    fn store(&self, row: usize, place: usize, sums: &[f32]) {
+        let column = self.first + place;
+        let count = sums.len().min(self.width.saturating_sub(column));
         assert!(row < self.rows);
-        // SAFETY: row and columns lie inside the output, and no other pair has these columns.
-        unsafe {
-            let place = self.target.0.add(row * self.width + column);
-            std::ptr::copy_nonoverlapping(values.as_ptr(), place, count);
-        }
-    }
-}
-
-#[multiversion(targets(
-    "x86_64+avx512f+avx512vl+avx512bw+avx512dq+fma+avx2",
-    "x86_64+avx2+fma"
-))]
-fn multiply_pair(weights: &Panels, input: &Rows<'_>, columns: &Columns<'_>) {
-    let first = columns.first / LANES;
-    let has_second = columns.first + LANES < columns.width;
-    let rows = columns.rows;
-    let mut row = 0;
-    while row + TILE_ROWS <= rows {
-        if has_second {
-            tile::<TILE_ROWS, 2>(weights, input, row, first, columns);
-        } else {
-            tile::<TILE_ROWS, 1>(weights, input, row, first, columns);
-        }
-        row += TILE_ROWS;
-    }
-    while row + 4 <= rows {
-        if has_second {
-            tile::<4, 2>(weights, input, row, first, columns);
-        } else {
-            tile::<4, 1>(weights, input, row, first, columns);
-        }
-        row += 4;
-    }
-    while row < rows {
-        if has_second {
-            tile::<1, 2>(weights, input, row, first, columns);
-        } else {
-            tile::<1, 1>(weights, input, row, first, columns);
-        }
-        row += 1;
-    }
-}
-
-/// The sums of `ROWS` rows from `row` on with `PANELS` panels from `panel` on. Each sum runs over
-/// the inputs in order, so its value does not depend on the tile that it is part of.
-#[inline(always)]
-fn tile<const ROWS: usize, const PANELS: usize>(
-    weights: &Panels,
-    input: &Rows<'_>,
-    row: usize,
-    panel: usize,
-    columns: &Columns<'_>,
-) {
-    let inputs = weights.inputs;
-    let rows: [&[f32]; ROWS] = std::array::from_fn(|ix| &input.row(row + ix)[..inputs]);
-    let panels: [&[Lanes]; PANELS] = std::array::from_fn(|ix| weights.panel(panel + ix));
-    let mut sums = [[[0.0_f32; LANES]; ROWS]; PANELS];
-    for ix in 0..inputs {
-        for (panel, sums) in panels.iter().zip(&mut sums) {
-            for (row, sums) in rows.iter().zip(sums) {
-                for (sum, weight) in sums.iter_mut().zip(&panel[ix]) {
-                    *sum = row[ix].mul_add(*weight, *sum);
-                }
+        if count > 0 {
+            // SAFETY: row and columns lie inside the output, and no other pair has these columns.
+            unsafe {
+                let place = self.target.0.add(row * self.width + column);
+                std::ptr::copy_nonoverlapping(sums.as_ptr(), place, count);
             }
         }
     }
-    for (panel, sums) in sums.iter().enumerate() {
-        for (ix, sums) in sums.iter().enumerate() {
-            columns.store(row + ix, panel, sums);
+}
+
+/// The products of all rows with one pair of panels.
+struct Product<'a> {
+    weights: &'a Panels,
+    input: &'a Rows<'a>,
+    columns: &'a Columns<'a>,
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    /// As many sums at once as the machine has registers for, less some for weights: sixteen of
+    /// thirty-two where vectors hold sixteen numbers, twelve of sixteen where they hold eight.
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let vectors = 2 * LANES / S::F32_LANES;
+        let rows = self.columns.rows;
+        let mut row = 0;
+        if S::F32_LANES == LANES {
+            while row + 8 <= rows {
+                self.tile::<S, 8, 2>(simd, row, 0);
+                row += 8;
+            }
+        }
+        while row + 3 <= rows {
+            (0..vectors)
+                .step_by(2)
+                .for_each(|vector| self.tile::<S, 3, 2>(simd, row, vector));
+            row += 3;
+        }
+        while row < rows {
+            (0..vectors)
+                .step_by(2)
+                .for_each(|vector| self.tile::<S, 1, 2>(simd, row, vector));
+            row += 1;
+        }
+    }
+}
+
+impl Product<'_> {
+    /// The sums of `ROWS` rows with `VECTORS` vectors of outputs from the pair's `vector` on. Each
+    /// sum runs over the inputs in order, so its value does not depend on the tile that it is in.
+    #[inline(always)]
+    fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
+        &self,
+        simd: S,
+        row: usize,
+        vector: usize,
+    ) {
+        let inputs = self.weights.inputs;
+        let rows: [&[f32]; ROWS] = std::array::from_fn(|ix| &self.input.row(row + ix)[..inputs]);
+        let places: [usize; VECTORS] = std::array::from_fn(|ix| (vector + ix) * S::F32_LANES);
+        let first = self.columns.first / LANES;
+        // The last panel has no neighbour: what stands for it is computed and not stored.
+        let last = self.weights.panel_count() - 1;
+        let panels: [&[Lanes]; VECTORS] = std::array::from_fn(|ix| {
+            let panel = (first + places[ix] / LANES).min(last);
+            &self.weights.panel(panel)[..inputs]
+        });
+        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+        for input in 0..inputs {
+            let weights: [S::f32s; VECTORS] = std::array::from_fn(|ix| {
+                let (vectors, _) = S::as_simd_f32s(&panels[ix][input]);
+                vectors[places[ix] % LANES / S::F32_LANES]
+            });
+            for row in 0..ROWS {
+                let x = simd.splat_f32s(rows[row][input]);
+                for ix in 0..VECTORS {
+                    sums[row][ix] = simd.mul_add_f32s(x, weights[ix], sums[row][ix]);
+                }
+            }
+        }
+        for (ix, sums) in sums.into_iter().enumerate() {
+            for (place, sum) in places.into_iter().zip(sums) {
+                let mut lanes: Lanes = [0.0; LANES];
+                let (vectors, _) = S::as_mut_simd_f32s(&mut lanes);
+                vectors[0] = sum;
+                self.columns.store(row + ix, place, &lanes[..S::F32_LANES]);
+            }
         }
     }
 }

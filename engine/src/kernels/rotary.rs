@@ -26,6 +26,12 @@ impl Rotary {
         }
     }
 
+    /// Whether the two turn every position alike.
+    #[must_use]
+    pub fn turns_as(&self, other: &Self) -> bool {
+        (&self.frequencies, self.magnitude) == (&other.frequencies, other.magnitude)
+    }
+
     /// Components that turn: the first so many of a head.
     #[must_use]
     pub fn width(&self) -> usize {

@@ -139,30 +139,31 @@ impl Case {
             ref norms,
             ..
         } = self.layer;
-        let head = |token: usize, ix: usize, weight: Option<&Vec<f32>>, turns: bool| -> Vec<f64> {
-            let start = token * self.width() + ix * head_dim;
-            let mut x: Vec<f64> = self.qkv[start..start + head_dim]
-                .iter()
-                .map(|x| f64::from(*x))
-                .collect();
-            if let Some(weight) = weight {
-                let mean = x.iter().map(|x| x * x).sum::<f64>() / head_dim as f64;
-                let scale = (mean + f64::from(norms.eps)).sqrt().recip();
-                x.iter_mut()
-                    .zip(weight)
-                    .for_each(|(x, w)| *x *= scale * f64::from(*w));
-            }
-            if let Some(rotary) = self.layer.rotary.as_ref().filter(|_| turns) {
-                let half = rotary.width() / 2;
-                for pair in 0..half {
-                    let angle = token as f64 * 10_000_f64.powf(-(pair as f64) / half as f64);
-                    let (a, b) = (x[pair], x[pair + half]);
-                    x[pair] = a * angle.cos() - b * angle.sin();
-                    x[pair + half] = b * angle.cos() + a * angle.sin();
+        let head =
+            |token: usize, ix: usize, weight: Option<&Arc<[f32]>>, turns: bool| -> Vec<f64> {
+                let start = token * self.width() + ix * head_dim;
+                let mut x: Vec<f64> = self.qkv[start..start + head_dim]
+                    .iter()
+                    .map(|x| f64::from(*x))
+                    .collect();
+                if let Some(weight) = weight {
+                    let mean = x.iter().map(|x| x * x).sum::<f64>() / head_dim as f64;
+                    let scale = (mean + f64::from(norms.eps)).sqrt().recip();
+                    x.iter_mut()
+                        .zip(weight.iter())
+                        .for_each(|(x, w)| *x *= scale * f64::from(*w));
                 }
-            }
-            x
-        };
+                if let Some(rotary) = self.layer.rotary.as_ref().filter(|_| turns) {
+                    let half = rotary.width() / 2;
+                    for pair in 0..half {
+                        let angle = token as f64 * 10_000_f64.powf(-(pair as f64) / half as f64);
+                        let (a, b) = (x[pair], x[pair + half]);
+                        x[pair] = a * angle.cos() - b * angle.sin();
+                        x[pair + half] = b * angle.cos() + a * angle.sin();
+                    }
+                }
+                x
+            };
         let mut answers = vec![];
         for token in 0..self.tokens {
             for query_head in 0..query_heads {
@@ -273,7 +274,7 @@ proptest! {
     ) {
         let query_heads = kv_heads * group;
         let half = head_dim / 4;
-        let norms = has_norms.then(|| numbers(7, head_dim));
+        let norms: Option<Arc<[f32]>> = has_norms.then(|| numbers(7, head_dim).into());
         let layer = Attention {
             query_heads, kv_heads, head_dim,
             scale: 1.3,
@@ -306,10 +307,11 @@ proptest! {
 
 #[test]
 fn a_copied_page_holds_the_same() {
-    let mut pool = PagePool::new(3, 2, 4);
+    let pool = PagePool::new(3, 2, 4);
     // SAFETY: this thread has the pool to itself.
     unsafe { pool.tile_mut(1, 1) }.0[5] = 7.0;
-    pool.copy(1, 2);
+    // SAFETY: as above.
+    unsafe { pool.copy(1, 2) };
     assert_eq!(pool.tile(2, 1).0[5], 7.0);
     assert_eq!(pool.tile(0, 1).0[5], 0.0);
     assert_eq!(pool.page_count(), 3);

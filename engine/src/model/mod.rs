@@ -21,5 +21,6 @@ pub use families::Family;
 pub(crate) use folder::{read_json, read_json_if_any};
 #[cfg(feature = "mlx")]
 pub use network::{
-    Layout, Load, Model, Output, QuantisedMatrices, RowCache, RowStep, TensorShape, tensor_shapes,
+    Layout, Load, Model, Output, PagedCache, PagedStep, QuantisedMatrices, RowCache, RowStep,
+    TensorShape, tensor_shapes,
 };

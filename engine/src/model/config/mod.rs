@@ -5,11 +5,13 @@
 //! a machine without MLX can still say what a model needs.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod groups;
 mod keys;
 mod memory;
 mod quantisation;
 mod rope;
 
+pub use groups::StoreGroup;
 pub use keys::EosIds;
 pub(super) use keys::{Keys, missing};
 pub use quantisation::Numbers;

@@ -50,7 +50,7 @@ impl AttentionBlock {
             input: query_width,
         };
         Ok(Self {
-            constants,
+            constants: from.attention(constants)?,
             inputs: from.projections(&parts, hidden, shape.input_bias)?,
             gate: shape.gate,
             output: from.linear(&named("o_proj"), size, shape.output_bias)?,
@@ -140,5 +140,6 @@ fn constants(
         value_norm,
         rope: Some(Rope::new(&shape.rope)),
         sinks,
+        on_host: None,
     })
 }

@@ -11,9 +11,11 @@ use mlx_rs::{Array, Dtype};
 
 use super::layers::Norm;
 use super::linear::{Linear, Matrix, Projections};
+use super::past::Attention;
 use super::published::network_arrays;
 use super::quantised::{Packing, Quantised};
-use crate::kernels::Panels;
+use super::rope::Rope;
+use crate::kernels::{self, Panels, Rotary};
 use crate::model::config::{BITS, Bias, Config, GROUPS, NormShape, NormWeight, Numbers};
 use crate::model::error::ModelError;
 
@@ -33,6 +35,8 @@ pub(super) struct Checkpoint {
     floats: Dtype,
     /// What the network holds and computes from the files, to be computed before it runs.
     made: Vec<Array>,
+    /// Rotary positions of the CPU's kernels: layers that turn alike share a table.
+    rotaries: Vec<Arc<Rotary>>,
 }
 
 /// How the network holds what the files give.
@@ -96,6 +100,7 @@ impl Checkpoint {
             load,
             numbers: config.numbers,
             made: vec![],
+            rotaries: vec![],
         })
     }
 
@@ -106,6 +111,7 @@ impl Checkpoint {
             numbers: Numbers::Plain,
             floats: Dtype::Float32,
             made: vec![],
+            rotaries: vec![],
         }
     }
 
@@ -254,6 +260,57 @@ impl Checkpoint {
         };
         self.made.extend(projections.arrays().cloned());
         Ok(projections)
+    }
+
+    /// Adds what the CPU's own kernel wants to know of a layer, if it is to compute.
+    pub(super) fn attention(&mut self, layer: Attention) -> Result<Attention, ModelError> {
+        if self.load.layout != Layout::Packed {
+            return Ok(layer);
+        }
+        let size = |size: i32| usize::try_from(size).expect("sizes are positive");
+        let ones = || vec![1.0; size(layer.head_dim)].into();
+        let norm = |norm: &Option<Norm>| {
+            let norm = norm.as_ref()?;
+            Some(norm.on_host.clone().unwrap_or_else(ones))
+        };
+        let norms = [&layer.query_norm, &layer.key_norm, &layer.value_norm];
+        let sinks = layer.sinks.as_ref().map(numbers).transpose()?;
+        let on_host = kernels::Attention {
+            query_heads: size(layer.query_heads),
+            kv_heads: size(layer.kv_heads),
+            head_dim: size(layer.head_dim),
+            scale: layer.scale,
+            window: layer.window.map(size),
+            norms: kernels::HeadNorms {
+                query: norm(&layer.query_norm),
+                key: norm(&layer.key_norm),
+                value: norm(&layer.value_norm),
+                eps: norms
+                    .into_iter()
+                    .flatten()
+                    .map(|norm| norm.eps)
+                    .next()
+                    .unwrap_or(0.0),
+            },
+            rotary: layer.rope.as_ref().map(|rope| self.rotary(rope)),
+            sinks,
+        };
+        Ok(Attention {
+            on_host: Some(Arc::new(on_host)),
+            ..layer
+        })
+    }
+
+    fn rotary(&mut self, rope: &Rope) -> Arc<Rotary> {
+        let frequencies: Vec<f32> = rope.periods.iter().map(|period| period.recip()).collect();
+        let rotary = Rotary::new(frequencies, rope.magnitude);
+        let known = self.rotaries.iter().find(|known| known.turns_as(&rotary));
+        if let Some(known) = known {
+            return Arc::clone(known);
+        }
+        let rotary = Arc::new(rotary);
+        self.rotaries.push(Arc::clone(&rotary));
+        rotary
     }
 
     /// As the network is to hold it.

@@ -8,6 +8,7 @@ mod feed_forward;
 mod layer;
 pub(in crate::model) mod layers;
 pub(in crate::model) mod linear;
+mod paged;
 pub(in crate::model) mod past;
 mod per_layer;
 mod published;
@@ -30,14 +31,17 @@ use self::per_layer::LayerInputs;
 use self::whole::Whole;
 use super::config::{Config, Head, Store};
 use super::error::ModelError;
+use crate::kv::KvLayout;
 
 pub use checkpoint::{Layout, Load, QuantisedMatrices, TensorShape};
+pub use paged::{PagedCache, PagedStep};
 pub use rows::{Output, RowCache, RowStep};
 
 /// A model with its weights.
 #[derive(Clone)]
 pub struct Model {
     config: Config,
+    layout: Layout,
     stores: Vec<Store>,
     embedding: Matrix,
     layer_inputs: Option<LayerInputs>,
@@ -121,6 +125,7 @@ impl Model {
         };
         Ok(Self {
             config: config.clone(),
+            layout: from.layout(),
             stores: config.stores(),
             embedding,
             layer_inputs: layer_inputs.transpose()?,
@@ -145,6 +150,12 @@ impl Model {
     #[must_use]
     pub fn kv_bytes_per_token(&self) -> u64 {
         self.config.kv_bytes_per_token(self.element_bytes())
+    }
+
+    /// How its past is cut into pages, under a grant of so many bytes.
+    #[must_use]
+    pub fn kv_layout(&self, grant_bytes: u64) -> KvLayout {
+        self.config.kv_layout(self.element_bytes(), grant_bytes)
     }
 
     /// Bytes of one number in the network, and so in its cache. Norms are never quantised.

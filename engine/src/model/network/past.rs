@@ -5,6 +5,8 @@
 //! to their positions, stored and attended over is the business of whoever implements [`Past`],
 //! because a fused kernel does all of it in one pass.
 
+use std::sync::Arc;
+
 use mlx_rs::Array;
 use mlx_rs::error::Exception;
 use mlx_rs::fast::{self, ScaledDotProductAttentionMask};
@@ -12,6 +14,7 @@ use mlx_rs::fast::{self, ScaledDotProductAttentionMask};
 use super::delta::{DeltaInput, GatedDelta};
 use super::layers::{self, Norm};
 use super::rope::Rope;
+use crate::kernels;
 
 /// One attention layer's constants, made once at load.
 #[derive(Clone, Debug)]
@@ -31,6 +34,8 @@ pub(in crate::model) struct Attention {
     pub(in crate::model) rope: Option<Rope>,
     /// One logit a query head that takes its share of attention and gives nothing, (query heads).
     pub(in crate::model) sinks: Option<Array>,
+    /// The same for the CPU's own kernel; absent where MLX computes.
+    pub(in crate::model) on_host: Option<Arc<kernels::Attention>>,
 }
 
 /// How layers see the past, for one step of a batch.

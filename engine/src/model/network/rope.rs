@@ -16,7 +16,6 @@ pub(in crate::model) struct Rope {
     /// Leading components of a head that turn.
     pub(in crate::model) dims: i32,
     /// Positions that one radian takes, for each pair of components; infinite where a pair stays.
-    #[allow(dead_code, reason = "for kernels that turn heads themselves")]
     pub(in crate::model) periods: Vec<f32>,
     /// What the turning components are multiplied by.
     pub(in crate::model) magnitude: f32,

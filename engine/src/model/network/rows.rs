@@ -208,7 +208,7 @@ impl Model {
     }
 }
 
-fn token_count(count: usize) -> i32 {
+pub(super) fn token_count(count: usize) -> i32 {
     i32::try_from(count).expect("a step's tokens fit its budget, far below 2^31")
 }
 

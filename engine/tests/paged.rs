@@ -1,0 +1,157 @@
+//! Steps over shared pages: the same answers as over a row's own cache, and to the last bit the same
+//! however the work is cut up, whatever stands beside it and wherever its pages lie.
+#![cfg(feature = "mlx")]
+
+mod support;
+
+use cereus_engine::kv::PageId;
+use cereus_engine::model::{
+    Layout, Load, Model, Output, PagedCache, PagedStep, QuantisedMatrices, RowCache, RowStep,
+};
+use mlx_rs::ops::indexing::IndexOp;
+use proptest::prelude::*;
+use support::{FAMILIES, Stream, arrays, config, write_folder};
+
+/// Two ways of computing one sum in f32, over a few hundred terms.
+const TOLERANCE: f32 = 2e-4;
+const PAGE: usize = 16;
+
+/// Loads a random model in a layout, packed numbers widened.
+fn loaded(json: &str, layout: Layout) -> Model {
+    let folder = tempfile::tempdir().unwrap();
+    write_folder(folder.path(), json, &arrays(&config(json), 5));
+    let load = Load {
+        layout,
+        quantised: QuantisedMatrices::Unpacked,
+    };
+    Model::load_as(folder.path(), load).unwrap()
+}
+
+fn tokens(seed: u64, count: usize) -> Vec<u32> {
+    let mut stream = Stream(seed);
+    (0..count).map(|_| stream.below(50)).collect()
+}
+
+/// Logits of a row's last token, with a cache of its own.
+fn alone(model: &Model, tokens: &[u32]) -> Vec<f32> {
+    let mut cache = RowCache::new(model.config());
+    let output = Output::Logits;
+    let mut rows = [RowStep {
+        cache: &mut cache,
+        tokens,
+        output,
+    }];
+    model
+        .step(&mut rows)
+        .unwrap()
+        .unwrap()
+        .index(0)
+        .to_vec_exact::<f32>()
+        .unwrap()
+}
+
+/// Runs several rows to their ends, `cuts` tokens at a time in turn, and gives each row's logits.
+fn paged(model: &Model, rows: &[Vec<u32>], cuts: &[usize], spread: usize) -> Vec<Vec<f32>> {
+    let pages_each = 1 + rows
+        .iter()
+        .map(|row| row.len().div_ceil(PAGE))
+        .max()
+        .unwrap();
+    let group_count = model.config().store_groups(4).len();
+    let page_count = u32::try_from(1 + rows.len() * pages_each).unwrap();
+    let mut cache = PagedCache::new(model);
+    for group in 0..group_count {
+        cache.fit(group, page_count, page_count).unwrap();
+    }
+    let table = |row: usize| -> Vec<PageId> {
+        let place = |page: usize| 1 + row * pages_each + (page + spread) % pages_each;
+        (0..pages_each)
+            .map(|page| PageId(u32::try_from(place(page)).unwrap()))
+            .collect()
+    };
+    let tables: Vec<Vec<PageId>> = (0..rows.len()).map(table).collect();
+    let per_group: Vec<Vec<&[PageId]>> = tables
+        .iter()
+        .map(|table| vec![table.as_slice(); group_count])
+        .collect();
+    let mut done = vec![0; rows.len()];
+    let mut answers = vec![vec![]; rows.len()];
+    let mut cuts = cuts.iter().cycle();
+    while answers.iter().any(Vec::is_empty) {
+        let mut steps = vec![];
+        let mut asked = vec![];
+        for (ix, row) in rows.iter().enumerate() {
+            let count = (*cuts.next().unwrap()).min(row.len() - done[ix]);
+            if count == 0 {
+                continue;
+            }
+            let is_last = done[ix] + count == row.len();
+            steps.push(PagedStep {
+                slot: u16::try_from(ix).unwrap(),
+                start: u32::try_from(done[ix]).unwrap(),
+                tokens: &row[done[ix]..done[ix] + count],
+                tables: &per_group[ix],
+                output: if is_last {
+                    Output::Logits
+                } else {
+                    Output::Nothing
+                },
+            });
+            if is_last {
+                asked.push(ix);
+            }
+            done[ix] += count;
+        }
+        if steps.is_empty() {
+            continue;
+        }
+        let logits = model.step_paged(&mut cache, &steps).unwrap();
+        for (place, row) in asked.into_iter().enumerate() {
+            let place = i32::try_from(place).unwrap();
+            let logits = logits.as_ref().unwrap().index(place);
+            answers[row] = logits.to_vec_exact::<f32>().unwrap();
+        }
+    }
+    answers
+}
+
+#[test]
+fn pages_give_the_logits_of_a_plain_cache() {
+    for &json in FAMILIES {
+        let plain = loaded(json, Layout::Joined);
+        let rows: Vec<Vec<u32>> = [1, 15, 16, 17, 70]
+            .into_iter()
+            .map(|n| tokens(n, n as usize))
+            .collect();
+        let expected: Vec<Vec<f32>> = rows.iter().map(|row| alone(&plain, row)).collect();
+        for layout in [Layout::Joined, Layout::Packed] {
+            let model = loaded(json, layout);
+            let found = paged(&model, &rows, &[7, 3, 40], 2);
+            for (expected, found) in expected.iter().zip(&found) {
+                for (a, b) in expected.iter().zip(found) {
+                    assert!((a - b).abs() < TOLERANCE, "{layout:?}: {a} and {b}");
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn neither_company_nor_cuts_nor_places_change_a_bit(
+        lengths in prop::collection::vec(1_usize..60, 1..5),
+        cuts in prop::collection::vec(1_usize..30, 1..6),
+        spread in 0_usize..4,
+        family in 0..FAMILIES.len(),
+    ) {
+        let model = loaded(FAMILIES[family], Layout::Packed);
+        let rows: Vec<Vec<u32>> = lengths.iter().map(|n| tokens(*n as u64, *n)).collect();
+        let together = paged(&model, &rows, &cuts, spread);
+        for (row, logits) in rows.iter().zip(&together) {
+            let alone = paged(&model, std::slice::from_ref(row), &[1_000], 0);
+            prop_assert_eq!(&alone[0], logits);
+        }
+    }
+}
