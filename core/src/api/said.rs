@@ -2,8 +2,9 @@
 
 use core::fmt;
 
+use super::finish::FinishReason;
 use super::json::quote;
-use super::stream::Framing;
+use super::stream::{AnswerUsage, Framing};
 
 /// See the module. What is empty is not written.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -87,10 +88,52 @@ impl Framing {
         if said.logprobs.is_empty() {
             self.close_delta(None, out);
         } else {
-            out.extend_from_slice(b"},\"logprobs\":{\"content\":[");
-            out.extend_from_slice(said.logprobs);
-            out.extend_from_slice(b"],\"refusal\":null},\"finish_reason\":null}]}\n\n");
+            out.extend_from_slice(b"},\"logprobs\":");
+            write_logprobs(said.logprobs, out);
+            out.extend_from_slice(b",\"finish_reason\":null}]}\n\n");
         }
+    }
+}
+
+impl Framing {
+    /// Appends the `chat.completion` object of an answer that was said at once.
+    pub fn write_whole(
+        &self,
+        said: &Said<'_>,
+        finish: FinishReason,
+        usage: AnswerUsage,
+        out: &mut Vec<u8>,
+    ) {
+        self.open_whole(out);
+        out.extend_from_slice(b"{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":");
+        quote(said.content, out);
+        if !said.reasoning.is_empty() {
+            out.extend_from_slice(b",\"reasoning_content\":");
+            quote(said.reasoning, out);
+        }
+        out.extend_from_slice(b",\"refusal\":null");
+        if !said.calls.is_empty() {
+            out.extend_from_slice(b",\"tool_calls\":[");
+            out.extend_from_slice(said.calls);
+            out.push(b']');
+        }
+        out.extend_from_slice(b"},\"logprobs\":");
+        write_logprobs(said.logprobs, out);
+        out.extend_from_slice(b",\"finish_reason\":\"");
+        out.extend_from_slice(finish.as_str().as_bytes());
+        out.extend_from_slice(b"\"}],\"usage\":");
+        usage.write(out);
+        out.push(b'}');
+    }
+}
+
+fn write_logprobs(tokens: &[u8], out: &mut Vec<u8>) {
+    if tokens.is_empty() {
+        out.extend_from_slice(b"null");
+    } else {
+        out.extend_from_slice(b"{\"content\":[");
+        out.extend_from_slice(tokens);
+        out.extend_from_slice(b"],\"refusal\":null}");
     }
 }
 
@@ -203,6 +246,26 @@ mod tests {
             later["choices"][0]["delta"],
             json!({"reasoning_content": "r", "content": "c"})
         );
+    }
+
+    #[test]
+    fn a_whole_answer_has_one_message() {
+        let usage = AnswerUsage::default();
+        let framing = Framing::new(RequestId(1), 7, "m");
+        let mut out = Vec::new();
+        let said = Said {
+            reasoning: "r",
+            ..Said::content("c")
+        };
+        framing.write_whole(&said, FinishReason::Stop, usage, &mut out);
+        let whole: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(whole["object"], "chat.completion");
+        assert_eq!(
+            whole["choices"][0],
+            json!({"index": 0, "logprobs": null, "finish_reason": "stop", "message":
+                {"role": "assistant", "content": "c", "reasoning_content": "r", "refusal": null}})
+        );
+        assert_eq!(whole["usage"]["total_tokens"], 0);
     }
 
     #[test]

@@ -16,7 +16,8 @@ pub struct AnswerUsage {
 }
 
 impl AnswerUsage {
-    pub(super) fn write(self, out: &mut Vec<u8>) {
+    /// Appends the `usage` object.
+    pub fn write(self, out: &mut Vec<u8>) {
         let prompt = u64::from(self.tokens.prompt_tokens);
         let completion = u64::from(self.tokens.completion_tokens);
         let total = prompt + completion;

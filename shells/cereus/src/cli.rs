@@ -16,7 +16,8 @@ pub(crate) const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
     about = "A decentralised private inference network",
     after_help = "Start here:\n  \
         cereus demo --model engine/models/tiny     one private answer, with its receipt\n  \
-        cereus doctor engine/models/tiny           whether this machine can serve it\n\n\
+        cereus doctor engine/models/tiny           whether this machine can serve it\n  \
+        cereus local engine/models/tiny            the OpenAI API on this machine alone\n\n\
         A network of your own:\n  \
         cereus key create --data data --account me --credit 5\n  \
         cereus coordinator --data data --model tiny:50000:200000:2048\n  \
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     Coordinator(CoordinatorArgs),
     /// Run a provider: serve a model to a coordinator
     Provider(ProviderArgs),
+    /// Serve a model on this machine alone: the OpenAI API without a coordinator
+    Local(LocalArgs),
     /// Make and list API keys
     #[command(subcommand)]
     Key(KeyCommand),
@@ -123,6 +126,57 @@ pub(crate) struct ProviderArgs {
     /// How long running requests may finish after SIGTERM, in seconds
     #[arg(long, default_value_t = 120)]
     pub(crate) drain_wait: u64,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cereus local engine/models/tiny\n  \
+    cereus local engine/models/tiny --listen 127.0.0.1:0 --json    for scripts: says where it listens\n\n\
+    Then, in another terminal:\n  \
+    curl http://127.0.0.1:8080/v1/chat/completions -H 'content-type: application/json' \\\n    \
+    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"What is 2 + 3?\"}]}'\n\n\
+    Routes: /v1/chat/completions, /v1/completions, /v1/models, /v1/status, /health, /metrics.\n\
+    SIGTERM or Ctrl-C drains: nothing more is taken, running answers finish.")]
+pub(crate) struct LocalArgs {
+    /// A model folder in the standard Hugging Face layout
+    #[arg(value_name = "FOLDER", required_unless_present = "echo")]
+    pub(crate) folder: Option<PathBuf>,
+    /// Where to listen; port 0 takes any free port
+    #[arg(long, default_value = LISTEN_DEFAULT)]
+    pub(crate) listen: SocketAddr,
+    /// The name that requests give the model; the folder's name if not given
+    #[arg(long)]
+    pub(crate) model_id: Option<String>,
+    /// A key that clients must send; may also be given as CEREUS_LOCAL_KEY; none asks for nothing
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// Requests answered together
+    #[arg(long, default_value_t = 8)]
+    pub(crate) rows: u16,
+    /// Requests that may wait before further ones get 429
+    #[arg(long, default_value_t = 64)]
+    pub(crate) waiting: u16,
+    /// Open HTTP connections; further ones wait
+    #[arg(long, default_value_t = 256)]
+    pub(crate) connections: usize,
+    /// Memory for keys and values, in GiB; a quarter of the machine's if not given
+    #[arg(long, value_name = "GIB", value_parser = parse_gib)]
+    pub(crate) kv_gb: Option<u64>,
+    /// How long running answers may finish after SIGTERM, in seconds
+    #[arg(long, default_value_t = 120)]
+    pub(crate) drain_wait: u64,
+    /// Print one JSON object when it serves
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Say the same word again and again instead of running a model: for tests and benches
+    #[arg(long)]
+    pub(crate) echo: bool,
+    /// Words that the echo answers with (with --echo)
+    #[arg(long, default_value_t = 16)]
+    pub(crate) echo_pieces: u32,
+    /// Pause before each word of the echo, in milliseconds (with --echo)
+    #[arg(long, default_value_t = 0)]
+    pub(crate) echo_pause_ms: u64,
 }
 
 #[derive(Args)]

@@ -1,4 +1,4 @@
-//! The one binary `cereus`: coordinator, provider, keys, chat and the demo.
+//! The one binary `cereus`: coordinator, provider, local server, keys, chat, the demo.
 
 mod books;
 mod chat;
@@ -6,6 +6,7 @@ mod cli;
 mod coordinator;
 mod demo;
 mod doctor;
+mod local;
 mod models;
 mod paint;
 mod provider;
@@ -48,6 +49,7 @@ fn run(command: Command) -> Outcome {
         Command::Doctor(args) => doctor::doctor(&args),
         Command::Key(KeyCommand::Create(args)) => books::create_key(&args),
         Command::Key(KeyCommand::List(args)) => books::list_keys(&args),
+        Command::Local(args) => block_on(local::serve(args)),
         Command::Models(ModelsCommand::List(args)) => models::list(&args),
         Command::Provider(args) => block_on(provider::serve(args)),
     }

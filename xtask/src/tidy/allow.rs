@@ -45,6 +45,12 @@ pub(super) const ARROWS: &[Arrow] = &[
         without: &[],
     },
     Arrow {
+        from: "cereus-local",
+        to: &["cereus-core", "cereus-engine"],
+        to_in_tests: &[],
+        without: &[],
+    },
+    Arrow {
         from: "cereus-client",
         to: &["cereus-core"],
         to_in_tests: &[],
@@ -57,6 +63,7 @@ pub(super) const ARROWS: &[Arrow] = &[
             "cereus-coordinator",
             "cereus-core",
             "cereus-engine",
+            "cereus-local",
             "cereus-provider",
         ],
         to_in_tests: &[],

@@ -1,0 +1,87 @@
+//! What every connection shares.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cereus_core::ids::RequestId;
+use cereus_engine::failure::Failure;
+use cereus_engine::runtime::{CapacitySnapshot, Job};
+use cereus_engine::scheduler::RowId;
+use tokio::sync::watch;
+
+use crate::answer::Answer;
+use crate::guard::Guard;
+use crate::model::{Model, random_word};
+use crate::outbox::Outbox;
+
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) model_id: String,
+    pub(crate) started_unix_s: u64,
+    pub(crate) guard: Guard,
+    model: Model,
+    draining: watch::Receiver<bool>,
+    next_row: AtomicU64,
+    /// Half of every request's id, so that ids of two runs differ.
+    run: u64,
+}
+
+impl App {
+    pub(crate) fn new(
+        model_id: String,
+        model: Model,
+        guard: Guard,
+        draining: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            model_id,
+            started_unix_s: unix_now_s(),
+            guard,
+            model,
+            draining,
+            next_row: AtomicU64::new(0),
+            run: random_word(),
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    pub(crate) fn drain(&self) {
+        self.model.engine.drain();
+    }
+
+    pub(crate) fn capacity(&self) -> CapacitySnapshot {
+        self.model.engine.capacity()
+    }
+
+    /// A name for a request, unlike any other's.
+    pub(crate) fn request_id(&self, row: RowId) -> RequestId {
+        RequestId(u128::from(self.run) << 64 | u128::from(row.0))
+    }
+
+    /// Hands a body to the engine. Dropping the answer is its reader leaving.
+    pub(crate) fn submit(self: &Arc<Self>, body: Vec<u8>) -> Result<Answer, Failure> {
+        let id = RowId(self.next_row.fetch_add(1, Ordering::Relaxed) + 1);
+        let outbox = Arc::new(Outbox::default());
+        self.model.outboxes.insert(id, Arc::clone(&outbox));
+        if let Err(failure) = self.model.engine.submit(Job { id, body }) {
+            self.model.outboxes.remove(id);
+            return Err(failure);
+        }
+        Ok(Answer::new(Arc::clone(self), id, outbox))
+    }
+
+    /// The reader of a row has left before its end.
+    pub(crate) fn leave(&self, id: RowId) {
+        self.model.outboxes.remove(id);
+        self.model.engine.cancel(id);
+    }
+}
+
+pub(crate) fn unix_now_s() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}

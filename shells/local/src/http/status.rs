@@ -1,0 +1,171 @@
+//! How the engine is doing: for people, for programs and for Prometheus.
+
+use std::fmt::Write as _;
+
+use cereus_engine::runtime::CapacitySnapshot;
+use hyper::StatusCode;
+use serde_json::{Map, Value, json};
+
+use super::reply::{JSON, Reply, whole};
+use crate::app::App;
+
+/// A figure of the engine.
+struct Figure {
+    name: &'static str,
+    kind: Kind,
+    help: &'static str,
+    value: f64,
+}
+
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+pub(super) fn health(app: &App) -> Reply {
+    let capacity = app.capacity();
+    let (status, text) = if capacity.has_crashed {
+        (StatusCode::SERVICE_UNAVAILABLE, "crashed")
+    } else if app.is_draining() {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining")
+    } else {
+        (StatusCode::OK, "ok")
+    };
+    let body = json!({"status": text, "model": app.model_id, "version": env!("CARGO_PKG_VERSION")});
+    whole(status, JSON, body.to_string())
+}
+
+pub(super) fn status(app: &App) -> Reply {
+    let capacity = app.capacity();
+    let mut body: Map<String, Value> = figures(&capacity)
+        .into_iter()
+        .map(|figure| (figure.name.to_owned(), figure.value.into()))
+        .collect();
+    body.insert("model".to_owned(), app.model_id.as_str().into());
+    body.insert("state".to_owned(), capacity.state().into());
+    whole(StatusCode::OK, JSON, Value::from(body).to_string())
+}
+
+pub(super) fn metrics(app: &App) -> Reply {
+    let mut page = String::new();
+    for figure in figures(&app.capacity()) {
+        let Figure {
+            name, help, value, ..
+        } = figure;
+        let (kind, suffix) = match figure.kind {
+            Kind::Counter => ("counter", "_total"),
+            Kind::Gauge => ("gauge", ""),
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(page, "# HELP cereus_{name} {help}");
+        let _ = writeln!(page, "# TYPE cereus_{name} {kind}");
+        let _ = writeln!(page, "cereus_{name}{suffix} {value}");
+    }
+    page.push_str("# EOF\n");
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    whole(StatusCode::OK, kind, page)
+}
+
+fn figures(capacity: &CapacitySnapshot) -> Vec<Figure> {
+    use Kind::{Counter, Gauge};
+    let figure = |name, kind, help, value| Figure {
+        name,
+        kind,
+        help,
+        value,
+    };
+    let count = |count: u64| count as f64;
+    let rate = |rate: Option<f64>| rate.unwrap_or(0.0);
+    vec![
+        figure(
+            "requests_running",
+            Gauge,
+            "Requests being answered.",
+            capacity.num_running.into(),
+        ),
+        figure(
+            "requests_waiting",
+            Gauge,
+            "Requests that wait.",
+            capacity.num_waiting.into(),
+        ),
+        figure(
+            "rows",
+            Gauge,
+            "Requests answered together.",
+            capacity.max_concurrency.into(),
+        ),
+        figure(
+            "tokens_active",
+            Gauge,
+            "Tokens of running requests.",
+            count(capacity.active_tokens),
+        ),
+        figure(
+            "kv_tokens_used",
+            Gauge,
+            "Tokens of the cache that are reserved.",
+            count(capacity.active_token_budget_used),
+        ),
+        figure(
+            "kv_tokens",
+            Gauge,
+            "Tokens that the cache holds.",
+            count(capacity.active_token_budget_max),
+        ),
+        figure(
+            "prefill_tokens_per_second",
+            Gauge,
+            "Prompt tokens a second of one request, lately.",
+            rate(capacity.observed_prefill_tps),
+        ),
+        figure(
+            "decode_tokens_per_second",
+            Gauge,
+            "Answer tokens a second of one request, lately.",
+            rate(capacity.observed_decode_tps),
+        ),
+        figure(
+            "load_milliseconds",
+            Gauge,
+            "Time to load.",
+            count(capacity.model_load_time_ms),
+        ),
+        figure(
+            "memory_active_bytes",
+            Gauge,
+            "Memory in use.",
+            count(capacity.memory.active_bytes),
+        ),
+        figure(
+            "memory_peak_bytes",
+            Gauge,
+            "Most memory in use.",
+            count(capacity.memory.peak_bytes),
+        ),
+        figure(
+            "memory_cache_bytes",
+            Gauge,
+            "Memory kept.",
+            count(capacity.memory.cache_bytes),
+        ),
+        figure(
+            "steps",
+            Counter,
+            "Steps of the engine.",
+            count(capacity.steps_executed),
+        ),
+        figure(
+            "admissions",
+            Counter,
+            "Requests begun.",
+            count(capacity.admits),
+        ),
+        figure(
+            "first_tokens",
+            Counter,
+            "First tokens.",
+            count(capacity.first_tokens_emitted),
+        ),
+    ]
+}

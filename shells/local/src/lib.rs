@@ -1,0 +1,200 @@
+//! One model folder behind the OpenAI API on this machine: sockets around the engine, with no
+//! coordinator, no accounts and no money. Nothing here decides.
+//!
+//! [`start`] loads the model and listens; the caller waits on [`Running`] and asks it to drain.
+
+mod answer;
+mod app;
+mod guard;
+mod http;
+mod model;
+mod outbox;
+mod wire;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::app::App;
+use crate::guard::Guard;
+use crate::model::Model;
+
+/// What a local server is told at start.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub listen: SocketAddr,
+    pub backend: Backend,
+    /// The name that requests give the model.
+    pub model_id: String,
+    /// Requests answered together.
+    pub rows_max: u16,
+    /// Requests that may wait for a row; further ones get 429.
+    pub waiting_max: u16,
+    /// Memory for the keys and values of all of them.
+    pub kv_bytes_max: u64,
+    /// What a client must say after `Authorization: Bearer`; absent asks for nothing.
+    pub key: Option<SecretString>,
+    /// Open HTTP connections; further ones wait.
+    pub connections_max: usize,
+    /// How long running answers may finish once asked to drain.
+    pub drain_wait_max: Duration,
+}
+
+/// What answers.
+#[derive(Clone, Debug)]
+pub enum Backend {
+    /// The same word so many times, with a pause before each step: for tests and benches.
+    Echo { words: u32, pause: Duration },
+    /// A model folder in the standard Hugging Face layout.
+    Model(PathBuf),
+}
+
+/// Why a local server did not start, or had to end.
+#[derive(Debug)]
+pub enum LocalError {
+    Bind {
+        listen: SocketAddr,
+        source: io::Error,
+    },
+    /// The last answer did not end in time.
+    DrainOverdue(Duration),
+    Model {
+        folder: PathBuf,
+        reason: String,
+    },
+    /// This build has no tensors.
+    NoTensors,
+}
+
+impl fmt::Display for LocalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind { listen, source } if source.kind() == io::ErrorKind::AddrInUse => write!(
+                f,
+                "port {} is busy: something else listens on {listen}; stop it, or choose another \
+                 with --listen",
+                listen.port()
+            ),
+            Self::Bind { listen, source } => write!(
+                f,
+                "cannot listen on {listen} ({source}); choose another with --listen"
+            ),
+            Self::DrainOverdue(wait) => {
+                write!(
+                    f,
+                    "an answer still ran after {} s of draining",
+                    wait.as_secs()
+                )
+            }
+            Self::Model { folder, reason } => write!(
+                f,
+                "cannot load {}: {reason}; it must be a model folder in the Hugging Face layout",
+                folder.display()
+            ),
+            Self::NoTensors => f.write_str(
+                "this build has no engine (feature `mlx`); build it with `cargo build -p cereus` \
+                 after `cargo xtask setup`, or use --echo",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for LocalError {}
+
+/// A local server that serves.
+#[derive(Debug)]
+pub struct Running {
+    addr: SocketAddr,
+    draining: watch::Sender<bool>,
+    ended: JoinHandle<Result<(), LocalError>>,
+}
+
+impl Running {
+    /// Where it listens; the port is real even when port 0 was asked for.
+    #[must_use]
+    pub const fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Take nothing more, finish what runs, then end.
+    pub fn drain(&self) {
+        self.draining.send_replace(true);
+    }
+
+    /// Until it has drained. Cancel safe.
+    ///
+    /// # Errors
+    /// The drain took too long.
+    pub async fn ended(&mut self) -> Result<(), LocalError> {
+        match (&mut self.ended).await {
+            Ok(ending) => ending,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+}
+
+/// Loads the model, which may take minutes, and serves.
+///
+/// # Errors
+/// The address is taken or the model does not load.
+pub async fn start(settings: Settings) -> Result<Running, LocalError> {
+    let bind_error = |source| LocalError::Bind {
+        listen: settings.listen,
+        source,
+    };
+    // First, because it fails at once where loading takes long.
+    let listener = TcpListener::bind(settings.listen)
+        .await
+        .map_err(bind_error)?;
+    let addr = listener.local_addr().map_err(bind_error)?;
+    let for_model = settings.clone();
+    let loading = tokio::task::spawn_blocking(move || Model::load(&for_model));
+    let model = match loading.await {
+        Ok(model) => model?,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    };
+    let (draining, drain) = watch::channel(false);
+    let guard = Guard::new(addr, settings.key);
+    let app = Arc::new(App::new(settings.model_id, model, guard, drain.clone()));
+    let connections_max = settings.connections_max;
+    let http = http::serve(Arc::clone(&app), listener, connections_max, drain.clone());
+    let http = tokio::spawn(http);
+    let ended = tokio::spawn(supervise(app, http, drain, settings.drain_wait_max));
+    tracing::info!(%addr, "local server up");
+    Ok(Running {
+        addr,
+        draining,
+        ended,
+    })
+}
+
+async fn supervise(
+    app: Arc<App>,
+    mut http: JoinHandle<()>,
+    mut drain: watch::Receiver<bool>,
+    drain_wait_max: Duration,
+) -> Result<(), LocalError> {
+    let overdue = async {
+        let _ = drain.wait_for(|drain| *drain).await;
+        app.drain();
+        tokio::time::sleep(drain_wait_max).await;
+    };
+    tokio::select! {
+        ending = &mut http => match ending {
+            Ok(()) => Ok(()),
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        },
+        () = overdue => {
+            http.abort();
+            Err(LocalError::DrainOverdue(drain_wait_max))
+        }
+    }
+}

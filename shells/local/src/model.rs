@@ -1,0 +1,180 @@
+//! The model at work, and the way of its events to whoever waits for them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cereus_core::draw::Seed;
+use cereus_engine::chat::ChatRequest;
+use cereus_engine::failure::Failure;
+use cereus_engine::runtime::{
+    EchoBackend, Engine, EngineConfig, Event, Limits, Memory, RowWork, StartError, StepError,
+};
+use cereus_engine::sampling::Chosen;
+use cereus_engine::scheduler::{RowId, RowSlot};
+use cereus_engine::text::Vocabulary;
+
+use crate::outbox::Outbox;
+use crate::{Backend, LocalError, Settings};
+
+/// Who waits for which row. The engine's thread looks here once for each event.
+#[derive(Debug, Default)]
+pub(crate) struct Outboxes(Mutex<HashMap<RowId, Arc<Outbox>>>);
+
+impl Outboxes {
+    pub(crate) fn insert(&self, id: RowId, outbox: Arc<Outbox>) {
+        self.lock().insert(id, outbox);
+    }
+
+    pub(crate) fn remove(&self, id: RowId) {
+        self.lock().remove(&id);
+    }
+
+    /// An event of a row that nobody waits for any more goes nowhere.
+    fn hand_on(&self, event: Event) {
+        let (id, is_last) = match &event {
+            Event::Accepted { id, .. } | Event::Delta { id, .. } => (*id, false),
+            Event::Failed { id, .. } => (*id, true),
+            Event::Finished(finished) => (finished.id, true),
+        };
+        let mut outboxes = self.lock();
+        let outbox = if is_last {
+            outboxes.remove(&id)
+        } else {
+            outboxes.get(&id).cloned()
+        };
+        drop(outboxes);
+        if let Some(outbox) = outbox {
+            outbox.push(event);
+        }
+    }
+
+    /// A panic elsewhere leaves the map whole: each change is one call.
+    fn lock(&self) -> MutexGuard<'_, HashMap<RowId, Arc<Outbox>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A loaded model with the rows that it answers.
+#[derive(Debug)]
+pub(crate) struct Model {
+    pub(crate) engine: Engine,
+    pub(crate) outboxes: Arc<Outboxes>,
+}
+
+impl Model {
+    /// Blocks until the model is loaded.
+    pub(crate) fn load(settings: &Settings) -> Result<Self, LocalError> {
+        let seed = Seed([random_word(), random_word()]);
+        let mut config = EngineConfig::reference(settings.kv_bytes_max, seed);
+        config.rows_max = settings.rows_max.max(1);
+        config.waiting_max = settings.waiting_max;
+        let outboxes = Arc::new(Outboxes::default());
+        let for_thread = Arc::clone(&outboxes);
+        let on_event = move |event| for_thread.hand_on(event);
+        let engine = match settings.backend.clone() {
+            Backend::Echo { words, pause } => {
+                let backend = Paced {
+                    inner: EchoBackend::new(words),
+                    pause,
+                };
+                let open = move || Ok::<_, String>(backend);
+                Engine::start(&config, open, on_event).map_err(|error| reason("echo".into(), error))
+            }
+            Backend::Model(folder) => start_model(&config, folder, on_event),
+        };
+        Ok(Self {
+            engine: engine?,
+            outboxes,
+        })
+    }
+}
+
+#[cfg(feature = "mlx")]
+fn start_model(
+    config: &EngineConfig,
+    folder: PathBuf,
+    on_event: impl FnMut(Event) + Send + 'static,
+) -> Result<Engine, LocalError> {
+    use cereus_engine::runtime::MlxBackend;
+
+    let opened = folder.clone();
+    Engine::start(config, move || MlxBackend::open(&opened), on_event)
+        .map_err(|error| reason(folder, error))
+}
+
+#[cfg(not(feature = "mlx"))]
+fn start_model(
+    _config: &EngineConfig,
+    _folder: PathBuf,
+    _on_event: impl FnMut(Event) + Send + 'static,
+) -> Result<Engine, LocalError> {
+    Err(LocalError::NoTensors)
+}
+
+fn reason<E: fmt::Display>(folder: PathBuf, error: StartError<E>) -> LocalError {
+    let reason = match error {
+        StartError::Backend(error) => error.to_string(),
+        StartError::Config(error) => format!("the engine's limits fit no scheduler: {error}"),
+        StartError::Died => "the engine's thread ended while loading the model".to_owned(),
+        StartError::Thread(error) => format!("the engine's thread cannot start: {error}"),
+    };
+    LocalError::Model { folder, reason }
+}
+
+/// The standard library draws its hash keys from the system's randomness.
+pub(crate) fn random_word() -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    std::collections::hash_map::RandomState::new()
+        .build_hasher()
+        .finish()
+}
+
+/// Pauses before each step of the echo inside.
+#[derive(Debug)]
+struct Paced {
+    inner: EchoBackend,
+    pause: Duration,
+}
+
+impl Vocabulary for Paced {
+    fn decode(&self, tokens: &[u32]) -> String {
+        self.inner.decode(tokens)
+    }
+}
+
+impl cereus_engine::runtime::Backend for Paced {
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+
+    fn prompt(&self, request: &ChatRequest) -> Result<Vec<u32>, Failure> {
+        self.inner.prompt(request)
+    }
+
+    fn is_end(&self, token: u32) -> bool {
+        self.inner.is_end(token)
+    }
+
+    fn step(
+        &mut self,
+        work: &[RowWork<'_>],
+        out: &mut Vec<Option<Chosen>>,
+    ) -> Result<(), StepError> {
+        if !self.pause.is_zero() {
+            // On the engine's own thread, where a real model would compute.
+            std::thread::sleep(self.pause);
+        }
+        self.inner.step(work, out)
+    }
+
+    fn release(&mut self, slot: RowSlot) {
+        self.inner.release(slot);
+    }
+
+    fn memory(&self) -> Memory {
+        self.inner.memory()
+    }
+}

@@ -1,0 +1,341 @@
+//! The local server over real sockets, with an engine that computes nothing.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use cereus_local::{Backend, Running, Settings, start};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+fn settings(words: u32, pause: Duration) -> Settings {
+    Settings {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        backend: Backend::Echo { words, pause },
+        model_id: "org/echo".to_owned(),
+        rows_max: 2,
+        waiting_max: 1,
+        kv_bytes_max: 1 << 20,
+        key: None,
+        connections_max: 16,
+        drain_wait_max: Duration::from_secs(20),
+    }
+}
+
+async fn serve(words: u32, pause: Duration) -> Running {
+    start(settings(words, pause)).await.unwrap()
+}
+
+struct Reply {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Reply {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    /// The payloads of a stream.
+    fn events(&self) -> Vec<&str> {
+        self.body
+            .split("\n\n")
+            .filter_map(|event| event.strip_prefix("data: "))
+            .collect()
+    }
+}
+
+/// Sends a request on a connection of its own.
+async fn send(addr: SocketAddr, method: &str, path: &str, body: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn receive(mut stream: TcpStream) -> Reply {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await.unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let body = if head.contains("transfer-encoding: chunked") {
+        unchunked(body)
+    } else {
+        body.to_owned()
+    };
+    Reply {
+        status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+        head: head.to_owned(),
+        body,
+    }
+}
+
+fn unchunked(mut rest: &str) -> String {
+    let mut body = String::new();
+    loop {
+        let (size, after) = rest.split_once("\r\n").unwrap();
+        let size = usize::from_str_radix(size, 16).unwrap();
+        body.push_str(&after[..size]);
+        if size == 0 {
+            return body;
+        }
+        rest = &after[size + 2..];
+    }
+}
+
+async fn post(running: &Running, path: &str, body: &Value) -> Reply {
+    receive(send(running.addr(), "POST", path, &body.to_string()).await).await
+}
+
+async fn get(running: &Running, path: &str) -> Reply {
+    receive(send(running.addr(), "GET", path, "").await).await
+}
+
+async fn end(mut running: Running) {
+    running.drain();
+    running.ended().await.unwrap();
+}
+
+const CHAT: &str = "/v1/chat/completions";
+
+fn ask(extra: &Value) -> Value {
+    let mut body = json!({"messages": [{"role": "user", "content": "some words"}]});
+    body.as_object_mut()
+        .unwrap()
+        .extend(extra.as_object().unwrap().clone());
+    body
+}
+
+#[tokio::test]
+async fn a_whole_answer_is_one_completion_with_its_usage() {
+    let running = serve(3, Duration::ZERO).await;
+    let reply = post(&running, CHAT, &ask(&json!({"model": "org/echo"}))).await;
+    assert_eq!(reply.status, 200);
+    let answer = reply.json();
+    assert_eq!(answer["object"], "chat.completion");
+    assert_eq!(answer["model"], "org/echo");
+    assert_eq!(
+        answer["choices"][0]["message"]["content"],
+        "echo echo echo "
+    );
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    assert_eq!(answer["usage"]["completion_tokens"], 4);
+    let total = answer["usage"]["prompt_tokens"].as_u64().unwrap() + 4;
+    assert_eq!(answer["usage"]["total_tokens"], total);
+    end(running).await;
+}
+
+#[tokio::test]
+async fn a_streamed_answer_says_its_role_once_its_reason_once_and_that_it_is_done() {
+    let running = serve(3, Duration::ZERO).await;
+    for include_usage in [true, false] {
+        let options = json!({"stream": true, "stream_options": {"include_usage": include_usage}});
+        let reply = post(&running, CHAT, &ask(&options)).await;
+        assert!(reply.head.contains("content-type: text/event-stream"));
+        let mut events = reply.events();
+        assert_eq!(events.pop(), Some("[DONE]"));
+        let mut chunks: Vec<Value> = events
+            .iter()
+            .map(|event| serde_json::from_str(event).unwrap())
+            .collect();
+        if include_usage {
+            let last = chunks.pop().unwrap();
+            assert_eq!(last["choices"], json!([]));
+            assert_eq!(last["usage"]["completion_tokens"], 4);
+        }
+        let choices: Vec<&Value> = chunks.iter().map(|chunk| &chunk["choices"][0]).collect();
+        let said: Vec<&str> = choices
+            .iter()
+            .filter_map(|choice| choice["delta"]["content"].as_str())
+            .collect();
+        assert_eq!(said.concat(), "echo echo echo ");
+        let roles = choices
+            .iter()
+            .filter(|choice| choice["delta"]["role"].is_string())
+            .count();
+        let reasons = choices
+            .iter()
+            .filter(|choice| choice["finish_reason"].is_string())
+            .count();
+        assert_eq!((roles, reasons), (1, 1));
+        assert!(chunks.iter().all(|chunk| chunk["usage"].is_null()));
+        assert!(chunks.windows(2).all(|pair| pair[0]["id"] == pair[1]["id"]));
+    }
+    end(running).await;
+}
+
+#[tokio::test]
+async fn plain_completions_take_a_prompt_and_have_their_own_shape() {
+    let running = serve(2, Duration::ZERO).await;
+    let reply = post(&running, "/v1/completions", &json!({"prompt": "once"})).await;
+    let answer = reply.json();
+    assert_eq!(answer["object"], "text_completion");
+    assert_eq!(answer["choices"][0]["text"], "echo echo ");
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    assert_eq!(answer["usage"]["completion_tokens"], 3);
+    let body = json!({"prompt": "once", "stream": true, "stream_options": {"include_usage": true}});
+    let reply = post(&running, "/v1/completions", &body).await;
+    let mut events = reply.events();
+    assert_eq!(events.pop(), Some("[DONE]"));
+    let usage: Value = serde_json::from_str(events.pop().unwrap()).unwrap();
+    assert_eq!(usage["usage"]["completion_tokens"], 3);
+    let chunks: Vec<Value> = events
+        .iter()
+        .map(|event| serde_json::from_str(event).unwrap())
+        .collect();
+    let text: Vec<&str> = chunks
+        .iter()
+        .map(|chunk| chunk["choices"][0]["text"].as_str().unwrap())
+        .collect();
+    assert_eq!(text.concat(), "echo echo ");
+    assert_eq!(
+        chunks.last().unwrap()["choices"][0]["finish_reason"],
+        "stop"
+    );
+    end(running).await;
+}
+
+#[tokio::test]
+async fn the_model_is_listed_by_its_name_and_no_other_is_known() {
+    let running = serve(1, Duration::ZERO).await;
+    let list = get(&running, "/v1/models").await.json();
+    assert_eq!(list["data"][0]["id"], "org/echo");
+    assert_eq!(list["data"].as_array().unwrap().len(), 1);
+    for path in ["/v1/models/org/echo", "/v1/models/org%2Fecho"] {
+        assert_eq!(get(&running, path).await.json()["id"], "org/echo");
+    }
+    assert_eq!(get(&running, "/v1/models/other").await.status, 404);
+    let reply = post(&running, CHAT, &ask(&json!({"model": "other"}))).await;
+    assert_eq!(reply.status, 404);
+    assert_eq!(reply.json()["error"]["code"], "model_not_found");
+    assert_eq!(reply.json()["error"]["param"], "model");
+    end(running).await;
+}
+
+#[tokio::test]
+async fn a_wrong_request_is_refused_with_what_is_wrong() {
+    let running = serve(1, Duration::ZERO).await;
+    let cases = [
+        (CHAT, ask(&json!({"temperature": 9})), "temperature"),
+        (CHAT, ask(&json!({"stream": true, "top_p": 9})), "top_p"),
+        (CHAT, json!({"prompt": "x"}), "messages is required"),
+        (CHAT, json!({"messages": []}), "messages"),
+        (CHAT, json!("text"), "model must be a string"),
+        ("/v1/completions", ask(&json!({})), "prompt is required"),
+    ];
+    for (path, body, expected) in cases {
+        let reply = post(&running, path, &body).await;
+        assert_eq!(reply.status, 400, "{body}");
+        let error = &reply.json()["error"];
+        assert_eq!(error["type"], "invalid_request_error");
+        assert!(
+            error["message"].as_str().unwrap().contains(expected),
+            "{error}"
+        );
+    }
+    let reply = receive(send(running.addr(), "POST", CHAT, "{").await).await;
+    assert_eq!(reply.status, 400);
+    assert_eq!(
+        post(&running, "/v1/embeddings", &json!({})).await.status,
+        404
+    );
+    end(running).await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_refused_before_it_is_read() {
+    let running = serve(1, Duration::ZERO).await;
+    let mut stream = TcpStream::connect(running.addr()).await.unwrap();
+    let head =
+        format!("POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 99999999\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut start = [0; 12];
+    stream.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 413");
+    end(running).await;
+}
+
+/// Waits until the server's own figures show it.
+async fn until(running: &Running, name: &str, value: f64) {
+    for _ in 0..2_000 {
+        if get(running, "/v1/status").await.json()[name].as_f64() == Some(value) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("{name} never became {value}");
+}
+
+#[tokio::test]
+async fn a_full_queue_says_when_to_come_again_and_readers_who_leave_make_room() {
+    let running = serve(100_000, Duration::from_millis(5)).await;
+    let body = ask(&json!({"stream": true})).to_string();
+    let mut streams = vec![];
+    for _ in 0..3 {
+        streams.push(send(running.addr(), "POST", CHAT, &body).await);
+    }
+    until(&running, "requests_running", 2.0).await;
+    until(&running, "requests_waiting", 1.0).await;
+    let refused = post(&running, CHAT, &ask(&json!({}))).await;
+    assert_eq!(refused.status, 429);
+    assert!(refused.head.contains("retry-after: 2"), "{}", refused.head);
+    assert_eq!(refused.json()["error"]["type"], "rate_limit_exceeded");
+    drop(streams);
+    // Also one who waits for a whole answer.
+    let whole = send(running.addr(), "POST", CHAT, &ask(&json!({})).to_string()).await;
+    until(&running, "requests_waiting", 0.0).await;
+    drop(whole);
+    until(&running, "requests_running", 0.0).await;
+    end(running).await;
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_runs_and_takes_nothing_more() {
+    let mut running = serve(40, Duration::from_millis(5)).await;
+    let addr = running.addr();
+    let stream = send(
+        addr,
+        "POST",
+        CHAT,
+        &ask(&json!({"stream": true})).to_string(),
+    )
+    .await;
+    until(&running, "requests_running", 1.0).await;
+    running.drain();
+    let reply = receive(stream).await;
+    assert_eq!(reply.events().last(), Some(&"[DONE]"));
+    running.ended().await.unwrap();
+    assert!(TcpStream::connect(addr).await.is_err());
+}
+
+#[tokio::test]
+async fn health_and_figures_are_there_for_machines() {
+    let running = serve(1, Duration::ZERO).await;
+    let health = get(&running, "/health").await;
+    assert_eq!(
+        (health.status, health.json()["status"].as_str()),
+        (200, Some("ok"))
+    );
+    post(&running, CHAT, &ask(&json!({}))).await;
+    let page = get(&running, "/metrics").await.body;
+    assert!(page.contains("\ncereus_admissions_total 1\n"), "{page}");
+    assert!(page.ends_with("# EOF\n"));
+    end(running).await;
+}
+
+#[tokio::test]
+async fn a_busy_port_is_said_before_the_model_is_loaded() {
+    let running = serve(1, Duration::ZERO).await;
+    let again = Settings {
+        listen: running.addr(),
+        backend: Backend::Model("/nowhere".into()),
+        ..settings(1, Duration::ZERO)
+    };
+    let error = start(again).await.unwrap_err().to_string();
+    assert!(error.contains("is busy"), "{error}");
+    end(running).await;
+}
