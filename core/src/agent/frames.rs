@@ -149,7 +149,7 @@ impl Agent {
         &mut self,
         build: &str,
         status: &'static str,
-        error: &'static str,
+        error: &str,
         out: &mut AgentOut,
     ) {
         let Some(session) = self.open_id() else {

@@ -12,6 +12,7 @@ use crate::api::{ChatRequest, Framing, Said, Turn};
 use crate::envelope::{BoxKey, OVERHEAD_SIZE, open_from};
 use crate::event::Usage;
 use crate::ids::{RequestId, WireId};
+use crate::slots::BuildIx;
 use crate::wire::limits::BODY_SIZE_MAX;
 use crate::wire::messages::{InferenceRequest, SealedText, Stats};
 
@@ -36,6 +37,7 @@ enum Stage {
 
 /// A request that may run.
 struct Admitted<'s> {
+    build: BuildIx,
     key: BoxKey,
     framing: Framing,
     /// The chat completion, opened.
@@ -109,6 +111,7 @@ impl Jobs {
         let mut scratch = core::mem::take(&mut self.scratch);
         match self.admitted(id, request, config, is_leaving, &mut scratch) {
             Ok(Admitted {
+                build,
                 key,
                 framing,
                 plain,
@@ -126,7 +129,11 @@ impl Jobs {
                 let start = out.bytes.len();
                 out.bytes.extend_from_slice(plain);
                 let body = start..out.bytes.len();
-                out.push(AgentEffect::StartJob { job: id, body });
+                out.push(AgentEffect::StartJob {
+                    job: id,
+                    build,
+                    body,
+                });
             }
             Err(refusal) => {
                 counts.jobs_refused += 1;
@@ -172,14 +179,13 @@ impl Jobs {
         )
         .map_err(|_| invalid("the request could not be opened"))?;
         let body = ChatRequest::parse(plain).map_err(|refusal| invalid(&refusal.to_string()))?;
-        if !config.builds.iter().any(|build| *build == body.model) {
-            return Err(Refusal::new(
-                404,
-                "model_load",
-                "this model is not served here",
-            ));
-        }
+        let at = config.builds.iter().position(|it| *it == body.model);
+        let Some(build) = at.and_then(|at| u16::try_from(at).ok()).map(BuildIx) else {
+            let text = "this model is not served here";
+            return Err(Refusal::new(404, "model_load", text));
+        };
         Ok(Admitted {
+            build,
             key,
             framing: Framing::new(RequestId(id.0), 0, &body.model),
             plain,

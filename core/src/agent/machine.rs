@@ -82,8 +82,12 @@ impl Agent {
                 }
             }
             AgentEvent::Measured { heartbeat } => self.on_measured(*heartbeat, out),
-            AgentEvent::ModelLoadFailed { build } => {
-                self.send_load_status(build, "failed", "the model could not be loaded", out);
+            AgentEvent::ModelHashed { build, hash } => {
+                let hashes = &mut self.config.facts.model_hashes;
+                hashes.insert(build.to_owned(), hash.to_owned());
+            }
+            AgentEvent::ModelLoadFailed { build, why } => {
+                self.send_load_status(build, "failed", &why.to_string(), out);
             }
             AgentEvent::ModelLoaded { build } => {
                 self.send_load_status(build, "succeeded", "", out);

@@ -26,6 +26,7 @@ use crate::draw::Seed;
 use crate::envelope::SecretKey;
 use crate::event::Usage;
 use crate::ids::WireId;
+use crate::slots::{BuildIx, Refusal};
 use crate::time::{Span, Tick};
 use crate::wire::messages::Heartbeat;
 
@@ -118,10 +119,10 @@ pub enum JobFault {
     Client,
     /// The engine broke.
     Internal,
-    /// The model could not be loaded.
-    Load,
     /// No memory for this prompt now.
     Memory,
+    /// Its model is not in memory, or does not answer.
+    NotLoaded(Refusal),
     /// The engine's queue is full.
     QueueFull,
     /// The chat template did not take the messages.
@@ -167,8 +168,14 @@ pub enum AgentEvent<'a> {
     Measured {
         heartbeat: Box<Heartbeat<'a>>,
     },
+    /// The files of a model were hashed; each further challenge's answer says so.
+    ModelHashed {
+        build: &'a str,
+        hash: &'a str,
+    },
     ModelLoadFailed {
         build: &'a str,
+        why: Refusal,
     },
     ModelLoaded {
         build: &'a str,
@@ -219,8 +226,13 @@ pub enum AgentEffect {
         challenge: Range<usize>,
         status: Range<usize>,
     },
-    /// Run this chat completion. `body` is an [`crate::api::ChatRequest`] that was read already.
-    StartJob { job: WireId, body: Range<usize> },
+    /// Run this chat completion. `build` is its place in [`AgentConfig::builds`], `body` an
+    /// [`crate::api::ChatRequest`] that was read already.
+    StartJob {
+        job: WireId,
+        build: BuildIx,
+        body: Range<usize>,
+    },
     /// Stop it soon; `JobEnded` follows in any case.
     StopJob { job: WireId },
     /// The agent has left: the process may end.

@@ -4,6 +4,7 @@ use super::{AgentEffect, AgentOut, JobFault, SessionId};
 use crate::envelope::{BoxKey, KeyText, NONCE_SIZE};
 use crate::event::Usage;
 use crate::ids::WireId;
+use crate::slots;
 use crate::wire::messages::{InferenceAccepted, InferenceComplete, InferenceError, UsageFrame};
 use crate::wire::{Frame, Text, encode_chunk};
 
@@ -40,12 +41,12 @@ impl From<JobFault> for Refusal {
         match fault {
             JobFault::Client => Self::new(400, "client_error", "the request cannot be served"),
             JobFault::Internal => Self::new(500, "provider_error", "generation failed"),
-            JobFault::Load => Self::new(500, "model_load", "the model could not be loaded"),
             JobFault::Memory => Self::new(
                 503,
                 "token_budget_exhausted",
                 "no memory for this request at present",
             ),
+            JobFault::NotLoaded(why) => not_loaded(why),
             JobFault::QueueFull => Self::new(429, "queue_full", "the engine's queue is full"),
             JobFault::Template => Self::new(422, "jinja_template", "the chat template failed"),
             JobFault::TurnOverdue => {
@@ -53,6 +54,24 @@ impl From<JobFault> for Refusal {
             }
         }
     }
+}
+
+/// A machine without room is at its capacity; a model that will not load or answer is a fault.
+fn not_loaded(why: slots::Refusal) -> Refusal {
+    use slots::Refusal as Why;
+    let (status, reason) = match why {
+        Why::Fault(_) | Why::Fenced => (500, "model_load"),
+        Why::GrantTooSmall { .. }
+        | Why::NoHeadroom { .. }
+        | Why::NoMemory { .. }
+        | Why::SlotsBusy { .. } => (503, "model_load"),
+        Why::Pressed => (503, "token_budget_exhausted"),
+        Why::QueueFull => (429, "queue_full"),
+        Why::Stuck => (500, "provider_error"),
+        Why::TurnOverdue => (503, "capacity_timeout"),
+        Why::Unknown => (404, "model_load"),
+    };
+    Refusal::new(status, reason, why.to_string())
 }
 
 pub(super) fn send(out: &mut AgentOut, session: SessionId, write: impl FnOnce(&mut Vec<u8>)) {

@@ -255,7 +255,7 @@ impl Slots {
         }
         let at = self.wanted.iter().position(|it| it.build == leaving.build);
         if let Some(want) = at.and_then(|at| self.wanted.remove(at)) {
-            self.answer(want, Some(Refusal::Stuck), out);
+            answer(want, Refusal::Stuck, out);
         }
     }
 
@@ -404,7 +404,7 @@ impl Slots {
         self.work = None;
         self.build_mut(build).used_at = now;
         self.set_phase(build, Phase::Resident(Health::new(now)));
-        self.answer(work.want, None, out);
+        out.push(SlotsEffect::Loaded { build });
         let mut waiting: Vec<JobId> = self.waiting(build).collect();
         waiting.sort_unstable_by_key(|job| self.jobs[job].seq);
         for job in waiting {
@@ -424,17 +424,7 @@ impl Slots {
             self.set_phase(build, Phase::Cold(Past::NeverLoaded));
             self.regrant(out);
         }
-        self.answer(work.want, Some(why), out);
-    }
-
-    fn answer(&mut self, want: Want, refusal: Option<Refusal>, out: &mut Vec<SlotsEffect>) {
-        let build = want.build;
-        if want.owes_answer {
-            out.push(match refusal {
-                Some(why) => SlotsEffect::LoadRefused { build, why },
-                None => SlotsEffect::Loaded { build },
-            });
-        }
+        answer(work.want, why, out);
     }
 
     /// Shares the KV memory out anew, and says so where a share changed.
@@ -549,6 +539,13 @@ impl Slots {
         if let Some(work) = &mut self.work {
             work.stage = stage;
         }
+    }
+}
+
+fn answer(want: Want, why: Refusal, out: &mut Vec<SlotsEffect>) {
+    let build = want.build;
+    if want.owes_answer {
+        out.push(SlotsEffect::LoadRefused { build, why });
     }
 }
 

@@ -7,7 +7,7 @@ use super::health::Health;
 use super::pressure::{PressureGuard, Turn};
 use super::state::{SlotState, may_follow};
 use super::{
-    BuildIx, BuildSpec, EngineSign, Eviction, JobId, Keep, MEASURE_EVERY, Measured, Refusal,
+    BuildIx, BuildSpec, EngineSign, Eviction, JobId, Keep, MEASURE_EVERY, Measured, Offer, Refusal,
     SlotView, SlotsConfig, SlotsEffect, SlotsEvent, SlotsWake, WAIT_MAX,
 };
 use crate::digest::Mix;
@@ -262,6 +262,9 @@ impl Slots {
         let Some(own) = self.builds.get(usize::from(build.0)) else {
             return Some(Refusal::Unknown);
         };
+        if self.spec(build).offer == Offer::Fenced {
+            return Some(Refusal::Fenced);
+        }
         if self.jobs.len() >= usize::from(self.config.jobs_max) {
             return Some(Refusal::QueueFull);
         }
@@ -321,6 +324,11 @@ impl Slots {
             out.push(SlotsEffect::LoadRefused { build, why });
             return;
         };
+        if self.spec(build).offer == Offer::Fenced {
+            let why = Refusal::Fenced;
+            out.push(SlotsEffect::LoadRefused { build, why });
+            return;
+        }
         match own.phase {
             Phase::Resident(_) => out.push(SlotsEffect::Loaded { build }),
             Phase::Unloading(Departure::Overdue) => {

@@ -62,6 +62,15 @@ pub struct BuildSpec {
     /// `None` when nothing is known of it.
     pub kv: Option<KvRate>,
     pub keep: Keep,
+    pub offer: Offer,
+}
+
+/// Whether a model may serve at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Offer {
+    /// Its chat template failed its self-check (`spec/engine` 10.5).
+    Fenced,
+    Open,
 }
 
 /// Whether a model may leave the memory for want of use.
@@ -176,9 +185,9 @@ pub enum SlotsEffect {
     BeginUnload { build: BuildIx, leave: Leave },
     /// Give the engine library's spare memory back; then say `CacheCleared`.
     ClearBufferCache,
-    /// The answer to `LoadAsked`.
+    /// It is in memory: the answer to `LoadAsked`, and said of loads for requests as well.
     Loaded { build: BuildIx },
-    /// The answer to `LoadAsked`.
+    /// The other answer to `LoadAsked`.
     LoadRefused { build: BuildIx, why: Refusal },
     /// Say `Watched` for each loaded model and then `Measured`, at once.
     Measure,

@@ -11,6 +11,8 @@ use super::LoadFault;
 pub enum Refusal {
     /// It did not come into memory.
     Fault(LoadFault),
+    /// Its chat template fails, so that no request could be answered.
+    Fenced,
     /// Some model would get less for keys and values than is worth serving with.
     GrantTooSmall {
         grant_bytes: u64,
@@ -66,6 +68,9 @@ impl fmt::Display for Refusal {
                  announce them anew",
             ),
             Self::Fault(LoadFault::Failed) => f.write_str("the model could not be loaded"),
+            Self::Fenced => f.write_str(
+                "the model's chat template failed its self-check; `cereus doctor` shows where",
+            ),
             Self::GrantTooSmall { grant_bytes } => write!(
                 f,
                 "a model would get {} GB for keys and values, and {} GB is the least; serve fewer \

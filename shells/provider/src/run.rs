@@ -292,8 +292,11 @@ impl Run {
                 if build == self.settings.model_id {
                     self.step(AgentEvent::ModelLoaded { build: &build }).await;
                 } else {
-                    self.step(AgentEvent::ModelLoadFailed { build: &build })
-                        .await;
+                    self.step(AgentEvent::ModelLoadFailed {
+                        build: &build,
+                        why: cereus_core::slots::Refusal::Unknown,
+                    })
+                    .await;
                 }
             }
             AgentEffect::Measure => self.measured().await,
@@ -319,7 +322,7 @@ impl Run {
                 self.step(signed).await;
                 self.steps.push(Progress::Challenged);
             }
-            AgentEffect::StartJob { job, body } => {
+            AgentEffect::StartJob { job, body, .. } => {
                 let body = out.slice(body).to_vec();
                 if let Some(end) = self.model.start(*job, body) {
                     self.step(AgentEvent::JobEnded { job: *job, end }).await;

@@ -217,7 +217,7 @@ impl Provider {
                 };
                 self.again(now, signed, acts);
             }
-            AgentEffect::StartJob { job, body } => {
+            AgentEffect::StartJob { job, body, .. } => {
                 self.start(now, *job, out.slice(body), acts);
             }
             AgentEffect::StopJob { job } => self.stop(now, *job, acts),

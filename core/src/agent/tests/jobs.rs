@@ -33,6 +33,7 @@ fn what_cannot_be_served_is_refused_with_its_status() {
             ("request 6", "error 6 429 queue_full"),
             ("failed 4", "error 4 503 token_budget_exhausted"),
             ("request 7", "accepted 7; start 7"),
+            ("unloaded 7", "error 7 500 model_load"),
         ],
     );
 }
@@ -104,12 +105,30 @@ fn lost_usage_is_floored_by_what_was_sent() {
 }
 
 #[test]
+fn hashes_of_models_are_told_once_they_are_known() {
+    plays(
+        &mut Play::joined(),
+        &[
+            ("challenge; signed", "sign n0t0; answer n0 s1 s2"),
+            (
+                "hashed tiny abcd; challenge; signed",
+                "sign n0t0; answer n0 s1 s2 tiny=abcd",
+            ),
+        ],
+    );
+}
+
+#[test]
 fn models_are_loaded_when_asked_and_known() {
     plays(
         &mut Play::joined(),
         &[
             ("load tiny", "load tiny"),
             ("loaded tiny", "load_status succeeded"),
+            (
+                "loadfailed tiny",
+                "load_status failed all 3 model slot(s) are active",
+            ),
             (
                 "load big",
                 "load_status failed this model is not served here",

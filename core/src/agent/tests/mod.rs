@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use super::*;
 
 use crate::envelope::{EncryptedPayload, KeyText, PublicKey};
+use crate::slots::LoadFault;
 use crate::wire::messages::{
     AttestationChallenge, Cancel, Capacity, LoadModel, SealedText, encode_inference_request,
 };
@@ -157,6 +158,18 @@ impl Play {
             "load" => self.frame(&encoded(&LoadModel {
                 model_id: Text::from(first),
             })),
+            "loadfailed" => self.step(AgentEvent::ModelLoadFailed {
+                build: first,
+                why: Refusal::SlotsBusy { slots: 3 },
+            }),
+            "unloaded" => self.step(AgentEvent::JobEnded {
+                job: id(first),
+                end: JobEnd::Failed(JobFault::NotLoaded(Refusal::Fault(LoadFault::Failed))),
+            }),
+            "hashed" => self.step(AgentEvent::ModelHashed {
+                build: first,
+                hash: rest,
+            }),
             "loaded" => self.step(AgentEvent::ModelLoaded { build: first }),
             "frame" => self.frame(first.as_bytes()),
             "said" => self.step(AgentEvent::JobSaid {
@@ -224,7 +237,8 @@ impl Play {
                 assert!(text(status).contains(r#""binary_hash":"abc""#));
                 format!("sign {}", text(challenge))
             }
-            AgentEffect::StartJob { job, body } => {
+            AgentEffect::StartJob { job, build, body } => {
+                assert_eq!(*build, BuildIx(0), "the one model of the list");
                 assert!(text(body).contains("messages"));
                 format!("start {}", number(*job))
             }
@@ -240,12 +254,16 @@ fn message(frame: &[u8]) -> String {
     match ToCoordinator::decode(frame).expect("the agent writes what the coordinator reads") {
         ToCoordinator::Accepted(accepted) => format!("accepted {}", number(&accepted.request_id)),
         ToCoordinator::AttestationResponse(answer) => {
-            format!(
+            let mut line = format!(
                 "answer {} {} {}",
                 answer.nonce.as_str(),
                 answer.signature.as_str(),
                 answer.status_signature.as_str()
-            )
+            );
+            for (build, hash) in &answer.model_hashes {
+                let _ = write!(line, " {}={}", build.as_str(), hash.as_str());
+            }
+            line
         }
         ToCoordinator::Chunk(chunk) => {
             let sealed: &SealedText<'_> = chunk.encrypted_data.as_ref().expect("sealed");

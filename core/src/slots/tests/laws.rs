@@ -55,6 +55,7 @@ prop_compose! {
         weights in proptest::collection::vec(1..20_u64, 5),
         pinned in proptest::option::of(0..5_usize),
         unknown in proptest::option::of(0..5_usize),
+        fenced in proptest::option::of(0..5_usize),
         slots_max in 1..=3_u8,
         idle_s in prop_oneof![Just(0), Just(3_600_u64)],
         jobs_max in 1..20_u16,
@@ -65,6 +66,9 @@ prop_compose! {
         }
         if let Some(ix) = unknown {
             builds[ix].kv = None;
+        }
+        if let Some(ix) = fenced {
+            builds[ix].offer = Offer::Fenced;
         }
         SlotsConfig {
             slots_max,
@@ -185,7 +189,8 @@ proptest! {
             refusal,
             Some(Refusal::NoMemory { .. } | Refusal::SlotsBusy { .. })
         );
-        if is_cold {
+        let is_fenced = refusal == Some(Refusal::Fenced);
+        if is_cold && !is_fenced {
             prop_assert_eq!(!is_loadable, for_want_of_room, "{:?}", refusal);
         }
     }

@@ -42,6 +42,7 @@ fn gib_build(weights_gib: u64) -> BuildSpec {
             context_tokens: 8_192,
         }),
         keep: Keep::WhileUsed,
+        offer: Offer::Open,
     }
 }
 
@@ -115,6 +116,7 @@ impl World {
             SlotsEffect::BeginLoad { build, grant_bytes } => {
                 assert_eq!(self.loading, None, "two loads at once");
                 assert!(!self.in_memory.contains(&build), "loaded twice");
+                assert_eq!(self.spec(build).offer, Offer::Open, "a fenced model");
                 let is_overdue =
                     |leaving: &BuildIx| self.slots.state(*leaving) == Some(SlotState::Reloading);
                 assert!(

@@ -14,6 +14,22 @@ fn ready(build: u16) -> SlotsEffect {
 }
 
 #[test]
+fn a_fenced_model_is_neither_loaded_nor_asked() {
+    let fenced = BuildSpec {
+        offer: Offer::Fenced,
+        ..gib_build(1)
+    };
+    let mut world = World::new(config(64, vec![fenced]));
+    world.ask(1, 0);
+    assert_eq!(world.heard(), [refused(Refusal::Fenced)]);
+    let (build, eviction) = (BuildIx(0), Eviction::Allowed);
+    world.step(SlotsEvent::LoadAsked { build, eviction });
+    let why = Refusal::Fenced;
+    assert_eq!(world.heard(), [SlotsEffect::LoadRefused { build, why }]);
+    assert_eq!(world.state(0), None);
+}
+
+#[test]
 fn a_request_for_a_cold_model_waits_for_it_and_then_runs() {
     let mut world = World::new(config(64, vec![gib_build(10)]));
     world.ask(1, 0);
@@ -27,7 +43,11 @@ fn a_request_for_a_cold_model_waits_for_it_and_then_runs() {
     assert_eq!(world.state(0), Some("reloading"));
     world.now = world.now + Span::secs(7);
     world.load_ends(None);
-    assert_eq!(world.heard(), [SlotsEffect::ClearBufferCache, ready(0)]);
+    let loaded = SlotsEffect::Loaded { build };
+    assert_eq!(
+        world.heard(),
+        [SlotsEffect::ClearBufferCache, loaded, ready(0)]
+    );
     assert_eq!(world.state(0), Some("running"));
     let view = world.slots.views(world.now).next().unwrap();
     assert_eq!(view.load_time, Span::secs(7));
