@@ -1,23 +1,34 @@
 //! Every family gives what mlx-lm gives: the same tokens, and the same logits to a thousandth.
 //!
-//! `CEREUS_FAMILIES_DIR` names a folder that `families/make.py` has filled; `cargo xtask test
-//! families` does both. Without it there is nothing to compare with, and the tests say so.
-#![cfg(feature = "mlx")]
+//! `CEREUS_FAMILIES_DIR` names a folder that `families/make.py` has filled: `cargo xtask test
+//! families` does both, which is why a plain `cargo test` leaves this file out.
+//!
+//! Lines that begin with `compared` say what was found: the model, millions of parameters, how it was
+//! held, the farthest that any logit is from mlx-lm's; for quantised weights the farthest that any is
+//! from those of the original weights, here and in mlx-lm.
+
+mod families {
+    pub(crate) mod alone;
+    pub(crate) mod served;
+}
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cereus_engine::model::{Layout, Load, Model, Output, QuantisedMatrices, RowCache, RowStep};
-use mlx_rs::ops::indexing::IndexOp;
+use cereus_engine::model::{Layout, Load, QuantisedMatrices};
+use families::{alone, served};
 use serde::Deserialize;
 
 /// Between two ways of summing the same numbers, in single precision; logits are about ten.
 const TOLERANCE: f32 = 1e-3;
-/// A prompt is run in pieces of this length: no multiple of a window, nor a divisor.
-const PIECE: usize = 7;
+/// Ends the name of a folder with weights as a family's makers publish them: the same as elsewhere, so
+/// only their reading is of interest.
+const PUBLISHED: &str = "-published";
 
+/// What mlx-lm says of a folder.
 #[derive(Deserialize)]
 struct Expected {
+    millions: f64,
     rows: Vec<Row>,
 }
 
@@ -27,115 +38,124 @@ struct Row {
     prefill_logits: Vec<f32>,
     answer: Vec<u32>,
     last_logits: Vec<f32>,
+    /// In place of `last_logits`, by the weights before they were quantised.
+    original_logits: Option<Vec<f32>>,
 }
 
-fn folders() -> Vec<PathBuf> {
-    let Some(folder) = std::env::var_os("CEREUS_FAMILIES_DIR") else {
-        println!("skipped: CEREUS_FAMILIES_DIR is not set; see `cargo xtask test families`");
-        return vec![];
-    };
-    let entries = fs::read_dir(&folder).unwrap();
-    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
-    folders.retain(|folder| folder.join("expected.json").is_file());
-    folders.sort();
-    assert!(!folders.is_empty(), "{folder:?} should hold models");
-    folders
+struct Folder {
+    path: PathBuf,
+    name: String,
+    expected: Expected,
 }
 
-/// One step of several rows, each by its cache and its tokens; the logits of each.
-fn run<'a>(
-    model: &Model,
-    rows: impl Iterator<Item = (&'a mut RowCache, &'a [u32])>,
-) -> Vec<Vec<f32>> {
-    let mut rows: Vec<RowStep<'_>> = rows
-        .map(|(cache, tokens)| RowStep {
-            cache,
-            tokens,
-            output: Output::Logits,
-        })
+impl Folder {
+    fn read(path: PathBuf) -> Self {
+        let expected = fs::read(path.join("expected.json")).unwrap();
+        Self {
+            name: path.file_name().unwrap().to_string_lossy().into_owned(),
+            expected: serde_json::from_slice(&expected).unwrap(),
+            path,
+        }
+    }
+
+    fn is_quantised(&self) -> bool {
+        let rows = &self.expected.rows;
+        rows.iter().any(|row| row.original_logits.is_some())
+    }
+}
+
+fn folders() -> Vec<Folder> {
+    let folder = std::env::var_os("CEREUS_FAMILIES_DIR")
+        .expect("run `cargo xtask test families`, which makes the models and names their folder");
+    let mut paths: Vec<PathBuf> = fs::read_dir(Path::new(&folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
         .collect();
-    let logits = model.step(&mut rows).unwrap().unwrap();
-    let count = i32::try_from(rows.len()).unwrap();
-    let row = |place: i32| logits.index(place).to_vec_exact::<f32>().unwrap();
-    (0..count).map(row).collect()
-}
-
-fn argmax(logits: &[f32]) -> u32 {
-    let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-    u32::try_from(best.unwrap().0).unwrap()
+    paths.retain(|path| path.join("expected.json").is_file());
+    paths.sort();
+    assert!(!paths.is_empty(), "{folder:?} should hold models");
+    paths.into_iter().map(Folder::read).collect()
 }
 
 fn distance(left: &[f32], right: &[f32]) -> f32 {
     assert_eq!(left.len(), right.len());
+    assert!(left.iter().all(|logit| logit.is_finite()));
     let differences = left.iter().zip(right).map(|(a, b)| (a - b).abs());
     differences.fold(0.0, f32::max)
 }
 
-/// Prompts run alone and in pieces, answers of all rows together. Returns the greatest difference
-/// of a logit.
-fn compare(folder: &Path, load: Load) -> f32 {
-    let expected = fs::read(folder.join("expected.json")).unwrap();
-    let expected: Expected = serde_json::from_slice(&expected).unwrap();
-    let model = Model::load_as(folder, load).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
+/// Runs a folder by itself; its answers must be mlx-lm's. Tells how far any logit is off.
+fn compare(folder: &Folder, load: Load) {
+    let told = alone::ask(&folder.path, load, &folder.expected.rows);
     let mut furthest = 0.0_f32;
-    let mut caches = Vec::new();
-    let mut logits = Vec::new();
-    for row in &expected.rows {
-        let mut cache = RowCache::new(model.config());
-        let mut last = vec![];
-        for piece in row.prompt.chunks(PIECE) {
-            last = run(&model, std::iter::once((&mut cache, piece))).remove(0);
+    let mut quantising = None;
+    for (row, told) in folder.expected.rows.iter().zip(&told) {
+        assert_eq!(told.answer, row.answer, "{}, {load:?}", folder.name);
+        let prefill = distance(&told.prefill_logits, &row.prefill_logits);
+        let last = distance(&told.last_logits, &row.last_logits);
+        furthest = furthest.max(prefill).max(last);
+        if let Some(original) = &row.original_logits {
+            let (theirs, ours) = quantising.unwrap_or((0.0_f32, 0.0_f32));
+            quantising = Some((
+                theirs.max(distance(&row.last_logits, original)),
+                ours.max(distance(&told.last_logits, original)),
+            ));
         }
-        furthest = furthest.max(distance(&last, &row.prefill_logits));
-        caches.push(cache);
-        logits.push(last);
     }
-    let mut answers: Vec<Vec<u32>> = vec![vec![]; caches.len()];
-    for _ in 0..expected.rows[0].answer.len() {
-        let next: Vec<[u32; 1]> = logits.iter().map(|logits| [argmax(logits)]).collect();
-        for (answer, next) in answers.iter_mut().zip(&next) {
-            answer.extend(next);
-        }
-        let rows = caches.iter_mut().zip(next.iter().map(<[u32; 1]>::as_slice));
-        logits = run(&model, rows);
-    }
-    for ((row, answer), logits) in expected.rows.iter().zip(&answers).zip(&logits) {
-        assert_eq!(*answer, row.answer, "{folder:?}, {load:?}");
-        furthest = furthest.max(distance(logits, &row.last_logits));
-    }
+    let Load { layout, quantised } = load;
+    let (name, millions) = (&folder.name, folder.expected.millions);
+    let errors = quantising.map(|(theirs, ours)| format!(" {ours:.5} {theirs:.5}"));
+    let errors = errors.unwrap_or_default();
+    println!(
+        "\ncompared {name:<24} {millions:4.1} {layout:?} {quantised:?} {furthest:.1e}{errors}"
+    );
     assert!(
         furthest < TOLERANCE,
-        "{folder:?}, {load:?}: a logit is off by {furthest}"
+        "{}, {load:?}: a logit is off by {furthest}",
+        folder.name
     );
-    furthest
+    // Quantising explains what is left: computing adds no more than it does to any model.
+    if let Some((theirs, ours)) = quantising {
+        assert!(
+            (theirs - ours).abs() < TOLERANCE,
+            "{}, {load:?}: {ours} from the original weights, mlx-lm {theirs}",
+            folder.name
+        );
+    }
 }
 
 #[test]
-fn every_family_answers_as_mlx_lm_does() {
+fn every_family_answers_as_mlx_lm_does_in_every_layout() {
+    let quantised = QuantisedMatrices::Unpacked;
     for folder in folders() {
-        for layout in [Layout::Joined, Layout::Packed] {
-            let load = Load {
-                layout,
-                quantised: QuantisedMatrices::Unpacked,
-            };
-            let furthest = compare(&folder, load);
-            let name = folder.file_name().unwrap().display();
-            println!("{name:<24} {layout:?} {furthest:.1e}");
+        let layouts = if folder.name.ends_with(PUBLISHED) {
+            &[Layout::Packed][..]
+        } else {
+            &[Layout::Apart, Layout::Joined, Layout::Packed]
+        };
+        for &layout in layouts {
+            compare(&folder, Load { layout, quantised });
         }
     }
 }
 
 #[test]
 fn quantised_matrices_answer_as_mlx_lm_does_without_being_unpacked() {
-    for folder in folders() {
-        let config = fs::read_to_string(folder.join("config.json")).unwrap();
-        if !config.contains("\"quantization") {
-            continue;
+    let quantised = QuantisedMatrices::Kept;
+    let folders = folders();
+    for folder in folders.iter().filter(|folder| folder.is_quantised()) {
+        for layout in [Layout::Joined, Layout::Packed] {
+            compare(folder, Load { layout, quantised });
         }
-        let furthest = compare(&folder, Load::AS_STORED);
-        println!(
-            "{:<24} {furthest:.1e}",
-            folder.file_name().unwrap().display()
-        );
+    }
+}
+
+#[test]
+fn every_family_served_to_several_at_once_answers_as_mlx_lm_does() {
+    for folder in folders() {
+        let answers = served::ask(&folder.path, &folder.expected.rows);
+        for (row, answer) in folder.expected.rows.iter().zip(answers) {
+            assert_eq!(answer, row.answer, "{}", folder.name);
+        }
     }
 }

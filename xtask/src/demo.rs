@@ -121,7 +121,7 @@ pub(crate) fn test_script(path: &str) -> Result<PathBuf, Failure> {
 
 /// `script`, told where the binary and the model are.
 pub(crate) fn script_command(script: &Path, binary: &Path) -> Result<Command, Failure> {
-    let mut command = Command::new(python::interpreter()?);
+    let mut command = Command::new(python::SDK.interpreter()?);
     command
         .arg(script)
         .env("CEREUS_BIN", binary)

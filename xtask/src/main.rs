@@ -8,6 +8,7 @@ mod bench;
 mod cli;
 mod demo;
 mod failure;
+mod families;
 mod fuzz;
 mod project;
 mod python;

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::cli::StageArgs;
 use crate::demo;
 use crate::failure::Failure;
-use crate::{project, run, say, setup, tidy};
+use crate::{families, project, run, say, setup, tidy};
 
 /// Seeds of the swarm in every test run: a few seconds' worth. The full swarm is
 /// `cargo xtask sim swarm --seeds 2000`.
@@ -71,7 +71,14 @@ const CHECKS: &[Stage] = &[
         name: "clippy",
         about: "cargo clippy --workspace --all-targets, warnings denied",
         needs_setup: true,
-        run: |output| clippy(output, &[&["--workspace"], TENSORS].concat()),
+        run: |output| {
+            let workspace = [&["--workspace"], TENSORS].concat();
+            clippy(output, &workspace)?;
+            // Cargo leaves it out of all targets, because it is not run with all tests.
+            let left_out = ["--test", families::TEST, "--", "-D", "warnings"];
+            let words = [&workspace[..], &left_out].concat();
+            cargo(output, "clippy", &words, "mend what clippy names")
+        },
     },
     Stage {
         name: "pure",
@@ -159,6 +166,12 @@ const TESTS: &[Stage] = &[
                 "mend the example that failed",
             )
         },
+    },
+    Stage {
+        name: "families",
+        about: "every family of models beside mlx-lm: the same tokens, the same logits",
+        needs_setup: true,
+        run: |output| open(output, "read which model differs above", families::test()?),
     },
     Stage {
         name: "swarm",

@@ -1,18 +1,25 @@
 """Makes small models of every family, and what mlx-lm says of them.
 
-    python engine/tests/families/make.py OUT
+    python engine/tests/families/make.py OUT [NAME ...]
 
-Needs mlx-lm and mlx (on Linux mlx-cpu). Each model gets random weights of the scale of a trained
-one, is written as a Hugging Face folder, is loaded by mlx-lm like any other, and is asked to go on
-after prompts of several lengths. `engine/tests/families.rs` asks the engine the same and compares.
+Needs mlx-lm and mlx (on Linux mlx[cpu]); `cargo xtask test families` sees to that. Each model gets
+random weights of the scale of a trained one, is written as a Hugging Face folder, is loaded by
+mlx-lm like any other, and is asked to go on after prompts of several lengths.
+`engine/tests/families.rs` asks the engine the same and compares.
+
+A quantised model is also held against the one it was made of, so that the error of quantising is
+known beside the error of computing.
 
 Folders named `-published` hold weights under the names and in the shapes in which a family's makers
 publish them, before anybody converted them for MLX.
 """
 
 import json
+import os
 import shutil
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import mlx.core as mx
@@ -29,6 +36,7 @@ mx.gather_qmm = lambda *args, global_scale=None, **more: gather_qmm(*args, **mor
 PROMPT_LENGTHS = (1, 11, 37)
 ANSWER_TOKENS = 64
 VOCABULARY = 512
+HIDDEN = 256
 # A greedy answer is only the model's own if no two tokens are about as likely. Single precision
 # differs by about 1e-5 here.
 MARGIN_LEAST = 2e-3
@@ -40,8 +48,8 @@ SEEDS = 60
 def decoder(**more):
     """What the families' configs have in common."""
     return {
-        "hidden_size": 128,
-        "intermediate_size": 256,
+        "hidden_size": HIDDEN,
+        "intermediate_size": 512,
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
@@ -51,7 +59,6 @@ def decoder(**more):
         "rms_norm_eps": 1e-6,
         "rope_theta": 10000.0,
         "tie_word_embeddings": False,
-        "eos_token_id": 1,
     } | more
 
 
@@ -95,7 +102,7 @@ QWEN3_MOE = decoder(
     model_type="qwen3_moe",
     num_experts=8,
     num_experts_per_tok=2,
-    moe_intermediate_size=64,
+    moe_intermediate_size=128,
     mlp_only_layers=[1],
     decoder_sparse_step=1,
     norm_topk_prob=True,
@@ -106,7 +113,7 @@ GPT_OSS = decoder(
     sliding_window=16,
     num_local_experts=4,
     num_experts_per_tok=2,
-    intermediate_size=128,
+    intermediate_size=256,
     rope_theta=150000,
     rope_scaling={
         "rope_type": "yarn",
@@ -122,7 +129,7 @@ GPT_OSS = decoder(
 def nested(config, model_type):
     """The text part inside a model that also sees pictures."""
     outer = {"model_type": model_type, "vision_config": {"hidden_size": 8}}
-    kept = {key: config[key] for key in ("eos_token_id", "tie_word_embeddings", "vocab_size")}
+    kept = {key: config[key] for key in ("tie_word_embeddings", "vocab_size")}
     return outer | kept | {"text_config": config}
 
 
@@ -142,7 +149,8 @@ CONFIGS = {
     "mistral": decoder(
         model_type="mistral", rope_scaling={"type": "linear", "factor": 4.0}, mlp_bias=True
     ),
-    "qwen2": decoder(model_type="qwen2", tie_word_embeddings=True),
+    # mlx-lm takes no other width of a head than this for the family.
+    "qwen2": decoder(model_type="qwen2", tie_word_embeddings=True, head_dim=HIDDEN // 4),
     "qwen3": decoder(model_type="qwen3", tie_word_embeddings=True, head_dim=64),
     "qwen3_moe": QWEN3_MOE,
     "qwen3_5": nested(QWEN35, "qwen3_5"),
@@ -152,8 +160,8 @@ CONFIGS = {
             "model_type": "qwen3_5_moe_text",
             "num_experts": 8,
             "num_experts_per_tok": 2,
-            "moe_intermediate_size": 64,
-            "shared_expert_intermediate_size": 64,
+            "moe_intermediate_size": 128,
+            "shared_expert_intermediate_size": 128,
         },
         "qwen3_5_moe",
     ),
@@ -198,7 +206,7 @@ CONFIGS = {
             "enable_moe_block": True,
             "num_experts": 8,
             "top_k_experts": 2,
-            "moe_intermediate_size": 64,
+            "moe_intermediate_size": 128,
         },
         "gemma4",
     ),
@@ -237,10 +245,14 @@ def random_weight(name, shape):
     return 1.5 * normal / shape[-1] ** 0.5
 
 
-def fresh_model(config):
+def bare_model(config):
     model_class, args_class = _get_classes(config)
     # Some argument classes change what they are given.
-    model = model_class(args_class.from_dict(json.loads(json.dumps(config))))
+    return model_class(args_class.from_dict(json.loads(json.dumps(config))))
+
+
+def fresh_model(config):
+    model = bare_model(config)
     weights = []
     for name, value in tree_flatten(model.parameters()):
         weight = random_weight(name, value.shape)
@@ -261,10 +273,27 @@ def fresh_model(config):
     return model
 
 
+# A token is a word of its own, so that a server's prompt and answer are exactly these tokens. None
+# ends an answer.
+TOKENIZER = {
+    "version": "1.0",
+    "added_tokens": [],
+    "pre_tokenizer": {"type": "WhitespaceSplit"},
+    "model": {
+        "type": "WordLevel",
+        "vocab": {f"t{token}": token for token in range(VOCABULARY)},
+        "unk_token": "t0",
+    },
+}
+TOKENIZER_CONFIG = {"chat_template": "{{ messages[0].content }}"}
+
+
 def write(folder, config, weights):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config, indent=1))
+    (folder / "tokenizer.json").write_text(json.dumps(TOKENIZER))
+    (folder / "tokenizer_config.json").write_text(json.dumps(TOKENIZER_CONFIG))
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
 
 
@@ -282,23 +311,26 @@ def go_on(model, prompt):
     return first, answer, logits, margin
 
 
-def expected(folder):
-    """What mlx-lm says of a folder, or nothing when an answer is too near to a tie."""
-    model, _ = load_model(folder, lazy=False)
+def expected(model, original):
+    """What mlx-lm's model says, or nothing when an answer is too near to a tie.
+
+    `original` is the model before its weights were quantised, if they were.
+    """
     rows = []
     for length in PROMPT_LENGTHS:
         prompt = mx.random.randint(2, VOCABULARY, (length,)).tolist()
         first, answer, last, margin = go_on(model, prompt)
         if margin < MARGIN_LEAST or len(set(answer)) < DISTINCT_LEAST:
             return None
-        rows.append(
-            {
-                "prompt": prompt,
-                "prefill_logits": first.tolist(),
-                "answer": answer,
-                "last_logits": last.tolist(),
-            }
-        )
+        row = {
+            "prompt": prompt,
+            "prefill_logits": first.tolist(),
+            "answer": answer,
+            "last_logits": last.tolist(),
+        }
+        if original is not None:
+            row["original_logits"] = original(mx.array([prompt + answer]))[0, -1].tolist()
+        rows.append(row)
     return rows
 
 
@@ -306,11 +338,16 @@ def make(folder, write_model):
     """Tries seeds until no answer hangs on a rounding error."""
     for seed in range(SEEDS):
         mx.random.seed(seed)
-        write_model(folder)
-        rows = expected(folder)
+        original = write_model(folder)
+        model, _ = load_model(folder, lazy=False)
+        rows = expected(model, original)
         if rows is not None:
-            (folder / "expected.json").write_text(json.dumps({"seed": seed, "rows": rows}))
-            print(f"{folder.name}: seed {seed}", flush=True)
+            counted = tree_flatten((original or model).parameters())
+            millions = sum(value.size for _, value in counted) / 1e6
+            (folder / "expected.json").write_text(
+                json.dumps({"seed": seed, "millions": millions, "rows": rows})
+            )
+            print(f"{folder.name}: {millions:.1f} million parameters, seed {seed}", flush=True)
             return
     sys.exit(f"{folder.name}: no seed of {SEEDS} gives answers clear of ties")
 
@@ -332,9 +369,17 @@ def quantise_experts(model):
     )
 
 
+def twin(config, model):
+    """Another model of the same weights, which stays as it is when the first is quantised."""
+    other = bare_model(config)
+    other.update(model.parameters())
+    return other
+
+
 def write_quantised(config, how):
     def run(folder):
         model = fresh_model(config)
+        original = twin(config, model)
         if how == "mxfp4":
             quantise_experts(model)
             kept = dict(config)
@@ -343,6 +388,7 @@ def write_quantised(config, how):
             # Copies, because mlx-lm notes each layer's quantisation in the config it is given.
             model, kept = quantize_model(model, json.loads(json.dumps(config)), **how)
         write(folder, kept, dict(tree_flatten(model.parameters())))
+        return original
 
     return run
 
@@ -411,7 +457,7 @@ def published_gemma4(weights):
 def published_gemma4_text(weights):
     # Layers that see an earlier layer's keys and values have projections all the same.
     extra = {
-        f"model.layers.{layer}.self_attn.{part}_proj.weight": mx.zeros((32, 128))
+        f"model.layers.{layer}.self_attn.{part}_proj.weight": mx.zeros((32, HIDDEN))
         for layer in (4, 5)
         for part in ("k", "v")
     }
@@ -451,25 +497,37 @@ PUBLISHED = {
 
 def write_published(config, convert):
     def run(folder):
-        model, kept = fresh_model(config), dict(config)
+        model, kept, original = fresh_model(config), dict(config), None
         if convert is published_gpt_oss:
+            original = twin(config, model)
             quantise_experts(model)
             kept["quantization_config"] = {"quant_method": "mxfp4"}
         write(folder, kept, convert(dict(tree_flatten(model.parameters()))))
+        return original
 
     return run
 
 
+def writers():
+    found = {name: write_plain(config) for name, config in CONFIGS.items()}
+    for name, (base, how) in QUANTISED.items():
+        found[name] = write_quantised(CONFIGS[base], how)
+    for name, convert in PUBLISHED.items():
+        found[f"{name}-published"] = write_published(CONFIGS[name], convert)
+    return found
+
+
+def make_named(out, name):
+    make(out / name, writers()[name])
+
+
 def main():
     out, chosen = Path(sys.argv[1]), sys.argv[2:]
-    models = {name: write_plain(config) for name, config in CONFIGS.items()}
-    for name, (base, how) in QUANTISED.items():
-        models[name] = write_quantised(CONFIGS[base], how)
-    for name, convert in PUBLISHED.items():
-        models[f"{name}-published"] = write_published(CONFIGS[name], convert)
-    for name, write_model in models.items():
-        if not chosen or name in chosen:
-            make(out / name, write_model)
+    names = chosen or list(writers())
+    # Most of the time is Python's own. Processes that are forked would share MLX's threads.
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        for made in [pool.submit(make_named, out, name) for name in names]:
+            made.result()
 
 
 if __name__ == "__main__":
