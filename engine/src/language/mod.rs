@@ -1,5 +1,6 @@
 //! The text side of a model folder: tokenizer, chat template and the tokens that end an answer.
 
+mod check;
 mod clock;
 mod json;
 mod template;
@@ -17,6 +18,8 @@ use crate::model::{Config, EosIds, ModelError, read_json, read_json_if_any};
 use crate::text::{AnswerParser, Calling, Dialect, ParameterTypes, Vocabulary};
 use template::Template;
 use tokenizer::Tokenizer;
+
+pub use check::{TemplateCheck, check_template};
 
 /// See the module.
 #[derive(Debug)]
@@ -141,26 +144,7 @@ impl Language {
         );
         ends.extend(eos_token.as_deref().and_then(|text| tokenizer.id(text)));
 
-        let (file, source) = match read_json_if_any(folder, TEMPLATE_FILE)? {
-            Some(bytes) => {
-                let source = String::from_utf8(bytes).map_err(|cause| ModelError::Damaged {
-                    file: TEMPLATE_FILE.to_owned(),
-                    cause: cause.to_string(),
-                })?;
-                (TEMPLATE_FILE, source)
-            }
-            None => match texts.chat_template {
-                Some(RawTemplate::One(source)) => (TOKENIZER_CONFIG, source),
-                Some(RawTemplate::Named(list)) => {
-                    let named = list.into_iter().find(|it| it.name == TEMPLATE_NAME);
-                    (
-                        TOKENIZER_CONFIG,
-                        named.ok_or(ModelError::NoTemplate)?.template,
-                    )
-                }
-                None => return Err(ModelError::NoTemplate),
-            },
-        };
+        let (file, source) = chat_template(folder, texts.chat_template)?;
         let dialect = Dialect::of(|token| tokenizer.id(token).is_some(), &source);
         tokenizer.show(dialect.marks());
         let takes_tools = source.contains("tools");
@@ -236,6 +220,29 @@ impl Vocabulary for Language {
     fn decode(&self, tokens: &[u32]) -> String {
         self.tokenizer.decode(tokens)
     }
+}
+
+/// The file that the chat template stands in, and its source: a file of its own goes first.
+fn chat_template(
+    folder: &Path,
+    in_config: Option<RawTemplate>,
+) -> Result<(&'static str, String), ModelError> {
+    if let Some(bytes) = read_json_if_any(folder, TEMPLATE_FILE)? {
+        let source = String::from_utf8(bytes).map_err(|cause| ModelError::Damaged {
+            file: TEMPLATE_FILE.to_owned(),
+            cause: cause.to_string(),
+        })?;
+        return Ok((TEMPLATE_FILE, source));
+    }
+    let source = match in_config {
+        Some(RawTemplate::One(source)) => Some(source),
+        Some(RawTemplate::Named(list)) => {
+            let named = list.into_iter().find(|it| it.name == TEMPLATE_NAME);
+            named.map(|it| it.template)
+        }
+        None => None,
+    };
+    Ok((TOKENIZER_CONFIG, source.ok_or(ModelError::NoTemplate)?))
 }
 
 /// Reads a JSON file that a folder need not have.

@@ -1,6 +1,7 @@
 //! Chat templates: Jinja as `transformers` renders it.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
@@ -61,6 +62,48 @@ impl Template {
         request: &ChatRequest,
         messages: &[Message],
     ) -> Result<String, Failure> {
+        self.try_render(request, messages)
+            .map_err(Unrendered::into_failure)
+    }
+
+    /// The same, telling a template that breaks from one that says no.
+    pub(super) fn try_render(
+        &self,
+        request: &ChatRequest,
+        messages: &[Message],
+    ) -> Result<String, Unrendered> {
+        let variables = self
+            .variables(request, messages)
+            .map_err(Unrendered::Failed)?;
+        let rendered = self
+            .environment
+            .get_template(NAME)
+            .and_then(|it| it.render(variables));
+        rendered.map_err(|cause| {
+            let at = cause
+                .line()
+                .map_or_else(String::new, |line| format!(" at its line {line}"));
+            let text = match cause.kind() {
+                ErrorKind::InvalidOperation => format!(
+                    "the model's chat template refuses this conversation{at}; check the order of \
+                     the messages' roles"
+                ),
+                kind => format!("the model's chat template failed{at}: {kind}"),
+            };
+            let failure = Failure::new(Reason::JinjaTemplate, text);
+            if has_raised(&cause) {
+                Unrendered::Raised(failure)
+            } else {
+                Unrendered::Failed(failure)
+            }
+        })
+    }
+
+    fn variables(
+        &self,
+        request: &ChatRequest,
+        messages: &[Message],
+    ) -> Result<BTreeMap<String, Value>, Failure> {
         let wishes = &request.template;
         let mut variables: BTreeMap<String, Value> = match &wishes.variables {
             None => BTreeMap::new(),
@@ -98,31 +141,44 @@ impl Template {
             ),
         ];
         variables.extend(given.map(|(name, value)| (name.to_owned(), value)));
-        let rendered = self
-            .environment
-            .get_template(NAME)
-            .and_then(|it| it.render(variables));
-        rendered.map_err(|cause| {
-            let at = cause
-                .line()
-                .map_or_else(String::new, |line| format!(" at its line {line}"));
-            let text = match cause.kind() {
-                ErrorKind::InvalidOperation => format!(
-                    "the model's chat template refuses this conversation{at}; check the order of \
-                     the messages' roles"
-                ),
-                kind => format!("the model's chat template failed{at}: {kind}"),
-            };
-            Failure::new(Reason::JinjaTemplate, text)
-        })
+        Ok(variables)
     }
 }
 
+/// Why a template gave no prompt.
+pub(super) enum Unrendered {
+    Failed(Failure),
+    /// It says so itself, by `raise_exception`.
+    Raised(Failure),
+}
+
+impl Unrendered {
+    pub(super) fn into_failure(self) -> Failure {
+        match self {
+            Self::Failed(failure) | Self::Raised(failure) => failure,
+        }
+    }
+}
+
+/// Marks an error as the template's own.
+#[derive(Debug, thiserror::Error)]
+#[error("raised by the template")]
+struct Raised;
+
 fn raise_exception(message: &str) -> Result<String, minijinja::Error> {
-    Err(minijinja::Error::new(
-        ErrorKind::InvalidOperation,
-        message.to_owned(),
-    ))
+    let error = minijinja::Error::new(ErrorKind::InvalidOperation, message.to_owned());
+    Err(error.with_source(Raised))
+}
+
+fn has_raised(cause: &minijinja::Error) -> bool {
+    let mut source = cause.source();
+    while let Some(error) = source {
+        if error.is::<Raised>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
 
 /// Through JSON, which keeps the caller's order of keys: models are trained on one order.
