@@ -74,6 +74,7 @@ fn assert_close(left: &[f32], right: &[f32]) {
     }
 }
 
+/// ENG-07.
 #[test]
 fn token_by_token_and_in_pieces_give_the_logits_of_the_whole() {
     for json in FAMILIES {
@@ -108,6 +109,7 @@ fn a_row_grows_past_its_first_room() {
     }
 }
 
+/// ENG-07.
 #[test]
 fn greedy_answers_do_not_depend_on_who_else_is_in_the_batch() {
     for json in FAMILIES {

@@ -80,6 +80,7 @@ fn body(content: &str, extra: &str) -> String {
     )
 }
 
+/// ENG-07 and ENG-08.
 #[test]
 fn greedy_and_seeded_answers_do_not_depend_on_the_batch() {
     let folder = tempfile::tempdir().unwrap();

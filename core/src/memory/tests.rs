@@ -31,6 +31,7 @@ fn tenths(bytes: u64) -> u64 {
     (bytes * 10 + GIB / 2) / GIB
 }
 
+/// ENG-18.
 #[test]
 fn the_hard_cap_follows_the_published_table() {
     let table = [
@@ -54,6 +55,7 @@ fn the_hard_cap_follows_the_published_table() {
     }
 }
 
+/// ENG-18.
 #[test]
 fn a_machine_of_64_gib_has_1_89_million_tokens_for_gpt_oss_20b() {
     let cap = reference(64);
@@ -71,6 +73,7 @@ fn a_machine_of_64_gib_has_1_89_million_tokens_for_gpt_oss_20b() {
     );
 }
 
+/// ENG-19.
 #[test]
 fn on_16_gib_the_two_rules_differ_by_the_factor_of_a_fifth() {
     let cap = reference(16);
@@ -163,6 +166,7 @@ fn a_cap_fraction_is_read_as_the_environment_has_it() {
     }
 }
 
+/// ENG-17.
 #[test]
 fn the_kv_rate_of_a_config_follows_the_published_sums() {
     let sliding: Vec<&str> = (0..24)
@@ -296,7 +300,7 @@ fn verdict_of(terms: &[Term], weights_bytes: u64) -> bool {
 }
 
 proptest! {
-    /// `spec/engine` 16.3, item 12.
+    /// ENG-12.
     #[test]
     fn heartbeat_loader_and_doctor_agree(
         cap in machines(),

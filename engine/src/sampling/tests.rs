@@ -411,6 +411,7 @@ prop_compose! {
 }
 
 proptest! {
+    /// ENG-08.
     #[test]
     fn a_draw_depends_on_seed_step_and_logits_and_on_nothing_the_sampler_did_before(
         sampling in any_sampling(),

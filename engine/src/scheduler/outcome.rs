@@ -30,7 +30,6 @@ impl Scheduler {
             if chunk.is_last {
                 self.prefilling_count -= 1;
                 self.sample(chunk.slot, 1);
-                self.end_if_due(chunk.slot, stopped, out);
             }
         }
         for decode in &plan.decode {
@@ -40,7 +39,16 @@ impl Scheduler {
             assert_eq!(row.computed, decode.position, "a plan is committed once");
             self.write(decode.slot, 1);
             self.sample(decode.slot, 1);
-            self.end_if_due(decode.slot, stopped, out);
+        }
+        // After all were written, as in a run of steps: which of two pages was let go first decides
+        // which is forgotten first.
+        let firsts = plan.prefill.iter().filter(|chunk| chunk.is_last);
+        let firsts = firsts.map(|chunk| (chunk.slot, chunk.row));
+        let decodes = plan.decode.iter().map(|decode| (decode.slot, decode.row));
+        for (slot, row) in firsts.chain(decodes) {
+            if self.live(slot, row).is_some() {
+                self.end_if_due(slot, stopped, out);
+            }
         }
     }
 

@@ -114,6 +114,7 @@ mod tests {
     }
 
     proptest! {
+        /// ENG-13.
         #[test]
         fn no_stop_string_and_no_half_character_is_ever_seen(
             text in "[ab ä€]{0,40}",

@@ -135,6 +135,7 @@ mod tests {
     }
 
     proptest! {
+        /// ENG-13.
         #[test]
         fn cutting_the_text_differently_lets_out_the_same(
             text in "[abä€]{0,40}",

@@ -1,35 +1,57 @@
 //! Every numbered invariant has a check, and every check an entry.
 //!
-//! The register is a table of `sim/INVARIANTS.md`: number, statement, and the functions that check
-//! it, each written as `path::function` in backquotes. A function counts as a check when its own
-//! text or the comment above it names the number.
+//! A register is a table of an `INVARIANTS.md`: number, statement, and the functions that check it,
+//! each written as `path::function` in backquotes. A function counts as a check when its own text or
+//! the comment above it names the number.
 
 use std::collections::BTreeMap;
 
 use super::{File, Finding};
 
 const CHECK: &str = "invariants";
-pub(super) const REGISTER: &str = "sim/INVARIANTS.md";
-const PREFIX: &str = "INV-";
+/// Each with what its numbers begin with.
+pub(super) const REGISTERS: [Register; 2] = [
+    Register {
+        path: "sim/INVARIANTS.md",
+        prefix: "INV-",
+    },
+    Register {
+        path: "engine/INVARIANTS.md",
+        prefix: "ENG-",
+    },
+];
 const DIGITS: usize = 2;
 /// Stands in the third column of an invariant that is stated and not yet checked.
 const NOT_YET: &str = "not yet";
 /// Where an invariant may be claimed.
 const CLAIMANTS: [&str; 5] = ["core/", "engine/", "sim/", "shells/", "fuzz/"];
 
+pub(super) struct Register {
+    pub(super) path: &'static str,
+    prefix: &'static str,
+}
+
 pub(super) fn check(files: &[File]) -> Vec<Finding> {
-    let claims = claims(files);
-    let Some(register) = files.iter().find(|file| file.path == REGISTER) else {
+    let mut findings = vec![];
+    for register in &REGISTERS {
+        findings.extend(check_register(register, files));
+    }
+    findings
+}
+
+fn check_register(&Register { path, prefix }: &Register, files: &[File]) -> Vec<Finding> {
+    let claims = claims(prefix, files);
+    let Some(register) = files.iter().find(|file| file.path == path) else {
         if claims.is_empty() {
             return vec![];
         }
         let what = "is missing, and the code names invariants";
-        return vec![Finding::error(CHECK, REGISTER, what)];
+        return vec![Finding::error(CHECK, path, what)];
     };
     let mut findings = vec![];
     let mut rows: BTreeMap<String, usize> = BTreeMap::new();
     for (line_ix, line) in register.text.lines().enumerate() {
-        let Some((number, places)) = row(line) else {
+        let Some((number, places)) = row(prefix, line) else {
             continue;
         };
         let at = register.at(line_ix);
@@ -48,7 +70,7 @@ pub(super) fn check(files: &[File]) -> Vec<Finding> {
     }
     for (number, at) in claims {
         if !rows.contains_key(&number) {
-            let what = format!("names {number}, which {REGISTER} does not list");
+            let what = format!("names {number}, which {path} does not list");
             findings.push(Finding::error(CHECK, at, what));
         }
     }
@@ -124,24 +146,26 @@ fn text_of<'a>(lines: &'a [&'a str], line_ix: usize) -> &'a [&'a str] {
 }
 
 /// The number and the third column of a row of the register.
-fn row(line: &str) -> Option<(String, &str)> {
+fn row<'a>(prefix: &str, line: &'a str) -> Option<(String, &'a str)> {
     let mut cells = line.trim().strip_prefix('|')?.split('|').map(str::trim);
     let number = cells.next()?;
     let _statement = cells.next()?;
     let places = cells.next()?;
-    let is_number = numbers(number).first().is_some_and(|it| it == number);
+    let is_number = numbers(prefix, number)
+        .first()
+        .is_some_and(|it| it == number);
     is_number.then(|| (number.to_owned(), places))
 }
 
 /// Every number that the code names, with the first place that does.
-fn claims(files: &[File]) -> BTreeMap<String, String> {
+fn claims(prefix: &str, files: &[File]) -> BTreeMap<String, String> {
     let mut claims = BTreeMap::new();
     let claimants = files
         .iter()
         .filter(|file| file.is_rust() && CLAIMANTS.iter().any(|it| file.path.starts_with(it)));
     for file in claimants {
         for (line_ix, line) in file.text.lines().enumerate() {
-            for number in numbers(line) {
+            for number in numbers(prefix, line) {
                 claims.entry(number).or_insert_with(|| file.at(line_ix));
             }
         }
@@ -149,12 +173,12 @@ fn claims(files: &[File]) -> BTreeMap<String, String> {
     claims
 }
 
-/// Every `INV-NN` in `line`.
-fn numbers(line: &str) -> Vec<String> {
-    line.match_indices(PREFIX)
-        .filter_map(|(at, _)| line.get(at..at + PREFIX.len() + DIGITS))
+/// Every number in `line` that begins with `prefix`.
+fn numbers(prefix: &str, line: &str) -> Vec<String> {
+    line.match_indices(prefix)
+        .filter_map(|(at, _)| line.get(at..at + prefix.len() + DIGITS))
         .filter(|text| {
-            text[PREFIX.len()..]
+            text[prefix.len()..]
                 .bytes()
                 .all(|byte| byte.is_ascii_digit())
         })

@@ -225,7 +225,7 @@ impl Oracle {
 
 fn register(rows: &str) -> [File; 2] {
     [
-        file(invariants::REGISTER, rows),
+        file(invariants::REGISTERS[0].path, rows),
         file("sim/src/oracle.rs", CODE),
     ]
 }
@@ -279,6 +279,21 @@ fn an_invariant_that_the_code_claims_has_a_check() {
     assert_eq!(
         errors(&findings),
         ["INV-02 is claimed by the code and checked by nothing"]
+    );
+}
+
+#[test]
+fn each_register_has_numbers_of_its_own() {
+    let rows = "| INV-02 | Once. | `sim/src/oracle.rs::ends_once` |\n\
+                | INV-03 | Zero. | `sim/src/oracle.rs::books_balance` |\n";
+    let [sim, code] = register(rows);
+    let claim = file("engine/src/kv.rs", "// ENG-05\n");
+    let row = |rows: &str| file(invariants::REGISTERS[1].path, rows);
+    let files = [sim, code, claim, row("| INV-05 | Not here. | not yet |\n")];
+    let findings = invariants::check(&files);
+    assert_eq!(
+        errors(&findings),
+        ["names ENG-05, which engine/INVARIANTS.md does not list"]
     );
 }
 

@@ -157,7 +157,7 @@ proptest! {
         prop_assert!(!world.slots.is_in_transition());
     }
 
-    /// `spec/engine` 16.3, item 12, with real evictions.
+    /// ENG-12, with real evictions.
     #[test]
     fn what_the_heartbeat_calls_loadable_is_loaded(
         config in configs(),

@@ -437,6 +437,10 @@ impl Ledger {
         &self.index
     }
 
+    pub(crate) fn findable_blocks(&self) -> usize {
+        self.index.entries()
+    }
+
     pub(super) fn saved_states(&self) -> u64 {
         u64::from(self.states_extent) - self.states_free.len() as u64
     }

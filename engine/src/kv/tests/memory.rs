@@ -42,10 +42,14 @@ impl Sequence {
         }
     }
 
-    /// What a model would say next: the same after the same tokens.
-    pub(crate) const fn next_token(&self) -> u32 {
-        (self.newest >> 40) as u32 % 3
+    pub(crate) const fn has_scope(&self) -> bool {
+        self.chain.is_some()
     }
+}
+
+/// What a model would say after what it has read of a prefix: the same after the same.
+pub(crate) const fn token_after(read: u64) -> u32 {
+    (read >> 40) as u32 % 3
 }
 
 /// See the module.
@@ -75,7 +79,8 @@ impl Memory {
         self.saved.insert(to, self.running[&slot]);
     }
 
-    /// Computes positions `from..to` of a row, reading all that each of them sees.
+    /// Computes positions `from..to` of a row, reading all that each of them sees, and returns what
+    /// the last one read of itself (ENG-06).
     pub(crate) fn compute(
         &mut self,
         ledger: &Ledger,
@@ -83,7 +88,8 @@ impl Memory {
         from: u32,
         to: u32,
         of: &Sequence,
-    ) {
+    ) -> u64 {
+        let mut read = None;
         let layout = ledger.layout();
         if layout.state_bytes > 0 && from > 0 {
             assert_eq!(
@@ -105,13 +111,16 @@ impl Memory {
             for position in seen..to {
                 let page = table[(position / layout.page_tokens) as usize];
                 let cell = (group, page, position % layout.page_tokens);
+                read = self.cells.get(&cell).copied();
                 assert_eq!(
-                    self.cells.get(&cell),
-                    Some(&of.prefixes[position as usize]),
+                    read,
+                    Some(of.prefixes[position as usize]),
                     "position {position} of group {group} holds what was computed for it"
                 );
             }
         }
-        self.running.insert(slot, of.prefixes[to as usize - 1]);
+        let state = of.prefixes[to as usize - 1];
+        self.running.insert(slot, state);
+        read.unwrap_or(state)
     }
 }

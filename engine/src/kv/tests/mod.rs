@@ -259,6 +259,7 @@ impl Harness {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
+    /// ENG-05, ENG-06 and ENG-10.
     #[test]
     fn rows_read_what_was_computed_for_them_and_the_books_add_up(
         layout in layouts(),

@@ -56,6 +56,7 @@ fn run(ledger: &mut Ledger, length: u32, hashes: &[BlockHash]) -> Adopted {
     adopted
 }
 
+/// ENG-15.
 #[test]
 fn pages_are_as_many_as_the_specification_counts() {
     let shape = layout(&[None, Some(1_024)]);
@@ -69,6 +70,7 @@ fn pages_are_as_many_as_the_specification_counts() {
     assert_eq!(shape.bytes(17, 512), 2 * 16 + 2 * 16);
 }
 
+/// ENG-17.
 #[test]
 fn a_gpt_oss_row_costs_what_its_rate_says() {
     // 12 full layers of 8 heads of 64, keys and values of 2 bytes.
@@ -83,6 +85,7 @@ fn a_gpt_oss_row_costs_what_its_rate_says() {
     );
 }
 
+/// ENG-16.
 #[test]
 fn one_token_of_a_prompt_is_always_computed() {
     for (length, blocks) in [(256, 0), (257, 1), (512, 1), (513, 2)] {
@@ -194,6 +197,7 @@ fn a_recurrent_row_goes_on_only_where_its_state_was_saved() {
     recount(&ledger);
 }
 
+/// ENG-10.
 #[test]
 fn without_a_scope_nothing_is_found_and_nothing_is_kept() {
     let mut ledger = ledger(layout(&[None]), HitLimit::LastBlock);

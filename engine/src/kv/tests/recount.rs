@@ -6,7 +6,7 @@ use crate::kv::PageId;
 use crate::kv::index::PartIx;
 use crate::kv::ledger::Ledger;
 
-/// Checks the books while no step is under way.
+/// Checks the books while no step is under way (ENG-05, ENG-06).
 pub(crate) fn recount(ledger: &Ledger) {
     let layout = ledger.layout();
     let live: Vec<u16> = ledger.live_slots().collect();

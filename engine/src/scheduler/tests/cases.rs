@@ -144,6 +144,7 @@ fn an_impossible_configuration_is_refused() {
     assert_eq!(free, ConfigError::Layout(LayoutError::FreePages));
 }
 
+/// ENG-09.
 #[test]
 fn a_row_cancelled_between_plan_and_commit_gets_nothing() {
     let mut scheduler = scheduler();

@@ -1,4 +1,4 @@
-//! The invariants of `spec/engine` 16.3, after every step of random schedules that a stand-in for
+//! The invariants of `engine/INVARIANTS.md`, after every step of random schedules that a stand-in for
 //! the tensors carries out.
 
 use core::cmp::Reverse;
@@ -11,11 +11,11 @@ use super::super::*;
 use super::{ask, config};
 use crate::kv::HitLimit;
 use crate::kv::tests::layouts;
-use crate::kv::tests::memory::{Memory, Sequence};
+use crate::kv::tests::memory::{Memory, Sequence, token_after};
 use crate::kv::tests::recount::recount;
 
 #[derive(Clone, Copy, Debug)]
-enum Op {
+pub(super) enum Op {
     Cancel(u64),
     /// The next step fails.
     Fail,
@@ -37,7 +37,7 @@ enum Op {
     Withdraw(u64),
 }
 
-fn op() -> impl Strategy<Value = Op> {
+pub(super) fn op() -> impl Strategy<Value = Op> {
     let tenant = prop_oneof![Just(None), Just(Some(1u8)), Just(Some(1)), Just(Some(2))];
     let id = 0u64..24;
     // Whole blocks, asked again, are found whole.
@@ -59,7 +59,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn configs() -> impl Strategy<Value = SchedulerConfig> {
+pub(super) fn configs() -> impl Strategy<Value = SchedulerConfig> {
     let watermark = |watermark_ppm| Just(Admission::Optimistic { watermark_ppm });
     let admission = prop_oneof![Just(Admission::WorstCase), watermark(0), watermark(50_000)];
     let hits = prop_oneof![Just(HitLimit::LastBlock), Just(HitLimit::LastToken)];
@@ -96,18 +96,35 @@ enum Outcome {
     Failed,
 }
 
-struct Harness {
-    scheduler: Scheduler,
+/// How often a run came by what is worth coming by.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) adopted: u32,
+    pub(super) cancelled: u32,
+    pub(super) copied: u32,
+    pub(super) forgotten: u32,
+    pub(super) paused: u32,
+    pub(super) preempted: u32,
+    pub(super) restored: u32,
+    pub(super) withdrawn: u32,
+}
+
+pub(super) struct Harness {
+    pub(super) scheduler: Scheduler,
     memory: Memory,
     plan: StepPlan,
     live: BTreeMap<RowId, Truth>,
     grant_first: u64,
-    submitted: u64,
+    /// The next row's id.
+    pub(super) submitted: u64,
     withdraw: Option<RowId>,
+    /// Of each row that came to its end: stands for all that it said.
+    pub(super) said: BTreeMap<RowId, u64>,
+    pub(super) seen: Seen,
 }
 
 impl Harness {
-    fn new(scheduler: Scheduler) -> Self {
+    pub(super) fn new(scheduler: Scheduler) -> Self {
         Self {
             grant_first: scheduler.kv().layout().grant_bytes,
             scheduler,
@@ -116,10 +133,12 @@ impl Harness {
             live: BTreeMap::new(),
             submitted: 0,
             withdraw: None,
+            said: BTreeMap::new(),
+            seen: Seen::default(),
         }
     }
 
-    fn apply(&mut self, op: Op) {
+    pub(super) fn apply(&mut self, op: Op) {
         match op {
             Op::Cancel(id) => self.cancel(RowId(id)),
             Op::Fail => self.step(Outcome::Failed),
@@ -176,15 +195,20 @@ impl Harness {
         }
     }
 
+    /// ENG-09: a row leaves at once, and a cancel that comes too late changes nothing.
     fn cancel(&mut self, id: RowId) {
         let was_live = self.live.remove(&id).is_some();
+        let before = self.scheduler.clone();
         let found = self.scheduler.cancel(id);
         assert_eq!(was_live, found != Cancelled::Unknown);
+        assert_eq!(was_live, self.scheduler != before);
+        self.seen.cancelled += u32::from(was_live);
     }
 
     fn set_paused(&mut self, id: u64, is_paused: bool) {
         if let Some(truth) = self.live.get_mut(&RowId(id)) {
             truth.is_paused = is_paused;
+            self.seen.paused += u32::from(is_paused);
         }
         if is_paused {
             self.scheduler.pause(RowId(id));
@@ -199,6 +223,13 @@ impl Harness {
         self.scheduler.plan(&mut plan);
         self.check_plan(&before, &plan);
         self.check();
+        let hits = plan.admitted.iter().filter(|row| row.cached_tokens > 0);
+        self.seen.adopted += hits.count() as u32;
+        self.seen.copied += plan.copies.len() as u32;
+        self.seen.preempted += plan.preempted.len() as u32;
+        self.seen.restored += plan.restores.len() as u32;
+        let blocks = |scheduler: &Scheduler| scheduler.kv().findable_blocks();
+        self.seen.forgotten += u32::from(blocks(&self.scheduler) < blocks(&before));
         match outcome {
             Outcome::Computed => self.carry_out(&plan),
             Outcome::Failed => {
@@ -224,7 +255,7 @@ impl Harness {
         for chunk in &plan.prefill {
             let sequence = &self.live[&chunk.row].sequence;
             let end = chunk.start + chunk.len;
-            self.memory.compute(
+            let read = self.memory.compute(
                 self.scheduler.kv(),
                 chunk.slot.0,
                 chunk.start,
@@ -232,37 +263,40 @@ impl Harness {
                 sequence,
             );
             assert_eq!(chunk.is_last, end as usize == sequence.prefixes.len());
-            sampled.extend(chunk.is_last.then_some(chunk.row));
+            let token = token_after(read);
+            sampled.extend(chunk.is_last.then_some((chunk.row, token)));
         }
         for decode in &plan.decode {
             let sequence = &self.live[&decode.row].sequence;
             assert_eq!(decode.position as usize + 1, sequence.prefixes.len());
             let end = decode.position + 1;
-            self.memory.compute(
+            let read = self.memory.compute(
                 self.scheduler.kv(),
                 decode.slot.0,
                 decode.position,
                 end,
                 sequence,
             );
-            sampled.push(decode.row);
+            sampled.push((decode.row, token_after(read)));
         }
         for save in &plan.saves {
             self.memory.save(save.slot.0, save.to);
         }
         if let Some(id) = self.withdraw.take() {
+            let was_planned = sampled.iter().any(|row| row.0 == id);
+            self.seen.withdrawn += u32::from(was_planned);
             self.cancel(id);
         }
         self.settle(plan, &sampled);
     }
 
-    fn settle(&mut self, plan: &StepPlan, sampled: &[RowId]) {
+    fn settle(&mut self, plan: &StepPlan, sampled: &[(RowId, u32)]) {
         let mut stopped = Vec::new();
-        for id in sampled {
+        for (id, token) in sampled {
             let Some(truth) = self.live.get_mut(id) else {
                 continue;
             };
-            truth.sequence.extend(&[truth.sequence.next_token()]);
+            truth.sequence.extend(&[*token]);
             let generated = truth.sequence.prefixes.len() as u32 - truth.prompt_tokens;
             if generated == truth.stop_after {
                 stopped.push(*id);
@@ -275,8 +309,10 @@ impl Harness {
             let said = truth.sequence.prefixes.len() as u32 - truth.prompt_tokens;
             assert_eq!(end.generated, said);
             assert_eq!(said, truth.stop_after.min(truth.output_tokens_max));
+            let all = truth.sequence.prefixes.last();
+            self.said.extend(all.map(|&all| (end.row, all)));
         }
-        for id in sampled {
+        for (id, _) in sampled {
             if let Some(truth) = self.live.get(id) {
                 let known = self.known_hashes(*id);
                 let new = truth.sequence.hashes[known..].to_vec();
@@ -291,7 +327,7 @@ impl Harness {
         row.expect("a row that got a token runs").hashes.len()
     }
 
-    /// Laws 1 to 4 on one plan, against the scheduler as it was before.
+    /// ENG-01 and ENG-02, and of ENG-03 the bounds: one plan against the scheduler before it.
     fn check_plan(&self, before: &Scheduler, plan: &StepPlan) {
         let config = &before.config;
         let is_solo = before.order.len() + before.waiting.len() == 1;
@@ -314,7 +350,10 @@ impl Harness {
                 config.prefill_chunk_tokens
             };
             assert!(chunk.len > 0 && chunk.len <= most);
-            assert!(!self.live[&chunk.row].is_paused);
+            let truth = &self.live[&chunk.row];
+            let end = u64::from(chunk.start) + u64::from(chunk.len);
+            assert!(end <= truth.sequence.prefixes.len() as u64);
+            assert!(!truth.is_paused);
         }
         let planned = |id| plan.decode.iter().any(|decode| decode.row == id);
         let left = |id| plan.preempted.iter().any(|row| row.row == id);
@@ -339,6 +378,9 @@ impl Harness {
         before.rows[usize::from(last.slot.0)].is_some()
     }
 
+    /// ENG-03 and ENG-04: nobody overtakes, nobody who waits drives another out, and who was driven
+    /// out stands before all who came later, with what it said. Of ENG-05, the bound. ENG-10: who has
+    /// no scope finds nothing.
     fn check_order(&self, before: &Scheduler, plan: &StepPlan) {
         assert!(plan.preempted.is_empty() || plan.admitted.is_empty());
         let waiting = &self.scheduler.waiting;
@@ -349,6 +391,8 @@ impl Harness {
             let own = key(entered(admitted.row).expect("who enters has waited"));
             let passed = waiting.iter().find(|row| !row.is_paused && key(row) < own);
             assert!(passed.is_none(), "nobody overtakes");
+            let has_scope = self.live[&admitted.row].sequence.has_scope();
+            assert!(has_scope || admitted.cached_tokens == 0);
         }
         // Who left was of the lowest priority, and the youngest of it, each time.
         let key = |row: &Row| (row.ask.priority, Reverse(row.arrival));
@@ -388,7 +432,8 @@ impl Harness {
         assert_eq!(places, live, "each live row is in one place");
     }
 
-    fn finish(&mut self) {
+    /// ENG-05: when all rows have ended, nothing is reserved, and no page is lost.
+    pub(super) fn finish(&mut self) {
         for id in 0..self.submitted {
             self.set_paused(id, false);
         }
@@ -404,11 +449,13 @@ impl Harness {
         recount(self.scheduler.kv());
         self.scheduler.resize(0, &mut Vec::new());
         assert_eq!(self.scheduler.kv().used_bytes(), 0);
+        recount(self.scheduler.kv());
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
+    /// ENG-01, ENG-02, ENG-03, ENG-04, ENG-05, ENG-06 and ENG-09.
     #[test]
     fn plans_keep_the_laws_and_rows_read_what_was_computed_for_them(
         config in configs(),

@@ -31,6 +31,7 @@ fn assert_expires(leases: &Leases, seconds: u64, cause: Cause) {
     assert_eq!(leases.next_deadline(), None, "a row expires once");
 }
 
+/// ENG-20.
 #[test]
 fn the_ceiling_is_what_the_specification_computes() {
     let config = LeaseConfig::REFERENCE;

@@ -1,13 +1,14 @@
 //! Leaping over decode is the same as going step by step.
 
+use core::num::NonZeroU32;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
 use super::super::*;
 use super::{ask, config};
-use crate::kv::BlockHash;
 use crate::kv::tests::layouts;
+use crate::kv::{BlockHash, Group};
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
@@ -181,8 +182,74 @@ impl Harness {
     }
 }
 
+/// Both paces tell the same and leave the same books.
+fn compare(layout: KvLayout, admission: Admission, ops: &[Op]) {
+    let config = SchedulerConfig {
+        admission,
+        ..config()
+    };
+    let Ok(scheduler) = Scheduler::new(config, layout) else {
+        return;
+    };
+    let mut slow = Harness::new(scheduler.clone());
+    let mut fast = Harness::new(scheduler);
+    for &op in ops {
+        slow.apply(op, Pace::Slow);
+        fast.apply(op, Pace::Macro);
+        assert_eq!(slow.scheduler.capacity(), fast.scheduler.capacity());
+        let [slow, fast] = [&slow, &fast].map(|it| it.scheduler.kv().used_bytes());
+        assert_eq!(slow, fast);
+    }
+    for id in 0..slow.next_id {
+        slow.apply(Op::Resume(id), Pace::Slow);
+        fast.apply(Op::Resume(id), Pace::Macro);
+    }
+    let finish = Op::Steps(9_000);
+    slow.apply(finish, Pace::Slow);
+    fast.apply(finish, Pace::Macro);
+    assert_eq!(&slow.history, &fast.history);
+    assert_eq!(&slow.cached, &fast.cached);
+    assert_eq!(&slow.preempted, &fast.preempted);
+    assert_eq!(
+        slow.scheduler.kv().used_bytes(),
+        fast.scheduler.kv().used_bytes()
+    );
+    assert!(slow.scheduler.is_idle() && fast.scheduler.is_idle());
+    assert_eq!(slow.scheduler.capacity().budget_used, 0);
+}
+
+#[test]
+fn a_row_that_ends_while_a_window_slides_is_let_go_after_it() {
+    let group = |window, bytes_per_page| Group {
+        window_tokens: NonZeroU32::new(window),
+        bytes_per_page,
+    };
+    let layout = KvLayout {
+        page_tokens: 8,
+        block_tokens: 8,
+        groups: vec![group(0, 10), group(40, 11)],
+        state_bytes: 25,
+        grant_bytes: 630,
+    };
+    let row = |prompt_tokens, tokens, family| Op::Submit {
+        prompt_tokens,
+        output_tokens_max: tokens,
+        stop_after: tokens,
+        priority: 0,
+        family: Some(family),
+    };
+    let ops = [
+        row(104, 8, 0),
+        row(40, 66, 0),
+        Op::Steps(41),
+        row(25, 29, 1),
+    ];
+    compare(layout, Admission::WorstCase, &ops);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
+    /// ENG-07, of runs of plain decode.
     #[test]
     fn macro_steps_equal_token_by_token(
         layout in layouts(),
@@ -190,29 +257,6 @@ proptest! {
         ops in prop::collection::vec(op(), 1..60),
     ) {
         let admission = if is_optimistic { Admission::OPTIMISTIC } else { Admission::WorstCase };
-        let config = SchedulerConfig { admission, ..config() };
-        let Ok(scheduler) = Scheduler::new(config, layout) else {
-            return Ok(());
-        };
-        let mut slow = Harness::new(scheduler.clone());
-        let mut fast = Harness::new(scheduler);
-        for &op in &ops {
-            slow.apply(op, Pace::Slow);
-            fast.apply(op, Pace::Macro);
-            prop_assert_eq!(slow.scheduler.capacity(), fast.scheduler.capacity());
-        }
-        for id in 0..slow.next_id {
-            slow.apply(Op::Resume(id), Pace::Slow);
-            fast.apply(Op::Resume(id), Pace::Macro);
-        }
-        let finish = Op::Steps(9_000);
-        slow.apply(finish, Pace::Slow);
-        fast.apply(finish, Pace::Macro);
-        prop_assert_eq!(&slow.history, &fast.history);
-        prop_assert_eq!(&slow.cached, &fast.cached);
-        prop_assert_eq!(&slow.preempted, &fast.preempted);
-        prop_assert_eq!(slow.scheduler.kv().used_bytes(), fast.scheduler.kv().used_bytes());
-        prop_assert!(slow.scheduler.is_idle() && fast.scheduler.is_idle());
-        prop_assert_eq!(slow.scheduler.capacity().budget_used, 0);
+        compare(layout, admission, &ops);
     }
 }

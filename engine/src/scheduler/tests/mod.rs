@@ -1,6 +1,7 @@
 //! The laws of the scheduler.
 
 mod cases;
+mod independence;
 mod laws;
 mod leases;
 mod macro_steps;

@@ -37,6 +37,7 @@ fn the_youngest_of_the_lowest_priority_leaves() {
     assert_eq!(scheduler.capacity().waiting, 1);
 }
 
+/// ENG-04.
 #[test]
 fn a_preempted_row_comes_back_with_what_it_said_and_before_later_ones() {
     let mut scheduler = optimistic(40);
@@ -152,6 +153,7 @@ fn a_smaller_grant_preempts_even_what_was_reserved() {
     assert_eq!(running(&scheduler), [2]);
 }
 
+/// ENG-03.
 #[test]
 fn a_waiting_row_makes_nobody_leave() {
     let mut scheduler = optimistic(48);
