@@ -232,6 +232,17 @@ fn an_answer_ends_by_length_at_the_bound_that_was_asked() {
 }
 
 #[test]
+fn an_answer_that_ignores_its_end_has_the_asked_length() {
+    let (engine, heard) = start(&config(), EchoBackend::new(2));
+    engine
+        .submit(job(1, r#","max_tokens":6,"ignore_eos":true"#))
+        .unwrap();
+    engine.stop();
+    let (reason, usage) = finish_of(&all(&heard), 1);
+    assert_eq!((reason, usage.completion_tokens), (FinishReason::Length, 6));
+}
+
+#[test]
 fn a_bound_beyond_the_context_means_all_there_is() {
     let (engine, heard) = start(&config(), Scripted::new("x".repeat(99).leak()));
     engine.submit(job(1, r#","max_tokens":100000"#)).unwrap();

@@ -8,7 +8,7 @@ use super::message::RawMessage;
 use super::tools::{Format, RawChoice, RawFormat, Tools};
 use super::wishes::{RawLogprobs, RawWishes};
 use super::{
-    CONSTRAINED_STOPS_MAX, ChatRequest, Input, Json, MESSAGES_MAX, Message, STOP_BYTES_MAX,
+    CONSTRAINED_STOPS_MAX, ChatRequest, Ends, Input, Json, MESSAGES_MAX, Message, STOP_BYTES_MAX,
     STOPS_MAX, TemplateWishes,
 };
 use crate::failure::Failure;
@@ -45,6 +45,7 @@ struct RawBody {
     logprobs: Option<RawLogprobs>,
     top_logprobs: Option<i64>,
     stop: Option<RawStop>,
+    ignore_eos: Option<bool>,
     n: Option<u64>,
     tools: Option<Json>,
     tool_choice: Option<RawChoice>,
@@ -111,6 +112,10 @@ impl RawBody {
             input,
             max_tokens: max_tokens.map(|count| u32::try_from(count).unwrap_or(u32::MAX)),
             stops: stops(self.stop.take(), stops_max)?,
+            ends: match self.ignore_eos {
+                Some(true) => Ends::Ignored,
+                None | Some(false) => Ends::Heeded,
+            },
             tools,
             format,
             template,

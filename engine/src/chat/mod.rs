@@ -38,9 +38,19 @@ pub struct ChatRequest {
     pub max_tokens: Option<u32>,
     pub wishes: Wishes,
     pub stops: Vec<String>,
+    pub ends: Ends,
     pub tools: Tools,
     pub format: Format,
     pub template: TemplateWishes,
+}
+
+/// What an end token does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ends {
+    #[default]
+    Heeded,
+    /// Nothing: the answer goes on to its bound. For measurements, which need answers of one length.
+    Ignored,
 }
 
 /// What the answer goes on from.

@@ -360,3 +360,14 @@ fn a_plain_text_is_gone_on_from_as_it_is() {
         assert!(request.messages().is_empty());
     }
 }
+
+#[test]
+fn an_answer_of_a_fixed_length_is_asked_for_by_ignoring_its_end() {
+    let read = |extra: &str| {
+        let body = format!(r#"{{"prompt":"x"{extra}}}"#);
+        ChatRequest::from_json(body.as_bytes()).unwrap().ends
+    };
+    assert_eq!(read(""), Ends::Heeded);
+    assert_eq!(read(r#","ignore_eos":false"#), Ends::Heeded);
+    assert_eq!(read(r#","ignore_eos":true"#), Ends::Ignored);
+}

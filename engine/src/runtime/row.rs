@@ -5,6 +5,7 @@ use std::time::Instant;
 use cereus_core::draw::{Purpose, Seed};
 
 use super::event::{Delta, FinishReason, Logprob, TokenLogprob, ToolCall, Usage};
+use crate::chat::Ends;
 use crate::sampling::{Chosen, History, Sample, Sampling};
 use crate::scheduler::{RowId, RowRequest};
 use crate::text::{Answer, Piece, Stopped, Vocabulary};
@@ -14,6 +15,7 @@ pub(super) struct Row {
     id: RowId,
     pub(super) prompt: Vec<u32>,
     pub(super) output_tokens_max: u32,
+    pub(super) ends: Ends,
     sampling: Sampling,
     history: History,
     answer: Answer,
@@ -45,6 +47,7 @@ impl Row {
             history: History::new(&sampling, &prompt),
             prompt,
             output_tokens_max: ask.output_tokens_max,
+            ends: Ends::Heeded,
             sampling,
             answer,
             logprobs: vec![],

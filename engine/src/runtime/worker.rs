@@ -13,7 +13,7 @@ use super::inbox::{Arrived, Inbox, Mode, Patience};
 use super::row::Row;
 use super::snapshot::{CapacitySnapshot, observe};
 use super::tokens_per_second;
-use crate::chat::ChatRequest;
+use crate::chat::{ChatRequest, Ends};
 use crate::failure::{Failure, Reason};
 use crate::sampling::Chosen;
 use crate::scheduler::{
@@ -165,7 +165,8 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             .draw(Purpose::Sampling, u128::from(id.0), u128::MAX);
         let sampling = request.wishes.or(self.backend.defaults(), seed);
         let answer = Answer::new(request.stops, parser);
-        let row = Row::new(&ask, prompt, sampling, answer, arrived.at);
+        let mut row = Row::new(&ask, prompt, sampling, answer, arrived.at);
+        row.ends = request.ends;
         let previous = self.rows.insert(id, row);
         assert!(previous.is_none(), "the inbox lets no id in twice");
         Ok(prompt_tokens)
@@ -270,7 +271,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
                     observe(&mut self.snapshot.observed_prefill_tps, speed);
                 }
             }
-            if self.backend.is_end(token) {
+            if row.ends == Ends::Heeded && self.backend.is_end(token) {
                 self.stopped.push(id);
                 continue;
             }

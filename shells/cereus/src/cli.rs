@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Provider(ProviderArgs),
     /// Serve a model on this machine alone: the OpenAI API without a coordinator
     Local(LocalArgs),
+    /// Measure how fast this machine runs a model, at several sizes of batch
+    Benchmark(BenchmarkArgs),
     /// Make and list API keys
     #[command(subcommand)]
     Key(KeyCommand),
@@ -177,6 +179,41 @@ pub(crate) struct LocalArgs {
     /// Pause before each word of the echo, in milliseconds (with --echo)
     #[arg(long, default_value_t = 0)]
     pub(crate) echo_pause_ms: u64,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cereus benchmark engine/models/tiny\n  \
+    cereus benchmark engine/models/tiny --rows 1,2,4 --prompt 512 --new 128 --json\n\n\
+    Prefill counts from the hand-in of all prompts to the last first token. Decode counts the tokens of \
+    all rows together while all of them decode. Linearity is that speed over the speed of one row times \
+    the rows.")]
+pub(crate) struct BenchmarkArgs {
+    /// A model folder in the standard Hugging Face layout
+    #[arg(value_name = "FOLDER", required_unless_present = "echo")]
+    pub(crate) folder: Option<PathBuf>,
+    /// Sizes of batch
+    #[arg(long, value_delimiter = ',', default_value = "1,4,8,16",
+        value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    pub(crate) rows: Vec<u16>,
+    /// Tokens of each prompt, as near as words can be cut
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    pub(crate) prompt: u32,
+    /// Tokens of each answer
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(2..=65_536))]
+    pub(crate) new: u32,
+    /// Measurements whose median is reported
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) iterations: u32,
+    /// Memory for keys and values, in GiB; a quarter of the machine's if not given
+    #[arg(long, value_name = "GIB", value_parser = parse_gib)]
+    pub(crate) kv_gb: Option<u64>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Run no model: what everything around one costs
+    #[arg(long)]
+    pub(crate) echo: bool,
 }
 
 #[derive(Args)]

@@ -13,7 +13,7 @@ use crate::signal::asked_to_stop;
 use crate::{Outcome, say};
 
 /// The share of the memory that keys and values may take where nobody says.
-const KV_MEMORY_SHARE: u64 = 4;
+pub(crate) const KV_MEMORY_SHARE: u64 = 4;
 
 pub(crate) async fn serve(args: LocalArgs) -> Outcome {
     let is_for_scripts = args.json;

@@ -1,5 +1,6 @@
 //! The one binary `cereus`: coordinator, provider, local server, keys, chat, the demo.
 
+mod benchmark;
 mod books;
 mod chat;
 mod cli;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Outcome {
     match command {
+        Command::Benchmark(args) => benchmark::benchmark(args),
         Command::Chat(args) => block_on(chat::chat(args)),
         Command::Coordinator(args) => block_on(coordinator::serve(args)),
         Command::Credit(args) => books::credit(&args),
