@@ -8,7 +8,7 @@ use cereus_engine::chat::ChatRequest;
 use cereus_engine::failure::Failure;
 use cereus_engine::runtime::{
     Backend, Delta, Engine, EngineConfig, Event, FinishReason, Finished, Job, Limits, Memory,
-    RowWork, StepError,
+    StepError, StepWork,
 };
 use cereus_engine::sampling::Chosen;
 use cereus_engine::scheduler::{RowId, RowSlot};
@@ -54,10 +54,10 @@ impl Backend for Says {
 
     fn step(
         &mut self,
-        work: &[RowWork<'_>],
+        work: &StepWork<'_>,
         out: &mut Vec<Option<Chosen>>,
     ) -> Result<(), StepError> {
-        for sample in work.iter().filter_map(|row| row.sample) {
+        for sample in work.rows.iter().filter_map(|row| row.sample) {
             let byte = self.0.as_bytes().get(usize::try_from(sample.step).unwrap());
             out.push(Some(byte.map_or(END, |&byte| u32::from(byte)).into()));
         }
@@ -84,7 +84,13 @@ fn answer(text: &'static str, extra: &str) -> (Delta, Finished) {
     let tools = r#""tools":[{"type":"function","function":{"name":"w"}}]"#;
     let body = format!(r#"{{"messages":[{{"role":"user","content":""}}],{tools}{extra}}}"#);
     let (id, body) = (RowId(1), body.into_bytes());
-    engine.submit(Job { id, body }).unwrap();
+    engine
+        .submit(Job {
+            id,
+            body,
+            scope: None,
+        })
+        .unwrap();
     engine.stop();
     let mut whole = Delta::default();
     for event in heard {

@@ -15,7 +15,7 @@ use cereus_engine::chat::ChatRequest;
 use cereus_engine::language::Language;
 use cereus_engine::model::Model;
 use cereus_engine::runtime::{Engine, EngineConfig, Event, FinishReason, Job, MlxBackend};
-use cereus_engine::scheduler::RowId;
+use cereus_engine::scheduler::{Admission, RowId};
 use cereus_engine::text::Vocabulary;
 
 const FOLDER_BYTES_MAX: u64 = 8_000_000;
@@ -43,6 +43,7 @@ fn answers(conversations: &[Vec<(&str, String)>]) -> Vec<String> {
         step_token_budget: 512,
         prefill_chunk_tokens: 128,
         kv_bytes_max: 1 << 30,
+        admission: Admission::WorstCase,
         seed: Seed::from_number(1),
     };
     let (events, heard) = channel();
@@ -58,6 +59,7 @@ fn answers(conversations: &[Vec<(&str, String)>]) -> Vec<String> {
             .submit(Job {
                 id: RowId(id),
                 body,
+                scope: None,
             })
             .unwrap();
     }

@@ -4,6 +4,7 @@
     reason = "the pool is written while others hold it, by one thread at a time"
 )]
 
+use std::alloc::{Layout, alloc_zeroed};
 use std::cell::UnsafeCell;
 
 use super::LANES;
@@ -28,16 +29,30 @@ pub struct PagePool {
 unsafe impl Sync for PagePool {}
 
 impl PagePool {
+    /// `None` when the system has no such room.
     #[must_use]
-    pub fn new(pages: usize, heads: usize, head_dim: usize) -> Self {
-        let zeros = vec![0.0_f32; pages * heads * 2 * PAGE_TOKENS * head_dim].into_boxed_slice();
-        // SAFETY: an `UnsafeCell` has the layout of what it holds.
-        let cells = unsafe { Box::from_raw(Box::into_raw(zeros) as *mut [UnsafeCell<f32>]) };
-        Self {
+    pub fn new(pages: usize, heads: usize, head_dim: usize) -> Option<Self> {
+        let page_numbers = heads.checked_mul(2 * PAGE_TOKENS)?.checked_mul(head_dim)?;
+        let numbers = pages.checked_mul(page_numbers)?;
+        let cells = if numbers == 0 {
+            Box::default()
+        } else {
+            let layout = Layout::array::<UnsafeCell<f32>>(numbers).ok()?;
+            // SAFETY: the layout has a size, the memory is all zeros, which is a number, and the box
+            // frees it as the global allocator gave it.
+            unsafe {
+                let start = alloc_zeroed(layout).cast::<UnsafeCell<f32>>();
+                if start.is_null() {
+                    return None;
+                }
+                Box::from_raw(std::ptr::slice_from_raw_parts_mut(start, numbers))
+            }
+        };
+        Some(Self {
             heads,
             head_dim,
             cells,
-        }
+        })
     }
 
     #[must_use]

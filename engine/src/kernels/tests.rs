@@ -214,7 +214,7 @@ impl Case {
             ..
         } = self.layer;
         let pages = u32::try_from(self.tokens.div_ceil(PAGE_TOKENS)).unwrap();
-        let pool = PagePool::new(1 + 2 * pages as usize, kv_heads, head_dim);
+        let pool = PagePool::new(1 + 2 * pages as usize, kv_heads, head_dim).unwrap();
         let own: Vec<u32> = (0..pages).map(|ix| 1 + 2 * ((ix + seed) % pages)).collect();
         let other: Vec<u32> = (0..pages).map(|ix| 2 + 2 * ((ix + 1) % pages)).collect();
         let width = query_heads * head_dim;
@@ -307,7 +307,7 @@ proptest! {
 
 #[test]
 fn a_copied_page_holds_the_same() {
-    let pool = PagePool::new(3, 2, 4);
+    let pool = PagePool::new(3, 2, 4).unwrap();
     // SAFETY: this thread has the pool to itself.
     unsafe { pool.tile_mut(1, 1) }.0[5] = 7.0;
     // SAFETY: as above.

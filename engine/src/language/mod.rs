@@ -2,6 +2,7 @@
 
 mod check;
 mod clock;
+mod contract;
 mod json;
 mod template;
 mod tokenizer;
@@ -31,6 +32,7 @@ pub struct Language {
     takes_tools: bool,
     ends: BTreeSet<u32>,
     defaults: Defaults,
+    contract: [u8; 32],
 }
 
 #[derive(Default, Deserialize)]
@@ -160,6 +162,7 @@ impl Language {
             takes_tools,
             ends,
             defaults,
+            contract: contract::contract(folder)?,
         })
     }
 
@@ -202,6 +205,12 @@ impl Language {
         };
         let tail = &prompt[prompt.len().saturating_sub(TAIL_TOKENS)..];
         AnswerParser::new(self.dialect, calling, &self.decode(tail))
+    }
+
+    /// Names all that turns a request into tokens.
+    #[must_use]
+    pub const fn contract(&self) -> [u8; 32] {
+        self.contract
     }
 
     /// How the model samples where a request does not say.

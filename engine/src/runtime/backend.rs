@@ -7,8 +7,9 @@ use thiserror::Error;
 
 use crate::chat::{ChatRequest, Defaults};
 use crate::failure::Failure;
+use crate::kv::{KvLayout, Ledger, PageCopy};
 use crate::sampling::Chosen;
-use crate::scheduler::RowSlot;
+use crate::scheduler::{Restore, RowSlot, Save};
 use crate::text::{AnswerParser, Vocabulary};
 
 pub use crate::sampling::Sample;
@@ -16,6 +17,17 @@ pub use crate::sampling::Sample;
 /// The engine's seam to the model.
 pub trait Backend: Vocabulary {
     fn limits(&self) -> Limits;
+
+    /// How the past of a row is cut into pages, under a grant of so many bytes.
+    fn layout(&self, grant_bytes: u64) -> KvLayout {
+        KvLayout::full_attention(self.limits().kv_bytes_per_token.max(1), grant_bytes)
+    }
+
+    /// Names what makes tokens of a request: prompts share a past only under the same. Without one
+    /// nothing is shared.
+    fn contract(&self) -> Option<[u8; 32]> {
+        None
+    }
 
     /// How the model samples where a request does not say.
     fn defaults(&self) -> Defaults {
@@ -41,11 +53,8 @@ pub trait Backend: Vocabulary {
     ///
     /// # Errors
     /// The whole step is lost, and with it the state of the rows in it.
-    fn step(
-        &mut self,
-        work: &[RowWork<'_>],
-        out: &mut Vec<Option<Chosen>>,
-    ) -> Result<(), StepError>;
+    fn step(&mut self, step: &StepWork<'_>, out: &mut Vec<Option<Chosen>>)
+    -> Result<(), StepError>;
 
     /// The row in `slot` ended; its state is of no more use.
     fn release(&mut self, slot: RowSlot);
@@ -68,11 +77,22 @@ pub struct Memory {
     pub cache_bytes: u64,
 }
 
+/// One step, carried out in the order of the fields.
+#[derive(Clone, Copy, Debug)]
+pub struct StepWork<'a> {
+    /// Whose pages are whose.
+    pub kv: &'a Ledger,
+    pub copies: &'a [PageCopy],
+    pub restores: &'a [Restore],
+    pub rows: &'a [RowWork<'a>],
+    pub saves: &'a [Save],
+}
+
 /// What one row does in a step.
 #[derive(Clone, Copy, Debug)]
 pub struct RowWork<'a> {
     pub slot: RowSlot,
-    /// Position of the first of `tokens`; zero begins a new row in this slot.
+    /// Position of the first of `tokens`. What is before it lies in the row's pages.
     pub start: u32,
     pub tokens: &'a [u32],
     /// Present when the last token's logits give a new token.

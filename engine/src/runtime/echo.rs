@@ -1,7 +1,7 @@
 //! A backend that computes nothing: every answer is the same word so many times, at once. It shows
 //! what everything around the model costs.
 
-use super::backend::{Backend, Limits, Memory, RowWork, StepError};
+use super::backend::{Backend, Limits, Memory, StepError, StepWork};
 use crate::chat::{ChatRequest, Input};
 use crate::failure::Failure;
 use crate::sampling::Chosen;
@@ -55,10 +55,10 @@ impl Backend for EchoBackend {
 
     fn step(
         &mut self,
-        work: &[RowWork<'_>],
+        step: &StepWork<'_>,
         out: &mut Vec<Option<Chosen>>,
     ) -> Result<(), StepError> {
-        let samples = work.iter().filter_map(|row| row.sample);
+        let samples = step.rows.iter().filter_map(|row| row.sample);
         out.extend(samples.map(|sample| {
             let token = if sample.step < self.words { WORD } else { END };
             Some(token.into())

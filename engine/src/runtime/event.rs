@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::failure::Failure;
+use crate::kv::Scope;
 use crate::scheduler::RowId;
 
 /// A request to answer.
@@ -11,6 +12,8 @@ pub struct Job {
     pub id: RowId,
     /// The chat-completions body in the clear.
     pub body: Vec<u8>,
+    /// Whose prompts it may share a past with; nobody's when absent.
+    pub scope: Option<Scope>,
 }
 
 /// Prints no body.
@@ -156,6 +159,8 @@ pub enum FinishReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
     pub prompt_tokens: u32,
+    /// Those of `prompt_tokens` that were not computed, because an earlier prompt began alike.
+    pub cached_tokens: u32,
     /// All that were sampled, the end token included.
     pub completion_tokens: u32,
     /// Those of `completion_tokens` that were thought.

@@ -1,13 +1,17 @@
-//! The backend of a real model: a folder's network and language, and each running row's cache.
+//! The backend of a real model: a folder's network and language, and the pages of its rows.
 
 use std::path::Path;
 
-use super::backend::{Backend, Limits, Memory, RowWork, StepError};
+use mlx_rs::Array;
+use mlx_rs::error::Exception;
+
+use super::backend::{Backend, Limits, Memory, RowWork, StepError, StepWork};
 use super::memory::process_memory;
 use crate::chat::{ChatRequest, Defaults};
 use crate::failure::Failure;
+use crate::kv::{KvLayout, PageId};
 use crate::language::Language;
-use crate::model::{Model, ModelError, Output, RowCache, RowStep};
+use crate::model::{Model, ModelError, Output, PagedCache, PagedStep};
 use crate::sampling::{Chosen, Sampler};
 use crate::scheduler::RowSlot;
 use crate::text::{AnswerParser, Vocabulary};
@@ -17,8 +21,7 @@ use crate::text::{AnswerParser, Vocabulary};
 pub struct MlxBackend {
     model: Model,
     language: Language,
-    /// By slot; present while a row runs there.
-    caches: Vec<Option<RowCache>>,
+    cache: PagedCache,
     sampler: Sampler,
 }
 
@@ -30,30 +33,58 @@ impl MlxBackend {
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
         let model = Model::load(folder)?;
         let language = Language::load(folder, model.config())?;
+        let cache = PagedCache::new(&model);
         Ok(Self {
             model,
             language,
-            caches: vec![],
+            cache,
             sampler: Sampler::default(),
         })
     }
 
-    /// Takes a row's cache out for a step; a row that begins gets a new one.
-    fn take_cache(&mut self, work: &RowWork<'_>) -> RowCache {
-        let slot = usize::from(work.slot.0);
-        if slot >= self.caches.len() {
-            self.caches.resize_with(slot + 1, || None);
+    /// Runs the rows over their pages; their logits, one after the other.
+    fn run(&mut self, step: &StepWork<'_>) -> Result<Option<Array>, Exception> {
+        let kv = step.kv;
+        let groups = 0..self.cache.groups().len();
+        for group in groups.clone() {
+            let (extent, max) = (kv.pages_extent(group), kv.pages_max(group));
+            self.cache.fit(group, extent, max)?;
         }
-        let cache = match self.caches[slot].take() {
-            Some(cache) if work.start > 0 => cache,
-            Some(_) | None => RowCache::new(self.model.config()),
+        for copy in step.copies {
+            self.cache
+                .copy(usize::from(copy.group), copy.from, copy.to)?;
+        }
+        for restore in step.restores {
+            self.cache.restore(restore.slot.0, restore.from);
+        }
+        let tables = |row: &RowWork<'_>| {
+            groups
+                .clone()
+                .map(|group| kv.table(row.slot.0, group))
+                .collect()
         };
-        assert_eq!(
-            cache.length().unsigned_abs(),
-            work.start,
-            "a row goes on where its cache ends"
-        );
-        cache
+        let tables: Vec<Vec<&[PageId]>> = step.rows.iter().map(tables).collect();
+        let rows = step
+            .rows
+            .iter()
+            .zip(&tables)
+            .map(|(row, tables)| PagedStep {
+                slot: row.slot.0,
+                start: row.start,
+                tokens: row.tokens,
+                tables,
+                output: if row.sample.is_some() {
+                    Output::Logits
+                } else {
+                    Output::Nothing
+                },
+            });
+        let rows: Vec<PagedStep<'_>> = rows.collect();
+        let logits = self.model.step_paged(&mut self.cache, &rows)?;
+        for save in step.saves {
+            self.cache.save(save.slot.0, save.to);
+        }
+        Ok(logits)
     }
 }
 
@@ -70,6 +101,14 @@ impl Backend for MlxBackend {
             context_tokens: config.context_tokens_max.unsigned_abs(),
             kv_bytes_per_token: self.model.kv_bytes_per_token(),
         }
+    }
+
+    fn layout(&self, grant_bytes: u64) -> KvLayout {
+        self.model.kv_layout(grant_bytes)
+    }
+
+    fn contract(&self) -> Option<[u8; 32]> {
+        Some(self.language.contract())
     }
 
     fn defaults(&self) -> Defaults {
@@ -90,37 +129,19 @@ impl Backend for MlxBackend {
 
     fn step(
         &mut self,
-        work: &[RowWork<'_>],
+        step: &StepWork<'_>,
         out: &mut Vec<Option<Chosen>>,
     ) -> Result<(), StepError> {
-        let mut caches: Vec<RowCache> = work.iter().map(|row| self.take_cache(row)).collect();
-        let mut rows: Vec<RowStep<'_>> = caches
-            .iter_mut()
-            .zip(work)
-            .map(|(cache, row)| RowStep {
-                cache,
-                tokens: row.tokens,
-                output: if row.sample.is_some() {
-                    Output::Logits
-                } else {
-                    Output::Nothing
-                },
-            })
-            .collect();
-        let logits = self
-            .model
-            .step(&mut rows)
-            .map_err(|cause| StepError(cause.to_string()))?;
-        for (cache, row) in caches.into_iter().zip(work) {
-            self.caches[usize::from(row.slot.0)] = Some(cache);
-        }
-        let Some(logits) = logits else { return Ok(()) };
+        let failed = |cause: Exception| StepError(cause.to_string());
+        let Some(logits) = self.run(step).map_err(failed)? else {
+            return Ok(());
+        };
         let vocab_size = usize::try_from(self.model.config().vocab_size)
             .expect("a checked config's sizes are positive");
         let values = logits
             .try_as_slice::<f32>()
             .map_err(|cause| StepError(format!("the logits cannot be read: {cause}")))?;
-        let samples = work.iter().filter_map(|row| row.sample);
+        let samples = step.rows.iter().filter_map(|row| row.sample);
         for (sample, logits) in samples.zip(values.chunks_exact(vocab_size)) {
             out.push(self.sampler.choose(&sample, logits));
         }
@@ -128,9 +149,7 @@ impl Backend for MlxBackend {
     }
 
     fn release(&mut self, slot: RowSlot) {
-        if let Some(cache) = self.caches.get_mut(usize::from(slot.0)) {
-            *cache = None;
-        }
+        self.cache.release(slot.0);
     }
 
     fn memory(&self) -> Memory {

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use cereus_core::draw::Seed;
 use thiserror::Error;
 
-pub use backend::{Backend, Limits, Memory, RowWork, Sample, StepError};
+pub use backend::{Backend, Limits, Memory, RowWork, Sample, StepError, StepWork};
 pub use echo::EchoBackend;
 pub use event::{Delta, Event, FinishReason, Finished, Job, Logprob, Timing, TokenLogprob, Usage};
 pub use memory::{clear_spare_memory, limit_memory, process_memory};
@@ -34,8 +34,7 @@ pub use said::SaidBuffers;
 pub use snapshot::CapacitySnapshot;
 
 use crate::failure::Failure;
-use crate::kv::KvLayout;
-use crate::scheduler::{ConfigError, RowId, Scheduler, SchedulerConfig};
+use crate::scheduler::{Admission, ConfigError, RowId, Scheduler, SchedulerConfig};
 use inbox::{Inbox, Mode};
 use worker::Worker;
 
@@ -50,8 +49,9 @@ pub struct EngineConfig {
     pub step_token_budget: u32,
     /// Prefill tokens of a step that also decodes.
     pub prefill_chunk_tokens: u32,
-    /// Memory for keys and values of all running rows.
+    /// Memory for keys and values, of rows that run and of prefixes that are kept.
     pub kv_bytes_max: u64,
+    pub admission: Admission,
     /// Where requests that name no seed get theirs from. Random in production.
     pub seed: Seed,
 }
@@ -67,6 +67,7 @@ impl EngineConfig {
             step_token_budget: scheduler.step_token_budget,
             prefill_chunk_tokens: scheduler.prefill_chunk_tokens,
             kv_bytes_max,
+            admission: scheduler.admission,
             seed,
         }
     }
@@ -77,21 +78,11 @@ impl EngineConfig {
             rows_max: self.rows_max,
             step_token_budget: self.step_token_budget,
             prefill_chunk_tokens: self.prefill_chunk_tokens,
+            admission: self.admission,
             solo_prefill_tokens: self.step_token_budget.max(self.prefill_chunk_tokens),
             // Rows wait for their admission until the next plan, those with a free slot as well.
             waiting_max: self.waiting_max.saturating_add(self.rows_max),
             ..reference
-        }
-    }
-
-    fn layout(&self, limits: Limits) -> KvLayout {
-        let layout = KvLayout::full_attention(limits.kv_bytes_per_token.max(1), 0);
-        // More than every row at its longest would never be used.
-        let longest = layout.bytes(limits.context_tokens, self.prefill_chunk_tokens);
-        let useful = longest.saturating_mul(u64::from(self.rows_max));
-        KvLayout {
-            grant_bytes: self.kv_bytes_max.min(useful),
-            ..layout
         }
     }
 }
@@ -145,7 +136,8 @@ impl Engine {
                 let worker = open().map_err(StartError::Backend).and_then(|backend| {
                     let scheduler = {
                         let limits = backend.limits();
-                        Scheduler::new(config.scheduler(limits), config.layout(limits))?
+                        let layout = backend.layout(config.kv_bytes_max);
+                        Scheduler::new(config.scheduler(limits), layout)?
                     };
                     let seed = config.seed;
                     let load_time = began.elapsed();
@@ -190,8 +182,8 @@ impl Engine {
         self.inbox.cancel(id);
     }
 
-    /// From now on so much memory is for keys and values. Rows that run keep what they have; those
-    /// that wait and would never fit fail.
+    /// From now on so much memory is for keys and values. Rows that it cannot hold together wait, and
+    /// are computed again; those that it could not hold alone fail.
     pub fn set_grant(&self, kv_bytes_max: u64) {
         self.inbox.grant(kv_bytes_max);
     }

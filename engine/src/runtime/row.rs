@@ -6,6 +6,7 @@ use cereus_core::draw::{Purpose, Seed};
 
 use super::event::{Delta, FinishReason, Logprob, TokenLogprob, ToolCall, Usage};
 use crate::chat::Ends;
+use crate::kv::{BlockHash, Chain};
 use crate::sampling::{Chosen, History, Sample, Sampling};
 use crate::scheduler::{RowId, RowRequest};
 use crate::text::{Answer, Piece, Stopped, Vocabulary};
@@ -13,7 +14,13 @@ use crate::text::{Answer, Piece, Stopped, Vocabulary};
 /// See the module.
 pub(super) struct Row {
     id: RowId,
-    pub(super) prompt: Vec<u32>,
+    /// The prompt and what was generated.
+    pub(super) tokens: Vec<u32>,
+    pub(super) prompt_tokens: u32,
+    /// Those of the prompt that its first admission found.
+    pub(super) cached_tokens: u32,
+    /// Names the blocks of `tokens`; absent when nothing is shared.
+    chain: Option<Chain>,
     pub(super) output_tokens_max: u32,
     pub(super) ends: Ends,
     sampling: Sampling,
@@ -25,7 +32,6 @@ pub(super) struct Row {
     pub(super) generated: u32,
     /// Those of `generated` that were thought.
     reasoning: u32,
-    pub(super) newest: u32,
     pub(super) has_text: bool,
     pub(super) arrived: Instant,
     /// When the first step with its prompt began.
@@ -33,19 +39,28 @@ pub(super) struct Row {
     pub(super) first_token: Option<Instant>,
 }
 
+/// A prompt and, where it may be shared, the names of its blocks so far.
+pub(super) struct Prompt {
+    pub(super) tokens: Vec<u32>,
+    pub(super) chain: Option<Chain>,
+}
+
 impl Row {
     /// A row that has only waited so far.
     pub(super) fn new(
         ask: &RowRequest,
-        prompt: Vec<u32>,
+        prompt: Prompt,
         sampling: Sampling,
         answer: Answer,
         arrived: Instant,
     ) -> Self {
         Self {
             id: ask.id,
-            history: History::new(&sampling, &prompt),
-            prompt,
+            history: History::new(&sampling, &prompt.tokens),
+            prompt_tokens: ask.prompt_tokens,
+            cached_tokens: 0,
+            tokens: prompt.tokens,
+            chain: prompt.chain,
             output_tokens_max: ask.output_tokens_max,
             ends: Ends::Heeded,
             sampling,
@@ -54,7 +69,6 @@ impl Row {
             calls: 0,
             generated: 0,
             reasoning: 0,
-            newest: 0,
             has_text: false,
             arrived,
             began: None,
@@ -73,10 +87,17 @@ impl Row {
 
     /// Counts a token of the answer, the end token included.
     pub(super) fn take(&mut self, token: u32) {
+        self.tokens.push(token);
         self.generated += 1;
         self.reasoning += u32::from(self.answer.is_reasoning());
-        self.newest = token;
         self.history.push(token);
+    }
+
+    /// Appends the name of the block that the newest token filled, if it did.
+    pub(super) fn name_block(&mut self, out: &mut Vec<BlockHash>) {
+        if let (Some(chain), Some(newest)) = (&mut self.chain, self.tokens.last()) {
+            chain.extend(std::slice::from_ref(newest), out);
+        }
     }
 
     /// What the reader may see of the answer with one more token.
@@ -113,7 +134,8 @@ impl Row {
 
     pub(super) fn usage(&self) -> Usage {
         Usage {
-            prompt_tokens: u32::try_from(self.prompt.len()).unwrap_or(u32::MAX),
+            prompt_tokens: self.prompt_tokens,
+            cached_tokens: self.cached_tokens,
             completion_tokens: self.generated,
             reasoning_tokens: self.reasoning,
         }

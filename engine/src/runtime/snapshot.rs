@@ -27,6 +27,11 @@ pub struct CapacitySnapshot {
     pub steps_executed: u64,
     pub admits: u64,
     pub first_tokens_emitted: u64,
+    /// Prompt tokens of rows that entered, and those of them that were found and not computed.
+    pub prompt_tokens: u64,
+    pub cached_tokens: u64,
+    /// Times that a row lost what was computed of it.
+    pub preemptions: u64,
     pub memory: Memory,
 }
 

@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 
 use cereus_core::draw::{Purpose, Seed};
 
-use super::backend::{Backend, RowWork, StepError};
+use super::backend::{Backend, RowWork, StepError, StepWork};
 use super::event::{Delta, Event, FinishReason, Finished, Timing};
 use super::inbox::{Arrived, Inbox, Mode, Patience};
-use super::row::Row;
+use super::row::{Prompt, Row};
 use super::snapshot::{CapacitySnapshot, observe};
 use super::tokens_per_second;
 use crate::chat::{ChatRequest, Ends};
 use crate::failure::{Failure, Reason};
+use crate::kv::{BlockHash, Chain};
 use crate::sampling::Chosen;
 use crate::scheduler::{
     Cancelled, EndReason, Ended, Refused, RowId, RowRequest, RowSlot, Scheduler, StepPlan,
@@ -30,13 +31,14 @@ pub(super) struct Worker<B, F> {
     rows: BTreeMap<RowId, Row>,
     /// What is published after each turn; counters and speeds live in it.
     snapshot: CapacitySnapshot,
-    /// Waits until the rows that run fit it.
-    grant_bytes: Option<u64>,
+    /// What prompts are shared under; absent when they are not.
+    contract: Option<[u8; 32]>,
     // Reused by every step.
     plan: StepPlan,
     chosen: Vec<Option<Chosen>>,
     stopped: Vec<RowId>,
     broken: Vec<RowId>,
+    hashes: Vec<BlockHash>,
     ended: Vec<Ended>,
 }
 
@@ -54,6 +56,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             model_load_time_ms: u64::try_from(load_time.as_millis()).unwrap_or(u64::MAX),
             ..CapacitySnapshot::default()
         };
+        let contract = backend.contract();
         let mut worker = Self {
             backend,
             scheduler,
@@ -62,11 +65,12 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             on_event,
             rows: BTreeMap::new(),
             snapshot,
-            grant_bytes: None,
+            contract,
             plan: StepPlan::default(),
             chosen: vec![],
             stopped: vec![],
             broken: vec![],
+            hashes: vec![],
             ended: vec![],
         };
         worker.publish();
@@ -100,8 +104,9 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             for id in mail.cancels {
                 self.cancel(id);
             }
-            self.grant_bytes = mail.grant_bytes.or(self.grant_bytes);
-            self.regrant();
+            if let Some(bytes) = mail.grant_bytes {
+                self.regrant(bytes);
+            }
             if !self.scheduler.is_idle() {
                 self.step();
             }
@@ -159,17 +164,32 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             output_tokens_max,
             priority: 0,
         };
-        self.scheduler.submit(ask, &[]).map_err(refusal)?;
+        let mut hashes = vec![];
+        let chain = self.chain(arrived).map(|mut chain| {
+            chain.extend(&prompt, &mut hashes);
+            chain
+        });
+        self.scheduler.submit(ask, &hashes).map_err(refusal)?;
         let seed = self
             .seed
             .draw(Purpose::Sampling, u128::from(id.0), u128::MAX);
         let sampling = request.wishes.or(self.backend.defaults(), seed);
         let answer = Answer::new(request.stops, parser);
+        let prompt = Prompt {
+            tokens: prompt,
+            chain,
+        };
         let mut row = Row::new(&ask, prompt, sampling, answer, arrived.at);
         row.ends = request.ends;
         let previous = self.rows.insert(id, row);
         assert!(previous.is_none(), "the inbox lets no id in twice");
         Ok(prompt_tokens)
+    }
+
+    fn chain(&self, arrived: &Arrived) -> Option<Chain> {
+        let (contract, scope) = (self.contract.as_ref()?, arrived.job.scope.as_ref()?);
+        let block_tokens = self.scheduler.kv().layout().block_tokens;
+        Some(Chain::new(contract, scope, block_tokens))
     }
 
     fn cancel(&mut self, id: RowId) {
@@ -188,20 +208,10 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         }
     }
 
-    /// A grant that rows had to be preempted for waits for them to end: nothing here computes a row
-    /// a second time.
-    fn regrant(&mut self) {
-        let kv = self.scheduler.kv();
-        let reserved = kv.reserved_bytes();
-        let config = self.scheduler.config();
-        // More than every row at its longest would never be used.
-        let longest = kv.bytes(config.context_tokens);
-        let useful = longest.saturating_mul(u64::from(config.rows_max));
-        let Some(bytes) = self.grant_bytes.take_if(|bytes| *bytes >= reserved) else {
-            return;
-        };
+    /// Rows that a smaller grant cannot hold together are preempted by the next plans.
+    fn regrant(&mut self, bytes: u64) {
         let mut too_long = vec![];
-        self.scheduler.resize(bytes.min(useful), &mut too_long);
+        self.scheduler.resize(bytes, &mut too_long);
         for id in too_long {
             if let Cancelled::Running(slot) = self.scheduler.cancel(id) {
                 self.backend.release(slot);
@@ -215,21 +225,24 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
     fn step(&mut self) {
         let mut plan = std::mem::take(&mut self.plan);
         self.scheduler.plan(&mut plan);
-        let began = Instant::now();
-        for chunk in &plan.prefill {
-            let row = self
-                .rows
-                .get_mut(&chunk.row)
-                .expect("a planned row is known");
-            if row.began.is_none() {
-                row.began = Some(began);
-                self.snapshot.admits += 1;
-            }
+        self.snapshot.preemptions += plan.preempted.len() as u64;
+        if plan.is_empty() {
+            // Room was made; who it is for comes next.
+            self.plan = plan;
+            return;
         }
-        let work = work(&self.rows, &plan);
+        self.begin(&plan);
+        let rows = work(&self.rows, &plan);
+        let step = StepWork {
+            kv: self.scheduler.kv(),
+            copies: &plan.copies,
+            restores: &plan.restores,
+            rows: &rows,
+            saves: &plan.saves,
+        };
         self.chosen.clear();
-        let outcome = self.backend.step(&work, &mut self.chosen);
-        let asked = work.iter().filter(|row| row.sample.is_some()).count();
+        let outcome = self.backend.step(&step, &mut self.chosen);
+        let asked = rows.iter().filter(|row| row.sample.is_some()).count();
         self.snapshot.steps_executed += 1;
         match outcome {
             Ok(()) => {
@@ -244,6 +257,23 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             Err(cause) => self.lose(&plan, &cause),
         }
         self.plan = plan;
+    }
+
+    /// Notes what is known of rows when they enter.
+    fn begin(&mut self, plan: &StepPlan) {
+        let now = Instant::now();
+        for admitted in &plan.admitted {
+            let row = self.rows.get_mut(&admitted.row);
+            let row = row.expect("a planned row is known");
+            // One that comes back after a preemption has begun before.
+            if row.began.is_none() {
+                row.began = Some(now);
+                row.cached_tokens = admitted.cached_tokens;
+                self.snapshot.admits += 1;
+                self.snapshot.prompt_tokens += u64::from(row.prompt_tokens);
+                self.snapshot.cached_tokens += u64::from(row.cached_tokens);
+            }
+        }
     }
 
     /// Turns the step's tokens into text.
@@ -263,10 +293,10 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             if row.first_token.is_none() {
                 row.first_token = Some(now);
                 self.snapshot.first_tokens_emitted += 1;
-                let prompt_tokens = u32::try_from(row.prompt.len()).unwrap_or(u32::MAX);
+                let computed = row.prompt_tokens - row.cached_tokens;
                 let speed = row
                     .began
-                    .and_then(|began| tokens_per_second(prompt_tokens, now - began));
+                    .and_then(|began| tokens_per_second(computed, now - began));
                 if let Some(speed) = speed {
                     observe(&mut self.snapshot.observed_prefill_tps, speed);
                 }
@@ -288,6 +318,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
     fn settle(&mut self, plan: &StepPlan) {
         let mut ended = std::mem::take(&mut self.ended);
         self.scheduler.commit(plan, &self.stopped, &mut ended);
+        self.name_blocks(plan);
         for end in ended.drain(..) {
             self.backend.release(end.slot);
             let reason = match end.reason {
@@ -299,6 +330,20 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         self.ended = ended;
         for id in std::mem::take(&mut self.broken) {
             self.give_up(id);
+        }
+    }
+
+    /// Blocks that the step's tokens filled get their names, before they are written.
+    fn name_blocks(&mut self, plan: &StepPlan) {
+        for id in askers(plan) {
+            let Some(row) = self.rows.get_mut(&id) else {
+                continue;
+            };
+            self.hashes.clear();
+            row.name_block(&mut self.hashes);
+            if !self.hashes.is_empty() {
+                self.scheduler.extend_chain(id, &self.hashes);
+            }
         }
     }
 
@@ -398,9 +443,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
                 .running()
                 .filter_map(|(_, id)| self.rows.get(&id))
         };
-        let active = rows()
-            .map(|row| row.prompt.len() as u64 + u64::from(row.generated))
-            .sum();
+        let active = rows().map(|row| row.tokens.len() as u64).sum();
         let potential = rows().map(|row| u64::from(row.output_tokens_max)).sum();
         self.snapshot = CapacitySnapshot {
             num_running: u32::from(capacity.running),
@@ -426,7 +469,7 @@ fn work<'a>(rows: &'a BTreeMap<RowId, Row>, plan: &StepPlan) -> Vec<RowWork<'a>>
         RowWork {
             slot: decode.slot,
             start: decode.position,
-            tokens: std::slice::from_ref(&row.newest),
+            tokens: &row.tokens[decode.position as usize..],
             sample: Some(row.sample()),
         }
     });
@@ -436,7 +479,7 @@ fn work<'a>(rows: &'a BTreeMap<RowId, Row>, plan: &StepPlan) -> Vec<RowWork<'a>>
         RowWork {
             slot: chunk.slot,
             start: chunk.start,
-            tokens: &row.prompt[start..start + chunk.len as usize],
+            tokens: &row.tokens[start..start + chunk.len as usize],
             sample: chunk.is_last.then(|| row.sample()),
         }
     });

@@ -158,7 +158,15 @@ pub(crate) fn write_folder(folder: &Path, json: &str, arrays: &BTreeMap<String, 
 
 /// A folder with language: one token per byte, and a Qwen3 over them with weights from `seed`.
 pub(crate) fn write_byte_folder(folder: &Path, seed: u64) {
-    let json = QWEN3.replace("\"vocab_size\": 61", "\"vocab_size\": 259");
+    write_byte_folder_of(folder, QWEN3, seed);
+}
+
+/// The same with another network.
+pub(crate) fn write_byte_folder_of(folder: &Path, json: &str, seed: u64) {
+    let byte_vocab = "\"vocab_size\": 259";
+    let json = json
+        .replace("\"vocab_size\": 61", byte_vocab)
+        .replace("\"vocab_size\": 53", byte_vocab);
     let config = config(&json);
     write_folder(folder, &json, &arrays(&config, seed));
     let mut alphabet: Vec<char> = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet()

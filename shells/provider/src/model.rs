@@ -123,7 +123,11 @@ impl Model {
     pub(crate) fn start(&mut self, job: WireId, body: Vec<u8>) -> Option<JobEnd> {
         self.next_row += 1;
         let row = RowId(self.next_row);
-        match self.engine.submit(Job { id: row, body }) {
+        match self.engine.submit(Job {
+            id: row,
+            body,
+            scope: None,
+        }) {
             Ok(()) => {
                 self.rows.insert(row, job);
                 self.jobs.insert(job, row);

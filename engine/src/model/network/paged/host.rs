@@ -28,20 +28,24 @@ impl HostPool {
         Self {
             heads,
             head_dim,
-            pages: Arc::new(PagePool::new(0, heads, head_dim)),
+            pages: Arc::new(PagePool::new(0, heads, head_dim).expect("no page takes no room")),
         }
     }
 
     /// Takes room for `count` pages, and keeps what is in those that there are.
-    pub(super) fn fit(&mut self, count: u32) {
+    pub(super) fn fit(&mut self, count: u32) -> Result<(), Exception> {
         let known = self.pages.page_count();
         if known >= count as usize {
-            return;
+            return Ok(());
         }
         let pages = PagePool::new(count as usize, self.heads, self.head_dim);
+        let pages = pages.ok_or_else(|| {
+            Exception::custom(format!("no memory for {count} pages of keys and values"))
+        })?;
         // SAFETY: nobody else has the new pool, and `&mut self`: no step runs on the old one.
         unsafe { pages.copy_all(&self.pages) };
         self.pages = Arc::new(pages);
+        Ok(())
     }
 
     pub(super) fn copy(&mut self, from: PageId, to: PageId) {

@@ -106,11 +106,11 @@ impl PagedCache {
     /// handed out.
     ///
     /// # Errors
-    /// MLX has no memory for them.
+    /// There is no memory for them.
     pub fn fit(&mut self, group: usize, extent: u32, max: u32) -> Result<(), Exception> {
         for pool in &mut self.pools {
             match pool {
-                Pool::Host { group: own, pages } if *own == group => pages.fit(max),
+                Pool::Host { group: own, pages } if *own == group => pages.fit(max)?,
                 Pool::Device { group: own, pages } if *own == group => pages.fit(extent, max)?,
                 Pool::Host { .. } | Pool::Device { .. } | Pool::Recurrent => {}
             }
