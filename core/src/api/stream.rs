@@ -11,6 +11,8 @@ use crate::ids::RequestId;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AnswerUsage {
     pub tokens: Usage,
+    /// Part of the prompt tokens: those that were not computed anew. Not told when zero.
+    pub cached_tokens: u32,
     /// Part of the completion tokens.
     pub reasoning_tokens: u32,
 }
@@ -29,6 +31,12 @@ impl AnswerUsage {
             prompt, completion, total, self.reasoning_tokens
         );
         out.extend_from_slice(text.as_bytes());
+        if self.cached_tokens > 0 {
+            out.pop();
+            let cached = self.cached_tokens;
+            let text = format!(",\"prompt_tokens_details\":{{\"cached_tokens\":{cached}}}}}");
+            out.extend_from_slice(text.as_bytes());
+        }
     }
 }
 

@@ -438,6 +438,7 @@ impl Relay {
         self.is_released = true;
         let told = AnswerUsage {
             tokens: usage,
+            cached_tokens: 0,
             reasoning_tokens: self.reasoning_tokens,
         };
         let finish = match self.finish.unwrap_or(FinishReason::Stop) {

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use cereus_core::ids::RequestId;
 use cereus_engine::failure::Failure;
+use cereus_engine::kv::Scope;
 use cereus_engine::runtime::{CapacitySnapshot, Job};
 use cereus_engine::scheduler::RowId;
 use tokio::sync::watch;
@@ -14,6 +15,8 @@ use crate::answer::Answer;
 use crate::guard::Guard;
 use crate::model::{Model, random_word};
 use crate::outbox::Outbox;
+
+const LOCAL_SCOPE: &[u8] = b"local";
 
 #[derive(Debug)]
 pub(crate) struct App {
@@ -65,9 +68,12 @@ impl App {
     /// Hands a body to the engine. Dropping the answer is its reader leaving.
     pub(crate) fn submit(self: &Arc<Self>, body: Vec<u8>) -> Result<Answer, Failure> {
         let id = RowId(self.next_row.fetch_add(1, Ordering::Relaxed) + 1);
+        // All who reach this machine are one tenant.
+        let scope = Scope::new(LOCAL_SCOPE);
+        let job = Job { id, body, scope };
         let outbox = Arc::new(Outbox::default());
         self.model.outboxes.insert(id, Arc::clone(&outbox));
-        if let Err(failure) = self.model.engine.submit(Job { id, body }) {
+        if let Err(failure) = self.model.engine.submit(job) {
             self.model.outboxes.remove(id);
             return Err(failure);
         }

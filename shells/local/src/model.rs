@@ -10,7 +10,7 @@ use cereus_core::draw::Seed;
 use cereus_engine::chat::ChatRequest;
 use cereus_engine::failure::Failure;
 use cereus_engine::runtime::{
-    EchoBackend, Engine, EngineConfig, Event, Limits, Memory, RowWork, StartError, StepError,
+    EchoBackend, Engine, EngineConfig, Event, Limits, Memory, StartError, StepError, StepWork,
 };
 use cereus_engine::sampling::Chosen;
 use cereus_engine::scheduler::{RowId, RowSlot};
@@ -160,14 +160,14 @@ impl cereus_engine::runtime::Backend for Paced {
 
     fn step(
         &mut self,
-        work: &[RowWork<'_>],
+        step: &StepWork<'_>,
         out: &mut Vec<Option<Chosen>>,
     ) -> Result<(), StepError> {
         if !self.pause.is_zero() {
             // On the engine's own thread, where a real model would compute.
             std::thread::sleep(self.pause);
         }
-        self.inner.step(work, out)
+        self.inner.step(step, out)
     }
 
     fn release(&mut self, slot: RowSlot) {

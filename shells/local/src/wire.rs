@@ -208,6 +208,7 @@ fn usage_of(finished: &Finished) -> AnswerUsage {
             prompt_tokens: finished.usage.prompt_tokens,
             completion_tokens: finished.usage.completion_tokens,
         },
+        cached_tokens: finished.usage.cached_tokens,
         reasoning_tokens: finished.usage.reasoning_tokens,
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cereus_engine::chat::ChatRequest;
 use cereus_engine::failure::Failure;
-use cereus_engine::runtime::{Backend, Limits, Memory, RowWork, StepError};
+use cereus_engine::runtime::{Backend, Limits, Memory, StepError, StepWork};
 use cereus_engine::sampling::Chosen;
 use cereus_engine::scheduler::RowSlot;
 use cereus_engine::text::Vocabulary;
@@ -37,14 +37,14 @@ impl<B: Backend> Backend for Paced<B> {
 
     fn step(
         &mut self,
-        work: &[RowWork<'_>],
+        step: &StepWork<'_>,
         out: &mut Vec<Option<Chosen>>,
     ) -> Result<(), StepError> {
         if !self.pause.is_zero() {
             // On the engine's own thread, where a real model would compute.
             std::thread::sleep(self.pause);
         }
-        self.inner.step(work, out)
+        self.inner.step(step, out)
     }
 
     fn release(&mut self, slot: RowSlot) {

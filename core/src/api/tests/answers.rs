@@ -115,8 +115,28 @@ fn usage() -> AnswerUsage {
             prompt_tokens: 3,
             completion_tokens: 4,
         },
+        cached_tokens: 0,
         reasoning_tokens: 1,
     }
+}
+
+#[test]
+fn usage_tells_of_prompt_tokens_that_were_found() {
+    let read = |usage: AnswerUsage| {
+        let mut out = Vec::new();
+        usage.write(&mut out);
+        serde_json::from_slice::<Value>(&out).unwrap()
+    };
+    assert_eq!(read(usage())["prompt_tokens_details"], Value::Null);
+    let found = AnswerUsage {
+        cached_tokens: 2,
+        ..usage()
+    };
+    assert_eq!(read(found)["prompt_tokens_details"]["cached_tokens"], 2);
+    assert_eq!(
+        read(found)["completion_tokens_details"]["reasoning_tokens"],
+        1
+    );
 }
 
 #[test]

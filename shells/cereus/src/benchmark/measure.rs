@@ -146,6 +146,7 @@ impl Bench {
             let job = Job {
                 id: RowId(self.next),
                 body: body.to_string().into_bytes(),
+                scope: None,
             };
             self.engine.submit(job).map_err(|failure| failure.text)?;
         }
