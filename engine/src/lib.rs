@@ -6,6 +6,7 @@
 
 pub mod chat;
 pub mod failure;
+pub mod grammar;
 #[cfg(feature = "mlx")]
 pub mod kernels;
 pub mod kv;

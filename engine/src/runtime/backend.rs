@@ -3,10 +3,13 @@
 //! A backend lives on the engine's thread and is built there, because tensors may not move between
 //! threads. It is told what to run and keeps each running row's state under the row's slot.
 
+use std::sync::Arc;
+
 use thiserror::Error;
 
 use crate::chat::{ChatRequest, Defaults};
 use crate::failure::Failure;
+use crate::grammar::Grammars;
 use crate::kv::{KvLayout, Ledger, PageCopy};
 use crate::sampling::Chosen;
 use crate::scheduler::{Restore, RowSlot, Save};
@@ -43,6 +46,11 @@ pub trait Backend: Vocabulary {
     /// How the answer to a request is read, given the prompt that was made of it.
     fn parser(&self, _request: &ChatRequest, _prompt: &[u32]) -> AnswerParser {
         AnswerParser::plain()
+    }
+
+    /// Compiles the forms that answers can be held to; `None` where there is no such thing.
+    fn grammars(&self) -> Option<Arc<dyn Grammars>> {
+        None
     }
 
     /// Whether this token ends an answer; it has no text.

@@ -7,9 +7,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::event::Job;
 use super::snapshot::CapacitySnapshot;
+use crate::chat::ChatRequest;
 use crate::failure::{Failure, Reason};
+use crate::grammar::Constraint;
+use crate::kv::Scope;
 use crate::scheduler::RowId;
 
 #[derive(Debug)]
@@ -44,8 +46,18 @@ pub(super) enum Mode {
 
 #[derive(Debug)]
 pub(super) struct Arrived {
-    pub(super) job: Job,
+    pub(super) id: RowId,
+    pub(super) scope: Option<Scope>,
+    /// Or why it cannot be served, which the thread tells like every end.
+    pub(super) asked: Result<Asked, Failure>,
     pub(super) at: Instant,
+}
+
+/// A request that was read on the thread that handed it in.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) request: ChatRequest,
+    pub(super) constraint: Option<Box<dyn Constraint>>,
 }
 
 /// What the thread finds when it looks.
@@ -64,6 +76,27 @@ pub(super) enum Patience {
     Wait,
 }
 
+impl State {
+    fn check(&self, id: RowId) -> Result<(), Failure> {
+        if self.mode != Mode::Open {
+            return Err(Failure::new(
+                Reason::Draining,
+                "this engine is shutting down",
+            ));
+        }
+        if self.live.len() >= self.live_max {
+            return Err(Failure::new(
+                Reason::QueueFull,
+                "the engine's queue is full",
+            ));
+        }
+        if self.live.contains(&id) {
+            return Err(Failure::client("a job of this id is being served"));
+        }
+        Ok(())
+    }
+}
+
 impl Inbox {
     pub(super) fn new(live_max: usize) -> Self {
         Self {
@@ -80,27 +113,16 @@ impl Inbox {
         }
     }
 
-    pub(super) fn submit(&self, job: Job) -> Result<(), Failure> {
+    /// Whether a job may come in now; the answer may be another one in a moment.
+    pub(super) fn check(&self, id: RowId) -> Result<(), Failure> {
+        self.lock().check(id)
+    }
+
+    pub(super) fn submit(&self, arrived: Arrived) -> Result<(), Failure> {
         let mut state = self.lock();
-        if state.mode != Mode::Open {
-            return Err(Failure::new(
-                Reason::Draining,
-                "this engine is shutting down",
-            ));
-        }
-        if state.live.len() >= state.live_max {
-            return Err(Failure::new(
-                Reason::QueueFull,
-                "the engine's queue is full",
-            ));
-        }
-        if !state.live.insert(job.id) {
-            return Err(Failure::client("a job of this id is being served"));
-        }
-        state.jobs.push_back(Arrived {
-            job,
-            at: Instant::now(),
-        });
+        state.check(arrived.id)?;
+        state.live.insert(arrived.id);
+        state.jobs.push_back(arrived);
         drop(state);
         self.changed.notify_one();
         Ok(())

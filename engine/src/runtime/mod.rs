@@ -33,9 +33,11 @@ pub use mlx::MlxBackend;
 pub use said::SaidBuffers;
 pub use snapshot::CapacitySnapshot;
 
+use crate::chat::ChatRequest;
 use crate::failure::Failure;
+use crate::grammar::Grammars;
 use crate::scheduler::{Admission, ConfigError, RowId, Scheduler, SchedulerConfig};
-use inbox::{Inbox, Mode};
+use inbox::{Arrived, Asked, Inbox, Mode};
 use worker::Worker;
 
 /// What bounds an engine.
@@ -105,6 +107,8 @@ pub enum StartError<E> {
 #[derive(Debug)]
 pub struct Engine {
     inbox: Arc<Inbox>,
+    /// Absent where the backend knows no forms.
+    grammars: Option<Arc<dyn Grammars>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -134,6 +138,7 @@ impl Engine {
                 let gone = GoneOnDrop(Arc::clone(&for_thread));
                 let began = Instant::now();
                 let worker = open().map_err(StartError::Backend).and_then(|backend| {
+                    let grammars = backend.grammars();
                     let scheduler = {
                         let limits = backend.limits();
                         let layout = backend.layout(config.kv_bytes_max);
@@ -141,13 +146,13 @@ impl Engine {
                     };
                     let seed = config.seed;
                     let load_time = began.elapsed();
-                    Ok(Worker::new(
-                        backend, scheduler, for_thread, seed, load_time, on_event,
-                    ))
+                    let worker =
+                        Worker::new(backend, scheduler, for_thread, seed, load_time, on_event);
+                    Ok((worker, grammars))
                 });
                 match worker {
-                    Ok(worker) => {
-                        let is_awaited = opened.send(Ok(())).is_ok();
+                    Ok((worker, grammars)) => {
+                        let is_awaited = opened.send(Ok(grammars)).is_ok();
                         if is_awaited {
                             worker.run();
                         }
@@ -159,8 +164,9 @@ impl Engine {
             })
             .map_err(StartError::Thread)?;
         match when_opened.recv() {
-            Ok(Ok(())) => Ok(Self {
+            Ok(Ok(grammars)) => Ok(Self {
                 inbox,
+                grammars,
                 thread: Some(thread),
             }),
             Ok(Err(error)) => Err(error),
@@ -170,10 +176,38 @@ impl Engine {
 
     /// Hands in a job. When this returns `Ok`, exactly one of `Finished` and `Failed` will follow.
     ///
+    /// Reads the body and compiles the form that the answer must have, which takes milliseconds for
+    /// large ones: better here than between two steps of all the others.
+    ///
     /// # Errors
     /// The engine is full (429) or shutting down (503), or the id is in use (400). No event follows.
     pub fn submit(&self, job: Job) -> Result<(), Failure> {
-        self.inbox.submit(job)
+        let at = Instant::now();
+        self.inbox.check(job.id)?;
+        self.inbox.submit(Arrived {
+            id: job.id,
+            scope: job.scope,
+            asked: self.asked(&job.body),
+            at,
+        })
+    }
+
+    fn asked(&self, body: &[u8]) -> Result<Asked, Failure> {
+        let request = ChatRequest::from_json(body)?;
+        let constraint = match &self.grammars {
+            _ if !request.is_constrained() => None,
+            Some(grammars) => Some(grammars.compile(&request)?),
+            None => {
+                return Err(Failure::client(
+                    "this engine does not support response_format other than text, nor a \
+                     tool_choice that demands a call",
+                ));
+            }
+        };
+        Ok(Asked {
+            request,
+            constraint,
+        })
     }
 
     /// Ends a job early: `Finished` as cancelled when some text went out, else `Failed` with 499.

@@ -6,6 +6,8 @@ use cereus_core::draw::{Purpose, Seed};
 
 use super::event::{Delta, FinishReason, Logprob, TokenLogprob, ToolCall, Usage};
 use crate::chat::Ends;
+use crate::failure::{Failure, Reason};
+use crate::grammar::{Constraint, Place};
 use crate::kv::{BlockHash, Chain};
 use crate::sampling::{Chosen, History, Sample, Sampling};
 use crate::scheduler::{RowId, RowRequest};
@@ -23,6 +25,8 @@ pub(super) struct Row {
     chain: Option<Chain>,
     pub(super) output_tokens_max: u32,
     pub(super) ends: Ends,
+    /// Of an answer that must have a form.
+    pub(super) constraint: Option<Box<dyn Constraint>>,
     sampling: Sampling,
     history: History,
     answer: Answer,
@@ -63,6 +67,7 @@ impl Row {
             chain: prompt.chain,
             output_tokens_max: ask.output_tokens_max,
             ends: Ends::Heeded,
+            constraint: None,
             sampling,
             answer,
             logprobs: vec![],
@@ -76,20 +81,43 @@ impl Row {
         }
     }
 
-    pub(super) const fn sample(&self) -> Sample<'_> {
+    pub(super) fn sample(&self) -> Sample<'_> {
+        let place = self.place();
         Sample {
             sampling: &self.sampling,
             history: &self.history,
-            allowed: None,
+            allowed: self.constraint.as_ref().map(|it| it.allowed(place)),
             step: self.generated,
+        }
+    }
+
+    /// Why no token may come next.
+    pub(super) fn why_stuck(&self) -> Failure {
+        if self.constraint.as_ref().is_some_and(|it| it.is_lost()) {
+            let text = "following the schema costs too much here; simplify its patterns and bounds";
+            return Failure::client(text);
+        }
+        let text = "the model gave no number for any token that may come next";
+        Failure::new(Reason::ProviderError, text)
+    }
+
+    fn place(&self) -> Place {
+        if self.answer.is_reasoning() {
+            Place::Thought
+        } else {
+            Place::Answer
         }
     }
 
     /// Counts a token of the answer, the end token included.
     pub(super) fn take(&mut self, token: u32) {
+        let place = self.place();
         self.tokens.push(token);
         self.generated += 1;
-        self.reasoning += u32::from(self.answer.is_reasoning());
+        self.reasoning += u32::from(place == Place::Thought);
+        if let Some(constraint) = &mut self.constraint {
+            constraint.push(token, place);
+        }
         self.history.push(token);
     }
 

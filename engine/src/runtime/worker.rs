@@ -9,13 +9,13 @@ use cereus_core::draw::{Purpose, Seed};
 
 use super::backend::{Backend, RowWork, StepError, StepWork};
 use super::event::{Delta, Event, FinishReason, Finished, Timing};
-use super::inbox::{Arrived, Inbox, Mode, Patience};
+use super::inbox::{Arrived, Asked, Inbox, Mode, Patience};
 use super::row::{Prompt, Row};
 use super::snapshot::{CapacitySnapshot, observe};
 use super::tokens_per_second;
-use crate::chat::{ChatRequest, Ends};
+use crate::chat::Ends;
 use crate::failure::{Failure, Reason};
-use crate::kv::{BlockHash, Chain};
+use crate::kv::{BlockHash, Chain, Scope};
 use crate::sampling::Chosen;
 use crate::scheduler::{
     Cancelled, EndReason, Ended, Refused, RowId, RowRequest, RowSlot, Scheduler, StepPlan,
@@ -99,7 +99,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             };
             let mail = self.inbox.mail(patience);
             for arrived in mail.jobs {
-                self.take(&arrived);
+                self.take(arrived);
             }
             for id in mail.cancels {
                 self.cancel(id);
@@ -117,23 +117,20 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         }
     }
 
-    fn take(&mut self, arrived: &Arrived) {
-        let id = arrived.job.id;
+    fn take(&mut self, arrived: Arrived) {
+        let id = arrived.id;
         match self.accept(arrived) {
             Ok(prompt_tokens) => (self.on_event)(Event::Accepted { id, prompt_tokens }),
             Err(failure) => self.fail(id, failure),
         }
     }
 
-    fn accept(&mut self, arrived: &Arrived) -> Result<u32, Failure> {
-        let id = arrived.job.id;
-        let request = ChatRequest::from_json(&arrived.job.body)?;
-        if request.is_constrained() {
-            return Err(Failure::client(
-                "this engine does not support response_format other than text, nor a tool_choice \
-                 that demands a call",
-            ));
-        }
+    fn accept(&mut self, arrived: Arrived) -> Result<u32, Failure> {
+        let id = arrived.id;
+        let Asked {
+            request,
+            constraint,
+        } = arrived.asked?;
         let prompt = self.backend.prompt(&request)?;
         let parser = self.backend.parser(&request, &prompt);
         let limits = self.backend.limits();
@@ -165,7 +162,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             priority: 0,
         };
         let mut hashes = vec![];
-        let chain = self.chain(arrived).map(|mut chain| {
+        let chain = self.chain(arrived.scope.as_ref()).map(|mut chain| {
             chain.extend(&prompt, &mut hashes);
             chain
         });
@@ -181,13 +178,14 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         };
         let mut row = Row::new(&ask, prompt, sampling, answer, arrived.at);
         row.ends = request.ends;
+        row.constraint = constraint;
         let previous = self.rows.insert(id, row);
         assert!(previous.is_none(), "the inbox lets no id in twice");
         Ok(prompt_tokens)
     }
 
-    fn chain(&self, arrived: &Arrived) -> Option<Chain> {
-        let (contract, scope) = (self.contract.as_ref()?, arrived.job.scope.as_ref()?);
+    fn chain(&self, scope: Option<&Scope>) -> Option<Chain> {
+        let (contract, scope) = (self.contract.as_ref()?, scope?);
         let block_tokens = self.scheduler.kv().layout().block_tokens;
         Some(Chain::new(contract, scope, block_tokens))
     }
@@ -353,9 +351,8 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             self.backend.release(slot);
         }
         // Its limit may have ended it in this very step.
-        if self.rows.remove(&id).is_some() {
-            let text = "the model gave no number for any token that may come next";
-            self.fail(id, Failure::new(Reason::ProviderError, text));
+        if let Some(row) = self.rows.remove(&id) {
+            self.fail(id, row.why_stuck());
         }
     }
 

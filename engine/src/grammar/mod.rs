@@ -1,0 +1,39 @@
+//! Answers that must have a form: JSON, a schema, calls of the request's functions.
+//!
+//! A grammar is compiled once for each form, on the thread that hands a request in; from then on
+//! each answer walks through its own copy, and hears before each token which ones may come.
+
+use std::fmt;
+
+use crate::chat::ChatRequest;
+use crate::failure::Failure;
+use crate::sampling::TokenMask;
+
+/// Compiles what requests ask for; shared by all who hand them in.
+pub trait Grammars: fmt::Debug + Send + Sync {
+    /// May take milliseconds, and never more than its own bounds allow.
+    ///
+    /// # Errors
+    /// 400: no answer can be held to this form, with the keyword that is at fault.
+    fn compile(&self, request: &ChatRequest) -> Result<Box<dyn Constraint>, Failure>;
+}
+
+/// One answer on its way through its grammar.
+pub trait Constraint: fmt::Debug + Send {
+    /// The tokens that may come next. None at all when the way is lost.
+    fn allowed(&self, place: Place) -> TokenMask<'_>;
+
+    /// The answer grew by this token.
+    fn push(&mut self, token: u32, place: Place);
+
+    /// Whether following the form any further costs more than a request may.
+    fn is_lost(&self) -> bool;
+}
+
+/// Where a token belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Answer,
+    /// Thought, which has no form, as far as the family of models keeps it apart.
+    Thought,
+}
