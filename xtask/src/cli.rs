@@ -123,6 +123,9 @@ pub(crate) struct SimArgs {
     cargo xtask bench --list           their names\n  \
     cargo xtask bench wire             one of them\n  \
     cargo xtask bench load             the whole path over HTTP, beside its floors\n  \
+    cargo xtask bench engine           the engine beside mlx-lm, into the README, in about half an hour\n  \
+    cargo xtask bench engine --only served --json served.json\n  \
+    cargo xtask bench engine --smoke   the same in small, to see that it works\n  \
     cargo xtask bench coordinator -- 10000   criterion's filter after the dashes")]
 pub(crate) struct BenchArgs {
     /// The bench to run; all of them if none is named
@@ -130,9 +133,45 @@ pub(crate) struct BenchArgs {
     /// List the benches and stop
     #[arg(long)]
     pub(crate) list: bool,
+    #[command(flatten)]
+    pub(crate) engine: EngineBenchArgs,
     /// Handed to criterion, or to the load generator, as they stand
     #[arg(last = true)]
     pub(crate) args: Vec<String>,
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Options of the bench `engine`")]
+pub(crate) struct EngineBenchArgs {
+    /// Measure this part alone; may be repeated
+    #[arg(long, value_enum)]
+    pub(crate) only: Vec<EnginePart>,
+    /// Write all that was measured into this file as well
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<std::path::PathBuf>,
+    /// Turns that each side takes; three if not given
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub(crate) rounds: Option<u32>,
+    /// Measure little, in a few minutes, and leave the README as it is
+    #[arg(long)]
+    pub(crate) smoke: bool,
+}
+
+impl EngineBenchArgs {
+    /// Whether anything was asked for that other benches do not have.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.only.is_empty() && self.json.is_none() && self.rounds.is_none() && !self.smoke
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EnginePart {
+    /// The same tokens and logits as mlx-lm, family by family
+    Families,
+    /// Clients in a closed loop, with and without a common prefix
+    Served,
+    /// Prefill and decode for several numbers of rows
+    Throughput,
 }
 
 /// Long enough to leave the shallow paths, short enough to try before a commit.

@@ -5,6 +5,7 @@
 //! that the product needs at run time.
 
 mod bench;
+mod cache;
 mod cli;
 mod demo;
 mod failure;

@@ -58,6 +58,26 @@ pub(crate) fn openly(next: &str, command: &mut Command) -> Result<(), Failure> {
     )
 }
 
+/// Runs `command` and gives what it prints; what it says on standard error stays in the open.
+pub(crate) fn answer(next: &str, command: &mut Command) -> Result<String, Failure> {
+    say::faint(&line(command));
+    let output = command.stderr(Stdio::inherit()).output().doing(
+        format!("start `{}`", program(command)),
+        "check that it is installed and in PATH",
+    )?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(said);
+    }
+    // Tests print there why they fail.
+    let lines: Vec<&str> = said.lines().collect();
+    for line in &lines[lines.len().saturating_sub(TAIL_LINES_MAX)..] {
+        say::faint(line);
+    }
+    let what = format!("`{}` failed ({})", line(command), output.status);
+    Err(Failure::new(what, next).with_code(output.status.code()))
+}
+
 /// Becomes `command`: its exit status and signals are those of the program itself.
 pub(crate) fn replaced_by(command: &mut Command) -> Result<(), Failure> {
     say::faint(&line(command));

@@ -22,8 +22,8 @@ const SDK_SCRIPT: &str = "shells/cereus/tests/openai_sdk.py";
 const KILL9_ROUNDS: &str = "3";
 
 /// Every stage that builds the whole workspace builds it with the same features, so that nothing is
-/// compiled twice. The trainer brings the tensors with it.
-pub(crate) const TENSORS: &[&str] = &["--features", "cereus-engine/train"];
+/// compiled twice. The trainer and the benches bring the tensors with them.
+pub(crate) const TENSORS: &[&str] = &["--features", "cereus-engine/train,cereus-benches/engine"];
 
 struct Stage {
     name: &'static str,

@@ -1,5 +1,7 @@
-//! `cargo xtask bench`: the criterion benches, found through cargo's metadata, and the load over
-//! loopback HTTP; each ends with a table that the README can take.
+//! `cargo xtask bench`: the criterion benches, found through cargo's metadata, the load over loopback
+//! HTTP, and the engine beside mlx-lm; each ends with a table that the README can take.
+
+mod engine;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,11 +20,23 @@ const LOAD: &str = "load";
 /// Seconds for each number: enough that a second run agrees, few enough to wait for them all.
 const BRIEF: [&str; 4] = ["--warm-up-time", "1", "--measurement-time", "3"];
 const MEND: &str = "read the message above";
+/// The comparison with mlx-lm, which takes so long that it runs only when it is named.
+const ENGINE: &str = "engine";
 
 pub(crate) fn bench(args: &BenchArgs) -> Result<(), Failure> {
     let mut names = targets("benches/Cargo.toml", "bench")?;
     names.push(LOAD.to_owned());
+    if args.name.as_deref() == Some(ENGINE) && !args.list {
+        return engine::compare(&args.engine);
+    }
+    if !args.engine.is_empty() {
+        return Err(Failure::new(
+            "--only, --json, --rounds and --smoke are options of one bench",
+            format!("name it: cargo xtask bench {ENGINE}"),
+        ));
+    }
     if args.list {
+        names.push(ENGINE.to_owned());
         for name in names {
             println!("{name}");
         }
