@@ -205,7 +205,13 @@ impl WithSimd for OneHead<'_> {
         let dim = layer.head_dim;
         if let Some((key, value)) = &job.projected.key_value {
             for ix in 0..row.count {
-                write_token(job, row, head, ix, key, value, &mut scratch.head);
+                let raw = RawToken {
+                    key,
+                    value,
+                    head,
+                    ix,
+                };
+                write_token(simd, job, row, &raw, &mut scratch.head);
             }
         }
         // Queries of this head, token after token, the group's heads together.
@@ -215,7 +221,7 @@ impl WithSimd for OneHead<'_> {
         for (ix, query) in scratch.queries.chunks_exact_mut(dim).enumerate() {
             let (token, query_head) = (row.first + ix / group, head * group + ix % group);
             query.copy_from_slice(head_of(&job.projected.query, token, query_head, dim));
-            normalise(query, layer.norms.query.as_deref(), layer.norms.eps);
+            normalise(simd, query, layer.norms.query.as_deref(), layer.norms.eps);
             job.turn(query, row.start + ix / group);
             query.iter_mut().for_each(|x| *x *= layer.scale);
         }
@@ -251,25 +257,38 @@ fn head_of<'a>(rows: &Rows<'a>, token: usize, head: usize, dim: usize) -> &'a [f
 }
 
 #[inline(always)]
-fn normalise(head: &mut [f32], weight: Option<&[f32]>, eps: f32) {
+fn normalise<S: Simd>(simd: S, head: &mut [f32], weight: Option<&[f32]>, eps: f32) {
     if let Some(weight) = weight {
-        let scale = inverse_rms(head, eps);
+        let scale = inverse_rms(simd, head, eps);
         for (x, weight) in head.iter_mut().zip(weight) {
             *x = *x * scale * weight;
         }
     }
 }
 
+/// A new token's projections, of which one head is to be written.
+struct RawToken<'a> {
+    key: &'a Rows<'a>,
+    value: &'a Rows<'a>,
+    head: usize,
+    /// Index of the token among the row's new ones.
+    ix: usize,
+}
+
 #[inline(always)]
-fn write_token(
+fn write_token<S: Simd>(
+    simd: S,
     job: &Job<'_>,
     row: &RowSpan,
-    head: usize,
-    ix: usize,
-    key: &Rows<'_>,
-    value: &Rows<'_>,
+    raw: &RawToken<'_>,
     buffer: &mut Vec<f32>,
 ) {
+    let RawToken {
+        key,
+        value,
+        head,
+        ix,
+    } = *raw;
     let norms = &job.layer.norms;
     let dim = job.layer.head_dim;
     let position = row.start + ix;
@@ -280,14 +299,14 @@ fn write_token(
     let (keys, values) = unsafe { job.pool.tile_mut(page, head) };
     buffer.clear();
     buffer.extend_from_slice(head_of(key, row.first + ix, head, dim));
-    normalise(buffer, norms.key.as_deref(), norms.eps);
+    normalise(simd, buffer, norms.key.as_deref(), norms.eps);
     job.turn(buffer, position);
     for (component, x) in buffer.iter().enumerate() {
         keys[component * PAGE_TOKENS + place] = *x;
     }
     let values = &mut values[place * dim..][..dim];
     values.copy_from_slice(head_of(value, row.first + ix, head, dim));
-    normalise(values, norms.value.as_deref(), norms.eps);
+    normalise(simd, values, norms.value.as_deref(), norms.eps);
 }
 
 /// Some queries of one row and head.
@@ -338,7 +357,11 @@ impl Tile<'_> {
                 let head = self.head * self.group() + (self.first + query) % self.group();
                 sinks[head]
             });
-            *share = soften(&mut scores[query * pages.len()..][..pages.len()], sink);
+            *share = soften(
+                simd,
+                &mut scores[query * pages.len()..][..pages.len()],
+                sink,
+            );
         }
         let mut query = 0;
         while query + ANSWER_TILE <= N {
@@ -477,23 +500,33 @@ impl Tile<'_> {
 
 /// Turns scores into weights that are yet to be multiplied by the returned share.
 #[inline(always)]
-fn soften(scores: &mut [Lanes], sink: Option<f32>) -> f32 {
+fn soften<S: Simd>(simd: S, scores: &mut [Lanes], sink: Option<f32>) -> f32 {
     let mut greatest = [f32::NEG_INFINITY; LANES];
+    let (vectors, _) = S::as_mut_simd_f32s(&mut greatest);
     for lanes in scores.iter() {
-        for (greatest, score) in greatest.iter_mut().zip(lanes) {
-            *greatest = greatest.max(*score);
+        let (lanes, _) = S::as_simd_f32s(lanes);
+        for (greatest, score) in vectors.iter_mut().zip(lanes) {
+            *greatest = simd.max_f32s(*greatest, *score);
         }
     }
     let greatest = greatest
         .into_iter()
         .fold(sink.unwrap_or(f32::NEG_INFINITY), f32::max);
+    let far = simd.splat_f32s(greatest);
     let mut sums = [0.0_f32; LANES];
+    let (vectors, _) = S::as_mut_simd_f32s(&mut sums);
     for lanes in scores.iter_mut() {
-        for (sum, score) in sums.iter_mut().zip(lanes) {
-            *score = exp(*score - greatest);
-            *sum += *score;
+        let (lanes, _) = S::as_mut_simd_f32s(lanes);
+        for (sum, score) in vectors.iter_mut().zip(lanes) {
+            *score = exp(simd, simd.sub_f32s(*score, far));
+            *sum = simd.add_f32s(*sum, *score);
         }
     }
-    let sink = sink.map_or(0.0, |sink| exp(sink - greatest));
+    let sink = sink.map_or(0.0, |sink| {
+        let alone = exp(simd, simd.splat_f32s(sink - greatest));
+        let mut lanes = [0.0_f32; LANES];
+        S::as_mut_simd_f32s(&mut lanes).0[0] = alone;
+        lanes[0]
+    });
     (sums.iter().sum::<f32>() + sink).recip()
 }

@@ -6,12 +6,19 @@
 //! its sixteen sums in registers, reads each weight once and streams through memory in order.
 #![allow(unsafe_code, reason = "threads write disjoint columns of one output")]
 
+use std::ops::Range;
+
 use pulp::{Arch, Simd, WithSimd};
 
 use super::{LANES, Lanes, Rows, crew};
 
 /// Work for one thread is not cut finer than this many multiplications: about ten microseconds.
 const GRAIN: usize = 500_000;
+/// Input numbers that are multiplied by all weights before the next: they stay in a core's second
+/// cache, beside the weights that pass by.
+const BLOCK: usize = 131_072;
+/// Rows of the largest tile.
+const TILE_ROWS: usize = 8;
 
 /// A weight matrix (out, in), packed.
 #[derive(Clone, Debug)]
@@ -80,14 +87,18 @@ impl Panels {
         if rows == 0 {
             return;
         }
+        let block_rows = (BLOCK / self.inputs).next_multiple_of(TILE_ROWS).min(rows);
         let pairs = self.outputs.div_ceil(2 * LANES);
-        let work_of_pair = 2 * LANES * self.inputs * rows;
+        let work_of_pair = 2 * LANES * self.inputs * block_rows;
         let pairs_together = GRAIN.div_ceil(work_of_pair);
+        let parts = pairs.div_ceil(pairs_together);
         let arch = Arch::new();
         let target = Target(output.as_mut_ptr());
-        crew::for_each(pairs.div_ceil(pairs_together), &|ix| {
-            let first = ix * pairs_together;
-            for pair in first..(first + pairs_together).min(pairs) {
+        // Block after block, so that threads share one.
+        crew::for_each(rows.div_ceil(block_rows) * parts, &|ix| {
+            let first_row = ix / parts * block_rows;
+            let first_pair = ix % parts * pairs_together;
+            for pair in first_pair..(first_pair + pairs_together).min(pairs) {
                 let columns = Columns {
                     target: &target,
                     rows,
@@ -97,6 +108,7 @@ impl Panels {
                 arch.dispatch(Product {
                     weights: self,
                     input,
+                    rows: first_row..(first_row + block_rows).min(rows),
                     columns: &columns,
                 });
             }
@@ -154,10 +166,11 @@ impl Columns<'_> {
     }
 }
 
-/// The products of all rows with one pair of panels.
+/// The products of some rows with one pair of panels.
 struct Product<'a> {
     weights: &'a Panels,
     input: &'a Rows<'a>,
+    rows: Range<usize>,
     columns: &'a Columns<'a>,
 }
 
@@ -169,12 +182,14 @@ impl WithSimd for Product<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let vectors = 2 * LANES / S::F32_LANES;
-        let rows = self.columns.rows;
-        let mut row = 0;
+        let Range {
+            start: mut row,
+            end: rows,
+        } = self.rows;
         if S::F32_LANES == LANES {
-            while row + 8 <= rows {
-                self.tile::<S, 8, 2>(simd, row, 0);
-                row += 8;
+            while row + TILE_ROWS <= rows {
+                self.tile::<S, TILE_ROWS, 2>(simd, row, 0);
+                row += TILE_ROWS;
             }
         }
         while row + 3 <= rows {

@@ -1,5 +1,7 @@
 //! Rows of numbers, maybe a part of wider ones.
 
+use std::sync::Mutex;
+
 /// `count` rows of `width` numbers, each `stride` after the one before.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
@@ -46,9 +48,41 @@ impl<'a> Rows<'a> {
         &self.numbers[ix * self.stride..][..self.width]
     }
 
-    #[inline(always)]
+    #[cfg(all(test, feature = "mlx"))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &'a [f32]> {
         let rows = *self;
         (0..self.count).map(move |ix| rows.row(ix))
+    }
+}
+
+/// An output cut into parts of whole rows, each for one thread.
+pub(super) struct Shares<'a> {
+    parts: Vec<Mutex<Option<Part<'a>>>>,
+}
+
+/// The index of its first row, and its numbers.
+type Part<'a> = (usize, &'a mut [f32]);
+
+/// Parts of about `grain` numbers.
+pub(super) fn shares(output: &mut [f32], width: usize, grain: usize) -> Shares<'_> {
+    let rows = grain.div_ceil(width.max(1));
+    let parts = output.chunks_mut((rows * width).max(1)).enumerate();
+    Shares {
+        parts: parts
+            .map(|(ix, part)| Mutex::new(Some((ix * rows, part))))
+            .collect(),
+    }
+}
+
+impl<'a> Shares<'a> {
+    pub(super) fn count(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// # Panics
+    /// The part was taken before.
+    pub(super) fn take(&self, ix: usize) -> Part<'a> {
+        let part = self.parts[ix].lock().expect("taking cannot panic").take();
+        part.expect("each index is worked on once")
     }
 }
