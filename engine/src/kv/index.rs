@@ -85,9 +85,11 @@ impl Index {
     }
 
     pub(super) fn find_or_enter(&mut self, hash: BlockHash) -> EntryIx {
-        if let Some(found) = self.find(hash) {
-            return found;
-        }
+        self.find(hash).unwrap_or_else(|| self.enter(hash))
+    }
+
+    /// An entry for a hash that has none.
+    pub(super) fn enter(&mut self, hash: BlockHash) -> EntryIx {
         let kinds = self.lists.len();
         let entry = if let Some(entry) = self.free_entries.pop() {
             self.hashes[entry as usize] = hash;

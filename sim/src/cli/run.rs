@@ -12,7 +12,7 @@ use cereus_sim::machine::{CHIPS, Chip, Pace};
 use cereus_sim::report::Report;
 use cereus_sim::stream::Ratio;
 use cereus_sim::workload::Workload;
-use cereus_sim::world::config::{ChipShare, MACHINES_MAX, RunConfig, Slo};
+use cereus_sim::world::config::{ChipShare, MACHINES_MAX, PrefixCache, RunConfig, Slo};
 use cereus_sim::world::{Progress, World};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -26,6 +26,12 @@ enum Policy {
     Ranked,
     /// Any one machine that has room, without comparing.
     Random,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Cache {
+    Off,
+    On,
 }
 
 #[derive(Debug, clap::Args)]
@@ -44,6 +50,10 @@ pub(crate) struct Args {
     chips: ChipMix,
     #[arg(long, value_enum, default_value_t = Policy::Ranked)]
     policy: Policy,
+    /// Whether machines find what they have computed of earlier prompts, by the blocks that a trace
+    /// names (Mooncake's).
+    #[arg(long, value_enum, default_value_t = Cache::On)]
+    prefix_cache: Cache,
     /// Rows that a machine computes together.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     rows: u16,
@@ -121,6 +131,10 @@ fn config(args: &Args) -> RunConfig {
     config.pace = if args.slow { Pace::Step } else { Pace::Leap };
     config.speedup_ppm = args.speedup.0;
     config.rows_max = args.rows;
+    config.prefix_cache = match args.prefix_cache {
+        Cache::Off => PrefixCache::Off,
+        Cache::On => PrefixCache::On,
+    };
     config.queue_depth_max = args.queue;
     config.queue_wait_max = Span::secs(args.queue_wait_s);
     config.accounts = args.accounts;

@@ -4,19 +4,21 @@
 //! [`Pace::Step`] each token is. Both give the same notes at the same ticks, which a test proves.
 
 mod chip;
+mod prefix;
 #[cfg(test)]
 mod tests;
 
 use cereus_core::ewma::Ewma;
 use cereus_core::ids::AttemptKey;
 use cereus_core::time::Tick;
-use cereus_engine::kv::KvLayout;
+use cereus_engine::kv::{BlockHash, KvLayout};
 use cereus_engine::scheduler::{
     Cancelled, Capacity, ConfigError, Ended, Refused, RowId, RowRequest, Scheduler,
     SchedulerConfig, StepPlan,
 };
 
 pub use chip::{CHIPS, Chip, KV_SIZE_PER_TOKEN, WEIGHTS_SIZE, mtps};
+pub use prefix::names;
 
 /// How decode advances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +61,14 @@ pub enum Note {
     Started {
         attempt: AttemptKey,
     },
+}
+
+/// Tokens of the prompts that were admitted. A row that was preempted and came back counts again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Prompts {
+    pub tokens: u64,
+    /// Of these, what was found and not computed.
+    pub cached_tokens: u64,
 }
 
 /// The next step event to schedule: at this tick, bound to this epoch.
@@ -118,6 +128,7 @@ pub struct Machine {
     busy_ns: u64,
     /// Steps computed.
     pub steps: u64,
+    pub prompts: Prompts,
 }
 
 impl Machine {
@@ -144,6 +155,7 @@ impl Machine {
             decode_rate: None,
             busy_ns: 0,
             steps: 0,
+            prompts: Prompts::default(),
         })
     }
 
@@ -176,8 +188,20 @@ impl Machine {
         self.truths.is_empty()
     }
 
-    /// Takes a job. A step event is due when the machine was idle or its leap must end early.
-    pub fn submit(&mut self, now: Tick, job: &Job) -> Result<Option<StepDue>, Refused> {
+    /// Of the blocks that prompts are found by.
+    #[must_use]
+    pub const fn block_tokens(&self) -> u32 {
+        self.scheduler.kv().layout().block_tokens
+    }
+
+    /// Takes a job; `names` are those of its prompt's blocks, none when nothing is to be looked up. A
+    /// step event is due when the machine was idle or its leap must end early.
+    pub fn submit(
+        &mut self,
+        now: Tick,
+        job: &Job,
+        names: &[BlockHash],
+    ) -> Result<Option<StepDue>, Refused> {
         let row = RowId(self.next_row);
         let ask = RowRequest {
             id: row,
@@ -185,7 +209,7 @@ impl Machine {
             output_tokens_max: job.output_tokens_max,
             priority: 0,
         };
-        self.scheduler.submit(ask, &[])?;
+        self.scheduler.submit(ask, names)?;
         self.next_row += 1;
         self.truths.push(Truth {
             attempt: job.attempt,
@@ -272,6 +296,7 @@ impl Machine {
             self.work = Work::Idle;
             return None;
         }
+        self.count_prompts();
         let rows = self.plan.decode.len() as u64;
         let context_tokens = self.scheduler.context_tokens_live();
         let took_ns = self
@@ -281,6 +306,14 @@ impl Machine {
         let ends_ns = now_ns + took_ns;
         self.work = Work::Step { ends_ns };
         Some(self.due(ends_ns))
+    }
+
+    fn count_prompts(&mut self) {
+        for ix in 0..self.plan.admitted.len() {
+            let admitted = self.plan.admitted[ix];
+            self.prompts.tokens += u64::from(self.truth_mut(admitted.row).prompt_tokens);
+            self.prompts.cached_tokens += u64::from(admitted.cached_tokens);
+        }
     }
 
     fn begin_leap(&mut self, began_ns: u64, steps: u32) -> StepDue {

@@ -6,17 +6,21 @@ use super::*;
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
-    Submit { prompt: u32, bound: u32, truth: u32 },
+    Submit {
+        prompt: u32,
+        bound: u32,
+        truth: u32,
+        /// Prompts of a family are the beginning of one text.
+        family: Option<u64>,
+    },
     Cancel(u32),
 }
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        5 => (1u32..3_000, 1u32..700, 1u32..900).prop_map(|(prompt, bound, truth)| Op::Submit {
-            prompt,
-            bound,
-            truth
-        }),
+        5 => (1u32..3_000, 1u32..700, 1u32..900, prop::option::of(0u64..3)).prop_map(
+            |(prompt, bound, truth, family)| Op::Submit { prompt, bound, truth, family }
+        ),
         1 => (0u32..30).prop_map(Op::Cancel),
     ]
 }
@@ -29,6 +33,16 @@ fn machine(pace: Pace) -> Machine {
     };
     let layout = KvLayout::full_attention(1, 9_000);
     Machine::new(CHIPS[1], config, layout, pace).unwrap()
+}
+
+fn names_of(family: Option<u64>, prompt_tokens: u32) -> Vec<BlockHash> {
+    let blocks: Vec<u64> = family
+        .into_iter()
+        .flat_map(|family| (0..6).map(move |ix| family * 10 + ix))
+        .collect();
+    let mut out = Vec::new();
+    names(&blocks, prompt_tokens, KvLayout::BLOCK_TOKENS, &mut out);
+    out
 }
 
 const fn attempt(slot: u32) -> AttemptKey {
@@ -70,6 +84,7 @@ fn history(pace: Pace, ops: &[(u64, Op)]) -> Vec<String> {
                 prompt,
                 bound,
                 truth,
+                family,
             } => {
                 let job = Job {
                     attempt: attempt(submitted),
@@ -78,7 +93,7 @@ fn history(pace: Pace, ops: &[(u64, Op)]) -> Vec<String> {
                     output_tokens_true: truth,
                 };
                 submitted += 1;
-                let taken = machine.submit(Tick(now), &job);
+                let taken = machine.submit(Tick(now), &job, &names_of(family, prompt));
                 told.push(format!("{:?}", taken.map(|_| ())));
                 taken.unwrap_or(None)
             }
@@ -87,7 +102,12 @@ fn history(pace: Pace, ops: &[(u64, Op)]) -> Vec<String> {
         due = next.or(due);
     }
     assert!(machine.is_idle());
-    told.push(format!("{} {}", machine.busy_ns(), machine.steps));
+    let prompts = machine.prompts;
+    told.push(format!(
+        "{} {} {prompts:?}",
+        machine.busy_ns(),
+        machine.steps
+    ));
     told
 }
 
@@ -109,10 +129,48 @@ fn a_reset_machine_ignores_the_step_of_its_past_life() {
         output_tokens_max: 10,
         output_tokens_true: 10,
     };
-    let due = machine.submit(Tick(0), &job).unwrap().unwrap();
+    let due = machine.submit(Tick(0), &job, &[]).unwrap().unwrap();
     machine.reset();
     let mut notes = Vec::new();
     assert_eq!(machine.step_done(due.epoch, &mut notes), None);
     assert!(notes.is_empty());
     assert!(machine.is_idle());
+}
+
+/// The time of the first token of a prompt of 1,500 tokens that comes when another has ended.
+fn first_token_ns(families: [Option<u64>; 2]) -> u64 {
+    let mut machine = machine(Pace::Leap);
+    let mut notes = Vec::new();
+    let mut now = Tick(0);
+    for (slot, family) in (0..).zip(families) {
+        let job = Job {
+            attempt: attempt(slot),
+            prompt_tokens: 1_500,
+            output_tokens_max: 1,
+            output_tokens_true: 1,
+        };
+        let taken = machine.submit(now, &job, &names_of(family, 1_500));
+        let mut due = taken.unwrap();
+        while let Some(step) = due {
+            now = step.at;
+            due = machine.step_done(step.epoch, &mut notes);
+        }
+    }
+    assert_eq!(machine.prompts.tokens, 3_000);
+    let computed = 3_000 - machine.prompts.cached_tokens;
+    let chip = machine.chip;
+    let steps = machine.steps * chip.step_ns + computed * chip.prefill_ns_per_token;
+    let context = machine.prompts.cached_tokens * chip.context_ns_per_token;
+    assert_eq!(machine.busy_ns(), steps + context);
+    machine.busy_ns()
+}
+
+#[test]
+fn what_is_found_of_a_prompt_takes_no_time_to_compute() {
+    let cold = first_token_ns([None, None]);
+    assert_eq!(first_token_ns([Some(1), Some(2)]), cold);
+    assert_eq!(first_token_ns([Some(1), None]), cold);
+    // 23 blocks of 64 tokens are all of the prompt but its last 28.
+    let found = 23 * 64 * (CHIPS[1].prefill_ns_per_token - CHIPS[1].context_ns_per_token);
+    assert_eq!(first_token_ns([Some(1), Some(1)]), cold - found);
 }

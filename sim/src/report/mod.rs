@@ -13,6 +13,7 @@ use serde::Serialize;
 
 pub use histogram::Histogram;
 
+use crate::machine::Prompts;
 use crate::world::config::Slo;
 use crate::world::crowd::Asked;
 use crate::world::ledger::Totals;
@@ -56,6 +57,7 @@ pub struct Closing {
     pub seed: u64,
     pub busy_ns: u128,
     pub engine_steps: u64,
+    pub prompts: Prompts,
     pub messages: u64,
     pub resends: u64,
     pub store_writes: u64,
@@ -137,6 +139,11 @@ pub struct Report {
     pub completion_tokens: u64,
     /// Attempts of finished requests.
     pub attempts: u64,
+    /// Of all prompts that machines began, whether or not their answers were finished.
+    pub begun_prompt_tokens: u64,
+    /// Of these, found in a prefix cache.
+    pub cached_prompt_tokens: u64,
+    pub prefix_hit_ppm: u64,
     pub utilisation_ppm: u64,
     pub money: Money,
     pub work: Work,
@@ -268,6 +275,13 @@ impl Tally {
             prompt_tokens: self.prompt_tokens,
             completion_tokens: self.completion_tokens,
             attempts: self.attempts,
+            begun_prompt_tokens: closing.prompts.tokens,
+            cached_prompt_tokens: closing.prompts.cached_tokens,
+            prefix_hit_ppm: share(
+                u128::from(closing.prompts.cached_tokens),
+                u128::from(closing.prompts.tokens),
+                1_000_000,
+            ),
             utilisation_ppm: share(closing.busy_ns, capacity_ns, 1_000_000),
             money: money(&closing.money),
             work,

@@ -51,6 +51,12 @@ impl fmt::Display for Report {
             "tokens         {} prompt, {} completion, {} attempts for {} answers",
             self.prompt_tokens, self.completion_tokens, self.attempts, self.finished
         )?;
+        writeln!(
+            f,
+            "prefix cache   {} of {} prompt tokens were found",
+            Percent(self.prefix_hit_ppm),
+            self.begun_prompt_tokens
+        )?;
         writeln!(f, "utilisation    {}", Percent(self.utilisation_ppm))?;
         let money = &self.money;
         writeln!(

@@ -273,7 +273,7 @@ impl Provider {
         let taken = match self.lie {
             Lie::BlackHole => Ok(None),
             Lie::Refuses => Err(Refused::QueueFull),
-            _ => self.machine.submit(now, &job),
+            _ => self.machine.submit(now, &job, &[]),
         };
         self.running.insert(attempt, running);
         let fault = match taken {

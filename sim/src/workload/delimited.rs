@@ -3,12 +3,14 @@
 use super::{Format, Trouble};
 
 /// What a row says, whatever its format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     /// Absolute, in the trace's own reckoning.
     pub(super) at_us: u64,
     pub(super) prompt_tokens: u32,
     pub(super) output_tokens: u32,
+    /// See [`super::Arrival::blocks`].
+    pub(super) blocks: Vec<u64>,
 }
 
 /// Where the columns are.
@@ -71,6 +73,7 @@ impl Columns {
             at_us: at_us.ok_or(Trouble::Field(self.at.name))?,
             prompt_tokens: tokens(value(self.prompt)?, self.prompt.name)?,
             output_tokens: tokens(value(self.output)?, self.output.name)?,
+            blocks: Vec::new(),
         })
     }
 }

@@ -19,13 +19,19 @@ use lines::Lines;
 
 /// One request of a trace. The true length of the output is the simulator's secret: core never sees
 /// it before it has happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrival {
     /// Since the first row.
     pub after: Span,
     pub prompt_tokens: u32,
     pub output_tokens: u32,
+    /// What the prompt's blocks of [`BLOCK_TOKENS`] are called, as far as the trace says: two prompts
+    /// are equal up to the end of a block whose name they share.
+    pub blocks: Vec<u64>,
 }
+
+/// Of the only format that names blocks, Mooncake's.
+pub const BLOCK_TOKENS: u32 = 512;
 
 /// What the first line told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -209,6 +215,7 @@ impl<R: BufRead> Workload<R> {
             after,
             prompt_tokens: row.prompt_tokens,
             output_tokens: row.output_tokens,
+            blocks: row.blocks,
         })
     }
 }

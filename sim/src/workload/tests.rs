@@ -11,6 +11,7 @@ fn arrival(after_us: u64, prompt_tokens: u32, output_tokens: u32) -> Arrival {
         after: Span(after_us),
         prompt_tokens,
         output_tokens,
+        blocks: Vec::new(),
     }
 }
 
@@ -41,10 +42,14 @@ fn burst_gpt_columns_are_found_by_name() {
 
 #[test]
 fn mooncake_rows_are_json_lines() {
-    let text = "{\"timestamp\": 0, \"input_length\": 6758, \"output_length\": 500, \"hash_ids\": [0, 1]}\n\
+    let text = "{\"timestamp\": 0, \"input_length\": 6758, \"output_length\": 500, \"hash_ids\": [0, 9]}\n\
                 {\"timestamp\": 27, \"input_length\": 2, \"output_length\": 3}\n";
     let rows = read(text).unwrap();
-    assert_eq!(rows, [arrival(0, 6_758, 500), arrival(27_000, 2, 3)]);
+    let first = Arrival {
+        blocks: vec![0, 9],
+        ..arrival(0, 6_758, 500)
+    };
+    assert_eq!(rows, [first, arrival(27_000, 2, 3)]);
 }
 
 #[test]
@@ -99,6 +104,9 @@ fn bad_rows_are_told_with_their_line() {
     }
     let error = read("{\"timestamp\": 0}\n").unwrap_err();
     assert!(matches!(error.trouble, Trouble::Json(_)));
+    let more =
+        "{\"timestamp\": 0, \"input_length\": 512, \"output_length\": 1, \"hash_ids\": [1, 2]}\n";
+    assert_eq!(read(more).unwrap_err().trouble, Trouble::Field("hash_ids"));
 }
 
 #[test]

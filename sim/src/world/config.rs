@@ -26,6 +26,14 @@ pub struct Slo {
     pub tpot: Span,
 }
 
+/// Whether machines find what they have computed of earlier prompts. All requests of a trace are of
+/// one tenant here: traces do not say whose they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PrefixCache {
+    Off,
+    On,
+}
+
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunConfig {
@@ -36,6 +44,7 @@ pub struct RunConfig {
     pub speedup_ppm: u64,
     pub rows_max: u16,
     pub context_tokens: u32,
+    pub prefix_cache: PrefixCache,
     pub candidates_max: u8,
     pub queue_depth_max: u32,
     pub queue_wait_max: Span,
@@ -100,6 +109,7 @@ impl RunConfig {
             speedup_ppm: 1_000_000,
             rows_max: 8,
             context_tokens: 131_072,
+            prefix_cache: PrefixCache::On,
             candidates_max: Limits::reference().candidates_max,
             queue_depth_max: Limits::reference().queue_depth_max,
             queue_wait_max: Limits::reference().queue_wait_max,

@@ -27,11 +27,18 @@ pub struct Asked {
     pub ended: Option<End>,
 }
 
+#[derive(Clone, Debug)]
+struct Place {
+    asked: Asked,
+    /// See [`Arrival::blocks`]; none once the request has ended.
+    blocks: Vec<u64>,
+}
+
 /// Requests by number, forgotten from the oldest on once they have ended.
 #[derive(Clone, Debug, Default)]
 pub struct Crowd {
     first: u64,
-    live: VecDeque<Asked>,
+    live: VecDeque<Place>,
     open: u64,
 }
 
@@ -45,13 +52,13 @@ impl Crowd {
         &mut self,
         sent_at: Tick,
         id_bits: u128,
-        arrival: &Arrival,
+        arrival: Arrival,
         context_tokens: u32,
     ) -> u64 {
         let number = self.first + self.live.len() as u64;
         let room = context_tokens.saturating_sub(arrival.prompt_tokens).max(1);
         let rounded = arrival.output_tokens.max(1).div_ceil(OUTPUT_BOUND_STEP);
-        self.live.push_back(Asked {
+        let asked = Asked {
             id: RequestId((id_bits << 64) | u128::from(number)),
             sent_at,
             prompt_tokens: arrival.prompt_tokens.max(1),
@@ -59,6 +66,10 @@ impl Crowd {
             output_tokens_max: rounded.saturating_mul(OUTPUT_BOUND_STEP).min(room),
             first_at: None,
             ended: None,
+        };
+        self.live.push_back(Place {
+            asked,
+            blocks: arrival.blocks,
         });
         self.open += 1;
         number
@@ -71,13 +82,18 @@ impl Crowd {
 
     #[must_use]
     pub fn asked(&self, number: u64) -> Option<&Asked> {
-        let ix = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        self.live.get(ix)
+        self.place(number).map(|place| &place.asked)
+    }
+
+    /// What the request's prompt is made of, as far as the trace says.
+    #[must_use]
+    pub fn blocks(&self, number: u64) -> &[u64] {
+        self.place(number).map_or(&[], |place| &place.blocks)
     }
 
     /// First content reached the consumer.
     pub fn begin(&mut self, id: RequestId, at: Tick) {
-        let asked = self.of_mut(id);
+        let asked = &mut self.of_mut(id).asked;
         assert!(asked.first_at.is_none(), "a request is released once");
         assert!(asked.ended.is_none(), "nothing is released after the end");
         asked.first_at = Some(at);
@@ -85,15 +101,17 @@ impl Crowd {
 
     /// The request ended (INV-02). Returns it.
     pub fn end(&mut self, id: RequestId, end: End) -> Asked {
-        let asked = self.of_mut(id);
+        let place = self.of_mut(id);
         assert!(
-            asked.ended.is_none(),
+            place.asked.ended.is_none(),
             "a request ends exactly once (INV-02)"
         );
-        asked.ended = Some(end);
-        let copy = *asked;
+        place.asked.ended = Some(end);
+        place.blocks = Vec::new();
+        let copy = place.asked;
         self.open -= 1;
-        while self.live.front().is_some_and(|asked| asked.ended.is_some()) {
+        let has_ended = |place: &Place| place.asked.ended.is_some();
+        while self.live.front().is_some_and(has_ended) {
             self.live.pop_front();
             self.first += 1;
         }
@@ -106,12 +124,20 @@ impl Crowd {
         self.open
     }
 
-    fn of_mut(&mut self, id: RequestId) -> &mut Asked {
+    fn place(&self, number: u64) -> Option<&Place> {
+        let ix = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.live.get(ix)
+    }
+
+    fn of_mut(&mut self, id: RequestId) -> &mut Place {
         let ix = Self::number(id).checked_sub(self.first);
-        let asked = ix.and_then(|ix| self.live.get_mut(usize::try_from(ix).ok()?));
-        let asked = asked.expect("an effect names a request that has not ended (INV-02)");
-        assert_eq!(asked.id, id, "an effect names a request that was asked");
-        asked
+        let place = ix.and_then(|ix| self.live.get_mut(usize::try_from(ix).ok()?));
+        let place = place.expect("an effect names a request that has not ended (INV-02)");
+        assert_eq!(
+            place.asked.id, id,
+            "an effect names a request that was asked"
+        );
+        place
     }
 }
 

@@ -17,59 +17,66 @@ pub(super) struct Beat {
     pub(super) slot: SlotReport,
 }
 
-#[derive(Clone, Debug)]
+/// What a heartbeat needs of a machine to which nothing has happened since the last: the fleet beats
+/// hundreds of times as often as most of its machines are given work.
+#[derive(Clone, Debug, Default)]
 struct Post {
-    machine: Machine,
     reports: u64,
     beat: Option<Beat>,
+    /// As it stands, unless something has happened to the machine since.
+    slot: Option<SlotReport>,
 }
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Fleet {
+    machines: Vec<Machine>,
     posts: Vec<Post>,
     pub(super) notes: Vec<Note>,
 }
 
 impl Fleet {
     pub(super) fn new(config: &RunConfig) -> Self {
-        let posts = config.draw_chips().into_iter().map(|chip| {
+        let machines = config.draw_chips().into_iter().map(|chip| {
             let limits = SchedulerConfig {
                 rows_max: config.rows_max,
                 ..SchedulerConfig::reference(config.context_tokens)
             };
             let layout = KvLayout::full_attention(KV_SIZE_PER_TOKEN, chip.kv_size);
             let machine = Machine::new(chip, limits, layout, config.pace);
-            Post {
-                machine: machine.expect("limits are sane"),
-                reports: 0,
-                beat: None,
-            }
+            machine.expect("limits are sane")
         });
+        let machines: Vec<Machine> = machines.collect();
         Self {
-            posts: posts.collect(),
+            posts: vec![Post::default(); machines.len()],
+            machines,
             notes: Vec::new(),
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.posts.len()
+        self.machines.len()
     }
 
     pub(super) fn machines(&self) -> impl Iterator<Item = &Machine> {
-        self.posts.iter().map(|post| &post.machine)
+        self.machines.iter()
     }
 
     pub(super) fn machine_mut(&mut self, ix: u32) -> &mut Machine {
-        &mut self.posts[ix as usize].machine
+        self.posts[ix as usize].slot = None;
+        &mut self.machines[ix as usize]
     }
 
     /// The step event of a machine came; its notes are in [`Self::notes`].
     pub(super) fn step_done(&mut self, ix: u32, epoch: u32) -> Option<StepDue> {
         self.notes.clear();
-        self.posts[ix as usize]
-            .machine
-            .step_done(epoch, &mut self.notes)
+        let Self {
+            machines,
+            posts,
+            notes,
+        } = self;
+        posts[ix as usize].slot = None;
+        machines[ix as usize].step_done(epoch, notes)
     }
 
     /// What a machine reports at this moment. It is kept until it arrives.
@@ -77,12 +84,7 @@ impl Fleet {
         let post = &mut self.posts[ix as usize];
         assert!(post.beat.is_none(), "one heartbeat is under way at a time");
         post.reports += 1;
-        let capacity = post.machine.capacity();
-        let state = if capacity.running == 0 {
-            SlotState::Idle
-        } else {
-            SlotState::Running
-        };
+        let machine = &self.machines[ix as usize];
         post.beat = Some(Beat {
             report: MachineReport {
                 seq: post.reports,
@@ -92,20 +94,7 @@ impl Fleet {
                 has_capacity: true,
                 free_for_load_bytes: Some(0),
             },
-            slot: SlotReport {
-                model: MODEL,
-                state,
-                running: capacity.running,
-                waiting: capacity.waiting,
-                concurrency_max: capacity.concurrency_max,
-                budget_used: capacity.budget_used,
-                budget_max: capacity.budget_max,
-                budget_queued: capacity.budget_queued,
-                decode_mtps: post.machine.decode_mtps(),
-                prefill_mtps: post.machine.chip.prefill_mtps(),
-                load_ms: 0,
-                wedged: false,
-            },
+            slot: *post.slot.get_or_insert_with(|| slot_report(machine)),
         });
     }
 
@@ -115,7 +104,7 @@ impl Fleet {
     }
 
     pub(super) fn spec(&self, ix: u32) -> MachineSpec {
-        let chip = self.posts[ix as usize].machine.chip;
+        let chip = self.machines[ix as usize].chip;
         MachineSpec {
             memory_gb: chip.memory_gb,
             bandwidth_gbs: chip.bandwidth_gbs,
@@ -124,6 +113,29 @@ impl Fleet {
             can_seal: true,
             private_only: false,
         }
+    }
+}
+
+fn slot_report(machine: &Machine) -> SlotReport {
+    let capacity = machine.capacity();
+    let state = if capacity.running == 0 {
+        SlotState::Idle
+    } else {
+        SlotState::Running
+    };
+    SlotReport {
+        model: MODEL,
+        state,
+        running: capacity.running,
+        waiting: capacity.waiting,
+        concurrency_max: capacity.concurrency_max,
+        budget_used: capacity.budget_used,
+        budget_max: capacity.budget_max,
+        budget_queued: capacity.budget_queued,
+        decode_mtps: machine.decode_mtps(),
+        prefill_mtps: machine.chip.prefill_mtps(),
+        load_ms: 0,
+        wedged: false,
     }
 }
 

@@ -22,6 +22,7 @@ use cereus_core::effect::Effects;
 use cereus_core::event::{AttemptFault, Event, Trust};
 use cereus_core::ids::{AccountId, AttemptKey, ModelIx};
 use cereus_core::time::{Span, Tick};
+use cereus_engine::kv::BlockHash;
 
 use self::config::{RunConfig, RunConfigError};
 use self::crowd::Crowd;
@@ -29,7 +30,7 @@ use self::fleet::Fleet;
 use self::ledger::Ledger;
 use self::net::{Net, Way};
 use self::store::Store;
-use crate::machine::{Note, StepDue};
+use crate::machine::{Note, Prompts, StepDue};
 use crate::queue::EventQueue;
 use crate::report::{Report, Tally};
 use crate::stream::Stream;
@@ -106,9 +107,7 @@ enum Happening {
         number: u64,
     },
     /// The consumer sends the trace's next request.
-    Sent {
-        arrival: Arrival,
-    },
+    Sent,
     StepDone {
         machine: u32,
         epoch: u32,
@@ -139,6 +138,10 @@ pub struct World<I> {
     ledger: Ledger,
     tally: Tally,
     arrivals: I,
+    /// What [`Happening::Sent`] is of.
+    upcoming: Option<Arrival>,
+    /// Of the prompt that a machine takes.
+    names: Vec<BlockHash>,
     seed: Seed,
     wake_at: Tick,
     is_exhausted: bool,
@@ -158,6 +161,8 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             ledger: Ledger::default(),
             tally: Tally::new(config.slo),
             arrivals,
+            upcoming: None,
+            names: Vec::new(),
             seed: Seed::from_number(config.seed),
             wake_at: Tick::NEVER,
             is_exhausted: false,
@@ -276,13 +281,14 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
                 self.schedule(machine, due);
                 Ok(())
             }
-            Happening::Sent { arrival } => {
+            Happening::Sent => {
+                let arrival = self.upcoming.take().expect("one is sent at a time");
                 let drawn =
                     self.seed
                         .draw_wide(Purpose::Simulation, u128::from(self.tally.asked), 0);
                 let number = self
                     .crowd
-                    .ask(now, drawn >> 64, &arrival, self.config.context_tokens);
+                    .ask(now, drawn >> 64, arrival, self.config.context_tokens);
                 self.tally.asked += 1;
                 let at = now + self.net.latency();
                 self.queue.push(at, Happening::RequestArrived { number });
@@ -341,7 +347,8 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
         };
         let arrival = arrival.map_err(RunError::Workload)?;
         let at = sped_up(Tick::ZERO + WARM_UP, arrival.after, self.config.speedup_ppm);
-        self.queue.push(at.max(now), Happening::Sent { arrival });
+        self.upcoming = Some(arrival);
+        self.queue.push(at.max(now), Happening::Sent);
         Ok(())
     }
 
@@ -374,6 +381,11 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             .map(|machine| u128::from(machine.busy_ns()))
             .sum();
         let steps: u64 = self.fleet.machines().map(|machine| machine.steps).sum();
+        let prompts = self.fleet.machines().map(|machine| machine.prompts);
+        let prompts = prompts.fold(Prompts::default(), |sum, one| Prompts {
+            tokens: sum.tokens + one.tokens,
+            cached_tokens: sum.cached_tokens + one.cached_tokens,
+        });
         self.tally.report(crate::report::Closing {
             began: Tick::ZERO + WARM_UP,
             ended: now,
@@ -381,6 +393,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             seed: self.config.seed,
             busy_ns,
             engine_steps: steps,
+            prompts,
             messages: self.net.messages,
             resends: self.net.resends,
             store_writes: self.store.writes,

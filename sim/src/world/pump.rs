@@ -7,10 +7,11 @@ use cereus_core::ids::{AccountId, AttemptKey, RequestId};
 use cereus_core::time::Tick;
 use cereus_engine::scheduler::Refused;
 
+use super::config::PrefixCache;
 use super::crowd::{Crowd, End};
 use super::net::Way;
 use super::{BYTES_PER_TOKEN, Happening, MODEL, RunError, World, fleet};
-use crate::machine::{Job, Note};
+use crate::machine::{Job, Note, names};
 use crate::workload::{Arrival, WorkloadError};
 
 impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
@@ -48,7 +49,18 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             output_tokens_max: asked.output_tokens_max,
             output_tokens_true: asked.output_tokens_true,
         };
-        let taken = self.fleet.machine_mut(machine).submit(now, &job);
+        let taker = self.fleet.machine_mut(machine);
+        self.names.clear();
+        match self.config.prefix_cache {
+            PrefixCache::Off => {}
+            PrefixCache::On => names(
+                self.crowd.blocks(number),
+                job.prompt_tokens,
+                taker.block_tokens(),
+                &mut self.names,
+            ),
+        }
+        let taken = taker.submit(now, &job, &self.names);
         let at = self.up(now, machine);
         let fault = match taken {
             Ok(due) => {

@@ -1,5 +1,6 @@
 //! Whole worlds, small: the same report whatever the pace, and every law of the end.
 
+use super::config::PrefixCache;
 use super::*;
 use crate::machine::Pace;
 use crate::stream::Ratio;
@@ -13,13 +14,14 @@ fn arrivals(seed: u64, count: u32, gap_us: u64) -> Vec<Arrival> {
             after: Span(after),
             prompt_tokens: u32::try_from(stream.between(1, 6_000)).unwrap(),
             output_tokens: u32::try_from(stream.between(0, 900)).unwrap(),
+            blocks: Vec::new(),
         }
     };
     (0..count).map(one).collect()
 }
 
 fn report(config: &RunConfig, arrivals: &[Arrival]) -> Report {
-    let world = World::new(config.clone(), arrivals.iter().copied().map(Ok)).unwrap();
+    let world = World::new(config.clone(), arrivals.iter().cloned().map(Ok)).unwrap();
     world.run(|_| {}).unwrap()
 }
 
@@ -54,10 +56,62 @@ fn token_by_token_gives_the_same_report_as_macro_steps() {
     }
 }
 
+/// Conversations in turns: each prompt begins as the one before of its conversation.
+fn turns(seed: u64, count: u32) -> Vec<Arrival> {
+    let mut arrivals = arrivals(seed, count, 1_500_000);
+    for (ix, arrival) in (0u64..).zip(&mut arrivals) {
+        let (conversation, turn) = (ix % 8, ix / 8);
+        let blocks = arrival.prompt_tokens.div_ceil(512);
+        let shared = (turn * 3).min(u64::from(blocks));
+        let own = (shared..u64::from(blocks)).map(|block| 1_000_000 + ix * 100 + block);
+        let common = (0..shared).map(|block| conversation * 1_000 + block);
+        arrival.blocks = common.chain(own).collect();
+    }
+    arrivals
+}
+
+#[test]
+fn a_prefix_cache_brings_the_first_token_sooner_at_either_pace() {
+    let arrivals = turns(5, 300);
+    let on = report(&tight(5), &arrivals);
+    let stepping = RunConfig {
+        pace: Pace::Step,
+        ..tight(5)
+    };
+    let mut step = report(&stepping, &arrivals);
+    step.work.step_events = on.work.step_events;
+    assert_eq!(on, step);
+    let off = RunConfig {
+        prefix_cache: PrefixCache::Off,
+        ..tight(5)
+    };
+    let off = report(&off, &arrivals);
+    assert!(on.prefix_hit_ppm > 100_000, "{}", on.prefix_hit_ppm);
+    assert_eq!(off.cached_prompt_tokens, 0);
+    assert!(on.ttft.mean_us < off.ttft.mean_us);
+    assert!(on.goodput_ppm > off.goodput_ppm);
+}
+
+#[test]
+fn without_names_a_prefix_cache_changes_nothing() {
+    let named = turns(6, 100);
+    let nameless: Vec<Arrival> = (named.iter().cloned())
+        .map(|arrival| Arrival {
+            blocks: Vec::new(),
+            ..arrival
+        })
+        .collect();
+    let off = RunConfig {
+        prefix_cache: PrefixCache::Off,
+        ..tight(6)
+    };
+    assert_eq!(report(&off, &named), report(&tight(6), &nameless));
+}
+
 /// INV-18.
 #[test]
 fn two_runs_of_one_seed_are_one_run() {
-    let arrivals = arrivals(9, 200, 400_000);
+    let arrivals = turns(9, 200);
     assert_eq!(report(&tight(9), &arrivals), report(&tight(9), &arrivals));
     assert_ne!(
         report(&tight(9), &arrivals).digest,
@@ -105,7 +159,7 @@ fn impossible_worlds_are_refused() {
 
 /// What the coordinator did up to `until`, in a world of these arrivals.
 fn decisions(arrivals: &[Arrival], until: Tick) -> u128 {
-    let mut world = World::new(tight(3), arrivals.iter().copied().map(Ok)).unwrap();
+    let mut world = World::new(tight(3), arrivals.iter().cloned().map(Ok)).unwrap();
     while let Some((now, happening)) = world.queue.pop() {
         if now > until {
             break;
@@ -122,6 +176,7 @@ fn decisions_do_not_depend_on_truth_that_is_yet_to_come() {
         after: Span(ix * 1_000),
         prompt_tokens: 3_000,
         output_tokens,
+        blocks: Vec::new(),
     };
     let long: Vec<Arrival> = (0..40).map(|ix| arrival(ix, 1_000)).collect();
     let short: Vec<Arrival> = (0..40)

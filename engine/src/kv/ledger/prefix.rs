@@ -170,7 +170,7 @@ impl Ledger {
             if !block.iter().all(is_own) {
                 continue;
             }
-            let into = *entry.get_or_insert_with(|| self.index.find_or_enter(hash));
+            let into = *entry.get_or_insert_with(|| self.index.enter(hash));
             let part = self.index.add_pages(into, group, block.iter().copied());
             for &page in block {
                 pool.enter_part(page, part);
