@@ -230,7 +230,7 @@ impl Stream {
         register.encode(&mut frame);
         self.hear(&frame);
         let mut frame = vec![];
-        encode_inference_request(wire(), "key", "box", &mut frame);
+        encode_inference_request(wire(), "key", "box", "", &mut frame);
         let event = LinkEvent::DispatchRequested {
             attempt: ATTEMPT,
             wire: wire(),

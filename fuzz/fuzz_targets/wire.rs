@@ -111,7 +111,7 @@ fn check_chunk_writer(id: WireId, sealer: &str, ciphertext: &str) {
     assert_eq!(sealed.ephemeral_public_key.as_str(), sealer);
     assert_eq!(sealed.ciphertext.as_str(), ciphertext);
     out.clear();
-    encode_inference_request(id, sealer, ciphertext, &mut out);
+    encode_inference_request(id, sealer, ciphertext, "", &mut out);
     assert!(matches!(
         ToProvider::decode(&out),
         Ok::<_, DecodeError>(ToProvider::InferenceRequest(_))

@@ -125,7 +125,11 @@ impl Bench {
             });
             let body = body.to_string().into_bytes();
             let id = RowId(self.jobs);
-            let submitted = self.engine.submit(Job { id, body });
+            let submitted = self.engine.submit(Job {
+                id,
+                body,
+                scope: None,
+            });
             submitted.map_err(|failure| failure.to_string())?;
         }
         let mut waiting = usize::from(rows);

@@ -9,7 +9,7 @@ use super::{
     SessionId,
 };
 use crate::api::{ChatRequest, Framing, Said, Turn};
-use crate::envelope::{BoxKey, OVERHEAD_SIZE, open_from};
+use crate::envelope::{BoxKey, OVERHEAD_SIZE, ScopeKey, open_from};
 use crate::event::Usage;
 use crate::ids::{RequestId, WireId};
 use crate::slots::BuildIx;
@@ -129,10 +129,14 @@ impl Jobs {
                 let start = out.bytes.len();
                 out.bytes.extend_from_slice(plain);
                 let body = start..out.bytes.len();
+                let scope = request.cache_scope.as_deref().unwrap_or_default();
+                out.bytes.extend_from_slice(scope.as_bytes());
+                let scope = body.end..out.bytes.len();
                 out.push(AgentEffect::StartJob {
                     job: id,
                     build,
                     body,
+                    scope,
                 });
             }
             Err(refusal) => {
@@ -178,6 +182,10 @@ impl Jobs {
             scratch,
         )
         .map_err(|_| invalid("the request could not be opened"))?;
+        let scope = request.cache_scope.as_deref().unwrap_or_default();
+        if scope.len() > ScopeKey::SCOPE_SIZE_MAX {
+            return Err(invalid("cache_scope is too long"));
+        }
         let body = ChatRequest::parse(plain).map_err(|refusal| invalid(&refusal.to_string()))?;
         let at = config.builds.iter().position(|it| *it == body.model);
         let Some(build) = at.and_then(|at| u16::try_from(at).ok()).map(BuildIx) else {

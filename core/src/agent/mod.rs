@@ -227,11 +227,13 @@ pub enum AgentEffect {
         status: Range<usize>,
     },
     /// Run this chat completion. `build` is its place in [`AgentConfig::builds`], `body` an
-    /// [`crate::api::ChatRequest`] that was read already.
+    /// [`crate::api::ChatRequest`] that was read already. `scope` says whose prompts it may share a
+    /// cache with; nobody's when empty.
     StartJob {
         job: WireId,
         build: BuildIx,
         body: Range<usize>,
+        scope: Range<usize>,
     },
     /// Stop it soon; `JobEnded` follows in any case.
     StopJob { job: WireId },

@@ -6,6 +6,7 @@
 
 mod base64;
 mod key;
+mod scope;
 mod seal;
 
 pub use base64::{
@@ -13,6 +14,7 @@ pub use base64::{
     encode_base64,
 };
 pub use key::{KeyFault, KeyText, PublicKey, SecretKey};
+pub use scope::ScopeKey;
 pub use seal::{
     BoxKey, EncryptedPayload, NONCE_SIZE, OVERHEAD_SIZE, OpenFault, TAG_SIZE, open_from,
 };

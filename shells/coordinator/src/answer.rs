@@ -25,6 +25,8 @@ pub(crate) struct Answer {
     arrived_at: Tick,
     /// What is sealed to a provider; each attempt seals it anew.
     body: Bytes,
+    /// Whose prompts it may share a provider's cache with.
+    scope: String,
     shared: Mutex<Shared>,
 }
 
@@ -52,10 +54,11 @@ impl fmt::Debug for Answer {
 }
 
 impl Answer {
-    pub(crate) fn new(now: Tick, body: Bytes, relay: Relay) -> Arc<Self> {
+    pub(crate) fn new(now: Tick, body: Bytes, scope: String, relay: Relay) -> Arc<Self> {
         Arc::new(Self {
             arrived_at: now,
             body,
+            scope,
             shared: Mutex::new(Shared {
                 relay,
                 effects: Vec::new(),
@@ -73,6 +76,10 @@ impl Answer {
 
     pub(crate) const fn body(&self) -> &Bytes {
         &self.body
+    }
+
+    pub(crate) fn scope(&self) -> &str {
+        &self.scope
     }
 
     pub(crate) fn sealing(&self) -> Sealing {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use cereus_core::config::Config;
 use cereus_core::effect::Receipt;
+use cereus_core::envelope::ScopeKey;
 use cereus_core::ids::{AccountId, ConnId};
 use cereus_core::link::LinkRules;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -14,6 +15,7 @@ use crate::control::Notice;
 use crate::directory::Directory;
 use crate::metrics::{Metrics, Named};
 use crate::receipts::Receipts;
+use crate::settings::fresh_scope_key;
 
 /// Connections of providers, registered or not.
 const PROVIDER_CONNECTIONS_MAX: usize = 131_072;
@@ -27,6 +29,8 @@ pub(crate) struct App {
     pub(crate) draining: watch::Receiver<bool>,
     pub(crate) metrics: Metrics,
     pub(crate) receipts: Receipts,
+    /// New in each process: providers' caches are cold after a restart.
+    pub(crate) scope_key: ScopeKey,
     pub(crate) started_unix_s: u64,
     /// Who earns where a provider names no account of its own.
     pub(crate) unlinked: AccountId,
@@ -56,6 +60,7 @@ impl App {
             draining: parts.draining,
             metrics: Metrics::new(),
             receipts: Receipts::default(),
+            scope_key: fresh_scope_key(),
             started_unix_s: parts.started_unix_s,
             unlinked: parts.unlinked,
             next_conn: AtomicU64::new(1),

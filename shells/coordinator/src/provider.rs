@@ -452,7 +452,14 @@ impl Sealed {
         key.seal_text(nonce, answer.body(), &mut scratch, &mut ciphertext);
         let sealer = own.public();
         let mut frame = Vec::new();
-        encode_inference_request(wire, sealer.text().as_str(), &ciphertext, &mut frame);
+        let sealer_text = sealer.text();
+        encode_inference_request(
+            wire,
+            sealer_text.as_str(),
+            &ciphertext,
+            answer.scope(),
+            &mut frame,
+        );
         let sealing = Sealing {
             provider_key: fingerprint(&provider.0),
             session_key: fingerprint(&sealer.0),

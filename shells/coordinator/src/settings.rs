@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cereus_core::config::{Catalog, Config, Limits, ModelSpec};
 use cereus_core::draw::Seed;
+use cereus_core::envelope::ScopeKey;
 use cereus_core::event::Trust;
 use cereus_core::money::{MicroUsd, Price};
 use orion::util::secure_rand_bytes;
@@ -49,6 +50,12 @@ impl Settings {
             drain_wait_max: Duration::from_secs(600),
         }
     }
+}
+
+pub(crate) fn fresh_scope_key() -> ScopeKey {
+    let mut bytes = [0; 32];
+    secure_rand_bytes(&mut bytes).expect("the system gives randomness");
+    ScopeKey::from_bytes(bytes)
 }
 
 pub(crate) fn fresh_seed() -> Seed {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::envelope::ScopeKey;
 
 #[test]
 fn a_request_is_accepted_streamed_sealed_and_completed_in_order() {
@@ -51,7 +52,7 @@ fn a_request_sealed_to_another_key_is_refused() {
         ("3", sealer.as_str(), "!"),
     ] {
         let mut frame = Vec::new();
-        encode_inference_request(id(number), sealer, ciphertext, &mut frame);
+        encode_inference_request(id(number), sealer, ciphertext, "", &mut frame);
         play.told.clear();
         play.frame(&frame);
         assert_eq!(play.told, format!("error {number} 400 client_error"));
@@ -135,4 +136,27 @@ fn models_are_loaded_when_asked_and_known() {
             ),
         ],
     );
+}
+
+#[test]
+fn a_scope_that_is_too_long_is_refused() {
+    let mut play = Play::joined();
+    let payload =
+        EncryptedPayload::seal(&SESSION, &PUBLIC, [1; 24], BODY.as_bytes()).expect("sound keys");
+    let sealer = payload.ephemeral_public_key;
+    let longest = ScopeKey::SCOPE_SIZE_MAX;
+    for (number, size) in [("1", longest + 1), ("2", 1 << 20)] {
+        let mut frame = Vec::new();
+        let scope = "A".repeat(size);
+        encode_inference_request(
+            id(number),
+            sealer.as_str(),
+            &payload.ciphertext,
+            &scope,
+            &mut frame,
+        );
+        play.told.clear();
+        play.frame(&frame);
+        assert_eq!(play.told, format!("error {number} 400 client_error"));
+    }
 }

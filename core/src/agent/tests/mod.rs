@@ -54,12 +54,21 @@ fn number(id: WireId) -> u128 {
     id.0 & 0xffff
 }
 
+/// Of all requests here.
+const SCOPE: &str = "c2NvcGU=";
+
 fn request(number: &str, body: &str) -> Vec<u8> {
     let payload = EncryptedPayload::seal(&SESSION, &PUBLIC, [1; 24], body.as_bytes())
         .expect("both keys are sound");
     let mut frame = Vec::new();
     let sealer = payload.ephemeral_public_key;
-    encode_inference_request(id(number), sealer.as_str(), &payload.ciphertext, &mut frame);
+    encode_inference_request(
+        id(number),
+        sealer.as_str(),
+        &payload.ciphertext,
+        SCOPE,
+        &mut frame,
+    );
     frame
 }
 
@@ -237,7 +246,13 @@ impl Play {
                 assert!(text(status).contains(r#""binary_hash":"abc""#));
                 format!("sign {}", text(challenge))
             }
-            AgentEffect::StartJob { job, build, body } => {
+            AgentEffect::StartJob {
+                job,
+                build,
+                body,
+                scope,
+            } => {
+                assert_eq!(text(scope), SCOPE);
                 assert_eq!(*build, BuildIx(0), "the one model of the list");
                 assert!(text(body).contains("messages"));
                 format!("start {}", number(*job))

@@ -26,19 +26,35 @@ pub struct InferenceRequest<'a> {
     pub request_id: Text<'a>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub encrypted_body: Option<SealedText<'a>>,
+    /// Whose prompts this one may share a cache with; nobody's when absent.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub cache_scope: Option<Text<'a>>,
 }
 
-/// Appends an `inference_request` frame without a copy of the ciphertext in between.
-pub fn encode_inference_request(id: WireId, sealer: &str, ciphertext: &str, out: &mut Vec<u8>) {
+/// Appends an `inference_request` frame without a copy of the ciphertext in between. The texts are
+/// base64; an empty `scope` is left out.
+pub fn encode_inference_request(
+    id: WireId,
+    sealer: &str,
+    ciphertext: &str,
+    scope: &str,
+    out: &mut Vec<u8>,
+) {
     use std::io::Write as _;
-    out.reserve(ciphertext.len() + sealer.len() + 160);
+    out.reserve(ciphertext.len() + sealer.len() + scope.len() + 180);
     write!(
         out,
         r#"{{"type":"inference_request","request_id":"{id}","encrypted_body":{{"ephemeral_public_key":"{sealer}","ciphertext":""#
     )
     .expect("a Vec takes every byte");
     out.extend_from_slice(ciphertext.as_bytes());
-    out.extend_from_slice(br#""}}"#);
+    out.extend_from_slice(br#""}"#);
+    if !scope.is_empty() {
+        out.extend_from_slice(br#","cache_scope":""#);
+        out.extend_from_slice(scope.as_bytes());
+        out.push(b'"');
+    }
+    out.push(b'}');
 }
 
 /// The provider opened the request and means to serve it.

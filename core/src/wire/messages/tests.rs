@@ -265,16 +265,19 @@ fn a_request_without_a_sealed_body_decodes_so_that_it_can_be_refused() {
 #[test]
 fn the_hand_written_request_encoder_writes_what_serde_writes() {
     let id = crate::ids::WireId::parse("0b1d6f3e-52a4-4c0e-9f6e-7a0d6a1f2c33").unwrap();
-    let mut by_hand = Vec::new();
-    encode_inference_request(id, "a2V5", "Ym94", &mut by_hand);
-    let request = InferenceRequest {
-        request_id: Text::from(id.to_string()),
-        encrypted_body: Some(SealedText {
-            ephemeral_public_key: Text::from("a2V5"),
-            ciphertext: Text::from("Ym94"),
-        }),
-    };
-    assert_eq!(by_hand, encoded(&request));
+    for scope in ["", "c2NvcGU="] {
+        let mut by_hand = Vec::new();
+        encode_inference_request(id, "a2V5", "Ym94", scope, &mut by_hand);
+        let request = InferenceRequest {
+            request_id: Text::from(id.to_string()),
+            encrypted_body: Some(SealedText {
+                ephemeral_public_key: Text::from("a2V5"),
+                ciphertext: Text::from("Ym94"),
+            }),
+            cache_scope: (!scope.is_empty()).then(|| Text::from(scope)),
+        };
+        assert_eq!(by_hand, encoded(&request));
+    }
 }
 
 proptest! {

@@ -38,7 +38,8 @@ pub(super) async fn answer(
     let framing = Framing::new(id, created, &chat.model);
     let relay = Relay::new(framing, Shape::of(&chat, ask.output_tokens_max));
     let delivery = chat.delivery;
-    let answer = Answer::new(app.clock.now(), Bytes::from(lowered), relay);
+    let scope = app.scope_key.scope(account);
+    let answer = Answer::new(app.clock.now(), Bytes::from(lowered), scope, relay);
     drop(body);
 
     // From here on, dropping `stream` is the consumer leaving.

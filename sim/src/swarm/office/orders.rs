@@ -88,7 +88,13 @@ impl Office {
         let nonce = nonce(self.nonces);
         shared.seal_text(nonce, &answering.lowered, &mut Vec::new(), &mut ciphertext);
         let mut frame = Vec::new();
-        encode_inference_request(wire, self.sealing_text.as_str(), &ciphertext, &mut frame);
+        encode_inference_request(
+            wire,
+            self.sealing_text.as_str(),
+            &ciphertext,
+            "",
+            &mut frame,
+        );
         let sealer = key.text();
         self.sent.insert(
             attempt,
