@@ -95,10 +95,10 @@ fn a_prefix_cache_brings_the_first_token_sooner_at_either_pace() {
 #[test]
 fn without_names_a_prefix_cache_changes_nothing() {
     let named = turns(6, 100);
-    let nameless: Vec<Arrival> = (named.iter().cloned())
+    let nameless: Vec<Arrival> = (named.iter())
         .map(|arrival| Arrival {
             blocks: Vec::new(),
-            ..arrival
+            ..*arrival
         })
         .collect();
     let off = RunConfig {
