@@ -31,6 +31,7 @@ impl Backend for Says {
         Limits {
             context_tokens: 1_024,
             kv_bytes_per_token: 1,
+            step_tokens_useful: u32::MAX,
         }
     }
 

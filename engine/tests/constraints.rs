@@ -33,6 +33,7 @@ impl Backend for Wants {
         Limits {
             context_tokens: 256,
             kv_bytes_per_token: 1,
+            step_tokens_useful: u32::MAX,
         }
     }
 

@@ -139,6 +139,7 @@ impl Backend for Scripted {
         Limits {
             context_tokens: CONTEXT_TOKENS,
             kv_bytes_per_token: 1_024,
+            step_tokens_useful: u32::MAX,
         }
     }
 

@@ -75,6 +75,8 @@ pub trait Backend: Vocabulary {
 pub struct Limits {
     pub context_tokens: u32,
     pub kv_bytes_per_token: u64,
+    /// A step of more tokens takes as much longer: it would only hold up first tokens.
+    pub step_tokens_useful: u32,
 }
 
 /// Bytes of accelerator memory.

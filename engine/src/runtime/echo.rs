@@ -38,6 +38,7 @@ impl Backend for EchoBackend {
         Limits {
             context_tokens: 131_072,
             kv_bytes_per_token: 1,
+            step_tokens_useful: u32::MAX,
         }
     }
 

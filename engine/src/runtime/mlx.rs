@@ -100,6 +100,7 @@ impl Backend for MlxBackend {
         Limits {
             context_tokens: config.context_tokens_max.unsigned_abs(),
             kv_bytes_per_token: self.model.kv_bytes_per_token(),
+            step_tokens_useful: self.model.step_tokens_useful(),
         }
     }
 

@@ -76,12 +76,16 @@ impl EngineConfig {
 
     fn scheduler(&self, limits: Limits) -> SchedulerConfig {
         let reference = SchedulerConfig::reference(limits.context_tokens);
+        let least = u32::from(self.rows_max).saturating_add(1);
+        let step_tokens = self
+            .step_token_budget
+            .min(limits.step_tokens_useful.max(least));
         SchedulerConfig {
             rows_max: self.rows_max,
-            step_token_budget: self.step_token_budget,
+            step_token_budget: step_tokens,
             prefill_chunk_tokens: self.prefill_chunk_tokens,
             admission: self.admission,
-            solo_prefill_tokens: self.step_token_budget.max(self.prefill_chunk_tokens),
+            solo_prefill_tokens: step_tokens.max(self.prefill_chunk_tokens),
             // Rows wait for their admission until the next plan, those with a free slot as well.
             waiting_max: self.waiting_max.saturating_add(self.rows_max),
             ..reference

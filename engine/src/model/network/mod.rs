@@ -37,6 +37,9 @@ pub use checkpoint::{Layout, Load, QuantisedMatrices, TensorShape};
 pub use paged::{PagedCache, PagedStep};
 pub use rows::{Output, RowCache, RowStep};
 
+/// By `cargo xtask bench engine`: the time of a prompt token is level from about 200 in a step on.
+const CPU_STEP_TOKENS: u32 = 512;
+
 /// A model with its weights.
 #[derive(Clone)]
 pub struct Model {
@@ -156,6 +159,16 @@ impl Model {
     #[must_use]
     pub fn kv_layout(&self, grant_bytes: u64) -> KvLayout {
         self.config.kv_layout(self.element_bytes(), grant_bytes)
+    }
+
+    /// Tokens of a step beyond which a token costs no less. A core of a CPU is busy with a few
+    /// hundred; a GPU wants as many as there are.
+    #[must_use]
+    pub fn step_tokens_useful(&self) -> u32 {
+        match self.layout {
+            Layout::Packed => CPU_STEP_TOKENS,
+            Layout::Apart | Layout::Joined => u32::MAX,
+        }
     }
 
     /// Bytes of one number in the network, and so in its cache. Norms are never quantised.
