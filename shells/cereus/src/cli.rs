@@ -1,10 +1,11 @@
 //! The command line: every command, its options and its examples.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cereus_coordinator::settings::parse_model;
 use cereus_core::config::ModelSpec;
+use cereus_core::slots::SLOTS_MAX;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
@@ -95,18 +96,37 @@ pub(crate) struct CoordinatorArgs {
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     cereus provider --coordinator http://127.0.0.1:8080 --model engine/models/tiny\n  \
+    cereus provider --model small=models/a --model large=models/b --idle-timeout 30\n  \
+    cereus provider --models ~/.cache/huggingface/hub --on-demand\n  \
     cereus provider --coordinator http://127.0.0.1:8080 --echo --model-id tiny\n\n\
-    The machine's key is made at the first start and kept in --data. SIGTERM or Ctrl-C drains.")]
+    The machine's key is made at the first start and kept in --data. SIGTERM or Ctrl-C drains.\n\
+    What does not fit beside the others is loaded when somebody asks for it, and then the model\n\
+    that was idle longest goes; `cereus doctor --explain-memory` shows what fits.")]
 pub(crate) struct ProviderArgs {
     /// The coordinator's address
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub(crate) coordinator: String,
-    /// A model folder in the standard Hugging Face layout
-    #[arg(long, required_unless_present = "echo")]
-    pub(crate) model: Option<PathBuf>,
-    /// The name under which the coordinator sells it; the folder's name if not given
+    /// A model folder in the standard Hugging Face layout, under the folder's name or another one; may be repeated
+    #[arg(long = "model", value_name = "[ID=]FOLDER", value_parser = parse_served, required_unless_present_any = ["echo", "roots"])]
+    pub(crate) models: Vec<Served>,
+    /// Serve every model in this folder or Hugging Face cache; may be repeated
+    #[arg(long = "models", value_name = "FOLDER")]
+    pub(crate) roots: Vec<PathBuf>,
+    /// The name under which the coordinator sells the one --model; with --echo may be repeated
+    #[arg(long = "model-id", value_name = "ID")]
+    pub(crate) model_ids: Vec<String>,
+    /// Load no model before somebody asks for it
     #[arg(long)]
-    pub(crate) model_id: Option<String>,
+    pub(crate) on_demand: bool,
+    /// Models in memory at once
+    #[arg(long, default_value_t = SLOTS_MAX, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) slots: u8,
+    /// Minutes without a request after which a model leaves the memory; 0: never
+    #[arg(long, value_name = "MINUTES", default_value_t = 60)]
+    pub(crate) idle_timeout: u64,
+    /// Memory left to other programs, in GiB
+    #[arg(long, value_name = "GIB", value_parser = parse_gib)]
+    pub(crate) memory_reserve_gb: Option<u64>,
     /// Folder of the machine's key
     #[arg(long, default_value = "cereus-provider")]
     pub(crate) data: PathBuf,
@@ -122,7 +142,7 @@ pub(crate) struct ProviderArgs {
     /// Pause before each piece of the echo, in milliseconds (with --echo)
     #[arg(long, default_value_t = 0)]
     pub(crate) echo_pause_ms: u64,
-    /// Requests served at once
+    /// Requests that one model serves at once
     #[arg(long, default_value_t = 8)]
     pub(crate) concurrency: u16,
     /// How long running requests may finish after SIGTERM, in seconds
@@ -373,6 +393,29 @@ pub(crate) struct DemoArgs {
     pub(crate) echo: bool,
 }
 
+/// A model folder, and the name that it is to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Served {
+    pub(crate) id: Option<String>,
+    pub(crate) folder: PathBuf,
+}
+
+/// A folder whose own name holds a `=` is taken as it is.
+#[expect(clippy::unnecessary_wraps, reason = "a parser of clap's")]
+fn parse_served(text: &str) -> Result<Served, String> {
+    let named = text.split_once('=').filter(|_| !Path::new(text).exists());
+    Ok(match named {
+        Some((id, folder)) => Served {
+            id: Some(id.to_owned()),
+            folder: PathBuf::from(folder),
+        },
+        None => Served {
+            id: None,
+            folder: PathBuf::from(text),
+        },
+    })
+}
+
 /// US dollars as whole millionths, without floating point.
 fn parse_usd(text: &str) -> Result<i64, String> {
     let wrong = || format!("`{text}`: expected dollars, for instance 5 or 2.50, to the millionth");
@@ -409,6 +452,19 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_model_may_be_given_a_name_of_its_own() {
+        let served = parse_served("small=models/a").unwrap();
+        assert_eq!(served.id.as_deref(), Some("small"));
+        assert_eq!(served.folder, Path::new("models/a"));
+        assert_eq!(parse_served("models/a").unwrap().id, None);
+        let folder = tempfile::tempdir().unwrap();
+        let odd = folder.path().join("a=b");
+        std::fs::create_dir(&odd).unwrap();
+        let served = parse_served(odd.to_str().unwrap()).unwrap();
+        assert_eq!((served.id, served.folder), (None, odd));
     }
 
     #[test]

@@ -84,11 +84,19 @@ fn hash_of(
     hash.map_err(|error| error.to_string())
 }
 
-/// As on a machine on which nothing else runs.
+/// Why it cannot be served here, or nothing.
 fn hindrance(cap: &MemoryCap, model: &FoundModel) -> String {
-    if let Some(why) = &model.unsupported {
-        return why.clone();
-    }
+    let unsupported = model.unsupported.clone();
+    let fenced = || {
+        let why = model.template.fault()?;
+        Some(format!("its chat template failed its self-check: {why}"))
+    };
+    let why = unsupported.or_else(fenced).or_else(|| misfit(cap, model));
+    why.unwrap_or_default()
+}
+
+/// Why it would find no room, on a machine on which nothing else runs.
+pub(crate) fn misfit(cap: &MemoryCap, model: &FoundModel) -> Option<String> {
     let empty = Occupancy {
         facts: MemoryFacts {
             available_bytes: cap.physical_bytes(),
@@ -97,8 +105,8 @@ fn hindrance(cap: &MemoryCap, model: &FoundModel) -> String {
         ..Occupancy::default()
     };
     match cap.load(empty, model.weights_bytes()) {
-        Load::Evicts | Load::Fits => String::new(),
-        Load::Refused(shortage) => Refusal::too_large(shortage).to_string(),
+        Load::Evicts | Load::Fits => None,
+        Load::Refused(shortage) => Some(Refusal::too_large(shortage).to_string()),
     }
 }
 

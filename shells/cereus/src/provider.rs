@@ -4,12 +4,18 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use cereus_provider::{Backend, Progress, Settings, serve as run};
+use cereus_core::memory::MemoryCap;
+use cereus_provider::memory::{MemoryProbe as _, SystemMemory, policy};
+use cereus_provider::weights::{FoundModel, scan};
+use cereus_provider::{
+    Backend, MemorySettings, ModelSource, Preload, Progress, Settings, serve as run,
+};
 use secrecy::SecretString;
 use tokio::sync::watch;
 
 use crate::Outcome;
 use crate::cli::ProviderArgs;
+use crate::models::misfit;
 use crate::signal::asked_to_stop;
 
 pub(crate) async fn serve(args: ProviderArgs) -> Outcome {
@@ -31,39 +37,111 @@ pub(crate) async fn serve(args: ProviderArgs) -> Outcome {
 fn say(progress: Progress) {
     let line = match progress {
         Progress::Challenged => "challenged".to_owned(),
+        Progress::Fenced { model, why } => format!("fenced {model}: {why}"),
         Progress::Joined => "joined".to_owned(),
         Progress::Loaded(model) => format!("loaded {model}"),
         Progress::Machine(machine) => format!("machine {machine}"),
+        Progress::Unloaded(model) => format!("unloaded {model}"),
     };
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 fn settings(args: ProviderArgs) -> Result<Settings, String> {
-    let named = args
-        .model_id
-        .or_else(|| args.model.as_deref().and_then(folder_name));
-    let model_id =
-        named.ok_or("which model is it? --model-id names it as the coordinator sells it")?;
-    let backend = match args.model {
-        Some(folder) if !args.echo => Backend::Model(folder),
-        Some(_) | None => Backend::Echo {
-            words: args.echo_pieces,
-            pause: Duration::from_millis(args.echo_pause_ms),
-        },
-    };
+    let policy = policy(args.memory_reserve_gb);
+    let probe = SystemMemory::default();
+    let cap = MemoryCap::new(probe.read().physical_bytes, policy);
+    let models = sources(&args, &cap)?;
     let earn_key = args
         .earn_key
         .or_else(|| std::env::var("CEREUS_EARN_KEY").ok());
     Ok(Settings {
         coordinator: args.coordinator,
         data: args.data,
-        backend,
-        model_id,
+        models,
         earn_key: SecretString::from(earn_key.unwrap_or_default()),
         rows_max: args.concurrency,
         drain_wait_max: Duration::from_secs(args.drain_wait),
+        memory: MemorySettings {
+            policy,
+            probe: Box::new(probe),
+            slots_max: args.slots,
+            idle_wait: Duration::from_secs(args.idle_timeout.saturating_mul(60)),
+        },
+        preload: if args.on_demand {
+            Preload::OnDemand
+        } else {
+            Preload::Fitting
+        },
     })
+}
+
+fn sources(args: &ProviderArgs, cap: &MemoryCap) -> Result<Vec<ModelSource>, String> {
+    if args.echo {
+        return echoes(args);
+    }
+    let ids = &args.model_ids;
+    if ids.len() > 1 || (ids.len() == 1 && args.models.len() != 1) {
+        return Err(
+            "--model-id names the one --model; of several, each is --model ID=FOLDER".into(),
+        );
+    }
+    let mut sources = Vec::new();
+    for served in &args.models {
+        let named = served.id.clone().or_else(|| ids.first().cloned());
+        let named = named.or_else(|| folder_name(&served.folder));
+        let id = named.ok_or_else(|| {
+            let folder = served.folder.display();
+            format!("{folder} has no name; give it one, as in --model ID={folder}")
+        })?;
+        let backend = Backend::Model(served.folder.clone());
+        sources.push(ModelSource { id, backend });
+    }
+    for root in &args.roots {
+        let count = sources.len();
+        let found = scan(root).into_iter().filter(|it| is_servable(cap, it));
+        sources.extend(found.map(|model| ModelSource {
+            id: model.id,
+            backend: Backend::Model(model.folder),
+        }));
+        if sources.len() == count {
+            let root = root.display();
+            return Err(format!(
+                "{root} holds no model that can be served here; `cereus models list --all {root}` \
+                 shows why"
+            ));
+        }
+    }
+    Ok(sources)
+}
+
+/// One that is fenced off is told to the coordinator as such.
+fn is_servable(cap: &MemoryCap, model: &FoundModel) -> bool {
+    let hindrance = model.unsupported.clone().or_else(|| misfit(cap, model));
+    if let Some(why) = &hindrance {
+        tracing::info!(model = %model.id, why, "not served");
+    }
+    hindrance.is_none()
+}
+
+fn echoes(args: &ProviderArgs) -> Result<Vec<ModelSource>, String> {
+    let mut ids = args.model_ids.clone();
+    if ids.is_empty() {
+        ids.extend(args.models.iter().filter_map(|it| folder_name(&it.folder)));
+    }
+    if ids.is_empty() {
+        return Err("which model is it? --model-id names it as the coordinator sells it".into());
+    }
+    let backend = Backend::Echo {
+        words: args.echo_pieces,
+        pause: Duration::from_millis(args.echo_pause_ms),
+        weights_bytes: 0,
+    };
+    let source = |id| ModelSource {
+        id,
+        backend: backend.clone(),
+    };
+    Ok(ids.into_iter().map(source).collect())
 }
 
 /// The last part of its path.

@@ -121,6 +121,9 @@ def provider(folder, address, data, model_id, model=None, args=()):
     """Returns the process; `await_provider` waits until it serves."""
     words = ["--coordinator", address, "--data", str(data), "--model-id", model_id, *args]
     words += ["--model", model] if model else ["--echo"]
+    # A tiny model, on whatever machine runs the tests.
+    words += ["--memory-reserve-gb", "0"]
+    os.environ.setdefault("CEREUS_ACTIVATION_RESERVE_GB", "0.5")
     return Process("provider", folder, words)
 
 

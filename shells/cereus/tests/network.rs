@@ -9,8 +9,13 @@ use cereus_client::{ChatStream, Client, ClientError, Piece};
 use cereus_coordinator::store::Store;
 use cereus_coordinator::{Drainer, Running, Settings, start};
 use cereus_core::config::{Catalog, ModelSpec};
+use cereus_core::memory::MemoryPolicy;
 use cereus_core::money::{MicroUsd, Price};
-use cereus_provider::{Backend, Progress, ProviderError, serve};
+use cereus_core::slots::Strain;
+use cereus_provider::memory::{FixedMemory, MemoryReading};
+use cereus_provider::{
+    Backend, MemorySettings, ModelSource, Preload, Progress, ProviderError, serve,
+};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -19,6 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 const MODEL: &str = "tiny";
+const OTHER: &str = "other";
 /// Nothing here takes long; a test that waits this long has failed.
 const WAIT: Duration = Duration::from_secs(60);
 
@@ -38,19 +44,35 @@ fn echo(words: u32, pause_ms: u64) -> Backend {
     Backend::Echo {
         words,
         pause: Duration::from_millis(pause_ms),
+        weights_bytes: 5 << 30,
+    }
+}
+
+/// A machine that has so much memory and nothing else running.
+fn memory(physical_gib: u64) -> MemorySettings {
+    MemorySettings {
+        policy: MemoryPolicy::reference(),
+        probe: Box::new(FixedMemory(MemoryReading {
+            physical_bytes: physical_gib << 30,
+            available_bytes: physical_gib << 30,
+            strain: Strain::default(),
+        })),
+        slots_max: 3,
+        idle_wait: Duration::ZERO,
     }
 }
 
 fn settings(folder: &Path, port: u16) -> Settings {
-    let tiny = ModelSpec {
-        id: MODEL.to_owned(),
+    let model = |id: &str| ModelSpec {
+        id: id.to_owned(),
         price: Price::DEFAULT,
         context_tokens: 2_048,
         output_tokens_default: 256,
         weights_bytes: 0,
     };
     let listen = SocketAddr::from(([127, 0, 0, 1], port));
-    Settings::new(listen, folder.to_owned(), Catalog::new(vec![tiny]).unwrap())
+    let catalog = Catalog::new(vec![model(MODEL), model(OTHER)]).unwrap();
+    Settings::new(listen, folder.to_owned(), catalog)
 }
 
 impl World {
@@ -72,7 +94,9 @@ impl World {
 
     /// A machine that has joined and passed its challenge.
     async fn machine(&self, backend: Backend) -> Machine {
-        let machine = self.start_machine(backend);
+        let id = MODEL.to_owned();
+        let models = vec![ModelSource { id, backend }];
+        let machine = self.start_machine(models, Preload::Fitting);
         self.verified().await;
         machine
     }
@@ -88,17 +112,18 @@ impl World {
             .expect("the machine is verified");
     }
 
-    fn start_machine(&self, backend: Backend) -> Machine {
+    fn start_machine(&self, models: Vec<ModelSource>, preload: Preload) -> Machine {
         let (drain, asked) = watch::channel(false);
         let (tell, progress) = mpsc::unbounded_channel();
         let settings = cereus_provider::Settings {
             coordinator: format!("http://{}", self.running.addr()),
             data: self.folder.path().join("machine"),
-            backend,
-            model_id: MODEL.to_owned(),
+            models,
             earn_key: SecretString::default(),
             rows_max: 4,
             drain_wait_max: WAIT,
+            memory: memory(16),
+            preload,
         };
         let ended = tokio::spawn(serve(settings, asked, move |step| {
             let _ = tell.send(step);
@@ -144,8 +169,12 @@ async fn end(running: Running) {
 }
 
 fn question(prompt: &str) -> Value {
+    question_to(MODEL, prompt)
+}
+
+fn question_to(model: &str, prompt: &str) -> Value {
     json!({
-        "model": MODEL, "stream": true, "stream_options": {"include_usage": true},
+        "model": model, "stream": true, "stream_options": {"include_usage": true},
         "max_tokens": 200, "temperature": 0,
         "messages": [{"role": "user", "content": prompt}],
     })
@@ -191,6 +220,25 @@ async fn an_answer_travels_sealed_from_the_engine_to_the_client() {
         receipt["usage"]["completion_tokens"], 4,
         "three words and the end"
     );
+    machine.end().await;
+    end(world.running).await;
+}
+
+#[tokio::test]
+async fn a_machine_with_room_for_one_of_two_models_serves_both_in_turn() {
+    let world = World::new().await;
+    let models = [MODEL, OTHER].map(|id| ModelSource {
+        id: id.to_owned(),
+        backend: echo(3, 0),
+    });
+    let mut machine = world.start_machine(models.to_vec(), Preload::OnDemand);
+    world.verified().await;
+    for model in [MODEL, OTHER, MODEL] {
+        let question = question_to(model, "and you?");
+        let mut stream = world.client.chat_stream(&question).await.unwrap();
+        assert_eq!(rest_of(&mut stream).await.unwrap(), "echo echo echo ");
+        machine.said(&Progress::Loaded(model.to_owned())).await;
+    }
     machine.end().await;
     end(world.running).await;
 }

@@ -120,6 +120,10 @@ fn verdict_of(model: &FoundModel, folder: &Path, load: Load) -> (Verdict, String
     if let Some(why) = &model.unsupported {
         return (Verdict::Fail, format!("the engine cannot serve it: {why}"));
     }
+    if let Some(why) = model.template.fault() {
+        let text = format!("fenced off, because its chat template failed its self-check: {why}");
+        return (Verdict::Fail, text);
+    }
     match load {
         Load::Evicts | Load::Fits => (Verdict::Pass, "would be loaded".to_owned()),
         Load::Refused(shortage) => {

@@ -1,51 +1,87 @@
-//! The provider process: a WebSocket, the engine on its thread and the machine's key around
-//! `cereus_core::agent`. Nothing here decides.
+//! The provider process: a WebSocket, engines on their threads and the machine's key around
+//! `cereus_core::agent` and `cereus_core::slots`. Nothing here decides.
 
 pub mod doctor;
+mod engines;
+mod error;
 pub mod identity;
+mod load;
 pub mod memory;
-mod model;
-mod old_weights;
+mod offered;
 mod paced;
 mod report;
 mod run;
 mod socket;
 pub mod weights;
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cereus_core::memory::MemoryPolicy;
 use secrecy::SecretString;
 
-pub use model::ModelError;
+pub use error::{ModelError, ProviderError};
 pub use run::serve;
 
-use crate::identity::IdentityError;
+use crate::memory::MemoryProbe;
 
 /// What a provider process is told at start.
 #[derive(Debug)]
 pub struct Settings {
     /// `http://host:port` of the coordinator.
     pub coordinator: String,
-    /// Folder of the machine's key.
+    /// Folder of the machine's key, and of what is known of the models' files.
     pub data: PathBuf,
-    pub backend: Backend,
-    /// The name under which the coordinator sells the model.
-    pub model_id: String,
+    /// In order of preference: the first are loaded at the start.
+    pub models: Vec<ModelSource>,
     /// An API key of the account that earns; empty for none.
     pub earn_key: SecretString,
-    /// Requests served at once.
+    /// Requests that one model serves at once.
     pub rows_max: u16,
     /// How long running jobs may finish after SIGTERM.
     pub drain_wait_max: Duration,
+    pub memory: MemorySettings,
+    pub preload: Preload,
+}
+
+/// What bounds the models in memory.
+#[derive(Debug)]
+pub struct MemorySettings {
+    pub policy: MemoryPolicy,
+    pub probe: Box<dyn MemoryProbe>,
+    /// Models in memory at once.
+    pub slots_max: u8,
+    /// After so long without a request a model leaves the memory; zero: never.
+    pub idle_wait: Duration,
+}
+
+/// Whether models are loaded before the coordinator hears of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preload {
+    /// As many as fit beside each other.
+    Fitting,
+    /// Each when it is first asked for.
+    OnDemand,
+}
+
+/// A model to serve.
+#[derive(Clone, Debug)]
+pub struct ModelSource {
+    /// The name under which the coordinator sells it.
+    pub id: String,
+    pub backend: Backend,
 }
 
 /// What answers.
 #[derive(Clone, Debug)]
 pub enum Backend {
-    /// The same word so many times, with a pause before each step: for tests and benches.
-    Echo { words: u32, pause: Duration },
+    /// The same word so many times, with a pause before each step: for tests and benches. It takes
+    /// no memory, and is charged for weights of this size.
+    Echo {
+        words: u32,
+        pause: Duration,
+        weights_bytes: u64,
+    },
     /// A model folder in the standard Hugging Face layout.
     Model(PathBuf),
 }
@@ -55,35 +91,15 @@ pub enum Backend {
 pub enum Progress {
     /// The coordinator's challenge was signed.
     Challenged,
+    /// A model is not offered; this is why.
+    Fenced {
+        model: String,
+        why: String,
+    },
     /// The coordinator answered.
     Joined,
     Loaded(String),
     /// The machine's name, which survives restarts.
     Machine(String),
+    Unloaded(String),
 }
-
-/// Why a provider did not start, or had to end.
-#[derive(Debug)]
-pub enum ProviderError {
-    Address(String),
-    Identity(IdentityError),
-    Model(ModelError),
-    NoRandomness,
-}
-
-impl fmt::Display for ProviderError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) => write!(
-                f,
-                "`{address}` is no address of a coordinator; it looks like http://127.0.0.1:8080 \
-                 (TLS is for a proxy on this machine to add)"
-            ),
-            Self::Identity(error) => error.fmt(f),
-            Self::Model(error) => error.fmt(f),
-            Self::NoRandomness => f.write_str("the system gives no randomness"),
-        }
-    }
-}
-
-impl std::error::Error for ProviderError {}

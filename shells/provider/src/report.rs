@@ -1,31 +1,31 @@
 //! What the machine is (`register`) and how it is doing (`heartbeat`).
 
 use std::fs;
+use std::time::Duration;
 
+use cereus_core::slots::{Eviction, Measured, SlotState, SlotView, Slots};
+use cereus_core::time::Tick;
 use cereus_core::wire::Frame as _;
 use cereus_core::wire::Text;
 use cereus_core::wire::clock::utc_text;
 use cereus_core::wire::messages::{
-    Capacity, CpuCores, Hardware, Heartbeat, ModelEntry, PrivacyCapabilities, Register, Slot,
-    SystemMetrics,
+    Capacity, CpuCores, Hardware, Heartbeat, PrivacyCapabilities, Register, Slot, SystemMetrics,
 };
 use cereus_core::wire::proof::{Blob, MachineKey};
-use cereus_engine::runtime::CapacitySnapshot;
+use cereus_engine::runtime::process_memory;
 
-use crate::old_weights::Weights;
+use crate::engines::{Engines, Sight};
+use crate::memory::MemoryReading;
+use crate::offered::Offered;
 
 const GIB: f64 = (1u64 << 30) as f64;
-/// The share of what the system has available that a model may take (`spec/wire` 4.2.2).
-const LOADABLE_SHARE: f64 = 0.9;
-/// Reported where the system says nothing of its memory.
-const MEMORY_BYTES_UNKNOWN: u64 = 8 << 30;
 
 /// The whole first frame of a session.
 pub(crate) fn register_frame(
     key: &MachineKey,
     sealing_key: &str,
-    model_id: &str,
-    weights: &Weights,
+    offered: &[Offered],
+    memory: MemoryReading,
     earn_key: &str,
     now_unix_s: u64,
 ) -> Vec<u8> {
@@ -51,8 +51,8 @@ pub(crate) fn register_frame(
             chip_name: Text::from(chip),
             chip_family: Text::from("Unknown"),
             chip_tier: Text::from("Unknown"),
-            memory_gb: i64::try_from(system.memory_total >> 30).unwrap_or(i64::MAX),
-            memory_available_gb: gib(system.memory_available),
+            memory_gb: i64::try_from(memory.physical_bytes >> 30).unwrap_or(i64::MAX),
+            memory_available_gb: gib(memory.available_bytes),
             cpu_cores: CpuCores {
                 total: system.cores,
                 performance: system.cores,
@@ -61,14 +61,7 @@ pub(crate) fn register_frame(
             gpu_cores: 0,
             memory_bandwidth_gbs: 0.0,
         },
-        models: vec![ModelEntry {
-            id: Text::from(model_id),
-            size_bytes: i64::try_from(weights.size).unwrap_or(i64::MAX),
-            weight_hash: Text::from(weights.hash.as_str()),
-            template_render_ok: Some(true),
-            estimated_memory_gb: gib(weights.size),
-            ..ModelEntry::default()
-        }],
+        models: offered.iter().map(Offered::entry).collect(),
         backend: Text::from("cereus-mlx"),
         version: Text::from(version),
         public_key: Text::from(sealing_key),
@@ -89,37 +82,72 @@ pub(crate) fn register_frame(
     frame
 }
 
-/// The agent fills in status, counters and the sequence number.
-pub(crate) fn heartbeat<'a>(model_id: &'a str, capacity: &CapacitySnapshot) -> Heartbeat<'a> {
+/// What a heartbeat is made of.
+pub(crate) struct State<'a> {
+    pub(crate) slots: &'a Slots,
+    pub(crate) engines: &'a Engines,
+    pub(crate) measured: Measured,
+}
+
+/// `ids` are the models' names. The agent fills in status, counters and the sequence number.
+pub(crate) fn heartbeat<'a>(now: Tick, ids: &'a [String], state: &State<'_>) -> Heartbeat<'a> {
     let system = System::read();
-    let is_busy = capacity.num_running > 0;
-    let used = system.memory_total.saturating_sub(system.memory_available);
+    let State {
+        slots,
+        engines,
+        measured,
+    } = *state;
+    let cap = &slots.config().cap;
+    let physical = cap.physical_bytes();
+    let used = physical.saturating_sub(measured.memory.available_bytes);
+    let views: Vec<SlotView> = slots.views(now).collect();
+    let id = |view: &SlotView| Text::from(ids[usize::from(view.build.0)].as_str());
+    let running = views.iter().find(|view| view.state == SlotState::Running);
+    let warm = views.iter().filter(|view| view.state.is_warm());
+    let library = process_memory();
+    let held = slots.occupancy(measured, Eviction::Allowed);
     Heartbeat {
-        active_model: is_busy.then(|| Text::from(model_id)),
-        warm_models: vec![Text::from(model_id)],
+        active_model: running.map(id),
+        warm_models: warm.map(id).collect(),
         system_metrics: SystemMetrics {
-            memory_pressure: ratio(used, system.memory_total),
+            memory_pressure: ratio(used, physical),
             cpu_usage: system.load,
             thermal_state: Text::from("nominal"),
         },
         backend_capacity: Some(Capacity {
-            slots: vec![slot(model_id, capacity)],
-            gpu_memory_active_gb: gib(capacity.memory.active_bytes),
-            gpu_memory_peak_gb: gib(capacity.memory.peak_bytes),
-            gpu_memory_cache_gb: gib(capacity.memory.cache_bytes),
-            total_memory_gb: gib(system.memory_total),
-            free_for_load_gb: Some(gib(system.memory_available) * LOADABLE_SHARE),
-            ..Capacity::default()
+            slots: views
+                .iter()
+                .map(|view| slot(id(view), view, engines.sight(view.build)))
+                .collect(),
+            gpu_memory_active_gb: gib(library.active_bytes),
+            gpu_memory_peak_gb: gib(library.peak_bytes),
+            gpu_memory_cache_gb: gib(library.cache_bytes),
+            total_memory_gb: gib(physical),
+            free_for_load_gb: Some(gib(slots.max_loadable_bytes())),
+            load_usable_gb: Some(gib(cap.free_for_load_bytes(held))),
+            load_headroom_gb: Some(gib(cap.load_headroom_bytes())),
+            load_transition_active: Some(slots.is_in_transition()),
+            capacity_seq: 0,
         }),
         ..Heartbeat::default()
     }
 }
 
-fn slot<'a>(model_id: &'a str, capacity: &CapacitySnapshot) -> Slot<'a> {
+/// The state is what the slots make of the engine; the rest is what the engine counts, while there
+/// is one.
+fn slot<'a>(model: Text<'a>, view: &SlotView, sight: Option<Sight>) -> Slot<'a> {
     let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let plain = Slot {
+        model,
+        state: Text::from(view.state.as_str()),
+        model_load_time_ms: count(view.load_time.as_millis_floor()),
+        wedge_suspected: view.is_suspect,
+        ..Slot::default()
+    };
+    let Some(sight) = sight else { return plain };
+    let capacity = sight.capacity;
+    let since_step = view.since_step.map(|span| Duration::from_micros(span.0));
     Slot {
-        model: Text::from(model_id),
-        state: Text::from(capacity.state()),
         num_running: i64::from(capacity.num_running),
         num_waiting: i64::from(capacity.num_waiting),
         max_concurrency: i64::from(capacity.max_concurrency),
@@ -131,16 +159,18 @@ fn slot<'a>(model_id: &'a str, capacity: &CapacitySnapshot) -> Slot<'a> {
         active_token_budget_max: count(capacity.active_token_budget_max),
         queued_token_budget: count(capacity.queued_token_budget),
         kv_bytes_per_token: count(capacity.kv_bytes_per_token),
-        model_load_time_ms: count(capacity.model_load_time_ms),
         steps_executed: count(capacity.steps_executed),
         admits: count(capacity.admits),
         first_tokens_emitted: count(capacity.first_tokens_emitted),
-        ..Slot::default()
+        seconds_since_last_step: seconds(since_step),
+        seconds_since_last_first_token: seconds(sight.since_first_token),
+        ..plain
     }
 }
 
-pub(crate) fn memory_total_bytes() -> u64 {
-    System::read().memory_total
+/// Zero, which is not written, where it never happened.
+fn seconds(since: Option<Duration>) -> f64 {
+    since.map_or(0.0, |since| since.as_secs_f64())
 }
 
 /// What the system says of itself, where it is Linux.
@@ -149,13 +179,10 @@ struct System {
     cores: i64,
     /// 0 to 1.
     load: f64,
-    memory_total: u64,
-    memory_available: u64,
 }
 
 impl System {
     fn read() -> Self {
-        let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -164,22 +191,12 @@ impl System {
             .next()
             .and_then(|text| text.parse().ok())
             .unwrap_or_default();
-        let memory_total = kib_of(&memory, "MemTotal:").unwrap_or(MEMORY_BYTES_UNKNOWN);
         Self {
             chip: line_of(&cpu, "model name").unwrap_or("Unknown").to_owned(),
             cores: i64::try_from(cores).unwrap_or(i64::MAX),
             load: (load / cores as f64).clamp(0.0, 1.0),
-            memory_total,
-            memory_available: kib_of(&memory, "MemAvailable:").unwrap_or(memory_total / 2),
         }
     }
-}
-
-/// Bytes of a line of `/proc/meminfo`.
-fn kib_of(text: &str, name: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1_024)
 }
 
 fn line_of<'t>(text: &'t str, name: &str) -> Option<&'t str> {
@@ -201,33 +218,104 @@ fn ratio(part: u64, whole: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use cereus_core::memory::{MemoryCap, MemoryPolicy};
+    use cereus_core::slots::{
+        BuildIx, JobId, PressureLimits, SlotsConfig, SlotsEffect, SlotsEvent, Strain,
+    };
+    use cereus_core::time::Span;
     use cereus_core::wire::ToCoordinator;
 
     use super::*;
+    use crate::weights::KnownHashes;
+    use crate::{Backend, ModelSource};
+
+    fn echo(id: &str) -> Offered {
+        let source = ModelSource {
+            id: id.to_owned(),
+            backend: Backend::Echo {
+                words: 1,
+                pause: Duration::ZERO,
+                weights_bytes: 1 << 30,
+            },
+        };
+        Offered::open(source, &KnownHashes::open(Path::new("nowhere"))).unwrap()
+    }
+
+    fn memory() -> MemoryReading {
+        MemoryReading {
+            physical_bytes: 64 << 30,
+            available_bytes: 64 << 30,
+            strain: Strain::default(),
+        }
+    }
 
     #[test]
     fn the_first_frame_says_who_signs_and_what_is_served() {
         let key = MachineKey::from_bytes([1; 32]).unwrap();
-        let weights = Weights {
-            hash: "ab".to_owned(),
-            size: 3,
-        };
-        let frame = register_frame(&key, "KEY", "tiny", &weights, "", 0);
+        let offered = [echo("tiny"), echo("big")];
+        let frame = register_frame(&key, "KEY", &offered, memory(), "", 0);
         let ToCoordinator::Register(register) = ToCoordinator::decode(&frame).unwrap() else {
             panic!("it is a register frame");
         };
-        assert_eq!(register.models[0].id.as_str(), "tiny");
-        assert_eq!(register.models[0].weight_hash.as_str(), "ab");
+        let ids: Vec<&str> = register.models.iter().map(|it| it.id.as_str()).collect();
+        assert_eq!(ids, ["tiny", "big"]);
+        assert_eq!(register.models[0].template_render_ok, Some(true));
         assert!(register.encrypted_response_chunks);
         assert!(register.attestation.is_some());
-        assert!(register.hardware.memory_gb > 0);
+        assert_eq!(register.hardware.memory_gb, 64);
     }
 
     #[test]
-    fn memory_is_read_from_its_lines() {
-        let text = "MemTotal:       16 kB\nMemAvailable:    4 kB\n";
-        assert_eq!(kib_of(text, "MemTotal:"), Some(16_384));
-        assert_eq!(kib_of(text, "MemFree:"), None);
-        assert_eq!(kib_of("MemTotal: x kB", "MemTotal:"), None);
+    fn a_heartbeat_says_what_is_on_its_way_and_what_could_still_come() {
+        let ids = ["tiny".to_owned(), "big".to_owned()];
+        let config = SlotsConfig {
+            cap: MemoryCap::new(64 << 30, MemoryPolicy::reference()),
+            builds: vec![echo("tiny").spec(), echo("big").spec()],
+            slots_max: 3,
+            idle_wait: Span::ZERO,
+            jobs_max: 4,
+            pressure: PressureLimits::reference(),
+        };
+        let mut slots = Slots::new(Tick::ZERO, config);
+        let reading = memory();
+        let measured = Measured {
+            memory: cereus_core::memory::MemoryFacts {
+                available_bytes: reading.available_bytes,
+                engine_used_bytes: 0,
+            },
+            ..Measured::default()
+        };
+        let mut out = Vec::new();
+        let asked = SlotsEvent::Asked {
+            job: JobId(1),
+            build: BuildIx(1),
+        };
+        slots.step(Tick::ZERO, asked, &mut out);
+        slots.step(Tick::ZERO, SlotsEvent::Measured(measured), &mut out);
+        assert!(
+            out.iter()
+                .any(|it| matches!(it, SlotsEffect::BeginLoad { .. }))
+        );
+        let engines = Engines::default();
+        let state = State {
+            slots: &slots,
+            engines: &engines,
+            measured,
+        };
+        let beat = heartbeat(Tick::ZERO, &ids, &state);
+        let capacity = beat.backend_capacity.unwrap();
+        let told: Vec<(&str, &str)> = capacity
+            .slots
+            .iter()
+            .map(|slot| (slot.model.as_str(), slot.state.as_str()))
+            .collect();
+        assert_eq!(told, [("big", "reloading")]);
+        assert_eq!(capacity.load_transition_active, Some(true));
+        // 64 - 6.4 above the cap, 1.2 on its way, 3 + 1 of headroom.
+        let free = capacity.free_for_load_gb.unwrap();
+        assert!((free - 52.4).abs() < 0.01, "{free}");
+        assert!(beat.warm_models.is_empty() && beat.active_model.is_none());
     }
 }

@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use cereus_provider::memory::ACTIVATION_VARIABLE;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
 /// How long a child may take to end after SIGTERM.
 const END_WAIT: Duration = Duration::from_secs(20);
+/// Kept for what a step computes in between, in GiB.
+const ACTIVATION_GIB: &str = "0.5";
 /// Lines of a child's log that are shown when it fails.
 const LOG_LINES: usize = 12;
 
@@ -28,7 +31,12 @@ impl Process {
     pub(crate) fn start(name: &'static str, folder: &Path, args: &[&str]) -> Result<Self, String> {
         let log = folder.join(format!("{name}.log"));
         let start = || -> io::Result<Child> {
-            Command::new(std::env::current_exe()?)
+            let mut command = Command::new(std::env::current_exe()?);
+            // A small model on a small machine: who shows it off lets it have what there is.
+            if std::env::var_os(ACTIVATION_VARIABLE).is_none() {
+                command.env(ACTIVATION_VARIABLE, ACTIVATION_GIB);
+            }
+            command
                 .arg(name)
                 .args(args)
                 .stdin(Stdio::null())

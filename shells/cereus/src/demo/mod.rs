@@ -181,6 +181,8 @@ impl Network {
             keys,
             "--model-id",
             &model.id,
+            "--memory-reserve-gb",
+            "0",
         ];
         if args.echo {
             words.push("--echo");

@@ -4,11 +4,13 @@ mod files;
 mod hash;
 mod known;
 mod scan;
+mod template;
 
 pub use self::files::FilesError;
 pub use self::hash::{Fingerprint, fingerprint, weight_hash};
 pub use self::known::KnownHashes;
 pub use self::scan::{FoundModel, hub_folder, open_model, scan};
+pub use self::template::Rendering;
 
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;

@@ -13,6 +13,7 @@ use cereus_engine::model::Config;
 use serde_json::Value;
 
 use super::files::{FilesError, ModelFile, model_files};
+use super::template::{Rendering, rendering};
 use crate::report::gib;
 
 const CONFIG_SIZE_MAX: u64 = 4 << 20;
@@ -57,6 +58,7 @@ pub struct FoundModel {
     pub has_narrow_floats: bool,
     /// Why the engine cannot serve it.
     pub unsupported: Option<String>,
+    pub template: Rendering,
 }
 
 /// Where the engine computes on the CPU it widens 16-bit floats to 32.
@@ -99,8 +101,7 @@ impl FoundModel {
             quantization: Text::from(self.quantisation.as_deref().unwrap_or("")),
             weight_hash: Text::from(weight_hash.unwrap_or("")),
             is_vision: self.is_vision,
-            // Nobody has rendered its chat template.
-            template_render_ok: None,
+            template_render_ok: self.template.is_ok(),
             estimated_memory_gb: gib(self.estimated_bytes()),
             parameters: self.parameters.map_or(0, count),
         }
@@ -161,6 +162,7 @@ pub fn open_model(folder: &Path, id: &str) -> Result<FoundModel, FilesError> {
         unsupported: Config::from_json(&text)
             .err()
             .map(|error| error.to_string()),
+        template: rendering(folder),
     })
 }
 

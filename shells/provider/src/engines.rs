@@ -1,0 +1,264 @@
+//! The models in memory and the jobs on them: numbers their rows, and puts their words into the
+//! agent's.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use cereus_core::agent::{JobEnd, JobFault};
+use cereus_core::api;
+use cereus_core::event::Usage;
+use cereus_core::ids::WireId;
+use cereus_core::slots::BuildIx;
+use cereus_engine::failure::{Failure, Reason};
+use cereus_engine::kv::Scope;
+use cereus_engine::runtime::{CapacitySnapshot, Delta, Engine, Event, FinishReason, Job};
+use cereus_engine::scheduler::RowId;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Engines {
+    loaded: BTreeMap<BuildIx, Loaded>,
+    /// Numbered over all engines, so that a row's number says which job it is.
+    rows: HashMap<RowId, WireId>,
+    jobs: HashMap<WireId, Running>,
+    row_last: u64,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    engine: Engine,
+    /// When one of its answers began last.
+    spoke_at: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    build: BuildIx,
+    row: RowId,
+    has_spoken: bool,
+}
+
+/// What a job is made of. Prints no body.
+pub(crate) struct Ask {
+    /// The chat completion.
+    pub(crate) body: Vec<u8>,
+    /// Whose prompts it may share a cache with.
+    pub(crate) scope: Option<Scope>,
+}
+
+impl fmt::Debug for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ask({} bytes)", self.body.len())
+    }
+}
+
+/// What an engine said, in the agent's words.
+#[derive(Debug)]
+pub(crate) enum Word {
+    Ended(WireId, JobEnd),
+    Said {
+        job: WireId,
+        delta: Delta,
+        first: First,
+    },
+}
+
+/// Whether these are the first words of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum First {
+    No,
+    Yes,
+}
+
+/// What a loaded model shows of itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sight {
+    pub(crate) capacity: CapacitySnapshot,
+    pub(crate) since_first_token: Option<Duration>,
+}
+
+impl Engines {
+    pub(crate) fn put(&mut self, build: BuildIx, engine: Engine) {
+        let spoke_at = None;
+        let previous = self.loaded.insert(build, Loaded { engine, spoke_at });
+        assert!(previous.is_none(), "a model is loaded once");
+    }
+
+    /// Takes an engine out. What still runs on it is told to stop: nobody hears of it any more.
+    pub(crate) fn take(&mut self, build: BuildIx) -> Option<Engine> {
+        let Loaded { engine, .. } = self.loaded.remove(&build)?;
+        let of_build = self.jobs.values().filter(|job| job.build == build);
+        for job in of_build {
+            engine.cancel(job.row);
+        }
+        Some(engine)
+    }
+
+    pub(crate) fn take_all(&mut self) -> Vec<Engine> {
+        let loaded = std::mem::take(&mut self.loaded);
+        loaded.into_values().map(|it| it.engine).collect()
+    }
+
+    /// Hands the job in; how it ended at once, if it did.
+    pub(crate) fn start(&mut self, job: WireId, build: BuildIx, ask: Ask) -> Option<JobEnd> {
+        let Some(Loaded { engine, .. }) = self.loaded.get(&build) else {
+            // Unloaded a moment ago.
+            return Some(JobEnd::Failed(JobFault::Internal));
+        };
+        self.row_last += 1;
+        let row = RowId(self.row_last);
+        let Ask { body, scope } = ask;
+        let id = row;
+        match engine.submit(Job { id, body, scope }) {
+            Ok(()) => {
+                self.rows.insert(row, job);
+                let has_spoken = false;
+                let running = Running {
+                    build,
+                    row,
+                    has_spoken,
+                };
+                self.jobs.insert(job, running);
+                None
+            }
+            Err(failure) => Some(failed(&failure)),
+        }
+    }
+
+    pub(crate) fn stop(&self, job: WireId) {
+        if let Some(running) = self.jobs.get(&job)
+            && let Some(loaded) = self.loaded.get(&running.build)
+        {
+            loaded.engine.cancel(running.row);
+        }
+    }
+
+    /// Stops it, and hears nothing of it any more.
+    pub(crate) fn drop_job(&mut self, job: WireId) {
+        self.stop(job);
+        if let Some(running) = self.jobs.remove(&job) {
+            self.rows.remove(&running.row);
+        }
+    }
+
+    pub(crate) fn set_grant(&self, build: BuildIx, bytes: u64) {
+        if let Some(loaded) = self.loaded.get(&build) {
+            loaded.engine.set_grant(bytes);
+        }
+    }
+
+    pub(crate) fn sight(&self, build: BuildIx) -> Option<Sight> {
+        self.loaded.get(&build).map(Loaded::sight)
+    }
+
+    /// Of each loaded model.
+    pub(crate) fn sights(&self) -> impl Iterator<Item = (BuildIx, Sight)> + '_ {
+        let all = self.loaded.iter();
+        all.map(|(build, loaded)| (*build, loaded.sight()))
+    }
+
+    pub(crate) fn word(&mut self, event: Event) -> Option<Word> {
+        match event {
+            // The agent has said so when it took the job.
+            Event::Accepted { .. } => None,
+            Event::Delta { id, delta } => {
+                let job = *self.rows.get(&id)?;
+                let first = self.note_speech(job);
+                Some(Word::Said { job, delta, first })
+            }
+            Event::Finished(finished) => {
+                let job = self.forget(finished.id)?;
+                let usage = Usage {
+                    prompt_tokens: finished.usage.prompt_tokens,
+                    completion_tokens: finished.usage.completion_tokens,
+                };
+                let whole = |finish| JobEnd::Finished {
+                    usage,
+                    reasoning_tokens: finished.usage.reasoning_tokens,
+                    finish,
+                };
+                let end = match finished.reason {
+                    FinishReason::Cancelled => JobEnd::Stopped { usage },
+                    FinishReason::Length => whole(api::FinishReason::Length),
+                    FinishReason::Stop => whole(api::FinishReason::Stop),
+                    FinishReason::ToolCalls => whole(api::FinishReason::ToolCalls),
+                };
+                Some(Word::Ended(job, end))
+            }
+            Event::Failed { id, failure } => {
+                tracing::debug!(reason = failure.reason.as_str(), "a job failed");
+                Some(Word::Ended(self.forget(id)?, failed(&failure)))
+            }
+        }
+    }
+
+    fn note_speech(&mut self, job: WireId) -> First {
+        let Some(running) = self.jobs.get_mut(&job).filter(|job| !job.has_spoken) else {
+            return First::No;
+        };
+        running.has_spoken = true;
+        if let Some(loaded) = self.loaded.get_mut(&running.build) {
+            loaded.spoke_at = Some(Instant::now());
+        }
+        First::Yes
+    }
+
+    fn forget(&mut self, row: RowId) -> Option<WireId> {
+        let job = self.rows.remove(&row)?;
+        self.jobs.remove(&job);
+        Some(job)
+    }
+}
+
+impl Loaded {
+    fn sight(&self) -> Sight {
+        Sight {
+            capacity: self.engine.capacity(),
+            since_first_token: self.spoke_at.map(|at| at.elapsed()),
+        }
+    }
+}
+
+/// The engine's vocabulary in the agent's.
+fn failed(failure: &Failure) -> JobEnd {
+    match failure.reason {
+        Reason::Cancelled => JobEnd::Stopped {
+            usage: Usage::default(),
+        },
+        Reason::ClientError | Reason::RequestExceedsContext => JobEnd::Failed(JobFault::Client),
+        Reason::Draining | Reason::QueueFull => JobEnd::Failed(JobFault::QueueFull),
+        Reason::JinjaTemplate => JobEnd::Failed(JobFault::Template),
+        Reason::ProviderError => JobEnd::Failed(JobFault::Internal),
+        Reason::RequestExceedsNodeBudget => JobEnd::Failed(JobFault::Memory),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_of_the_engine_is_a_fault_of_the_wire() {
+        for reason in Reason::ALL {
+            let end = failed(&Failure::new(reason, "text"));
+            match reason.status_code() {
+                499 => assert_eq!(
+                    end,
+                    JobEnd::Stopped {
+                        usage: Usage::default()
+                    }
+                ),
+                400 => assert_eq!(end, JobEnd::Failed(JobFault::Client)),
+                422 => assert_eq!(end, JobEnd::Failed(JobFault::Template)),
+                500 => assert_eq!(end, JobEnd::Failed(JobFault::Internal)),
+                // Another machine, or this one later, may do it.
+                429 | 503 => assert!(matches!(
+                    end,
+                    JobEnd::Failed(JobFault::QueueFull | JobFault::Memory)
+                )),
+                status => panic!("{reason:?} has the unknown status {status}"),
+            }
+        }
+    }
+}

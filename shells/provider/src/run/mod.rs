@@ -1,0 +1,269 @@
+//! The one task that owns the [`Agent`] and the [`Slots`]: feeds them what happens, does what they
+//! say.
+
+mod agent;
+mod slots;
+mod start;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use cereus_core::agent::{Agent, AgentEvent, AgentOut, SessionId};
+use cereus_core::slots::{BuildIx, Eviction, JobId, Measured, Slots, SlotsEffect, SlotsEvent};
+use cereus_core::time::Tick;
+use cereus_core::wire::proof::MachineKey;
+use cereus_engine::runtime::{Event, SaidBuffers, limit_memory};
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+
+use self::start::{agent_config, offered, slots_config, socket_url};
+use crate::engines::{Ask, Engines};
+use crate::load::{Moved, Moves, Words};
+use crate::offered::Offered;
+use crate::socket::{Heard, Socket};
+use crate::{Preload, Progress, ProviderError, Settings, identity};
+
+/// Frames read ahead of the agent.
+const HEARD_MAX: usize = 256;
+/// Words of the engines in one turn: they go to the socket together.
+const WORDS_MAX: usize = 256;
+
+/// Serves until `drain` turns true and what runs has finished.
+pub async fn serve(
+    settings: Settings,
+    mut drain: watch::Receiver<bool>,
+    mut progress: impl FnMut(Progress),
+) -> Result<(), ProviderError> {
+    let url = socket_url(&settings.coordinator)?;
+    let key = identity::load(&settings.data).map_err(ProviderError::Identity)?;
+    progress(Progress::Machine(format!(
+        "{:032x}",
+        key.attested().machine_id().0
+    )));
+    let offered = offered(&settings)?;
+    let (tell, mut news) = channels();
+    let mut run = Run::new(settings, url, key, offered, tell)?;
+    run.begin();
+    let mut batch = Vec::with_capacity(WORDS_MAX);
+    let mut is_draining = false;
+    loop {
+        run.settle().await?;
+        for step in run.steps.drain(..) {
+            progress(step);
+        }
+        if run.is_stopped {
+            break;
+        }
+        let wake = run.next_wake();
+        // Cancel safe: receiving and sleeping lose nothing.
+        tokio::select! {
+            Some((session, event)) = news.heard.recv() => run.heard(session, event).await,
+            _ = news.words.recv_many(&mut batch, WORDS_MAX) => {
+                for event in batch.drain(..) {
+                    run.said(event).await;
+                }
+            }
+            Some(moved) = news.moves.recv() => run.moved(moved).await,
+            () = raised(&mut drain), if !is_draining => {
+                is_draining = true;
+                tracing::info!("draining: running jobs finish, nothing more is taken");
+                run.step(AgentEvent::DrainBegan).await;
+            }
+            () = tokio::time::sleep_until(wake) => run.woke().await,
+        }
+    }
+    run.end(news.moves).await;
+    Ok(())
+}
+
+async fn raised(flag: &mut watch::Receiver<bool>) {
+    if flag.wait_for(|flag| *flag).await.is_err() {
+        // Nobody can ask any more.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The ends that sockets and threads report through.
+struct Tell {
+    heard: mpsc::Sender<(SessionId, Heard)>,
+    words: Words,
+    moves: Moves,
+}
+
+/// The other ends.
+struct News {
+    heard: mpsc::Receiver<(SessionId, Heard)>,
+    words: mpsc::UnboundedReceiver<Event>,
+    moves: mpsc::UnboundedReceiver<Moved>,
+}
+
+fn channels() -> (Tell, News) {
+    let (tell_heard, heard) = mpsc::channel(HEARD_MAX);
+    let (tell_words, words) = mpsc::unbounded_channel();
+    let (tell_moves, moves) = mpsc::unbounded_channel();
+    let tell = Tell {
+        heard: tell_heard,
+        words: tell_words,
+        moves: tell_moves,
+    };
+    let news = News {
+        heard,
+        words,
+        moves,
+    };
+    (tell, news)
+}
+
+struct Run {
+    settings: Settings,
+    url: String,
+    key: MachineKey,
+    tell: Tell,
+    /// By [`BuildIx`].
+    offered: Vec<Offered>,
+    /// Their names.
+    ids: Arc<[String]>,
+    agent: Agent,
+    out: AgentOut,
+    said: SaidBuffers,
+    slots: Slots,
+    /// What the slots have yet to hear.
+    events: VecDeque<SlotsEvent>,
+    slots_out: Vec<SlotsEffect>,
+    measured: Measured,
+    engines: Engines,
+    /// Of jobs whose model is not in memory yet.
+    asks: HashMap<JobId, Ask>,
+    /// Loads that the coordinator waits for.
+    ordered: BTreeSet<BuildIx>,
+    preload: Preloading,
+    is_loading: bool,
+    /// A heartbeat is due before its time.
+    has_news: bool,
+    dialling: Option<(SessionId, AbortHandle)>,
+    sockets: HashMap<SessionId, Socket>,
+    origin: Instant,
+    /// News for whoever waits.
+    steps: Vec<Progress>,
+    is_stopped: bool,
+}
+
+/// The loads of the start. Nobody is dialled before they are over.
+#[derive(Debug, Default)]
+struct Preloading {
+    due: BTreeSet<BuildIx>,
+    has_loaded: bool,
+    reasons: Vec<String>,
+}
+
+impl Run {
+    fn new(
+        settings: Settings,
+        url: String,
+        key: MachineKey,
+        offered: Vec<Offered>,
+        tell: Tell,
+    ) -> Result<Self, ProviderError> {
+        let ids: Arc<[String]> = offered.iter().map(|one| one.id().to_owned()).collect();
+        let slots = slots_config(&settings, &offered);
+        let limits = slots.cap.allocator_limits();
+        limit_memory(limits.memory_bytes, limits.cache_bytes);
+        let agent = agent_config(&settings, &offered, &slots)?;
+        Ok(Self {
+            agent: Agent::new(Tick::ZERO, agent),
+            slots: Slots::new(Tick::ZERO, slots),
+            settings,
+            url,
+            key,
+            tell,
+            offered,
+            ids,
+            out: AgentOut::default(),
+            said: SaidBuffers::default(),
+            events: VecDeque::new(),
+            slots_out: Vec::new(),
+            measured: Measured::default(),
+            engines: Engines::default(),
+            asks: HashMap::new(),
+            ordered: BTreeSet::new(),
+            preload: Preloading::default(),
+            is_loading: false,
+            has_news: false,
+            dialling: None,
+            sockets: HashMap::new(),
+            origin: Instant::now(),
+            steps: Vec::new(),
+            is_stopped: false,
+        })
+    }
+
+    /// Says which models are fenced off, and asks for the others.
+    fn begin(&mut self) {
+        for (ix, one) in self.offered.iter().enumerate() {
+            if let Some(why) = one.fault() {
+                let model = one.id().to_owned();
+                tracing::warn!(model, why, "not offered: its chat template fails");
+                self.preload.reasons.push(format!("{model}: {why}"));
+                let why = why.to_owned();
+                self.steps.push(Progress::Fenced { model, why });
+            } else if self.settings.preload == Preload::Fitting {
+                let build = BuildIx(u16::try_from(ix).expect("models are counted"));
+                let eviction = Eviction::Forbidden;
+                self.preload.due.insert(build);
+                self.events
+                    .push_back(SlotsEvent::LoadAsked { build, eviction });
+            }
+        }
+    }
+
+    fn now(&self) -> Tick {
+        Tick(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn next_wake(&self) -> tokio::time::Instant {
+        let (slots, _) = self.slots.next_wake();
+        let agent = self.agent.next_wake().filter(|_| self.is_preloaded());
+        let wake = agent.map_or(slots, |(agent, _)| agent.min(slots));
+        (self.origin + Duration::from_micros(wake.0)).into()
+    }
+
+    fn is_preloaded(&self) -> bool {
+        self.preload.due.is_empty()
+    }
+
+    async fn woke(&mut self) {
+        let now = self.now();
+        if self.slots.next_wake().0 <= now {
+            self.events.push_back(SlotsEvent::Woke);
+        }
+        let agent = self.agent.next_wake().filter(|_| self.is_preloaded());
+        if agent.is_some_and(|(at, _)| at <= now) {
+            self.step(AgentEvent::Woke).await;
+        }
+    }
+
+    /// Lets go of the models, and waits for a load that is under way: the tensor library does not
+    /// like to be left while it computes.
+    async fn end(mut self, mut moves: mpsc::UnboundedReceiver<Moved>) {
+        let mut engines = self.engines.take_all();
+        while self.is_loading {
+            match moves.recv().await {
+                Some(Moved::Loaded { result, .. }) => {
+                    engines.extend(result.ok().map(|loaded| loaded.engine));
+                    self.is_loading = false;
+                }
+                Some(Moved::Unloaded { .. }) => {}
+                None => break,
+            }
+        }
+        // A thread that panicked has said so.
+        drop(tokio::task::spawn_blocking(move || drop(engines)).await);
+    }
+}
+
+fn unix_now_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
