@@ -10,7 +10,7 @@ use cereus_engine::model::{
 };
 use mlx_rs::ops::indexing::IndexOp;
 use proptest::prelude::*;
-use support::{FAMILIES, Stream, arrays, config, write_folder};
+use support::{FAMILIES, QWEN3, Stream, arrays, config, write_folder};
 
 /// Two ways of computing one sum in f32, over a few hundred terms.
 const TOLERANCE: f32 = 2e-4;
@@ -154,4 +154,17 @@ proptest! {
             prop_assert_eq!(&alone[0], logits);
         }
     }
+}
+
+#[test]
+fn long_prompts_are_the_same_whole_and_in_pieces() {
+    let json = QWEN3
+        .replace("\"hidden_size\": 48", "\"hidden_size\": 256")
+        .replace("\"intermediate_size\": 96", "\"intermediate_size\": 1024")
+        .replace("512", "4096");
+    let model = loaded(&json, Layout::Packed);
+    let rows: Vec<Vec<u32>> = [700, 300, 530].map(|n| tokens(n as u64, n)).to_vec();
+    let whole = paged(&model, &rows, &[1_000], 0);
+    let pieces = paged(&model, &rows, &[37, 160, 5], 1);
+    assert_eq!(whole, pieces);
 }
