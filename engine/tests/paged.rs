@@ -139,6 +139,7 @@ fn pages_give_the_logits_of_a_plain_cache() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
+    /// ENG-07.
     #[test]
     fn neither_company_nor_cuts_nor_places_change_a_bit(
         lengths in prop::collection::vec(1_usize..60, 1..5),
@@ -156,6 +157,7 @@ proptest! {
     }
 }
 
+/// ENG-07.
 #[test]
 fn long_prompts_are_the_same_whole_and_in_pieces() {
     let json = QWEN3

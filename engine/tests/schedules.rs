@@ -315,12 +315,14 @@ fn row_bytes(folder: &Path) -> NonZeroU64 {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
+    /// ENG-07.
     #[test]
     fn an_answer_depends_on_its_request_alone(schedule in schedule()) {
         schedule.run()?;
     }
 }
 
+/// ENG-04.
 #[test]
 fn rows_that_had_to_leave_say_the_same() {
     for (family, json) in FAMILIES.iter().enumerate() {
@@ -343,6 +345,7 @@ fn rows_that_had_to_leave_say_the_same() {
     }
 }
 
+/// ENG-10.
 #[test]
 fn a_prompt_is_found_by_its_own_tenant_only() {
     for served in FOLDERS.iter() {
