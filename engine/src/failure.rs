@@ -8,6 +8,8 @@ use thiserror::Error;
 /// The closed vocabulary of `error_reason`, as far as an engine uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
+    /// It waited too long for its turn.
+    AdmissionTimeout,
     Cancelled,
     ClientError,
     Draining,
@@ -16,10 +18,15 @@ pub enum Reason {
     QueueFull,
     RequestExceedsContext,
     RequestExceedsNodeBudget,
+    /// It took longer than any honest run of its size.
+    SafetyDeadline,
+    /// It made no progress for too long.
+    Stalled,
 }
 
 impl Reason {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
+        Self::AdmissionTimeout,
         Self::Cancelled,
         Self::ClientError,
         Self::Draining,
@@ -28,11 +35,14 @@ impl Reason {
         Self::QueueFull,
         Self::RequestExceedsContext,
         Self::RequestExceedsNodeBudget,
+        Self::SafetyDeadline,
+        Self::Stalled,
     ];
 
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::AdmissionTimeout => "admission_timeout",
             Self::Cancelled => "cancelled",
             Self::ClientError => "client_error",
             Self::Draining => "draining",
@@ -41,6 +51,8 @@ impl Reason {
             Self::QueueFull => "queue_full",
             Self::RequestExceedsContext => "request_exceeds_context",
             Self::RequestExceedsNodeBudget => "request_exceeds_node_budget",
+            Self::SafetyDeadline => "safety_deadline",
+            Self::Stalled => "provider_error",
         }
     }
 
@@ -52,8 +64,9 @@ impl Reason {
             Self::JinjaTemplate => 422,
             Self::QueueFull => 429,
             Self::Cancelled => 499,
-            Self::ProviderError => 500,
-            Self::Draining | Self::RequestExceedsNodeBudget => 503,
+            Self::ProviderError | Self::Stalled => 500,
+            Self::AdmissionTimeout | Self::Draining | Self::RequestExceedsNodeBudget => 503,
+            Self::SafetyDeadline => 504,
         }
     }
 }
@@ -98,6 +111,7 @@ mod tests {
     #[test]
     fn every_reason_has_its_status_and_its_word() {
         let table = [
+            (Reason::AdmissionTimeout, 503, "admission_timeout"),
             (Reason::Cancelled, 499, "cancelled"),
             (Reason::ClientError, 400, "client_error"),
             (Reason::Draining, 503, "draining"),
@@ -114,6 +128,8 @@ mod tests {
                 503,
                 "request_exceeds_node_budget",
             ),
+            (Reason::SafetyDeadline, 504, "safety_deadline"),
+            (Reason::Stalled, 500, "provider_error"),
         ];
         assert_eq!(table.map(|(reason, _, _)| reason), Reason::ALL);
         for (reason, status, word) in table {

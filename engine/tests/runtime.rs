@@ -3,8 +3,10 @@
 
 use std::convert::Infallible;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use cereus_core::draw::Seed;
+use cereus_core::time::Span;
 use cereus_engine::chat::ChatRequest;
 use cereus_engine::failure::{Failure, Reason};
 use cereus_engine::runtime::{
@@ -12,6 +14,7 @@ use cereus_engine::runtime::{
     StartError, StepError, StepWork, Usage,
 };
 use cereus_engine::sampling::{Chosen, Logprobs};
+use cereus_engine::scheduler::leases::LeaseConfig;
 use cereus_engine::scheduler::{Admission, RowId, RowSlot};
 use cereus_engine::text::Vocabulary;
 
@@ -25,6 +28,7 @@ fn config() -> EngineConfig {
         prefill_chunk_tokens: 8,
         kv_bytes_max: 1 << 20,
         admission: Admission::WorstCase,
+        leases: LeaseConfig::REFERENCE,
         seed: Seed::from_number(1),
     }
 }
@@ -331,6 +335,7 @@ fn a_prompt_beyond_this_machines_memory_is_told_so_and_a_shorter_one_is_served()
     let config = EngineConfig {
         kv_bytes_max: 32 << 10,
         admission: Admission::WorstCase,
+        leases: LeaseConfig::REFERENCE,
         ..config()
     };
     let (engine, heard) = start(&config, Scripted::new("an answer without end"));
@@ -681,4 +686,33 @@ fn log_probabilities_go_out_with_their_text_and_never_those_of_a_stop_string() {
             .all(|token| token.top == [token.chosen.clone()])
     );
     assert!(logprobs_of(2).is_empty());
+}
+
+#[test]
+fn a_row_that_waits_too_long_for_its_turn_is_told_so() {
+    let (permits, gate) = channel();
+    let backend = Scripted {
+        gate: Some(gate),
+        ..Scripted::new("abc")
+    };
+    let config = EngineConfig {
+        rows_max: 1,
+        leases: LeaseConfig {
+            admission: Span::millis(300),
+            ..LeaseConfig::REFERENCE
+        },
+        ..config()
+    };
+    let (engine, heard) = start(&config, backend);
+    // Dropped before the engine, which waits at the gate.
+    let permits = permits;
+    engine.submit(job(1, "")).unwrap();
+    assert!(matches!(heard.recv().unwrap(), Event::Accepted { .. }));
+    engine.submit(job(2, "")).unwrap();
+    std::thread::sleep(Duration::from_millis(400));
+    drop(permits);
+    engine.stop();
+    let events = all(&heard);
+    assert_eq!(finish_of(&events, 1).0, FinishReason::Stop);
+    assert_eq!(failure_of(&events, 2).reason, Reason::AdmissionTimeout);
 }

@@ -16,6 +16,7 @@ use cereus_engine::kv::Scope;
 use cereus_engine::runtime::{
     CapacitySnapshot, Engine, EngineConfig, Event, FinishReason, Job, MlxBackend, Usage,
 };
+use cereus_engine::scheduler::leases::LeaseConfig;
 use cereus_engine::scheduler::{Admission, RowId};
 use proptest::prelude::*;
 use support::{FAMILIES, write_byte_folder_of};
@@ -97,6 +98,7 @@ fn generous() -> EngineConfig {
         prefill_chunk_tokens: 1_024,
         kv_bytes_max: 64 << 20,
         admission: Admission::WorstCase,
+        leases: LeaseConfig::REFERENCE,
         seed: Seed::from_number(5),
     }
 }

@@ -13,6 +13,7 @@ use cereus_engine::chat::ChatRequest;
 use cereus_engine::language::Language;
 use cereus_engine::model::ModelError;
 use cereus_engine::runtime::{Engine, EngineConfig, Event, FinishReason, Job, MlxBackend, Usage};
+use cereus_engine::scheduler::leases::LeaseConfig;
 use cereus_engine::scheduler::{Admission, RowId};
 use cereus_engine::text::Vocabulary;
 use support::{QWEN3, config, write_byte_folder};
@@ -33,6 +34,7 @@ fn serve(folder: &Path, rows_max: u16, bodies: &[String]) -> Vec<Heard> {
         prefill_chunk_tokens: 16,
         kv_bytes_max: 1 << 30,
         admission: Admission::WorstCase,
+        leases: LeaseConfig::REFERENCE,
         seed: Seed::from_number(5),
     };
     let (events, heard) = channel();

@@ -15,6 +15,7 @@ use cereus_engine::chat::ChatRequest;
 use cereus_engine::language::Language;
 use cereus_engine::model::Model;
 use cereus_engine::runtime::{Engine, EngineConfig, Event, FinishReason, Job, MlxBackend};
+use cereus_engine::scheduler::leases::LeaseConfig;
 use cereus_engine::scheduler::{Admission, RowId};
 use cereus_engine::text::Vocabulary;
 
@@ -44,6 +45,7 @@ fn answers(conversations: &[Vec<(&str, String)>]) -> Vec<String> {
         prefill_chunk_tokens: 128,
         kv_bytes_max: 1 << 30,
         admission: Admission::WorstCase,
+        leases: LeaseConfig::REFERENCE,
         seed: Seed::from_number(1),
     };
     let (events, heard) = channel();

@@ -36,6 +36,7 @@ pub use snapshot::CapacitySnapshot;
 use crate::chat::ChatRequest;
 use crate::failure::Failure;
 use crate::grammar::Grammars;
+use crate::scheduler::leases::{LeaseConfig, Leases};
 use crate::scheduler::{Admission, ConfigError, RowId, Scheduler, SchedulerConfig};
 use inbox::{Arrived, Asked, Inbox, Mode};
 use worker::Worker;
@@ -54,6 +55,8 @@ pub struct EngineConfig {
     /// Memory for keys and values, of rows that run and of prefixes that are kept.
     pub kv_bytes_max: u64,
     pub admission: Admission,
+    /// How long a row may make no progress.
+    pub leases: LeaseConfig,
     /// Where requests that name no seed get theirs from. Random in production.
     pub seed: Seed,
 }
@@ -70,6 +73,7 @@ impl EngineConfig {
             prefill_chunk_tokens: scheduler.prefill_chunk_tokens,
             kv_bytes_max,
             admission: scheduler.admission,
+            leases: LeaseConfig::REFERENCE,
             seed,
         }
     }
@@ -149,9 +153,11 @@ impl Engine {
                         Scheduler::new(config.scheduler(limits), layout)?
                     };
                     let seed = config.seed;
+                    let leases = Leases::new(config.leases);
                     let load_time = began.elapsed();
-                    let worker =
-                        Worker::new(backend, scheduler, for_thread, seed, load_time, on_event);
+                    let worker = Worker::new(
+                        backend, scheduler, leases, for_thread, seed, load_time, on_event,
+                    );
                     Ok((worker, grammars))
                 });
                 match worker {

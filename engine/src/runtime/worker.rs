@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cereus_core::draw::{Purpose, Seed};
+use cereus_core::time::Tick;
 
 use super::backend::{Backend, RowWork, StepError, StepWork};
 use super::event::{Delta, Event, FinishReason, Finished, Timing};
@@ -17,6 +18,7 @@ use crate::chat::Ends;
 use crate::failure::{Failure, Reason};
 use crate::kv::{BlockHash, Chain, Scope};
 use crate::sampling::Chosen;
+use crate::scheduler::leases::{Cause, Expired, Leases};
 use crate::scheduler::{
     Cancelled, EndReason, Ended, Refused, RowId, RowRequest, RowSlot, Scheduler, StepPlan,
 };
@@ -33,6 +35,9 @@ pub(super) struct Worker<B, F> {
     snapshot: CapacitySnapshot,
     /// What prompts are shared under; absent when they are not.
     contract: Option<[u8; 32]>,
+    leases: Leases,
+    /// The zero of the leases' time.
+    born: Instant,
     // Reused by every step.
     plan: StepPlan,
     chosen: Vec<Option<Chosen>>,
@@ -46,6 +51,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
     pub(super) fn new(
         backend: B,
         scheduler: Scheduler,
+        leases: Leases,
         inbox: Arc<Inbox>,
         seed: Seed,
         load_time: Duration,
@@ -66,6 +72,8 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             rows: BTreeMap::new(),
             snapshot,
             contract,
+            leases,
+            born: Instant::now(),
             plan: StepPlan::default(),
             chosen: vec![],
             stopped: vec![],
@@ -107,6 +115,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             if let Some(bytes) = mail.grant_bytes {
                 self.regrant(bytes);
             }
+            self.expire();
             if !self.scheduler.is_idle() {
                 self.step();
             }
@@ -167,6 +176,10 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             chain
         });
         self.scheduler.submit(ask, &hashes).map_err(refusal)?;
+        // It has waited since it came, not since it was looked at.
+        let arrived_at = self.tick(arrived.at);
+        self.leases
+            .submitted(arrived_at, id, prompt_tokens, output_tokens_max);
         let seed = self
             .seed
             .draw(Purpose::Sampling, u128::from(id.0), u128::MAX);
@@ -220,10 +233,47 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         }
     }
 
+    fn tick(&self, at: Instant) -> Tick {
+        let age = at.saturating_duration_since(self.born);
+        Tick(u64::try_from(age.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn now(&self) -> Tick {
+        self.tick(Instant::now())
+    }
+
+    /// Ends the rows whose time is up, as a cancel does.
+    fn expire(&mut self) {
+        let mut expired = vec![];
+        self.leases.expire(self.now(), &mut expired);
+        for Expired { row, cause } in expired {
+            if let Cancelled::Running(slot) = self.scheduler.cancel(row) {
+                self.backend.release(slot);
+            }
+            self.rows.remove(&row);
+            self.fail(row, overdue(cause));
+        }
+    }
+
+    /// Tells the leases what the step did for each row.
+    fn renew(&mut self, plan: &StepPlan) {
+        let now = self.now();
+        for chunk in &plan.prefill {
+            self.leases.prefilled(now, chunk.row);
+        }
+        for id in askers(plan) {
+            self.leases.decoded(now, id);
+        }
+    }
+
     fn step(&mut self) {
         let mut plan = std::mem::take(&mut self.plan);
         self.scheduler.plan(&mut plan);
         self.snapshot.preemptions += plan.preempted.len() as u64;
+        let now = self.now();
+        for preempted in &plan.preempted {
+            self.leases.preempted(now, preempted.row);
+        }
         if plan.is_empty() {
             // Room was made; who it is for comes next.
             self.plan = plan;
@@ -260,7 +310,9 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
     /// Notes what is known of rows when they enter.
     fn begin(&mut self, plan: &StepPlan) {
         let now = Instant::now();
+        let tick = self.now();
         for admitted in &plan.admitted {
+            self.leases.prefilled(tick, admitted.row);
             let row = self.rows.get_mut(&admitted.row);
             let row = row.expect("a planned row is known");
             // One that comes back after a preemption has begun before.
@@ -317,6 +369,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         let mut ended = std::mem::take(&mut self.ended);
         self.scheduler.commit(plan, &self.stopped, &mut ended);
         self.name_blocks(plan);
+        self.renew(plan);
         for end in ended.drain(..) {
             self.backend.release(end.slot);
             let reason = match end.reason {
@@ -400,6 +453,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             observe(&mut self.snapshot.observed_decode_tps, speed);
         }
         let (usage, reason) = (row.usage(), row.finish_reason(reason));
+        self.leases.ended(id);
         // Counters first: who hears of the end finds the room that it left.
         self.publish();
         self.inbox.ended(id);
@@ -412,6 +466,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
     }
 
     fn fail(&mut self, id: RowId, failure: Failure) {
+        self.leases.ended(id);
         self.publish();
         self.inbox.ended(id);
         (self.on_event)(Event::Failed { id, failure });
@@ -491,6 +546,24 @@ fn askers(plan: &StepPlan) -> impl Iterator<Item = RowId> + '_ {
         .filter(|chunk| chunk.is_last)
         .map(|chunk| chunk.row);
     plan.decode.iter().map(|decode| decode.row).chain(prefilled)
+}
+
+fn overdue(cause: Cause) -> Failure {
+    let (reason, text) = match cause {
+        Cause::AdmissionTimeout => (
+            Reason::AdmissionTimeout,
+            "the request waited too long for its turn; try again later",
+        ),
+        Cause::BackpressureTimeout | Cause::Cancelled => return Failure::cancelled(),
+        Cause::DecodeStall => (Reason::Stalled, "no token came for too long"),
+        Cause::PrefillStall => (Reason::Stalled, "the prompt made no progress for too long"),
+        Cause::SafetyDeadline => (
+            Reason::SafetyDeadline,
+            "the request took longer than any of its size may",
+        ),
+        Cause::Watchdog => (Reason::Stalled, "a step of the model did not end"),
+    };
+    Failure::new(reason, text)
 }
 
 fn refusal(refused: Refused) -> Failure {

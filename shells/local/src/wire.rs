@@ -216,11 +216,14 @@ fn usage_of(finished: &Finished) -> AnswerUsage {
 /// The engine's refusals as HTTP shows them.
 pub(crate) fn envelope(failure: &Failure) -> Envelope {
     let (status, kind, code) = match failure.reason {
+        Reason::AdmissionTimeout => (503, "service_unavailable", "admission_timeout"),
         Reason::Cancelled => (499, "invalid_request_error", "request_cancelled"),
         Reason::ClientError => (400, "invalid_request_error", "invalid_request_error"),
         Reason::Draining => (503, "service_unavailable", "draining"),
         Reason::JinjaTemplate => (422, "invalid_request_error", "model_capability"),
         Reason::ProviderError => (500, "internal_error", "internal_error"),
+        Reason::SafetyDeadline => (504, "timeout", "safety_deadline"),
+        Reason::Stalled => (500, "internal_error", "stalled"),
         Reason::QueueFull => (429, "rate_limit_exceeded", "machine_busy"),
         // There is no other machine that could take it.
         Reason::RequestExceedsContext | Reason::RequestExceedsNodeBudget => {
@@ -234,14 +237,16 @@ pub(crate) fn envelope(failure: &Failure) -> Envelope {
         param: None,
         message: failure.text.clone(),
         retry_after_s: match failure.reason {
-            Reason::QueueFull => Some(FULL_RETRY_AFTER_S),
+            Reason::AdmissionTimeout | Reason::QueueFull => Some(FULL_RETRY_AFTER_S),
             Reason::Draining => Some(DRAIN_RETRY_AFTER_S),
             Reason::Cancelled
             | Reason::ClientError
             | Reason::JinjaTemplate
             | Reason::ProviderError
             | Reason::RequestExceedsContext
-            | Reason::RequestExceedsNodeBudget => None,
+            | Reason::RequestExceedsNodeBudget
+            | Reason::SafetyDeadline
+            | Reason::Stalled => None,
         },
         should_retry: None,
     }

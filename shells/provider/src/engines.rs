@@ -223,13 +223,16 @@ impl Loaded {
 /// The engine's vocabulary in the agent's.
 fn failed(failure: &Failure) -> JobEnd {
     match failure.reason {
+        Reason::AdmissionTimeout => JobEnd::Failed(JobFault::TurnOverdue),
         Reason::Cancelled => JobEnd::Stopped {
             usage: Usage::default(),
         },
         Reason::ClientError | Reason::RequestExceedsContext => JobEnd::Failed(JobFault::Client),
         Reason::Draining | Reason::QueueFull => JobEnd::Failed(JobFault::QueueFull),
         Reason::JinjaTemplate => JobEnd::Failed(JobFault::Template),
-        Reason::ProviderError => JobEnd::Failed(JobFault::Internal),
+        Reason::ProviderError | Reason::SafetyDeadline | Reason::Stalled => {
+            JobEnd::Failed(JobFault::Internal)
+        }
         Reason::RequestExceedsNodeBudget => JobEnd::Failed(JobFault::Memory),
     }
 }
@@ -251,11 +254,11 @@ mod tests {
                 ),
                 400 => assert_eq!(end, JobEnd::Failed(JobFault::Client)),
                 422 => assert_eq!(end, JobEnd::Failed(JobFault::Template)),
-                500 => assert_eq!(end, JobEnd::Failed(JobFault::Internal)),
+                500 | 504 => assert_eq!(end, JobEnd::Failed(JobFault::Internal)),
                 // Another machine, or this one later, may do it.
                 429 | 503 => assert!(matches!(
                     end,
-                    JobEnd::Failed(JobFault::QueueFull | JobFault::Memory)
+                    JobEnd::Failed(JobFault::QueueFull | JobFault::Memory | JobFault::TurnOverdue)
                 )),
                 status => panic!("{reason:?} has the unknown status {status}"),
             }
