@@ -6,6 +6,7 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod chain;
+pub mod disk;
 mod index;
 mod layout;
 mod ledger;

@@ -1,6 +1,7 @@
 //! The laws of the ledger, on random rows over random layouts.
 
 mod chain;
+mod disk;
 pub(crate) mod memory;
 mod oracles;
 pub(crate) mod recount;
