@@ -35,6 +35,7 @@ pub(crate) fn ask(folder: &Path, rows: &[Row]) -> Vec<Vec<u32>> {
             .submit(Job {
                 id: RowId(id),
                 body,
+                scope: None,
             })
             .unwrap();
     }
