@@ -126,6 +126,7 @@ pub(crate) struct SimArgs {
     cargo xtask bench engine           the engine beside mlx-lm, into the README, in about half an hour\n  \
     cargo xtask bench engine --only served --json served.json\n  \
     cargo xtask bench engine --smoke   the same in small, to see that it works\n  \
+    cargo xtask bench soak --minutes 3 more load than the engine's memory can hold, and a verdict\n  \
     cargo xtask bench coordinator -- 10000   criterion's filter after the dashes")]
 pub(crate) struct BenchArgs {
     /// The bench to run; all of them if none is named
@@ -135,7 +136,9 @@ pub(crate) struct BenchArgs {
     pub(crate) list: bool,
     #[command(flatten)]
     pub(crate) engine: EngineBenchArgs,
-    /// Handed to criterion, or to the load generator, as they stand
+    #[command(flatten)]
+    pub(crate) soak: SoakArgs,
+    /// Handed to criterion, to the load generator or to the soak, as they stand
     #[arg(last = true)]
     pub(crate) args: Vec<String>,
 }
@@ -146,7 +149,7 @@ pub(crate) struct EngineBenchArgs {
     /// Measure this part alone; may be repeated
     #[arg(long, value_enum)]
     pub(crate) only: Vec<EnginePart>,
-    /// Write all that was measured into this file as well
+    /// Write all that was measured into this file as well; `soak` does so too
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<std::path::PathBuf>,
     /// Turns that each side takes; three if not given
@@ -160,7 +163,31 @@ pub(crate) struct EngineBenchArgs {
 impl EngineBenchArgs {
     /// Whether anything was asked for that other benches do not have.
     pub(crate) const fn is_empty(&self) -> bool {
-        self.only.is_empty() && self.json.is_none() && self.rounds.is_none() && !self.smoke
+        self.is_empty_but_json() && self.json.is_none()
+    }
+
+    pub(crate) const fn is_empty_but_json(&self) -> bool {
+        self.only.is_empty() && self.rounds.is_none() && !self.smoke
+    }
+}
+
+#[derive(Args)]
+#[command(next_help_heading = "Options of the bench `soak`")]
+pub(crate) struct SoakArgs {
+    /// How long it lasts; 20 if not given
+    #[arg(long)]
+    pub(crate) minutes: Option<f64>,
+    /// A folder as `benches/mlx_lm/make.py` makes them; made if not given
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) model: Option<std::path::PathBuf>,
+    /// Measure instead whether one tenant's times tell what another asked
+    #[arg(long)]
+    pub(crate) tenants: bool,
+}
+
+impl SoakArgs {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.minutes.is_none() && self.model.is_none() && !self.tenants
     }
 }
 

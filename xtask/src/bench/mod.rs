@@ -1,7 +1,9 @@
 //! `cargo xtask bench`: the criterion benches, found through cargo's metadata, the load over loopback
-//! HTTP, and the engine beside mlx-lm; each ends with a table that the README can take.
+//! HTTP, and the engine beside mlx-lm; each ends with a table that the README can take. A soak ends
+//! with a verdict instead.
 
 mod engine;
+mod soak;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,6 +24,8 @@ const BRIEF: [&str; 4] = ["--warm-up-time", "1", "--measurement-time", "3"];
 const MEND: &str = "read the message above";
 /// The comparison with mlx-lm, which takes so long that it runs only when it is named.
 const ENGINE: &str = "engine";
+/// The same holds for this one.
+const SOAK: &str = "soak";
 
 pub(crate) fn bench(args: &BenchArgs) -> Result<(), Failure> {
     let mut names = targets("benches/Cargo.toml", "bench")?;
@@ -29,14 +33,18 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<(), Failure> {
     if args.name.as_deref() == Some(ENGINE) && !args.list {
         return engine::compare(&args.engine);
     }
-    if !args.engine.is_empty() {
+    if args.name.as_deref() == Some(SOAK) && !args.list && args.engine.is_empty_but_json() {
+        return soak::soak(args);
+    }
+    if !args.engine.is_empty() || !args.soak.is_empty() {
         return Err(Failure::new(
-            "--only, --json, --rounds and --smoke are options of one bench",
-            format!("name it: cargo xtask bench {ENGINE}"),
+            "--only, --rounds and --smoke are options of the bench engine, --minutes, --model and \
+             --tenants of soak, and --json of both",
+            format!("name it: cargo xtask bench {ENGINE}, or {SOAK}"),
         ));
     }
     if args.list {
-        names.push(ENGINE.to_owned());
+        names.extend([ENGINE, SOAK].map(str::to_owned));
         for name in names {
             println!("{name}");
         }

@@ -84,7 +84,7 @@ pub(super) fn compare(args: &EngineBenchArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn made_models() -> Result<PathBuf, Failure> {
+pub(super) fn made_models() -> Result<PathBuf, Failure> {
     cache::made(
         MODELS,
         SCRIPT,
