@@ -271,6 +271,22 @@ mod tests {
         assert!(check("memory").text.contains("--memory-reserve-gb"));
     }
 
+    #[cfg(feature = "mlx")]
+    #[test]
+    fn a_chat_template_that_fails_is_told_before_anybody_serves_it() {
+        let folder = sparse(1_000);
+        let template = folder.path().join("chat_template.jinja");
+        let verdict = |source: &str| {
+            fs::write(&template, source).unwrap();
+            let checkup = on(64, Strain::default(), folder.path());
+            checkup.models[0].check.clone()
+        };
+        let failed = verdict("{{ messages[0].nothing.at.all }}");
+        assert_eq!(failed.verdict, Verdict::Fail);
+        assert!(failed.text.contains("on a plain chat"), "{}", failed.text);
+        assert_eq!(verdict("{{ messages[0].content }}").verdict, Verdict::Pass);
+    }
+
     #[test]
     fn folders_that_are_no_models_are_named() {
         let folder = tempfile::tempdir().unwrap();

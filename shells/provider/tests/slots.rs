@@ -201,6 +201,34 @@ mod folders {
     }
 
     #[tokio::test]
+    async fn two_real_models_compute_side_by_side_as_each_does_alone() {
+        let (one, two) = (tiny(), tiny());
+        let models = vec![folder("one", one.path()), folder("two", two.path())];
+        let mut loading = settings(16, models);
+        loading.preload = Preload::Fitting;
+        let mut world = World::new(loading).await;
+        let alone = world.answer("one").await["usage"].take();
+        assert!(alone["completion_tokens"].as_u64() > Some(4), "{alone}");
+        for _ in 0..8 {
+            let mut asked = vec![];
+            for model in ["one", "two", "two", "one"] {
+                asked.push(world.ask(model).await);
+            }
+            for end in world.ends_of(&asked).await {
+                assert_eq!(end["usage"], alone, "{end}");
+            }
+        }
+        let capacity = world.capacity(&[("one", "idle"), ("two", "idle")]).await;
+        for model in ["one", "two"] {
+            let slot = slot(&capacity, model);
+            assert!(slot["observed_decode_tps"].as_f64() > Some(0.0), "{slot}");
+            assert!(slot["observed_prefill_tps"].as_f64() > Some(0.0), "{slot}");
+            assert!(slot["kv_bytes_per_token"].as_u64() > Some(0), "{slot}");
+        }
+        world.end().await;
+    }
+
+    #[tokio::test]
     async fn a_real_model_is_hashed_when_it_is_loaded_and_refused_when_it_changed() {
         let model = tiny();
         let models = vec![folder("tiny", model.path()), echo("other", 1, AT_ONCE)];

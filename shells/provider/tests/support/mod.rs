@@ -3,6 +3,7 @@
 // Each test binary uses a part of this.
 #![allow(dead_code)]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cereus_core::envelope::{EncryptedPayload, PublicKey, SecretKey};
@@ -115,7 +116,7 @@ impl World {
     pub(crate) async fn ask(&mut self, model: &str) -> String {
         self.job_last += 1;
         let id = WireId::from_bits(self.job_last);
-        let body = json!({"model": model, "stream": true,
+        let body = json!({"model": model, "stream": true, "temperature": 0, "max_tokens": 48,
             "messages": [{"role": "user", "content": "Well?"}]});
         let session = SecretKey::from_bytes([7; 32]);
         let body = body.to_string();
@@ -134,11 +135,20 @@ impl World {
     }
 
     pub(crate) async fn end_of(&mut self, id: &str) -> Value {
-        let is_end = |frame: &Value| {
-            let kind = frame["type"].as_str().unwrap();
-            frame["request_id"] == *id && matches!(kind, "inference_complete" | "inference_error")
-        };
-        self.hear(is_end).await
+        self.hear(|frame| is_end(frame) && frame["request_id"] == *id)
+            .await
+    }
+
+    /// The same of several, in whatever order they end.
+    pub(crate) async fn ends_of(&mut self, ids: &[String]) -> Vec<Value> {
+        let mut open: BTreeSet<&str> = ids.iter().map(String::as_str).collect();
+        let mut ends = vec![];
+        while !open.is_empty() {
+            let end = self.hear(is_end).await;
+            assert!(open.remove(end["request_id"].as_str().unwrap()), "{end}");
+            ends.push(end);
+        }
+        ends
     }
 
     pub(crate) async fn cancel(&mut self, id: &str) {
@@ -227,6 +237,11 @@ impl World {
         let ended = timeout(WAIT, self.ended).await.expect("a drain ends");
         ended.unwrap().unwrap();
     }
+}
+
+fn is_end(frame: &Value) -> bool {
+    let kind = frame["type"].as_str().unwrap();
+    matches!(kind, "inference_complete" | "inference_error")
 }
 
 async fn next(socket: &mut WebSocketStream<TcpStream>) -> Value {
