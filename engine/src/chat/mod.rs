@@ -135,6 +135,10 @@ impl ChatRequest {
     /// Whether the answer must have a form.
     #[must_use]
     pub fn is_constrained(&self) -> bool {
+        self.must_have_form() || self.tools.are_strict()
+    }
+
+    fn must_have_form(&self) -> bool {
         self.tools.must_be_called() || !matches!(self.format, Format::Text)
     }
 

@@ -31,6 +31,8 @@ pub struct Tool {
     pub name: String,
     /// The JSON schema of its arguments; absent takes any object.
     pub parameters: Option<Json>,
+    /// A call of it must fit the schema even where the model decides whether to call.
+    pub is_strict: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,6 +75,7 @@ struct RawTool {
 struct RawFunction {
     name: String,
     parameters: Option<Json>,
+    strict: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -145,6 +148,12 @@ impl Tools {
         !self.list.is_empty() && self.choice != ToolChoice::Never
     }
 
+    /// Whether calls that the answer may hold must fit their schemas.
+    #[must_use]
+    pub fn are_strict(&self) -> bool {
+        self.may_be_called() && self.list.iter().any(|tool| tool.is_strict)
+    }
+
     /// Whether the answer must be a call.
     #[must_use]
     pub fn must_be_called(&self) -> bool {
@@ -182,6 +191,7 @@ fn tools(raw: &Json) -> Result<Vec<Tool>, Failure> {
         tools.push(Tool {
             name: function.name,
             parameters,
+            is_strict: function.strict == Some(true),
         });
     }
     Ok(tools)

@@ -3,11 +3,17 @@
 //! A grammar is compiled once for each form, on the thread that hands a request in; from then on
 //! each answer walks through its own copy, and hears before each token which ones may come.
 
+#[cfg(feature = "mlx")]
+mod compile;
+
 use std::fmt;
 
 use crate::chat::ChatRequest;
 use crate::failure::Failure;
 use crate::sampling::TokenMask;
+
+#[cfg(feature = "mlx")]
+pub use compile::{Compiler, Family};
 
 /// Compiles what requests ask for; shared by all who hand them in.
 pub trait Grammars: fmt::Debug + Send + Sync {

@@ -4,17 +4,20 @@ mod check;
 mod clock;
 mod contract;
 mod json;
+mod spelling;
 mod template;
 mod tokenizer;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
 use crate::chat::{ChatRequest, Defaults, Input};
 use crate::failure::{Failure, Reason};
+use crate::grammar::{Compiler, Family, Grammars};
 use crate::model::{Config, EosIds, ModelError, read_json, read_json_if_any};
 use crate::text::{AnswerParser, Calling, Dialect, ParameterTypes, Vocabulary};
 use template::Template;
@@ -25,11 +28,13 @@ pub use check::{TemplateCheck, check_template};
 /// See the module.
 #[derive(Debug)]
 pub struct Language {
-    tokenizer: Tokenizer,
+    /// Shared with what compiles grammars on other threads.
+    tokenizer: Arc<Tokenizer>,
     template: Template,
     dialect: Dialect,
     /// The chat template shows the model its tools.
     takes_tools: bool,
+    grammars: Arc<Compiler>,
     ends: BTreeSet<u32>,
     defaults: Defaults,
     contract: [u8; 32],
@@ -150,6 +155,13 @@ impl Language {
         let dialect = Dialect::of(|token| tokenizer.id(token).is_some(), &source);
         tokenizer.show(dialect.marks());
         let takes_tools = source.contains("tools");
+        let tokenizer = Arc::new(tokenizer);
+        let family = Family::new(dialect, &source, |mark| tokenizer.id(mark));
+        let grammars = {
+            let (tokenizer, ends) = (Arc::clone(&tokenizer), ends.iter().copied().collect());
+            let marks = family.mark_ids();
+            Compiler::new(family, ends, move || tokenizer.spelled(&marks))
+        };
         let template = Template::new(source, texts.bos_token.map(RawToken::into_text), eos_token)
             .map_err(|cause| ModelError::Damaged {
             file: file.to_owned(),
@@ -160,6 +172,7 @@ impl Language {
             template,
             dialect,
             takes_tools,
+            grammars: Arc::new(grammars),
             ends,
             defaults,
             contract: contract::contract(folder)?,
@@ -171,7 +184,7 @@ impl Language {
     /// # Errors
     /// The template refuses the messages, or what it makes of them has no tokens.
     pub fn prompt(&self, request: &ChatRequest) -> Result<Vec<u32>, Failure> {
-        if request.tools.may_be_called() && !request.is_constrained() && !self.takes_tools {
+        if request.tools.may_be_called() && !request.tools.must_be_called() && !self.takes_tools {
             return Err(Failure::client(
                 "the model's chat template takes no tools; send none, or demand a call by tool_choice",
             ));
@@ -207,6 +220,12 @@ impl Language {
         AnswerParser::new(self.dialect, calling, &self.decode(tail))
     }
 
+    /// What holds answers to their forms.
+    #[must_use]
+    pub fn grammars(&self) -> Arc<dyn Grammars> {
+        Arc::clone(&self.grammars) as Arc<dyn Grammars>
+    }
+
     /// Names all that turns a request into tokens.
     #[must_use]
     pub const fn contract(&self) -> [u8; 32] {
@@ -228,6 +247,11 @@ impl Language {
 impl Vocabulary for Language {
     fn decode(&self, tokens: &[u32]) -> String {
         self.tokenizer.decode(tokens)
+    }
+
+    fn token_bytes(&self, token: u32) -> Vec<u8> {
+        let spelled = self.tokenizer.bytes(token);
+        spelled.unwrap_or_else(|| self.decode(&[token]).into_bytes())
     }
 }
 

@@ -1,11 +1,18 @@
 //! `tokenizer.json`, through Hugging Face's own library.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::spelling::Spelling;
 use crate::model::ModelError;
+
+/// Tokens whose spelling is held against what the decoder says.
+const SPELLED_PROBES: usize = 1_000;
 
 pub(super) struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    spelling: Spelling,
+    /// Tokens beside the vocabulary proper, which are written as they are.
+    added: BTreeMap<u32, String>,
     /// Special tokens, which have no text for anyone.
     hidden: BTreeSet<u32>,
 }
@@ -30,9 +37,12 @@ impl Tokenizer {
             .map_err(|cause| damaged(cause.to_string()))?;
         tokenizer.with_padding(None);
         let added = tokenizer.get_added_tokens_decoder();
-        let special = added.into_iter().filter(|(_, token)| token.special);
-        let hidden = special.map(|(id, _)| id).collect();
+        let special = added.iter().filter(|(_, token)| token.special);
+        let hidden = special.map(|(id, _)| *id).collect();
+        let added = added.into_iter().map(|(id, token)| (id, token.content));
         Ok(Self {
+            spelling: Spelling::of(tokenizer.get_decoder()),
+            added: added.collect(),
             inner: tokenizer,
             hidden,
         })
@@ -59,9 +69,100 @@ impl Tokenizer {
         }
     }
 
+    /// The bytes of a token, whole characters or not; none where nobody sees it.
+    pub(super) fn bytes(&self, id: u32) -> Option<Vec<u8>> {
+        if self.hidden.contains(&id) {
+            return Some(vec![]);
+        }
+        match self.added.get(&id) {
+            Some(text) => Some(text.clone().into_bytes()),
+            None => self.spelling.bytes(&self.inner.id_to_token(id)?),
+        }
+    }
+
+    /// The bytes of every token by its number, empty for those that are no text: special ones, those
+    /// of `marks`, and numbers without a token. `None` when this vocabulary is spelled in a way that
+    /// is not known here.
+    pub(super) fn spelled(&self, marks: &[u32]) -> Option<Vec<Vec<u8>>> {
+        let count = self.greatest_id()?.checked_add(1)?;
+        let mut words = Vec::with_capacity(usize::try_from(count).ok()?);
+        for id in 0..count {
+            let bytes = if marks.contains(&id) {
+                None
+            } else {
+                self.bytes(id)
+            };
+            words.push(bytes.unwrap_or_default());
+        }
+        // A decoder may do more than its kind tells: then what is spelled here is not what is said.
+        let step = words.len().div_ceil(SPELLED_PROBES).max(1);
+        let probes = (0..count).zip(&words).step_by(step);
+        let mut spoken = probes.filter(|(_, word)| !word.is_empty());
+        let is_right = |(id, word): (u32, &Vec<u8>)| {
+            let said = self.decode(&[id]);
+            // Some decoders take the blank before a first word away.
+            said.trim_start() == String::from_utf8_lossy(word).trim_start()
+        };
+        (self.spelling != Spelling::Unknown && spoken.all(is_right)).then_some(words)
+    }
+
     pub(super) fn decode(&self, tokens: &[u32]) -> String {
         let is_shown = |id: &&u32| !self.hidden.contains(id);
         let shown: Vec<u32> = tokens.iter().filter(is_shown).copied().collect();
         self.inner.decode(&shown, false).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(decoder: &str) -> Tokenizer {
+        let json = format!(
+            r#"{{"version":"1.0","truncation":null,"padding":null,"normalizer":null,
+                "pre_tokenizer":null,"post_processor":null,"decoder":{decoder},
+                "added_tokens":[{{"id":4,"content":"<s>","single_word":false,"lstrip":false,
+                    "rstrip":false,"normalized":false,"special":true}},
+                    {{"id":5,"content":"<tool>","single_word":false,"lstrip":false,
+                    "rstrip":false,"normalized":false,"special":false}}],
+                "model":{{"type":"BPE","vocab":{{"<unk>":0,"▁two":1,"s":2,"<0x0A>":3}},"merges":[],
+                    "unk_token":"<unk>","byte_fallback":true}}}}"#
+        );
+        Tokenizer::from_json(json.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn pieces_are_spelled_as_they_are_said() {
+        let tokenizer = of(r#"{"type":"Sequence","decoders":[
+            {"type":"Replace","pattern":{"String":"▁"},"content":" "},{"type":"ByteFallback"},
+            {"type":"Fuse"},{"type":"Strip","content":" ","start":1,"stop":0}]}"#);
+        let words: Vec<&[u8]> = vec![b"<unk>", b" two", b"s", b"\n", b"", b"<tool>"];
+        assert_eq!(tokenizer.spelled(&[]).unwrap(), words);
+        assert_eq!(tokenizer.spelled(&[5]).unwrap()[5], b"");
+    }
+
+    #[test]
+    fn a_decoder_that_does_something_else_is_not_trusted() {
+        assert_eq!(
+            of(r#"{"type":"WordPiece","prefix":"s","cleanup":true}"#).spelled(&[]),
+            None
+        );
+        let decoder = r#"{"type":"Sequence","decoders":[{"type":"ByteFallback"},
+            {"type":"Replace","pattern":{"String":"s"},"content":"z"}]}"#;
+        assert_eq!(of(decoder).spelled(&[]), None);
+    }
+
+    #[test]
+    fn bytes_of_tokens_join_to_the_text_that_was_cut() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny/tokenizer.json");
+        let tokenizer = Tokenizer::from_json(&std::fs::read(path).unwrap()).unwrap();
+        let words = tokenizer.spelled(&[]).unwrap();
+        let text = "Grüße,  {\"a\": [1, 2]}\n\t🐕 of 3 + 4?";
+        let ids = tokenizer.encode(text).unwrap();
+        let bytes: Vec<u8> = ids
+            .iter()
+            .flat_map(|&id| words[id as usize].clone())
+            .collect();
+        assert_eq!(String::from_utf8(bytes).unwrap(), text);
     }
 }

@@ -1,6 +1,7 @@
 //! The backend of a real model: a folder's network and language, and the pages of its rows.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use mlx_rs::Array;
 use mlx_rs::error::Exception;
@@ -9,6 +10,7 @@ use super::backend::{Backend, Limits, Memory, RowWork, StepError, StepWork};
 use super::memory::process_memory;
 use crate::chat::{ChatRequest, Defaults};
 use crate::failure::Failure;
+use crate::grammar::Grammars;
 use crate::kv::{KvLayout, PageId};
 use crate::language::Language;
 use crate::model::{Model, ModelError, Output, PagedCache, PagedStep};
@@ -122,6 +124,10 @@ impl Backend for MlxBackend {
 
     fn parser(&self, request: &ChatRequest, prompt: &[u32]) -> AnswerParser {
         self.language.parser(request, prompt)
+    }
+
+    fn grammars(&self) -> Option<Arc<dyn Grammars>> {
+        Some(self.language.grammars())
     }
 
     fn is_end(&self, token: u32) -> bool {

@@ -35,7 +35,7 @@ pub enum CallFormat {
 
 impl CallFormat {
     /// Around a call; a format without a closing mark goes on to the end of the answer.
-    pub(super) const fn marks(self) -> Option<Marks> {
+    pub(crate) const fn marks(self) -> Option<Marks> {
         match self {
             Self::FunctionGemma => Some(Marks {
                 open: "<start_function_call>",

@@ -133,6 +133,22 @@ fn the_tiny_model_answers_here_as_it_does_in_the_demo() {
         "{content}"
     );
     assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+
+    let mut structured = question(false);
+    structured["response_format"] = json!({"type": "json_schema", "json_schema": {"schema": {
+        "type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"],
+        "additionalProperties": false}}});
+    let mut text = String::new();
+    local.ask(&structured).read_to_string(&mut text).unwrap();
+    let answer: Value = serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let content = answer["choices"][0]["message"]["content"].as_str().unwrap();
+    let content: Value = serde_json::from_str(content).unwrap();
+    assert!(content["ok"].is_boolean(), "{content}");
+    structured["response_format"]["json_schema"]["schema"] = json!({"not": {}});
+    let mut text = String::new();
+    local.ask(&structured).read_to_string(&mut text).unwrap();
+    assert!(text.contains(" 400 ") && text.contains("`not`"), "{text}");
+
     local.interrupt();
     assert_eq!(local.end(), Some(0));
 }
