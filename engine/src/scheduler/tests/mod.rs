@@ -6,6 +6,7 @@ mod laws;
 mod leases;
 mod macro_steps;
 mod preemption;
+mod tenants;
 
 use core::num::NonZeroU32;
 
