@@ -43,7 +43,7 @@ impl Run {
         let is_any_left = match self.settings.preload {
             Preload::Fitting => self.preload.has_loaded,
             Preload::OnDemand => self.offered.iter().any(|one| one.fault().is_none()),
-        };
+        } || !self.preload.has_begun;
         self.is_preloaded() && !is_any_left && !self.is_stopped
     }
 
