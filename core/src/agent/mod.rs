@@ -34,11 +34,13 @@ use crate::wire::messages::Heartbeat;
 
 pub use self::machine::Agent;
 
-/// First wait before dialling again, doubled each time (`spec/usepod` 5 and 11).
+/// First wait before dialling again, doubled each time (`spec/engine` 12.8).
 pub const BACKOFF_MIN: Span = Span::secs(1);
-pub const BACKOFF_MAX: Span = Span::secs(60);
+pub const BACKOFF_MAX: Span = Span::secs(30);
 /// A session that lasted this long starts the doubling anew.
 pub const STABLE_SESSION: Span = Span::secs(30);
+/// The first wait after a stable session is longer by at most this.
+pub const STABLE_SPREAD_MAX: Span = Span::secs(4);
 /// Dial, TLS and upgrade together.
 pub const DIAL_WAIT_MAX: Span = Span::secs(10);
 /// Failures in a row, none of them accepted, after which the operator hears of it once.
