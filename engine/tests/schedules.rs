@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -25,6 +25,7 @@ const ANSWER_TOKENS: u32 = 24;
 const BLOCK_TOKENS: u32 = 64;
 /// Generous: only an engine that hangs is so slow.
 const PATIENCE: Duration = Duration::from_secs(60);
+const A_MOMENT: Duration = Duration::from_millis(2);
 
 /// A folder of each family, and what each prompt is answered when nobody else is served.
 static FOLDERS: LazyLock<Vec<Served>> = LazyLock::new(|| {
@@ -99,6 +100,7 @@ fn generous() -> EngineConfig {
         kv_bytes_max: 64 << 20,
         admission: Admission::WorstCase,
         leases: LeaseConfig::REFERENCE,
+        unread_events_max: None,
         seed: Seed::from_number(5),
     }
 }
@@ -113,6 +115,9 @@ struct Running {
     texts: BTreeMap<u64, String>,
     finished: BTreeMap<u64, Heard>,
     failed: BTreeMap<u64, String>,
+    /// Events that were heard and that the engine takes for unread, until there are more of them.
+    unread: VecDeque<RowId>,
+    behind: usize,
 }
 
 impl Running {
@@ -128,6 +133,8 @@ impl Running {
             texts: BTreeMap::new(),
             finished: BTreeMap::new(),
             failed: BTreeMap::new(),
+            unread: VecDeque::new(),
+            behind: 0,
         }
     }
 
@@ -139,13 +146,16 @@ impl Running {
     }
 
     fn hear(&mut self) {
-        match self
-            .events
-            .recv_timeout(PATIENCE)
-            .expect("the engine goes on")
-        {
+        // When all rows wait for their readers, these catch up.
+        let event = self.events.recv_timeout(A_MOMENT).or_else(|_| {
+            self.read_until(0);
+            self.events.recv_timeout(PATIENCE)
+        });
+        match event.expect("the engine goes on") {
             Event::Accepted { .. } => {}
             Event::Delta { id, delta } => {
+                self.unread.push_back(id);
+                self.read_until(self.behind);
                 self.texts.entry(id.0).or_default().push_str(&delta.content);
             }
             Event::Finished(finished) => {
@@ -161,6 +171,13 @@ impl Running {
                 self.failed.insert(id.0, failure.reason.as_str().to_owned());
                 self.waiting -= 1;
             }
+        }
+    }
+
+    fn read_until(&mut self, unread: usize) {
+        let count = self.unread.len().saturating_sub(unread);
+        for id in self.unread.drain(..count) {
+            self.engine.read(id, 1);
         }
     }
 
@@ -216,6 +233,9 @@ struct Schedule {
     prefill_chunk_tokens: u32,
     rows: u8,
     is_optimistic: bool,
+    /// Events of a row that may be unread, and how many the reader of all is behind.
+    unread_max: Option<u32>,
+    behind: usize,
     acts: Vec<Act>,
 }
 
@@ -227,10 +247,13 @@ prop_compose! {
         prefill_chunk_tokens in 1_u32..200,
         rows in 2_u8..6,
         is_optimistic in any::<bool>(),
+        unread_max in prop::option::of(1_u32..5),
+        behind in 0_usize..8,
         acts in prop::collection::vec(act(), 1..20),
     ) -> Schedule {
         Schedule {
-            family, rows_max, step_token_budget, prefill_chunk_tokens, rows, is_optimistic, acts,
+            family, rows_max, step_token_budget, prefill_chunk_tokens, rows, is_optimistic,
+            unread_max, behind, acts,
         }
     }
 }
@@ -250,9 +273,11 @@ impl Schedule {
             } else {
                 Admission::WorstCase
             },
+            unread_events_max: self.unread_max,
             ..generous()
         };
         let mut running = Running::start(&served.path, &config);
+        running.behind = self.behind;
         let mut asked = BTreeMap::new();
         let mut cancelled = BTreeMap::new();
         for (id, act) in (0_u64..).zip(&self.acts) {
@@ -340,6 +365,8 @@ fn rows_that_had_to_leave_say_the_same() {
             prefill_chunk_tokens: 256,
             rows: 5,
             is_optimistic: true,
+            unread_max: None,
+            behind: 0,
             acts: [&acts[..], &[Act::Hear(14), Act::Grant { rows: 2 }]].concat(),
         };
         let capacity = schedule.run().unwrap();

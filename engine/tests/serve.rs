@@ -35,6 +35,7 @@ fn serve(folder: &Path, rows_max: u16, bodies: &[String]) -> Vec<Heard> {
         kv_bytes_max: 1 << 30,
         admission: Admission::WorstCase,
         leases: LeaseConfig::REFERENCE,
+        unread_events_max: None,
         seed: Seed::from_number(5),
     };
     let (events, heard) = channel();

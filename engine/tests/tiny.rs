@@ -46,6 +46,7 @@ fn answers(conversations: &[Vec<(&str, String)>]) -> Vec<String> {
         kv_bytes_max: 1 << 30,
         admission: Admission::WorstCase,
         leases: LeaseConfig::REFERENCE,
+        unread_events_max: None,
         seed: Seed::from_number(1),
     };
     let (events, heard) = channel();

@@ -4,6 +4,7 @@
 //! threads. It is told what to run and keeps each running row's state under the row's slot.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -12,6 +13,7 @@ use crate::failure::Failure;
 use crate::grammar::Grammars;
 use crate::kv::{KvLayout, Ledger, PageCopy};
 use crate::sampling::Chosen;
+use crate::scheduler::leases::Watchdog;
 use crate::scheduler::{Restore, RowSlot, Save};
 use crate::text::{AnswerParser, Vocabulary};
 
@@ -30,6 +32,11 @@ pub trait Backend: Vocabulary {
     /// nothing is shared.
     fn contract(&self) -> Option<[u8; 32]> {
         None
+    }
+
+    /// A step that takes longer will never end. A generous bound: all that runs is given up.
+    fn step_time_max(&self) -> Duration {
+        Duration::from_micros(Watchdog::REFERENCE_LIMIT.0)
     }
 
     /// How the model samples where a request does not say.

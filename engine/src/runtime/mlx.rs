@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mlx_rs::Array;
 use mlx_rs::error::Exception;
@@ -104,6 +105,10 @@ impl Backend for MlxBackend {
             kv_bytes_per_token: self.model.kv_bytes_per_token(),
             step_tokens_useful: self.model.step_tokens_useful(),
         }
+    }
+
+    fn step_time_max(&self) -> Duration {
+        self.model.step_time_max()
     }
 
     fn layout(&self, grant_bytes: u64) -> KvLayout {

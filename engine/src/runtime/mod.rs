@@ -11,14 +11,15 @@ mod inbox;
 mod memory;
 #[cfg(feature = "mlx")]
 mod mlx;
+mod refusals;
 mod row;
 mod said;
 mod snapshot;
+mod watch;
 mod worker;
 
-use std::sync::Arc;
-use std::sync::mpsc;
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use cereus_core::draw::Seed;
@@ -36,6 +37,8 @@ pub use snapshot::CapacitySnapshot;
 use crate::chat::ChatRequest;
 use crate::failure::Failure;
 use crate::grammar::Grammars;
+#[cfg(doc)]
+use crate::scheduler::flow::Flow;
 use crate::scheduler::leases::{LeaseConfig, Leases};
 use crate::scheduler::{Admission, ConfigError, RowId, Scheduler, SchedulerConfig};
 use inbox::{Arrived, Asked, Inbox, Mode};
@@ -57,6 +60,9 @@ pub struct EngineConfig {
     pub admission: Admission,
     /// How long a row may make no progress.
     pub leases: LeaseConfig,
+    /// Events of a row that may be unread before it pauses, [`Flow::UNREAD_MAX`] say; then what is read
+    /// must be told ([`Engine::read`]). `None`: rows never wait for readers.
+    pub unread_events_max: Option<u32>,
     /// Where requests that name no seed get theirs from. Random in production.
     pub seed: Seed,
 }
@@ -74,6 +80,7 @@ impl EngineConfig {
             kv_bytes_max,
             admission: scheduler.admission,
             leases: LeaseConfig::REFERENCE,
+            unread_events_max: None,
             seed,
         }
     }
@@ -118,6 +125,7 @@ pub struct Engine {
     /// Absent where the backend knows no forms.
     grammars: Option<Arc<dyn Grammars>>,
     thread: Option<JoinHandle<()>>,
+    watch: Option<JoinHandle<()>>,
 }
 
 impl Engine {
@@ -136,11 +144,14 @@ impl Engine {
         E: Send + 'static,
     {
         let live_max = usize::from(config.rows_max) + usize::from(config.waiting_max);
-        let inbox = Arc::new(Inbox::new(live_max));
+        let inbox = Arc::new(Inbox::new(live_max, config.unread_events_max));
         let for_thread = Arc::clone(&inbox);
+        let listener = Arc::new(Mutex::new(on_event));
+        let watch =
+            watch::start(Arc::clone(&inbox), Arc::clone(&listener)).map_err(StartError::Thread)?;
         let config = config.clone();
         let (opened, when_opened) = mpsc::sync_channel(1);
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("engine".to_owned())
             .spawn(move || {
                 let gone = GoneOnDrop(Arc::clone(&for_thread));
@@ -152,11 +163,12 @@ impl Engine {
                         let layout = backend.layout(config.kv_bytes_max);
                         Scheduler::new(config.scheduler(limits), layout)?
                     };
+                    for_thread.watch(backend.step_time_max());
                     let seed = config.seed;
                     let leases = Leases::new(config.leases);
                     let load_time = began.elapsed();
                     let worker = Worker::new(
-                        backend, scheduler, leases, for_thread, seed, load_time, on_event,
+                        backend, scheduler, leases, for_thread, seed, load_time, listener,
                     );
                     Ok((worker, grammars))
                 });
@@ -172,12 +184,16 @@ impl Engine {
                 }
                 drop(gone);
             })
-            .map_err(StartError::Thread)?;
+            .map_err(|error| {
+                inbox.set_mode(Mode::Gone);
+                StartError::Thread(error)
+            })?;
         match when_opened.recv() {
             Ok(Ok(grammars)) => Ok(Self {
                 inbox,
                 grammars,
                 thread: Some(thread),
+                watch: Some(watch),
             }),
             Ok(Err(error)) => Err(error),
             Err(mpsc::RecvError) => Err(StartError::Died),
@@ -226,6 +242,11 @@ impl Engine {
         self.inbox.cancel(id);
     }
 
+    /// So many events of a job were read, by whoever they are for.
+    pub fn read(&self, id: RowId, events: u32) {
+        self.inbox.read(id, events);
+    }
+
     /// From now on so much memory is for keys and values. Rows that it cannot hold together wait, and
     /// are computed again; those that it could not hold alone fail.
     pub fn set_grant(&self, kv_bytes_max: u64) {
@@ -242,28 +263,33 @@ impl Engine {
         self.inbox.snapshot()
     }
 
-    /// Drains, waits for the last job and frees the model.
+    /// Drains, waits for the last job and frees the model. A step that does not end is not waited for.
     ///
     /// # Panics
     /// The engine's thread panicked.
     pub fn stop(mut self) {
+        assert!(
+            self.wait().is_ok(),
+            "the engine's thread panicked; its message is above"
+        );
+    }
+
+    /// Waits for the thread, unless it is in a step that does not end: then it is left alone, with
+    /// the model's memory.
+    fn wait(&mut self) -> thread::Result<()> {
         self.inbox.set_mode(Mode::Stopping);
-        if let Some(thread) = self.thread.take() {
-            assert!(
-                thread.join().is_ok(),
-                "the engine's thread panicked; its message is above"
-            );
+        let watched = self.watch.take().map_or(Ok(()), JoinHandle::join);
+        match self.thread.take() {
+            Some(thread) if !self.inbox.is_stuck() => thread.join(),
+            Some(_) | None => watched,
         }
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.inbox.set_mode(Mode::Stopping);
-        if let Some(thread) = self.thread.take() {
-            // Its panic message is printed already; a second panic here would abort.
-            drop(thread.join());
-        }
+        // A panic's message is printed already; a second panic here would abort.
+        drop(self.wait());
     }
 }
 

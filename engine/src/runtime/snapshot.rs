@@ -7,7 +7,7 @@ const NEWEST_SHARE: f64 = 0.3;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CapacitySnapshot {
-    /// The engine's thread panicked; it serves no more.
+    /// The engine's thread panicked, or is in a step that does not end; it serves no more.
     pub has_crashed: bool,
     pub num_running: u32,
     pub num_waiting: u32,

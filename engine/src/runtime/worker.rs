@@ -11,16 +11,18 @@ use cereus_core::time::Tick;
 use super::backend::{Backend, RowWork, StepError, StepWork};
 use super::event::{Delta, Event, FinishReason, Finished, Timing};
 use super::inbox::{Arrived, Asked, Inbox, Mode, Patience};
+use super::refusals::{overdue, refusal};
 use super::row::{Prompt, Row};
 use super::snapshot::{CapacitySnapshot, observe};
 use super::tokens_per_second;
+use super::watch::{Listener, tell};
 use crate::chat::Ends;
 use crate::failure::{Failure, Reason};
 use crate::kv::{BlockHash, Chain, Scope};
 use crate::sampling::Chosen;
-use crate::scheduler::leases::{Cause, Expired, Leases};
+use crate::scheduler::leases::{Expired, Leases};
 use crate::scheduler::{
-    Cancelled, EndReason, Ended, Refused, RowId, RowRequest, RowSlot, Scheduler, StepPlan,
+    Cancelled, EndReason, Ended, RowId, RowRequest, RowSlot, Scheduler, StepPlan,
 };
 use crate::text::{Answer, Stopped};
 
@@ -29,13 +31,15 @@ pub(super) struct Worker<B, F> {
     scheduler: Scheduler,
     inbox: Arc<Inbox>,
     seed: Seed,
-    on_event: F,
+    listener: Listener<F>,
     rows: BTreeMap<RowId, Row>,
     /// What is published after each turn; counters and speeds live in it.
     snapshot: CapacitySnapshot,
     /// What prompts are shared under; absent when they are not.
     contract: Option<[u8; 32]>,
     leases: Leases,
+    /// The last plan found nothing to do, and it will not before something is told.
+    is_at_rest: bool,
     /// The zero of the leases' time.
     born: Instant,
     // Reused by every step.
@@ -43,6 +47,7 @@ pub(super) struct Worker<B, F> {
     chosen: Vec<Option<Chosen>>,
     stopped: Vec<RowId>,
     broken: Vec<RowId>,
+    paused: Vec<RowId>,
     hashes: Vec<BlockHash>,
     ended: Vec<Ended>,
 }
@@ -55,7 +60,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         inbox: Arc<Inbox>,
         seed: Seed,
         load_time: Duration,
-        on_event: F,
+        listener: Listener<F>,
     ) -> Self {
         let snapshot = CapacitySnapshot {
             kv_bytes_per_token: backend.limits().kv_bytes_per_token,
@@ -68,7 +73,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             scheduler,
             inbox,
             seed,
-            on_event,
+            listener,
             rows: BTreeMap::new(),
             snapshot,
             contract,
@@ -78,6 +83,8 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             chosen: vec![],
             stopped: vec![],
             broken: vec![],
+            paused: vec![],
+            is_at_rest: false,
             hashes: vec![],
             ended: vec![],
         };
@@ -92,7 +99,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         if let Err(panic) = served {
             for id in self.inbox.crashed() {
                 let failure = Failure::new(Reason::ProviderError, "the engine crashed");
-                (self.on_event)(Event::Failed { id, failure });
+                self.tell(Event::Failed { id, failure });
             }
             resume_unwind(panic);
         }
@@ -100,11 +107,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
 
     fn serve(&mut self) {
         loop {
-            let patience = if self.scheduler.is_idle() {
-                Patience::Wait
-            } else {
-                Patience::Look
-            };
+            let patience = self.patience();
             let mail = self.inbox.mail(patience);
             for arrived in mail.jobs {
                 self.take(arrived);
@@ -112,12 +115,16 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             for id in mail.cancels {
                 self.cancel(id);
             }
+            for id in mail.resumed {
+                self.scheduler.resume(id);
+                self.leases.resumed(self.now(), id);
+            }
             if let Some(bytes) = mail.grant_bytes {
                 self.regrant(bytes);
             }
             self.expire();
-            if !self.scheduler.is_idle() {
-                self.step();
+            if !self.scheduler.is_idle() && !self.step() {
+                return;
             }
             self.publish();
             if mail.mode == Mode::Stopping && self.scheduler.is_idle() {
@@ -126,10 +133,22 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         }
     }
 
+    fn patience(&self) -> Patience {
+        if self.scheduler.is_idle() {
+            return Patience::Wait;
+        }
+        match self.leases.next_deadline() {
+            Some((at, _)) if self.is_at_rest => {
+                Patience::Until(self.born + Duration::from_micros(at.0))
+            }
+            Some(_) | None => Patience::Look,
+        }
+    }
+
     fn take(&mut self, arrived: Arrived) {
         let id = arrived.id;
         match self.accept(arrived) {
-            Ok(prompt_tokens) => (self.on_event)(Event::Accepted { id, prompt_tokens }),
+            Ok(prompt_tokens) => self.tell(Event::Accepted { id, prompt_tokens }),
             Err(failure) => self.fail(id, failure),
         }
     }
@@ -266,7 +285,8 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         }
     }
 
-    fn step(&mut self) {
+    /// Whether the engine can go on: not after a step that took too long.
+    fn step(&mut self) -> bool {
         let mut plan = std::mem::take(&mut self.plan);
         self.scheduler.plan(&mut plan);
         self.snapshot.preemptions += plan.preempted.len() as u64;
@@ -275,10 +295,12 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             self.leases.preempted(now, preempted.row);
         }
         if plan.is_empty() {
-            // Room was made; who it is for comes next.
+            // Either room was made, and who it is for comes next, or all wait for their readers.
+            self.is_at_rest = plan.preempted.is_empty();
             self.plan = plan;
-            return;
+            return true;
         }
+        self.is_at_rest = false;
         self.begin(&plan);
         let rows = work(&self.rows, &plan);
         let step = StepWork {
@@ -289,7 +311,11 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             saves: &plan.saves,
         };
         self.chosen.clear();
+        self.inbox.step_began();
         let outcome = self.backend.step(&step, &mut self.chosen);
+        if !self.inbox.step_ended() {
+            return false;
+        }
         let asked = rows.iter().filter(|row| row.sample.is_some()).count();
         self.snapshot.steps_executed += 1;
         match outcome {
@@ -304,7 +330,18 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             }
             Err(cause) => self.lose(&plan, &cause),
         }
+        self.pause();
         self.plan = plan;
+        true
+    }
+
+    /// Rows whose readers are behind do nothing from the next step on.
+    fn pause(&mut self) {
+        let now = self.now();
+        for id in self.paused.drain(..) {
+            self.scheduler.pause(id);
+            self.leases.paused(now, id);
+        }
     }
 
     /// Notes what is known of rows when they enter.
@@ -457,7 +494,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         // Counters first: who hears of the end finds the room that it left.
         self.publish();
         self.inbox.ended(id);
-        (self.on_event)(Event::Finished(Finished {
+        self.tell(Event::Finished(Finished {
             id,
             reason,
             usage,
@@ -469,7 +506,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         self.leases.ended(id);
         self.publish();
         self.inbox.ended(id);
-        (self.on_event)(Event::Failed { id, failure });
+        self.tell(Event::Failed { id, failure });
     }
 
     fn send(&mut self, id: RowId, delta: Delta) {
@@ -479,7 +516,14 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         if let Some(row) = self.rows.get_mut(&id) {
             row.has_text = true;
         }
-        (self.on_event)(Event::Delta { id, delta });
+        if self.inbox.said(id) {
+            self.paused.push(id);
+        }
+        self.tell(Event::Delta { id, delta });
+    }
+
+    fn tell(&self, event: Event) {
+        tell(&self.listener, event);
     }
 
     fn row(&self, id: RowId) -> &Row {
@@ -546,32 +590,4 @@ fn askers(plan: &StepPlan) -> impl Iterator<Item = RowId> + '_ {
         .filter(|chunk| chunk.is_last)
         .map(|chunk| chunk.row);
     plan.decode.iter().map(|decode| decode.row).chain(prefilled)
-}
-
-fn overdue(cause: Cause) -> Failure {
-    let (reason, text) = match cause {
-        Cause::AdmissionTimeout => (
-            Reason::AdmissionTimeout,
-            "the request waited too long for its turn; try again later",
-        ),
-        Cause::BackpressureTimeout | Cause::Cancelled => return Failure::cancelled(),
-        Cause::DecodeStall => (Reason::Stalled, "no token came for too long"),
-        Cause::PrefillStall => (Reason::Stalled, "the prompt made no progress for too long"),
-        Cause::SafetyDeadline => (
-            Reason::SafetyDeadline,
-            "the request took longer than any of its size may",
-        ),
-        Cause::Watchdog => (Reason::Stalled, "a step of the model did not end"),
-    };
-    Failure::new(reason, text)
-}
-
-fn refusal(refused: Refused) -> Failure {
-    let reason = match refused {
-        Refused::Duplicate | Refused::Empty => Reason::ClientError,
-        Refused::NeverFits => Reason::RequestExceedsNodeBudget,
-        Refused::QueueFull => Reason::QueueFull,
-        Refused::TooLong => Reason::RequestExceedsContext,
-    };
-    Failure::new(reason, refused.to_string())
 }

@@ -7,6 +7,7 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod config;
+pub mod flow;
 pub mod leases;
 mod outcome;
 mod plan;

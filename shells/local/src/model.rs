@@ -13,6 +13,7 @@ use cereus_engine::runtime::{
     EchoBackend, Engine, EngineConfig, Event, Limits, Memory, StartError, StepError, StepWork,
 };
 use cereus_engine::sampling::Chosen;
+use cereus_engine::scheduler::flow::Flow;
 use cereus_engine::scheduler::{RowId, RowSlot};
 use cereus_engine::text::Vocabulary;
 
@@ -71,6 +72,7 @@ impl Model {
         let mut config = EngineConfig::reference(settings.kv_bytes_max, seed);
         config.rows_max = settings.rows_max.max(1);
         config.waiting_max = settings.waiting_max;
+        config.unread_events_max = Some(Flow::UNREAD_MAX);
         let outboxes = Arc::new(Outboxes::default());
         let for_thread = Arc::clone(&outboxes);
         let on_event = move |event| for_thread.hand_on(event);
