@@ -52,9 +52,10 @@ impl Run {
             Moved::Loaded { build, result } => {
                 self.is_loading = false;
                 let fault = match result {
-                    Ok(loaded) => {
-                        self.engines.put(build, loaded.engine);
-                        if let Some(hash) = loaded.hash {
+                    Ok(mut loaded) => {
+                        let hash = loaded.hash.take();
+                        self.engines.put(build, loaded);
+                        if let Some(hash) = hash {
                             self.hashed(build, hash).await;
                         }
                         None
