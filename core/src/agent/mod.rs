@@ -7,7 +7,6 @@
 //! and by the fuzzer.
 
 mod backoff;
-mod duty;
 mod frames;
 mod jobs;
 mod machine;
@@ -27,20 +26,17 @@ use crate::draw::Seed;
 use crate::envelope::SecretKey;
 use crate::event::Usage;
 use crate::ids::WireId;
-use crate::schedule::{LocalTime, Schedule};
 use crate::slots::{BuildIx, Refusal};
 use crate::time::{Span, Tick};
 use crate::wire::messages::Heartbeat;
 
 pub use self::machine::Agent;
 
-/// First wait before dialling again, doubled each time (`spec/engine` 12.8).
+/// First wait before dialling again, doubled each time (`spec/usepod` 5 and 11).
 pub const BACKOFF_MIN: Span = Span::secs(1);
-pub const BACKOFF_MAX: Span = Span::secs(30);
+pub const BACKOFF_MAX: Span = Span::secs(60);
 /// A session that lasted this long starts the doubling anew.
 pub const STABLE_SESSION: Span = Span::secs(30);
-/// The first wait after a stable session is longer by at most this.
-pub const STABLE_SPREAD_MAX: Span = Span::secs(4);
 /// Dial, TLS and upgrade together.
 pub const DIAL_WAIT_MAX: Span = Span::secs(10);
 /// Failures in a row, none of them accepted, after which the operator hears of it once.
@@ -80,11 +76,8 @@ pub struct AgentConfig {
     /// Builds that can be served here.
     pub builds: Vec<String>,
     pub jobs_max: NonZeroU16,
-    /// How long running jobs may finish after the process was asked to end, or the owner's hours
-    /// were over.
+    /// How long running jobs may finish after the process was asked to end.
     pub drain_wait_max: Span,
-    /// When the owner lets the machine serve.
-    pub schedule: Schedule,
     pub facts: Facts,
 }
 
@@ -170,10 +163,6 @@ pub enum AgentEvent<'a> {
         job: WireId,
         said: Said<'a>,
     },
-    /// The answer to [`AgentEffect::ReadLocalTime`].
-    LocalTimeRead {
-        local: LocalTime,
-    },
     /// The answer to [`AgentEffect::Measure`]. Status, counters and the sequence number are filled in
     /// here.
     Measured {
@@ -227,12 +216,6 @@ pub enum AgentEffect {
     Notice(Notice),
     /// Send a WebSocket ping.
     Ping { session: SessionId },
-    /// Say `LocalTimeRead` now.
-    ReadLocalTime,
-    /// Outside of the owner's hours: let go of every model.
-    Rest,
-    /// The owner's hours begin: load what is loaded at a start.
-    Rise,
     /// Send one text message.
     Send {
         session: SessionId,
@@ -263,8 +246,6 @@ pub enum AgentEffect {
 pub enum Notice {
     /// A frame could not be read; it was dropped.
     BadFrame,
-    /// The owner's hours are over: what runs may finish.
-    HoursEnded,
     /// The coordinator accepted us.
     Joined,
     /// The coordinator is restarting.
@@ -314,26 +295,22 @@ impl AgentOut {
 /// Why an agent wants to be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AgentWake {
-    ClockDue,
     DialDue,
     DialOverdue,
     DrainOverdue,
     HeartbeatDue,
     LeaveOverdue,
     PingDue,
-    RestOverdue,
 }
 
 impl AgentWake {
-    pub const ALL: [Self; 8] = [
-        Self::ClockDue,
+    pub const ALL: [Self; 6] = [
         Self::DialDue,
         Self::DialOverdue,
         Self::DrainOverdue,
         Self::HeartbeatDue,
         Self::LeaveOverdue,
         Self::PingDue,
-        Self::RestOverdue,
     ];
 }
 

@@ -13,7 +13,6 @@ use cereus_engine::runtime::{
     EchoBackend, Engine, EngineConfig, Event, Limits, Memory, StartError, StepError, StepWork,
 };
 use cereus_engine::sampling::Chosen;
-use cereus_engine::scheduler::flow::Flow;
 use cereus_engine::scheduler::{RowId, RowSlot};
 use cereus_engine::text::Vocabulary;
 
@@ -72,7 +71,7 @@ impl Model {
         let mut config = EngineConfig::reference(settings.kv_bytes_max, seed);
         config.rows_max = settings.rows_max.max(1);
         config.waiting_max = settings.waiting_max;
-        config.unread_events_max = Some(Flow::UNREAD_MAX);
+        config.disk.clone_from(&settings.disk);
         let outboxes = Arc::new(Outboxes::default());
         let for_thread = Arc::clone(&outboxes);
         let on_event = move |event| for_thread.hand_on(event);
@@ -87,10 +86,14 @@ impl Model {
             }
             Backend::Model(folder) => start_model(&config, folder, on_event),
         };
-        Ok(Self {
-            engine: engine?,
-            outboxes,
-        })
+        let engine = engine?;
+        if settings.disk.is_some() && !engine.has_disk() {
+            tracing::warn!(
+                "prompts of this model are kept in memory only: the cache on disk is for models \
+                 whose layers all have full attention"
+            );
+        }
+        Ok(Self { engine, outboxes })
     }
 }
 

@@ -12,7 +12,6 @@ use crate::wire::messages::{
 };
 use crate::wire::{Frame, Text, ToCoordinator};
 
-mod hours;
 mod jobs;
 mod laws;
 mod sessions;
@@ -40,7 +39,6 @@ fn config() -> AgentConfig {
         builds: vec!["tiny".into()],
         jobs_max: NonZeroU16::new(2).expect("two is not zero"),
         drain_wait_max: Span::secs(60),
-        schedule: Schedule::default(),
         facts: Facts {
             binary_hash: "abc".into(),
             ..Facts::default()
@@ -210,9 +208,6 @@ impl Play {
                 }),
             }),
             "pong" => self.step(AgentEvent::PongReceived { session }),
-            "clock" => self.step(AgentEvent::LocalTimeRead {
-                local: hours::wall(first, rest),
-            }),
             "drain" => self.step(AgentEvent::DrainBegan),
             other => panic!("unknown command {other}"),
         }
@@ -243,9 +238,6 @@ impl Play {
             AgentEffect::Measure => "measure".into(),
             AgentEffect::Notice(notice) => format!("{notice:?}"),
             AgentEffect::Ping { .. } => "ping".into(),
-            AgentEffect::ReadLocalTime => "read the clock".into(),
-            AgentEffect::Rest => "rest".into(),
-            AgentEffect::Rise => "rise".into(),
             AgentEffect::Send { session, frame } => {
                 assert_eq!(*session, self.session, "frames go to the socket of now");
                 message(out.slice(frame))
