@@ -25,6 +25,7 @@ pub mod lookup;
 pub mod memory;
 pub mod money;
 pub mod relay;
+pub mod schedule;
 pub mod slab;
 pub mod slots;
 pub mod time;

@@ -29,8 +29,8 @@ fn config() -> EngineConfig {
         kv_bytes_max: 1 << 20,
         admission: Admission::WorstCase,
         leases: LeaseConfig::REFERENCE,
+        unread_events_max: None,
         seed: Seed::from_number(1),
-        disk: None,
     }
 }
 

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -12,22 +12,20 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use cereus_core::draw::Seed;
-use cereus_core::time::Span;
-use cereus_engine::disk::{DiskConfig, DiskKey};
 use cereus_engine::kv::Scope;
-use cereus_engine::kv::disk::DiskLimits;
 use cereus_engine::runtime::{
-    CapacitySnapshot, DiskTier, Engine, EngineConfig, Event, FinishReason, Job, MlxBackend, Usage,
+    CapacitySnapshot, Engine, EngineConfig, Event, FinishReason, Job, MlxBackend, Usage,
 };
 use cereus_engine::scheduler::leases::LeaseConfig;
 use cereus_engine::scheduler::{Admission, RowId};
 use proptest::prelude::*;
-use support::{FAMILIES, LLAMA, QWEN2, QWEN3, QWEN3_MOE, write_byte_folder_of};
+use support::{FAMILIES, write_byte_folder_of};
 
 const ANSWER_TOKENS: u32 = 24;
 const BLOCK_TOKENS: u32 = 64;
 /// Generous: only an engine that hangs is so slow.
 const PATIENCE: Duration = Duration::from_secs(60);
+const A_MOMENT: Duration = Duration::from_millis(2);
 
 /// A folder of each family, and what each prompt is answered when nobody else is served.
 static FOLDERS: LazyLock<Vec<Served>> = LazyLock::new(|| {
@@ -49,9 +47,6 @@ struct Heard {
     reason: FinishReason,
     usage: Usage,
 }
-
-/// The families whose layers all have full attention.
-const MOVING: &[&str] = &[LLAMA, QWEN2, QWEN3, QWEN3_MOE];
 
 const PROMPTS: usize = 8;
 
@@ -105,8 +100,8 @@ fn generous() -> EngineConfig {
         kv_bytes_max: 64 << 20,
         admission: Admission::WorstCase,
         leases: LeaseConfig::REFERENCE,
+        unread_events_max: None,
         seed: Seed::from_number(5),
-        disk: None,
     }
 }
 
@@ -120,6 +115,9 @@ struct Running {
     texts: BTreeMap<u64, String>,
     finished: BTreeMap<u64, Heard>,
     failed: BTreeMap<u64, String>,
+    /// Events that were heard and that the engine takes for unread, until there are more of them.
+    unread: VecDeque<RowId>,
+    behind: usize,
 }
 
 impl Running {
@@ -135,6 +133,8 @@ impl Running {
             texts: BTreeMap::new(),
             finished: BTreeMap::new(),
             failed: BTreeMap::new(),
+            unread: VecDeque::new(),
+            behind: 0,
         }
     }
 
@@ -146,13 +146,16 @@ impl Running {
     }
 
     fn hear(&mut self) {
-        match self
-            .events
-            .recv_timeout(PATIENCE)
-            .expect("the engine goes on")
-        {
+        // When all rows wait for their readers, these catch up.
+        let event = self.events.recv_timeout(A_MOMENT).or_else(|_| {
+            self.read_until(0);
+            self.events.recv_timeout(PATIENCE)
+        });
+        match event.expect("the engine goes on") {
             Event::Accepted { .. } => {}
             Event::Delta { id, delta } => {
+                self.unread.push_back(id);
+                self.read_until(self.behind);
                 self.texts.entry(id.0).or_default().push_str(&delta.content);
             }
             Event::Finished(finished) => {
@@ -168,6 +171,13 @@ impl Running {
                 self.failed.insert(id.0, failure.reason.as_str().to_owned());
                 self.waiting -= 1;
             }
+        }
+    }
+
+    fn read_until(&mut self, unread: usize) {
+        let count = self.unread.len().saturating_sub(unread);
+        for id in self.unread.drain(..count) {
+            self.engine.read(id, 1);
         }
     }
 
@@ -223,8 +233,9 @@ struct Schedule {
     prefill_chunk_tokens: u32,
     rows: u8,
     is_optimistic: bool,
-    /// Blocks leave to a disk of so many rows and come back, where the family's can.
-    disk_rows: Option<u8>,
+    /// Events of a row that may be unread, and how many the reader of all is behind.
+    unread_max: Option<u32>,
+    behind: usize,
     acts: Vec<Act>,
 }
 
@@ -236,12 +247,13 @@ prop_compose! {
         prefill_chunk_tokens in 1_u32..200,
         rows in 2_u8..6,
         is_optimistic in any::<bool>(),
-        disk_rows in prop::option::of(1_u8..12),
+        unread_max in prop::option::of(1_u32..5),
+        behind in 0_usize..8,
         acts in prop::collection::vec(act(), 1..20),
     ) -> Schedule {
         Schedule {
             family, rows_max, step_token_budget, prefill_chunk_tokens, rows, is_optimistic,
-            disk_rows, acts,
+            unread_max, behind, acts,
         }
     }
 }
@@ -251,7 +263,6 @@ impl Schedule {
     fn run(&self) -> Result<CapacitySnapshot, TestCaseError> {
         let served = &FOLDERS[self.family];
         let row_bytes = row_bytes(&served.path);
-        let disk = tempfile::tempdir().unwrap();
         let config = EngineConfig {
             rows_max: self.rows_max,
             step_token_budget: self.step_token_budget,
@@ -262,12 +273,11 @@ impl Schedule {
             } else {
                 Admission::WorstCase
             },
-            disk: self
-                .disk_rows
-                .map(|rows| disk_tier(disk.path(), row_bytes.get() * u64::from(rows))),
+            unread_events_max: self.unread_max,
             ..generous()
         };
         let mut running = Running::start(&served.path, &config);
+        running.behind = self.behind;
         let mut asked = BTreeMap::new();
         let mut cancelled = BTreeMap::new();
         for (id, act) in (0_u64..).zip(&self.acts) {
@@ -320,22 +330,6 @@ impl Schedule {
     }
 }
 
-/// A disk of so many bytes, which nobody waits for longer than for a moment.
-fn disk_tier(folder: &Path, size_max: u64) -> DiskTier {
-    let limits = DiskLimits {
-        size_max,
-        file_blocks_max: 2,
-        free_min: 0,
-        ..DiskLimits::reference(None)
-    };
-    let key = DiskKey::from_bytes([1; 32]);
-    DiskTier {
-        tokens_min: BLOCK_TOKENS,
-        read_wait_max: Span::millis(100),
-        ..DiskTier::reference(DiskConfig::reference(folder.to_owned(), key, limits))
-    }
-}
-
 /// What the longest row takes at most.
 fn row_bytes(folder: &Path) -> NonZeroU64 {
     let json = std::fs::read(folder.join("config.json")).unwrap();
@@ -352,18 +346,6 @@ proptest! {
     #[test]
     fn an_answer_depends_on_its_request_alone(schedule in schedule()) {
         schedule.run()?;
-    }
-
-    /// ENG-07, where memory is short and the disk next to it, of a family whose blocks move.
-    #[test]
-    fn an_answer_does_not_depend_on_what_the_disk_has(
-        schedule in schedule(),
-        moving in prop::sample::select(MOVING),
-        disk_rows in 1_u8..12,
-    ) {
-        let family = FAMILIES.iter().position(|json| *json == moving).unwrap();
-        let disk_rows = Some(disk_rows);
-        Schedule { family, disk_rows, rows: 2, ..schedule }.run()?;
     }
 }
 
@@ -383,7 +365,8 @@ fn rows_that_had_to_leave_say_the_same() {
             prefill_chunk_tokens: 256,
             rows: 5,
             is_optimistic: true,
-            disk_rows: None,
+            unread_max: None,
+            behind: 0,
             acts: [&acts[..], &[Act::Hear(14), Act::Grant { rows: 2 }]].concat(),
         };
         let capacity = schedule.run().unwrap();

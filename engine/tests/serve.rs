@@ -35,8 +35,8 @@ fn serve(folder: &Path, rows_max: u16, bodies: &[String]) -> Vec<Heard> {
         kv_bytes_max: 1 << 30,
         admission: Admission::WorstCase,
         leases: LeaseConfig::REFERENCE,
+        unread_events_max: None,
         seed: Seed::from_number(5),
-        disk: None,
     };
     let (events, heard) = channel();
     let folder: PathBuf = folder.to_owned();

@@ -46,8 +46,8 @@ fn answers(conversations: &[Vec<(&str, String)>]) -> Vec<String> {
         kv_bytes_max: 1 << 30,
         admission: Admission::WorstCase,
         leases: LeaseConfig::REFERENCE,
+        unread_events_max: None,
         seed: Seed::from_number(1),
-        disk: None,
     };
     let (events, heard) = channel();
     let engine = Engine::start(

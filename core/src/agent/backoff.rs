@@ -2,16 +2,10 @@
 
 use super::{
     BACKOFF_MAX, BACKOFF_MIN, DEPLOY_WAIT_MAX, DEPLOY_WAIT_MIN, OPERATOR_WAIT, STABLE_SESSION,
-    UNREACHABLE_FAILURES,
+    STABLE_SPREAD_MAX, UNREACHABLE_FAILURES,
 };
 use crate::draw::{Purpose, Seed};
 use crate::time::Span;
-
-/// Jitter of the doubling: parts per million of the wait, from this ...
-const JITTER_LEAST_PPM: u64 = 800_000;
-/// ... to just below this much more.
-const JITTER_RANGE_PPM: u64 = 400_000;
-const PPM: u64 = 1_000_000;
 
 /// How a session, or an attempt at one, ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,14 +57,27 @@ impl Backoff {
                 // Accepting and closing again is no success: only time proves one.
                 if lasted >= STABLE_SESSION {
                     self.next = BACKOFF_MIN;
+                    // Whole fleets lose their sockets together, and would come back together.
+                    let spread = Span(self.draw(seed, STABLE_SPREAD_MAX.0));
+                    return self.jittered(seed) + spread;
                 }
             }
             Ending::Unaccepted => self.failures = self.failures.saturating_add(1),
         }
-        let ppm = JITTER_LEAST_PPM + self.draw(seed, JITTER_RANGE_PPM);
-        let wait = Span(self.next.0 * ppm / PPM);
-        self.next = Span((self.next.0 * 2).min(BACKOFF_MAX.0));
-        wait
+        self.jittered(seed)
+    }
+
+    /// From half of the base to just below the whole of it.
+    fn jittered(&mut self, seed: Seed) -> Span {
+        let half = Span(self.double().0 / 2);
+        half + Span(self.draw(seed, half.0))
+    }
+
+    /// The base of this wait; the next one is twice as long.
+    fn double(&mut self) -> Span {
+        let base = self.next;
+        self.next = Span((base.0 * 2).min(BACKOFF_MAX.0));
+        base
     }
 
     fn draw(&mut self, seed: Seed, bound: u64) -> u64 {
@@ -92,24 +99,55 @@ mod tests {
             .collect()
     }
 
+    /// What the next wait is drawn from, once these sessions have ended.
+    fn base_after(endings: &[Ending]) -> Span {
+        let mut backoff = Backoff::new();
+        for ending in endings {
+            backoff.wait(Seed::from_number(3), *ending);
+        }
+        backoff.next
+    }
+
+    /// ENG-21.
     #[test]
     fn an_unreachable_coordinator_is_tried_ever_more_rarely() {
-        let expected = [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000];
-        for (wait, nominal) in waits(&[Ending::Unaccepted; 8]).iter().zip(expected) {
-            assert!(
-                *wait >= nominal * 8 / 10 && *wait < nominal * 12 / 10,
-                "{wait}"
-            );
+        let bases: Vec<Span> = (0..8)
+            .map(|failures| base_after(&vec![Ending::Unaccepted; failures]))
+            .collect();
+        assert_eq!(bases, [1, 2, 4, 8, 16, 30, 30, 30].map(Span::secs));
+    }
+
+    /// ENG-21.
+    #[test]
+    fn a_session_of_29_seconds_does_not_reset_the_wait_and_one_of_30_does() {
+        let outage = [Ending::Unaccepted; 3];
+        let after = |lasted| base_after(&[&outage[..], &[Ending::Lost(lasted)]].concat());
+        assert_eq!(after(Span::secs(29)), Span::secs(16));
+        assert_eq!(after(Span(Span::secs(30).0 - 1)), Span::secs(16));
+        // The wait itself began anew, so that the one after it is of two seconds.
+        assert_eq!(after(Span::secs(30)), Span::secs(2));
+    }
+
+    #[test]
+    fn a_wait_lies_between_the_half_of_its_base_and_the_whole() {
+        for number in 0..64 {
+            let mut backoff = Backoff::new();
+            for base in [1, 2, 4, 8, 16, 30, 30].map(Span::secs) {
+                let wait = backoff.wait(Seed::from_number(number), Ending::Unaccepted);
+                assert!(wait >= Span(base.0 / 2) && wait < base, "{wait:?}");
+            }
         }
     }
 
     #[test]
-    fn accepting_and_closing_again_does_not_reset_the_wait_and_a_stable_session_does() {
-        let brief = Ending::Lost(Span::secs(29));
+    fn those_that_were_stable_come_back_spread_over_seconds() {
         let stable = Ending::Lost(STABLE_SESSION);
-        let waits = waits(&[brief, brief, brief, stable]);
-        assert!(waits[2] >= 3_200, "{waits:?}");
-        assert!(waits[3] < 1_200, "{waits:?}");
+        let waits = waits(&[stable; 64]);
+        assert!(waits.iter().all(|wait| (500..5_000).contains(wait)));
+        for from in (1_000..4_000).step_by(1_000) {
+            let second = from..from + 1_000;
+            assert!(waits.iter().any(|wait| second.contains(wait)), "{from}");
+        }
     }
 
     #[test]

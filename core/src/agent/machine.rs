@@ -1,6 +1,7 @@
 //! The machine itself: sockets come and go, frames are read, timers fire.
 
 use super::backoff::{Backoff, Ending};
+use super::duty::Duty;
 use super::jobs::Jobs;
 use super::reply::{Refusal, Sealer, send};
 use super::session::{Departure, Open, Pulse, Session};
@@ -26,6 +27,8 @@ pub struct Agent {
     pub(super) challenge: Option<Challenge>,
     /// Set once the process was asked to end.
     pub(super) drain_until: Option<Tick>,
+    /// `None` when the machine always serves.
+    pub(super) duty: Option<Duty>,
     pub(super) counts: AgentCounts,
 }
 
@@ -36,19 +39,25 @@ pub(super) struct Challenge {
 }
 
 impl Agent {
-    /// Dials at the first wake.
+    /// Dials at the first wake, or asks for the time if it does not always serve.
     #[must_use]
     pub fn new(now: Tick, config: AgentConfig) -> Self {
         let key_text = config.secret.public().text();
         let sealer = Sealer::new(key_text, config.nonce_prefix);
+        let duty = Duty::new(now, &config.schedule);
+        let session = match duty {
+            Some(_) => Session::Resting,
+            None => Session::Waiting { dial_at: now },
+        };
         Self {
             config,
-            session: Session::Waiting { dial_at: now },
+            session,
             session_last: SessionId(0),
             backoff: Backoff::new(),
             jobs: Jobs::new(sealer),
             challenge: None,
             drain_until: None,
+            duty,
             counts: AgentCounts::default(),
         }
     }
@@ -81,6 +90,7 @@ impl Agent {
                     self.counts.stale_events += 1;
                 }
             }
+            AgentEvent::LocalTimeRead { local } => self.on_local_time(now, local, out),
             AgentEvent::Measured { heartbeat } => self.on_measured(*heartbeat, out),
             AgentEvent::ModelHashed { build, hash } => {
                 let hashes = &mut self.config.facts.model_hashes;
@@ -116,11 +126,21 @@ impl Agent {
     /// The next moment at which `Woke` should come, and why. An early or spurious wake is harmless.
     #[must_use]
     pub fn next_wake(&self) -> Option<(Tick, AgentWake)> {
-        let wake = self.session.next_wake()?;
-        match self.drain_until {
-            Some(until) => earlier(Some(wake), (until, AgentWake::DrainOverdue)),
-            None => Some(wake),
+        if self.is_stopped() {
+            return None;
         }
+        let mut wake = self.session.next_wake();
+        let of_duty = self.duty.as_ref().map(|duty| duty.check_at);
+        for (at, why) in [
+            (self.drain_until, AgentWake::DrainOverdue),
+            (of_duty, AgentWake::ClockDue),
+            (self.rest_at(), AgentWake::RestOverdue),
+        ] {
+            if let Some(at) = at {
+                wake = earlier(wake, (at, why));
+            }
+        }
+        wake
     }
 
     /// The key to register, as text.
@@ -157,6 +177,7 @@ impl Agent {
         let challenge = self.challenge.as_ref();
         challenge.map(|c| (c.session, &c.nonce)).hash(&mut mix);
         self.drain_until.hash(&mut mix);
+        self.duty.hash(&mut mix);
         self.counts.hash(&mut mix);
         mix.end_wide()
     }
@@ -166,6 +187,7 @@ impl Agent {
             Session::Open(open) if open.id == session => Some(open),
             Session::Dialling { .. }
             | Session::Open(_)
+            | Session::Resting
             | Session::Stopped
             | Session::Waiting { .. } => None,
         }
@@ -174,13 +196,16 @@ impl Agent {
     pub(super) fn open_id(&self) -> Option<SessionId> {
         match &self.session {
             Session::Open(open) => Some(open.id),
-            Session::Dialling { .. } | Session::Stopped | Session::Waiting { .. } => None,
+            Session::Dialling { .. }
+            | Session::Resting
+            | Session::Stopped
+            | Session::Waiting { .. } => None,
         }
     }
 
     pub(super) fn is_leaving(&self) -> bool {
         let is_sent_away = matches!(&self.session, Session::Open(open) if open.leaving.is_some());
-        is_sent_away || self.drain_until.is_some()
+        is_sent_away || self.drain_until.is_some() || self.rest_at().is_some()
     }
 
     fn on_connected(&mut self, now: Tick, session: SessionId, register: &[u8], out: &mut AgentOut) {
@@ -208,6 +233,13 @@ impl Agent {
     fn wait(&mut self, now: Tick, ending: Ending, out: &mut AgentOut) {
         if self.drain_until.is_some() {
             self.stop(out);
+            return;
+        }
+        if let Some(duty) = &mut self.duty {
+            duty.rest_at = None;
+        }
+        if self.is_off_duty() {
+            self.rest(out);
             return;
         }
         let wait = self.backoff.wait(self.config.seed, ending);
@@ -278,13 +310,13 @@ impl Agent {
             // Tells the coordinator at once that nothing more fits.
             Session::Open(_) => out.push(AgentEffect::Measure),
             Session::Stopped => {}
-            Session::Waiting { .. } => self.stop(out),
+            Session::Resting | Session::Waiting { .. } => self.stop(out),
         }
         self.go_when_free(now, out);
     }
 
     /// Leaves a socket that is to be left, once nobody waits for anything on it.
-    fn go_when_free(&mut self, now: Tick, out: &mut AgentOut) {
+    pub(super) fn go_when_free(&mut self, now: Tick, out: &mut AgentOut) {
         let Some(session) = self.open_id() else {
             return;
         };
@@ -300,6 +332,9 @@ impl Agent {
     }
 
     fn on_woke(&mut self, now: Tick, out: &mut AgentOut) {
+        self.on_clock_due(now, out);
+        let is_over = |until: Option<Tick>| until.is_some_and(|until| until <= now);
+        let is_time_up = is_over(self.drain_until) || is_over(self.rest_at());
         match &mut self.session {
             Session::Dialling { id, overdue_at } if *overdue_at <= now => {
                 out.push(AgentEffect::Abandon { session: *id });
@@ -311,12 +346,13 @@ impl Agent {
                 self.session = Session::dialling(now, session);
                 out.push(AgentEffect::Dial { session });
             }
-            Session::Dialling { .. } | Session::Stopped | Session::Waiting { .. } => {}
+            Session::Dialling { .. }
+            | Session::Resting
+            | Session::Stopped
+            | Session::Waiting { .. } => {}
             Session::Open(open) => {
                 let id = open.id;
-                let is_leave_over = open.leaving.as_ref().is_some_and(|l| l.until <= now);
-                let is_drain_over = self.drain_until.is_some_and(|until| until <= now);
-                if is_leave_over || is_drain_over {
+                if is_time_up || is_over(open.leaving.as_ref().map(|leaving| leaving.until)) {
                     self.jobs.refuse_all(&Refusal::draining(), out);
                     self.go_when_free(now, out);
                     return;

@@ -7,6 +7,7 @@
 //! and by the fuzzer.
 
 mod backoff;
+mod duty;
 mod frames;
 mod jobs;
 mod machine;
@@ -26,17 +27,20 @@ use crate::draw::Seed;
 use crate::envelope::SecretKey;
 use crate::event::Usage;
 use crate::ids::WireId;
+use crate::schedule::{LocalTime, Schedule};
 use crate::slots::{BuildIx, Refusal};
 use crate::time::{Span, Tick};
 use crate::wire::messages::Heartbeat;
 
 pub use self::machine::Agent;
 
-/// First wait before dialling again, doubled each time (`spec/usepod` 5 and 11).
+/// First wait before dialling again, doubled each time (`spec/engine` 12.8).
 pub const BACKOFF_MIN: Span = Span::secs(1);
-pub const BACKOFF_MAX: Span = Span::secs(60);
+pub const BACKOFF_MAX: Span = Span::secs(30);
 /// A session that lasted this long starts the doubling anew.
 pub const STABLE_SESSION: Span = Span::secs(30);
+/// The first wait after a stable session is longer by at most this.
+pub const STABLE_SPREAD_MAX: Span = Span::secs(4);
 /// Dial, TLS and upgrade together.
 pub const DIAL_WAIT_MAX: Span = Span::secs(10);
 /// Failures in a row, none of them accepted, after which the operator hears of it once.
@@ -76,8 +80,11 @@ pub struct AgentConfig {
     /// Builds that can be served here.
     pub builds: Vec<String>,
     pub jobs_max: NonZeroU16,
-    /// How long running jobs may finish after the process was asked to end.
+    /// How long running jobs may finish after the process was asked to end, or the owner's hours
+    /// were over.
     pub drain_wait_max: Span,
+    /// When the owner lets the machine serve.
+    pub schedule: Schedule,
     pub facts: Facts,
 }
 
@@ -163,6 +170,10 @@ pub enum AgentEvent<'a> {
         job: WireId,
         said: Said<'a>,
     },
+    /// The answer to [`AgentEffect::ReadLocalTime`].
+    LocalTimeRead {
+        local: LocalTime,
+    },
     /// The answer to [`AgentEffect::Measure`]. Status, counters and the sequence number are filled in
     /// here.
     Measured {
@@ -216,6 +227,12 @@ pub enum AgentEffect {
     Notice(Notice),
     /// Send a WebSocket ping.
     Ping { session: SessionId },
+    /// Say `LocalTimeRead` now.
+    ReadLocalTime,
+    /// Outside of the owner's hours: let go of every model.
+    Rest,
+    /// The owner's hours begin: load what is loaded at a start.
+    Rise,
     /// Send one text message.
     Send {
         session: SessionId,
@@ -246,6 +263,8 @@ pub enum AgentEffect {
 pub enum Notice {
     /// A frame could not be read; it was dropped.
     BadFrame,
+    /// The owner's hours are over: what runs may finish.
+    HoursEnded,
     /// The coordinator accepted us.
     Joined,
     /// The coordinator is restarting.
@@ -295,22 +314,26 @@ impl AgentOut {
 /// Why an agent wants to be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AgentWake {
+    ClockDue,
     DialDue,
     DialOverdue,
     DrainOverdue,
     HeartbeatDue,
     LeaveOverdue,
     PingDue,
+    RestOverdue,
 }
 
 impl AgentWake {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
+        Self::ClockDue,
         Self::DialDue,
         Self::DialOverdue,
         Self::DrainOverdue,
         Self::HeartbeatDue,
         Self::LeaveOverdue,
         Self::PingDue,
+        Self::RestOverdue,
     ];
 }
 

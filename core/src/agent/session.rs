@@ -10,10 +10,17 @@ use crate::time::Tick;
 /// Where the agent stands with its coordinator.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Session {
-    Dialling { id: SessionId, overdue_at: Tick },
+    Dialling {
+        id: SessionId,
+        overdue_at: Tick,
+    },
     Open(Open),
+    /// Outside of the owner's hours.
+    Resting,
     Stopped,
-    Waiting { dial_at: Tick },
+    Waiting {
+        dial_at: Tick,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -63,7 +70,7 @@ impl Session {
         match self {
             Self::Dialling { overdue_at, .. } => Some((*overdue_at, AgentWake::DialOverdue)),
             Self::Open(open) => open.next_wake(),
-            Self::Stopped => None,
+            Self::Resting | Self::Stopped => None,
             Self::Waiting { dial_at } => Some((*dial_at, AgentWake::DialDue)),
         }
     }

@@ -26,6 +26,7 @@ pub struct Slots {
     pub(super) measured: Option<Measured>,
     measure_at: Tick,
     jobs_seen: u64,
+    is_resting: bool,
     pub(super) has_news: bool,
     pub(super) counts: SlotsCounts,
 }
@@ -121,6 +122,7 @@ impl Slots {
             measured: None,
             measure_at: now,
             jobs_seen: 0,
+            is_resting: false,
             has_news: false,
             counts: SlotsCounts::default(),
         }
@@ -136,6 +138,8 @@ impl Slots {
             SlotsEvent::LoadAsked { build, eviction } => self.on_load_asked(build, eviction, out),
             SlotsEvent::LoadEnded { build, fault } => self.on_load_ended(now, build, fault, out),
             SlotsEvent::Measured(measured) => self.on_measured(now, measured, out),
+            SlotsEvent::RestBegan => self.is_resting = true,
+            SlotsEvent::RestEnded => self.is_resting = false,
             SlotsEvent::Unloaded { build } => self.on_unloaded(now, build, out),
             SlotsEvent::Watched {
                 build,
@@ -418,9 +422,13 @@ impl Slots {
 
     /// When a model that nobody uses is to go; `None` where it stays.
     pub(super) fn idle_until(&self, build: BuildIx) -> Option<Tick> {
-        let is_meant_to = self.config.idle_wait > Span::ZERO;
-        let is_idle = is_meant_to && self.is_evictable(build);
-        is_idle.then(|| self.build(build).used_at + self.config.idle_wait)
+        let used_at = self.build(build).used_at;
+        let until = match self.config.idle_wait {
+            _ if self.is_resting => used_at,
+            Span::ZERO => return None,
+            wait => used_at + wait,
+        };
+        self.is_evictable(build).then_some(until)
     }
 
     /// In memory with nothing in flight, and not pinned. A suspect engine is not idle.

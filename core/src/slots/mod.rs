@@ -139,6 +139,10 @@ pub enum SlotsEvent {
     },
     /// The answer to `Measure`, after one `Watched` for each loaded model.
     Measured(Measured),
+    /// The owner wants the memory back: what nobody uses goes now, and whatever is loaded goes when
+    /// nobody uses it any more.
+    RestBegan,
+    RestEnded,
     /// The answer to `BeginUnload`.
     Unloaded {
         build: BuildIx,

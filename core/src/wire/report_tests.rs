@@ -162,3 +162,31 @@ fn the_sample_heartbeat_becomes_one_report() {
         (1, 60_000, 2_140)
     );
 }
+
+#[test]
+fn figures_that_no_decision_needs_cannot_spoil_a_report() {
+    let plain = r#""model":"a","state":"idle","num_running":2"#;
+    let report_of = |more: &str| {
+        let frame = format!(
+            r#"{{"type":"heartbeat","backend_capacity":{{"slots":[{{{plain}{more}}}],"telemetry":7}}}}"#
+        );
+        let Ok(ToCoordinator::Heartbeat(heartbeat)) = ToCoordinator::decode(frame.as_bytes())
+        else {
+            panic!("{frame} is a heartbeat");
+        };
+        let mut slots = vec![];
+        let report = heartbeat.to_reports(&catalog(), &[ModelIx(0)], &mut slots);
+        (report, slots)
+    };
+    let expected = report_of("");
+    assert_eq!(expected.1.len(), 1);
+    for more in [
+        r#""prefix_cache":{"prompt_tokens":10,"cached_tokens":64}"#,
+        r#""prefix_cache":{"prompt_tokens":"many","cached_tokens":-1}"#,
+        r#""prefix_cache":[],"telemetry":"x","paged_storage":null,"performance_profile":[[[]]]"#,
+        r#""kv_backend":"paged","kv_backend_fallback_reason":"none""#,
+        r#""kv_backend":null,"eval_in_flight_ms":-9,"idle_clear_in_flight_ms":9223372036854775807"#,
+    ] {
+        assert_eq!(report_of(&format!(",{more}")), expected, "{more}");
+    }
+}

@@ -3,9 +3,11 @@
 //! Cancels are a set beside the queue of jobs, so asking twice takes no more room than once, and
 //! the set holds only ids of jobs that live.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use cereus_core::time::{Span, Tick};
 
 use super::snapshot::CapacitySnapshot;
 use crate::chat::ChatRequest;
@@ -13,11 +15,17 @@ use crate::failure::{Failure, Reason};
 use crate::grammar::Constraint;
 use crate::kv::Scope;
 use crate::scheduler::RowId;
+use crate::scheduler::flow::Flow;
+use crate::scheduler::leases::Watchdog;
 
 #[derive(Debug)]
 pub(super) struct Inbox {
     state: Mutex<State>,
     changed: Condvar,
+    /// For whoever watches the thread: its end.
+    gone: Condvar,
+    /// The zero of the watchdog's time.
+    born: Instant,
 }
 
 #[derive(Debug)]
@@ -25,13 +33,17 @@ struct State {
     jobs: VecDeque<Arrived>,
     cancels: BTreeSet<RowId>,
     /// Jobs submitted and not yet ended.
-    live: BTreeSet<RowId>,
+    live: BTreeMap<RowId, Flow>,
     live_max: usize,
+    /// Events of a row that may be unread; no bound where nobody tells what is read.
+    unread_max: Option<u32>,
+    /// Rows whose reader caught up.
+    resumed: BTreeSet<RowId>,
+    watchdog: Watchdog,
+    is_stuck: bool,
     /// The newest, until the thread has taken it.
     grant_bytes: Option<u64>,
     mode: Mode,
-    /// Somebody has something for the thread that does not come by here.
-    is_woken: bool,
     snapshot: CapacitySnapshot,
 }
 
@@ -67,6 +79,7 @@ pub(super) struct Asked {
 pub(super) struct Mail {
     pub(super) jobs: VecDeque<Arrived>,
     pub(super) cancels: BTreeSet<RowId>,
+    pub(super) resumed: BTreeSet<RowId>,
     pub(super) grant_bytes: Option<u64>,
     pub(super) mode: Mode,
 }
@@ -75,19 +88,12 @@ pub(super) struct Mail {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Patience {
     Look,
-    /// If there is no mail before, until then.
-    Wait(Option<Instant>),
+    /// Nothing goes on before there is mail, or that time comes.
+    Until(Instant),
+    Wait,
 }
 
 impl State {
-    fn has_mail(&self) -> bool {
-        !self.jobs.is_empty()
-            || !self.cancels.is_empty()
-            || self.grant_bytes.is_some()
-            || self.is_woken
-            || self.mode == Mode::Stopping
-    }
-
     fn check(&self, id: RowId) -> Result<(), Failure> {
         if self.mode != Mode::Open {
             return Err(Failure::new(
@@ -101,27 +107,57 @@ impl State {
                 "the engine's queue is full",
             ));
         }
-        if self.live.contains(&id) {
+        if self.live.contains_key(&id) {
             return Err(Failure::client("a job of this id is being served"));
         }
         Ok(())
     }
 }
 
+impl State {
+    fn has_no_mail(&self) -> bool {
+        self.jobs.is_empty()
+            && self.cancels.is_empty()
+            && self.resumed.is_empty()
+            && self.grant_bytes.is_none()
+    }
+
+    fn lose_all(&mut self) -> BTreeSet<RowId> {
+        self.mode = Mode::Gone;
+        self.jobs.clear();
+        self.cancels.clear();
+        self.resumed.clear();
+        self.snapshot = CapacitySnapshot {
+            has_crashed: true,
+            ..CapacitySnapshot::default()
+        };
+        std::mem::take(&mut self.live).into_keys().collect()
+    }
+}
+
+fn span(time: Duration) -> Span {
+    Span(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+}
+
 impl Inbox {
-    pub(super) fn new(live_max: usize) -> Self {
+    pub(super) fn new(live_max: usize, unread_max: Option<u32>) -> Self {
         Self {
             state: Mutex::new(State {
                 jobs: VecDeque::new(),
                 cancels: BTreeSet::new(),
-                live: BTreeSet::new(),
+                live: BTreeMap::new(),
                 live_max,
+                unread_max,
+                resumed: BTreeSet::new(),
+                watchdog: Watchdog::REFERENCE,
+                is_stuck: false,
                 grant_bytes: None,
                 mode: Mode::Open,
-                is_woken: false,
                 snapshot: CapacitySnapshot::default(),
             }),
             changed: Condvar::new(),
+            gone: Condvar::new(),
+            born: Instant::now(),
         }
     }
 
@@ -133,7 +169,7 @@ impl Inbox {
     pub(super) fn submit(&self, arrived: Arrived) -> Result<(), Failure> {
         let mut state = self.lock();
         state.check(arrived.id)?;
-        state.live.insert(arrived.id);
+        state.live.insert(arrived.id, Flow::default());
         state.jobs.push_back(arrived);
         drop(state);
         self.changed.notify_one();
@@ -143,17 +179,11 @@ impl Inbox {
     /// Unknown ids are passed over: their job ended a moment ago.
     pub(super) fn cancel(&self, id: RowId) {
         let mut state = self.lock();
-        if state.live.contains(&id) {
+        if state.live.contains_key(&id) {
             state.cancels.insert(id);
             drop(state);
             self.changed.notify_one();
         }
-    }
-
-    /// Has the thread look around.
-    pub(super) fn wake(&self) {
-        self.lock().is_woken = true;
-        self.changed.notify_one();
     }
 
     pub(super) fn grant(&self, bytes: u64) {
@@ -175,30 +205,31 @@ impl Inbox {
         }
         drop(state);
         self.changed.notify_one();
+        if mode == Mode::Gone {
+            self.gone.notify_all();
+        }
     }
 
     pub(super) fn mail(&self, patience: Patience) -> Mail {
         let mut state = self.lock();
-        while let Patience::Wait(until) = patience
-            && !state.has_mail()
-        {
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            state = match left {
-                None => {
-                    let woken = self.changed.wait(state);
-                    woken.unwrap_or_else(PoisonError::into_inner)
-                }
-                Some(Duration::ZERO) => break,
-                Some(left) => {
-                    let woken = self.changed.wait_timeout(state, left);
-                    woken.unwrap_or_else(PoisonError::into_inner).0
-                }
+        while state.has_no_mail() {
+            let wait = match patience {
+                Patience::Look => break,
+                Patience::Until(at) => at.saturating_duration_since(Instant::now()),
+                // What stops it is no mail: that it has nothing left to do is.
+                Patience::Wait if state.mode == Mode::Stopping => break,
+                Patience::Wait => Duration::MAX,
             };
+            if wait.is_zero() {
+                break;
+            }
+            let waited = self.changed.wait_timeout(state, wait);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.is_woken = false;
         Mail {
             jobs: std::mem::take(&mut state.jobs),
             cancels: std::mem::take(&mut state.cancels),
+            resumed: std::mem::take(&mut state.resumed),
             grant_bytes: state.grant_bytes.take(),
             mode: state.mode,
         }
@@ -207,21 +238,80 @@ impl Inbox {
     /// The job's last event goes out now; its id may be used again.
     pub(super) fn ended(&self, id: RowId) {
         let mut state = self.lock();
-        assert!(state.live.remove(&id), "a job ends once (INV-02)");
+        assert!(state.live.remove(&id).is_some(), "a job ends once (INV-02)");
         state.cancels.remove(&id);
+        state.resumed.remove(&id);
+    }
+
+    /// An event of the row goes out. Whether the row is to pause.
+    pub(super) fn said(&self, id: RowId) -> bool {
+        let mut state = self.lock();
+        let unread_max = state.unread_max;
+        let flow = state.live.get_mut(&id);
+        flow.zip(unread_max)
+            .is_some_and(|(flow, unread_max)| flow.said(unread_max))
+    }
+
+    /// Unknown ids are passed over: their job ended a moment ago.
+    pub(super) fn read(&self, id: RowId, events: u32) {
+        let mut state = self.lock();
+        let unread_max = state.unread_max;
+        if let Some((flow, unread_max)) = state.live.get_mut(&id).zip(unread_max)
+            && flow.read(events, unread_max)
+        {
+            state.resumed.insert(id);
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    pub(super) fn watch(&self, step_time_max: Duration) {
+        self.lock().watchdog = Watchdog::new(span(step_time_max));
+    }
+
+    pub(super) fn step_began(&self) {
+        let now = self.now();
+        self.lock().watchdog.step_began(now);
+    }
+
+    /// Whether the step ended in time. After one that did not, all jobs were failed, and the thread
+    /// says no more of any.
+    pub(super) fn step_ended(&self) -> bool {
+        let mut state = self.lock();
+        state.watchdog.step_ended();
+        !state.is_stuck
+    }
+
+    /// Waits for a step that does not end, and takes the jobs that live; none when the thread ends
+    /// before.
+    pub(super) fn when_stuck(&self) -> BTreeSet<RowId> {
+        let poll_every = Duration::from_micros(Watchdog::POLL_EVERY.0);
+        let mut state = self.lock();
+        loop {
+            if state.mode == Mode::Gone {
+                return BTreeSet::new();
+            }
+            if state.watchdog.is_stuck(self.now()) {
+                state.is_stuck = true;
+                return state.lose_all();
+            }
+            let waited = self.gone.wait_timeout(state, poll_every);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// The thread is in a step that does not end: nobody should wait for it.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.lock().is_stuck
+    }
+
+    fn now(&self) -> Tick {
+        Tick(span(self.born.elapsed()).0)
     }
 
     /// The thread panicked: takes no more jobs and hands out those that live, each to be failed.
     pub(super) fn crashed(&self) -> BTreeSet<RowId> {
-        let mut state = self.lock();
-        state.mode = Mode::Gone;
-        state.jobs.clear();
-        state.cancels.clear();
-        state.snapshot = CapacitySnapshot {
-            has_crashed: true,
-            ..CapacitySnapshot::default()
-        };
-        std::mem::take(&mut state.live)
+        self.lock().lose_all()
     }
 
     pub(super) fn publish(&self, snapshot: CapacitySnapshot) {

@@ -5,30 +5,27 @@
 //! into text. It holds nothing that outlives a job, and writes no text of one anywhere.
 
 mod backend;
-mod disk;
 mod echo;
 mod event;
 mod inbox;
 mod memory;
 #[cfg(feature = "mlx")]
 mod mlx;
-mod refusal;
+mod refusals;
 mod row;
 mod said;
 mod snapshot;
-mod work;
+mod watch;
 mod worker;
 
-use std::sync::Arc;
-use std::sync::mpsc;
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use cereus_core::draw::Seed;
 use thiserror::Error;
 
-pub use backend::{Backend, FilledBlock, Limits, Memory, RowWork, Sample, StepError, StepWork};
-pub use disk::DiskTier;
+pub use backend::{Backend, Limits, Memory, RowWork, Sample, StepError, StepWork};
 pub use echo::EchoBackend;
 pub use event::{Delta, Event, FinishReason, Finished, Job, Logprob, Timing, TokenLogprob, Usage};
 pub use memory::{clear_spare_memory, limit_memory, process_memory};
@@ -38,12 +35,12 @@ pub use said::SaidBuffers;
 pub use snapshot::CapacitySnapshot;
 
 use crate::chat::ChatRequest;
-use crate::disk::OpenError;
 use crate::failure::Failure;
 use crate::grammar::Grammars;
+#[cfg(doc)]
+use crate::scheduler::flow::Flow;
 use crate::scheduler::leases::{LeaseConfig, Leases};
 use crate::scheduler::{Admission, ConfigError, RowId, Scheduler, SchedulerConfig};
-use disk::Disk;
 use inbox::{Arrived, Asked, Inbox, Mode};
 use worker::Worker;
 
@@ -63,10 +60,11 @@ pub struct EngineConfig {
     pub admission: Admission,
     /// How long a row may make no progress.
     pub leases: LeaseConfig,
+    /// Events of a row that may be unread before it pauses, [`Flow::UNREAD_MAX`] say; then what is read
+    /// must be told ([`Engine::read`]). `None`: rows never wait for readers.
+    pub unread_events_max: Option<u32>,
     /// Where requests that name no seed get theirs from. Random in production.
     pub seed: Seed,
-    /// Where prompts are kept that leave memory; nowhere when absent.
-    pub disk: Option<DiskTier>,
 }
 
 impl EngineConfig {
@@ -82,8 +80,8 @@ impl EngineConfig {
             kv_bytes_max,
             admission: scheduler.admission,
             leases: LeaseConfig::REFERENCE,
+            unread_events_max: None,
             seed,
-            disk: None,
         }
     }
 
@@ -114,8 +112,6 @@ pub enum StartError<E> {
     Backend(E),
     #[error("the engine's limits fit no scheduler: {0}")]
     Config(#[from] ConfigError),
-    #[error("prompts cannot be kept on disk: {0}")]
-    Disk(#[from] OpenError),
     #[error("the engine's thread ended while loading the model")]
     Died,
     #[error("the engine's thread cannot start: {0}")]
@@ -128,14 +124,8 @@ pub struct Engine {
     inbox: Arc<Inbox>,
     /// Absent where the backend knows no forms.
     grammars: Option<Arc<dyn Grammars>>,
-    has_disk: bool,
     thread: Option<JoinHandle<()>>,
-}
-
-/// What the thread says of itself when the model is loaded.
-struct Opened {
-    grammars: Option<Arc<dyn Grammars>>,
-    has_disk: bool,
+    watch: Option<JoinHandle<()>>,
 }
 
 impl Engine {
@@ -154,21 +144,37 @@ impl Engine {
         E: Send + 'static,
     {
         let live_max = usize::from(config.rows_max) + usize::from(config.waiting_max);
-        let inbox = Arc::new(Inbox::new(live_max));
+        let inbox = Arc::new(Inbox::new(live_max, config.unread_events_max));
         let for_thread = Arc::clone(&inbox);
+        let listener = Arc::new(Mutex::new(on_event));
+        let watch =
+            watch::start(Arc::clone(&inbox), Arc::clone(&listener)).map_err(StartError::Thread)?;
         let config = config.clone();
         let (opened, when_opened) = mpsc::sync_channel(1);
-        let thread = std::thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("engine".to_owned())
             .spawn(move || {
                 let gone = GoneOnDrop(Arc::clone(&for_thread));
                 let began = Instant::now();
-                let worker = open()
-                    .map_err(StartError::Backend)
-                    .and_then(|backend| set_up(backend, config, for_thread, began, on_event));
+                let worker = open().map_err(StartError::Backend).and_then(|backend| {
+                    let grammars = backend.grammars();
+                    let scheduler = {
+                        let limits = backend.limits();
+                        let layout = backend.layout(config.kv_bytes_max);
+                        Scheduler::new(config.scheduler(limits), layout)?
+                    };
+                    for_thread.watch(backend.step_time_max());
+                    let seed = config.seed;
+                    let leases = Leases::new(config.leases);
+                    let load_time = began.elapsed();
+                    let worker = Worker::new(
+                        backend, scheduler, leases, for_thread, seed, load_time, listener,
+                    );
+                    Ok((worker, grammars))
+                });
                 match worker {
-                    Ok((worker, told)) => {
-                        let is_awaited = opened.send(Ok(told)).is_ok();
+                    Ok((worker, grammars)) => {
+                        let is_awaited = opened.send(Ok(grammars)).is_ok();
                         if is_awaited {
                             worker.run();
                         }
@@ -178,24 +184,20 @@ impl Engine {
                 }
                 drop(gone);
             })
-            .map_err(StartError::Thread)?;
+            .map_err(|error| {
+                inbox.set_mode(Mode::Gone);
+                StartError::Thread(error)
+            })?;
         match when_opened.recv() {
-            Ok(Ok(Opened { grammars, has_disk })) => Ok(Self {
+            Ok(Ok(grammars)) => Ok(Self {
                 inbox,
                 grammars,
-                has_disk,
                 thread: Some(thread),
+                watch: Some(watch),
             }),
             Ok(Err(error)) => Err(error),
             Err(mpsc::RecvError) => Err(StartError::Died),
         }
-    }
-
-    /// Whether prompts are kept on disk: where the configuration says so and the model's layers all
-    /// have full attention.
-    #[must_use]
-    pub const fn has_disk(&self) -> bool {
-        self.has_disk
     }
 
     /// Hands in a job. When this returns `Ok`, exactly one of `Finished` and `Failed` will follow.
@@ -240,6 +242,11 @@ impl Engine {
         self.inbox.cancel(id);
     }
 
+    /// So many events of a job were read, by whoever they are for.
+    pub fn read(&self, id: RowId, events: u32) {
+        self.inbox.read(id, events);
+    }
+
     /// From now on so much memory is for keys and values. Rows that it cannot hold together wait, and
     /// are computed again; those that it could not hold alone fail.
     pub fn set_grant(&self, kv_bytes_max: u64) {
@@ -256,60 +263,34 @@ impl Engine {
         self.inbox.snapshot()
     }
 
-    /// Drains, waits for the last job and frees the model.
+    /// Drains, waits for the last job and frees the model. A step that does not end is not waited for.
     ///
     /// # Panics
     /// The engine's thread panicked.
     pub fn stop(mut self) {
+        assert!(
+            self.wait().is_ok(),
+            "the engine's thread panicked; its message is above"
+        );
+    }
+
+    /// Waits for the thread, unless it is in a step that does not end: then it is left alone, with
+    /// the model's memory.
+    fn wait(&mut self) -> thread::Result<()> {
         self.inbox.set_mode(Mode::Stopping);
-        if let Some(thread) = self.thread.take() {
-            assert!(
-                thread.join().is_ok(),
-                "the engine's thread panicked; its message is above"
-            );
+        let watched = self.watch.take().map_or(Ok(()), JoinHandle::join);
+        match self.thread.take() {
+            Some(thread) if !self.inbox.is_stuck() => thread.join(),
+            Some(_) | None => watched,
         }
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.inbox.set_mode(Mode::Stopping);
-        if let Some(thread) = self.thread.take() {
-            // Its panic message is printed already; a second panic here would abort.
-            drop(thread.join());
-        }
+        // A panic's message is printed already; a second panic here would abort.
+        drop(self.wait());
     }
-}
-
-/// On the thread itself, with a model that is loaded.
-fn set_up<B: Backend, F: FnMut(Event), E>(
-    backend: B,
-    config: EngineConfig,
-    inbox: Arc<Inbox>,
-    began: Instant,
-    on_event: F,
-) -> Result<(Worker<B, F>, Opened), StartError<E>> {
-    let grammars = backend.grammars();
-    let layout = backend.layout(config.kv_bytes_max);
-    let disk = match config.disk.clone() {
-        Some(tier) => Disk::open(tier, &backend, &layout, &inbox)?,
-        None => None,
-    };
-    let scheduler = Scheduler::new(config.scheduler(backend.limits()), layout)?;
-    let leases = Leases::new(config.leases);
-    let load_time = began.elapsed();
-    let has_disk = disk.is_some();
-    let worker = Worker::new(
-        backend,
-        scheduler,
-        leases,
-        inbox,
-        config.seed,
-        load_time,
-        on_event,
-    );
-    let opened = Opened { grammars, has_disk };
-    Ok((worker.with_disk(disk), opened))
 }
 
 /// However the thread ends, no more jobs are taken.

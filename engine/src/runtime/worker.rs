@@ -8,18 +8,17 @@ use std::time::{Duration, Instant};
 use cereus_core::draw::{Purpose, Seed};
 use cereus_core::time::Tick;
 
-use super::backend::{Backend, StepError, StepWork};
-use super::disk::Disk;
+use super::backend::{Backend, RowWork, StepError, StepWork};
 use super::event::{Delta, Event, FinishReason, Finished, Timing};
 use super::inbox::{Arrived, Asked, Inbox, Mode, Patience};
-use super::refusal::{overdue, refusal};
+use super::refusals::{overdue, refusal};
 use super::row::{Prompt, Row};
 use super::snapshot::{CapacitySnapshot, observe};
 use super::tokens_per_second;
-use super::work::{askers, work};
+use super::watch::{Listener, tell};
 use crate::chat::Ends;
 use crate::failure::{Failure, Reason};
-use crate::kv::{Chain, Scope};
+use crate::kv::{BlockHash, Chain, Scope};
 use crate::sampling::Chosen;
 use crate::scheduler::leases::{Expired, Leases};
 use crate::scheduler::{
@@ -32,15 +31,15 @@ pub(super) struct Worker<B, F> {
     scheduler: Scheduler,
     inbox: Arc<Inbox>,
     seed: Seed,
-    on_event: F,
+    listener: Listener<F>,
     rows: BTreeMap<RowId, Row>,
     /// What is published after each turn; counters and speeds live in it.
     snapshot: CapacitySnapshot,
     /// What prompts are shared under; absent when they are not.
     contract: Option<[u8; 32]>,
     leases: Leases,
-    /// Where prompts are found that are not in memory.
-    disk: Option<Disk>,
+    /// The last plan found nothing to do, and it will not before something is told.
+    is_at_rest: bool,
     /// The zero of the leases' time.
     born: Instant,
     // Reused by every step.
@@ -48,6 +47,8 @@ pub(super) struct Worker<B, F> {
     chosen: Vec<Option<Chosen>>,
     stopped: Vec<RowId>,
     broken: Vec<RowId>,
+    paused: Vec<RowId>,
+    hashes: Vec<BlockHash>,
     ended: Vec<Ended>,
 }
 
@@ -59,7 +60,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         inbox: Arc<Inbox>,
         seed: Seed,
         load_time: Duration,
-        on_event: F,
+        listener: Listener<F>,
     ) -> Self {
         let snapshot = CapacitySnapshot {
             kv_bytes_per_token: backend.limits().kv_bytes_per_token,
@@ -72,26 +73,23 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             scheduler,
             inbox,
             seed,
-            on_event,
+            listener,
             rows: BTreeMap::new(),
             snapshot,
             contract,
             leases,
-            disk: None,
             born: Instant::now(),
             plan: StepPlan::default(),
             chosen: vec![],
             stopped: vec![],
             broken: vec![],
+            paused: vec![],
+            is_at_rest: false,
+            hashes: vec![],
             ended: vec![],
         };
         worker.publish();
         worker
-    }
-
-    pub(super) fn with_disk(mut self, disk: Option<Disk>) -> Self {
-        self.disk = disk;
-        self
     }
 
     /// Serves until told to stop. A panic is a defect of this program: what lives is failed, so that
@@ -101,7 +99,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         if let Err(panic) = served {
             for id in self.inbox.crashed() {
                 let failure = Failure::new(Reason::ProviderError, "the engine crashed");
-                (self.on_event)(Event::Failed { id, failure });
+                self.tell(Event::Failed { id, failure });
             }
             resume_unwind(panic);
         }
@@ -109,63 +107,48 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
 
     fn serve(&mut self) {
         loop {
-            let mail = self.inbox.mail(self.patience());
+            let patience = self.patience();
+            let mail = self.inbox.mail(patience);
             for arrived in mail.jobs {
                 self.take(arrived);
             }
             for id in mail.cancels {
                 self.cancel(id);
             }
+            for id in mail.resumed {
+                self.scheduler.resume(id);
+                self.leases.resumed(self.now(), id);
+            }
             if let Some(bytes) = mail.grant_bytes {
                 self.regrant(bytes);
             }
-            self.stage(mail.mode);
             self.expire();
-            if !self.scheduler.is_idle() {
-                self.step();
+            if !self.scheduler.is_idle() && !self.step() {
+                return;
             }
             self.publish();
             if mail.mode == Mode::Stopping && self.scheduler.is_idle() {
-                break;
+                return;
             }
-        }
-        let now = self.now();
-        if let Some(disk) = &mut self.disk {
-            disk.flush(now, self.scheduler.kv(), &mut self.backend);
         }
     }
 
-    /// How long there is nothing to do but to wait for mail.
     fn patience(&self) -> Patience {
-        let now = self.now();
-        let wake = self.disk.as_ref().map(|disk| disk.next_wake(now));
-        let staged = self.disk.as_ref().map_or(0, Disk::staged);
-        let until = if self.scheduler.is_idle() {
-            wake
-        } else if staged == self.rows.len() {
-            let deadline = self.leases.next_deadline().map(|(at, _)| at);
-            wake.into_iter().chain(deadline).min()
-        } else {
-            return Patience::Look;
-        };
-        Patience::Wait(until.map(|at| self.born + Duration::from_micros(at.0)))
-    }
-
-    /// Lets rows go on whose blocks have come from the disk. When the engine stops, nobody waits.
-    fn stage(&mut self, mode: Mode) {
-        let now = self.now();
-        if let Some(disk) = &mut self.disk {
-            if mode == Mode::Stopping {
-                disk.give_up(&mut self.scheduler);
+        if self.scheduler.is_idle() {
+            return Patience::Wait;
+        }
+        match self.leases.next_deadline() {
+            Some((at, _)) if self.is_at_rest => {
+                Patience::Until(self.born + Duration::from_micros(at.0))
             }
-            disk.turn(now, &mut self.scheduler, &mut self.backend);
+            Some(_) | None => Patience::Look,
         }
     }
 
     fn take(&mut self, arrived: Arrived) {
         let id = arrived.id;
         match self.accept(arrived) {
-            Ok(prompt_tokens) => (self.on_event)(Event::Accepted { id, prompt_tokens }),
+            Ok(prompt_tokens) => self.tell(Event::Accepted { id, prompt_tokens }),
             Err(failure) => self.fail(id, failure),
         }
     }
@@ -212,13 +195,6 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             chain
         });
         self.scheduler.submit(ask, &hashes).map_err(refusal)?;
-        if let Some(disk) = &mut self.disk {
-            let block_tokens = self.scheduler.kv().layout().block_tokens;
-            // One token is always computed.
-            let blocks = hashes.len().min((prompt.len() - 1) / block_tokens as usize);
-            let now = tick_of(self.born, Instant::now());
-            disk.stage(now, id, &hashes[..blocks], &mut self.scheduler);
-        }
         // It has waited since it came, not since it was looked at.
         let arrived_at = self.tick(arrived.at);
         self.leases
@@ -231,7 +207,6 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         let prompt = Prompt {
             tokens: prompt,
             chain,
-            hashes,
         };
         let mut row = Row::new(&ask, prompt, sampling, answer, arrived.at);
         row.ends = request.ends;
@@ -258,6 +233,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         if row.has_text {
             self.finish(id, FinishReason::Cancelled);
         } else {
+            self.rows.remove(&id);
             self.fail(id, Failure::cancelled());
         }
     }
@@ -270,13 +246,15 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             if let Cancelled::Running(slot) = self.scheduler.cancel(id) {
                 self.backend.release(slot);
             }
+            self.rows.remove(&id);
             let text = "this machine has no more memory for a request of this length";
             self.fail(id, Failure::new(Reason::RequestExceedsNodeBudget, text));
         }
     }
 
     fn tick(&self, at: Instant) -> Tick {
-        tick_of(self.born, at)
+        let age = at.saturating_duration_since(self.born);
+        Tick(u64::try_from(age.as_micros()).unwrap_or(u64::MAX))
     }
 
     fn now(&self) -> Tick {
@@ -291,6 +269,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             if let Cancelled::Running(slot) = self.scheduler.cancel(row) {
                 self.backend.release(slot);
             }
+            self.rows.remove(&row);
             self.fail(row, overdue(cause));
         }
     }
@@ -306,7 +285,8 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         }
     }
 
-    fn step(&mut self) {
+    /// Whether the engine can go on: not after a step that took too long.
+    fn step(&mut self) -> bool {
         let mut plan = std::mem::take(&mut self.plan);
         self.scheduler.plan(&mut plan);
         self.snapshot.preemptions += plan.preempted.len() as u64;
@@ -315,10 +295,12 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             self.leases.preempted(now, preempted.row);
         }
         if plan.is_empty() {
-            // Room was made; who it is for comes next.
+            // Either room was made, and who it is for comes next, or all wait for their readers.
+            self.is_at_rest = plan.preempted.is_empty();
             self.plan = plan;
-            return;
+            return true;
         }
+        self.is_at_rest = false;
         self.begin(&plan);
         let rows = work(&self.rows, &plan);
         let step = StepWork {
@@ -329,7 +311,11 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             saves: &plan.saves,
         };
         self.chosen.clear();
+        self.inbox.step_began();
         let outcome = self.backend.step(&step, &mut self.chosen);
+        if !self.inbox.step_ended() {
+            return false;
+        }
         let asked = rows.iter().filter(|row| row.sample.is_some()).count();
         self.snapshot.steps_executed += 1;
         match outcome {
@@ -344,7 +330,18 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             }
             Err(cause) => self.lose(&plan, &cause),
         }
+        self.pause();
         self.plan = plan;
+        true
+    }
+
+    /// Rows whose readers are behind do nothing from the next step on.
+    fn pause(&mut self) {
+        let now = self.now();
+        for id in self.paused.drain(..) {
+            self.scheduler.pause(id);
+            self.leases.paused(now, id);
+        }
     }
 
     /// Notes what is known of rows when they enter.
@@ -430,8 +427,10 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             let Some(row) = self.rows.get_mut(&id) else {
                 continue;
             };
-            if let Some(hash) = row.name_block() {
-                self.scheduler.extend_chain(id, &[hash]);
+            self.hashes.clear();
+            row.name_block(&mut self.hashes);
+            if !self.hashes.is_empty() {
+                self.scheduler.extend_chain(id, &self.hashes);
             }
         }
     }
@@ -460,7 +459,6 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         for (id, slot) in lost {
             self.scheduler.cancel(id);
             self.backend.release(slot);
-            // Of what it held nothing is kept: who knows what the step has left.
             self.rows.remove(&id);
             self.fail(id, failure.clone());
         }
@@ -496,31 +494,19 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         // Counters first: who hears of the end finds the room that it left.
         self.publish();
         self.inbox.ended(id);
-        (self.on_event)(Event::Finished(Finished {
+        self.tell(Event::Finished(Finished {
             id,
             reason,
             usage,
             timing,
         }));
-        self.keep(id, row);
     }
 
     fn fail(&mut self, id: RowId, failure: Failure) {
-        let row = self.rows.remove(&id);
         self.leases.ended(id);
         self.publish();
         self.inbox.ended(id);
-        (self.on_event)(Event::Failed { id, failure });
-        if let Some(row) = row {
-            self.keep(id, row);
-        }
-    }
-
-    /// The row is gone: what it has left in memory is to be written as well.
-    fn keep(&mut self, id: RowId, row: Row) {
-        if let Some(disk) = &mut self.disk {
-            disk.ended(id, row.hashes, self.scheduler.kv());
-        }
+        self.tell(Event::Failed { id, failure });
     }
 
     fn send(&mut self, id: RowId, delta: Delta) {
@@ -530,7 +516,14 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         if let Some(row) = self.rows.get_mut(&id) {
             row.has_text = true;
         }
-        (self.on_event)(Event::Delta { id, delta });
+        if self.inbox.said(id) {
+            self.paused.push(id);
+        }
+        self.tell(Event::Delta { id, delta });
+    }
+
+    fn tell(&self, event: Event) {
+        tell(&self.listener, event);
     }
 
     fn row(&self, id: RowId) -> &Row {
@@ -557,7 +550,6 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             active_token_budget_used: capacity.budget_used,
             active_token_budget_max: capacity.budget_max,
             queued_token_budget: capacity.budget_queued,
-            disk: self.disk.as_ref().map(Disk::counts).unwrap_or_default(),
             memory: self.backend.memory(),
             ..self.snapshot
         };
@@ -565,7 +557,37 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
     }
 }
 
-fn tick_of(born: Instant, at: Instant) -> Tick {
-    let age = at.saturating_duration_since(born);
-    Tick(u64::try_from(age.as_micros()).unwrap_or(u64::MAX))
+/// The plan in the backend's terms: decoding rows, then pieces of prompts.
+fn work<'a>(rows: &'a BTreeMap<RowId, Row>, plan: &StepPlan) -> Vec<RowWork<'a>> {
+    let find = |id: &RowId| rows.get(id).expect("a planned row is known");
+    let decoding = plan.decode.iter().map(|decode| {
+        let row = find(&decode.row);
+        RowWork {
+            slot: decode.slot,
+            start: decode.position,
+            tokens: &row.tokens[decode.position as usize..],
+            sample: Some(row.sample()),
+        }
+    });
+    let prefilling = plan.prefill.iter().map(|chunk| {
+        let row = find(&chunk.row);
+        let start = chunk.start as usize;
+        RowWork {
+            slot: chunk.slot,
+            start: chunk.start,
+            tokens: &row.tokens[start..start + chunk.len as usize],
+            sample: chunk.is_last.then(|| row.sample()),
+        }
+    });
+    decoding.chain(prefilling).collect()
+}
+
+/// The rows that get a token from a step, in the order of [`work`].
+fn askers(plan: &StepPlan) -> impl Iterator<Item = RowId> + '_ {
+    let prefilled = plan
+        .prefill
+        .iter()
+        .filter(|chunk| chunk.is_last)
+        .map(|chunk| chunk.row);
+    plan.decode.iter().map(|decode| decode.row).chain(prefilled)
 }

@@ -272,7 +272,8 @@ pub struct Watchdog {
 
 impl Watchdog {
     /// `spec/engine` 2.2.
-    pub const REFERENCE: Self = Self::new(Span::secs(30));
+    pub const REFERENCE_LIMIT: Span = Span::secs(30);
+    pub const REFERENCE: Self = Self::new(Self::REFERENCE_LIMIT);
     /// How often to look.
     pub const POLL_EVERY: Span = Span::millis(250);
 

@@ -7,6 +7,7 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod config;
+pub mod flow;
 pub mod leases;
 mod outcome;
 mod plan;
@@ -23,7 +24,7 @@ pub use plan::{
 };
 pub use row::{Cancelled, Refused, RowId, RowRequest, RowSlot};
 
-use crate::kv::{BlockHash, KvLayout, KvLimits, Ledger, PageId, TakenIn};
+use crate::kv::{BlockHash, KvLayout, KvLimits, Ledger, PageId};
 use row::Row;
 
 /// See the module.
@@ -163,16 +164,6 @@ impl Scheduler {
 
     pub fn resume(&mut self, id: RowId) {
         self.set_paused(id, false);
-    }
-
-    /// Room for blocks that were kept elsewhere, between two steps. See [`Ledger::take_in`].
-    pub fn take_in(&mut self, chain: &[BlockHash], from: usize) -> Vec<TakenIn> {
-        self.kv.take_in(chain, from)
-    }
-
-    /// The block's pages were not filled after all.
-    pub fn forget_block(&mut self, hash: BlockHash) {
-        self.kv.forget_block(hash);
     }
 
     /// The model gets another grant. Rows that a smaller one cannot hold together are preempted by

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use cereus_coordinator::settings::parse_model;
 use cereus_core::config::ModelSpec;
+use cereus_core::schedule::Window;
 use cereus_core::slots::SLOTS_MAX;
 use clap::{Args, Parser, Subcommand};
 
@@ -98,10 +99,13 @@ pub(crate) struct CoordinatorArgs {
     cereus provider --coordinator http://127.0.0.1:8080 --model engine/models/tiny\n  \
     cereus provider --model small=models/a --model large=models/b --idle-timeout 30\n  \
     cereus provider --models ~/.cache/huggingface/hub --on-demand\n  \
+    cereus provider --model models/a --schedule 'mon-fri 22:00-06:00' --schedule 'sat,sun 00:00-00:00'\n  \
     cereus provider --coordinator http://127.0.0.1:8080 --echo --model-id tiny\n\n\
     The machine's key is made at the first start and kept in --data. SIGTERM or Ctrl-C drains.\n\
     What does not fit beside the others is loaded when somebody asks for it, and then the model\n\
-    that was idle longest goes; `cereus doctor --explain-memory` shows what fits.")]
+    that was idle longest goes; `cereus doctor --explain-memory` shows what fits.\n\n\
+    Outside of its --schedule a provider finishes what runs, leaves the coordinator and unloads its\n\
+    models. A window that ends no later than it begins ends on the next day.")]
 pub(crate) struct ProviderArgs {
     /// The coordinator's address
     #[arg(long, default_value = "http://127.0.0.1:8080")]
@@ -145,16 +149,18 @@ pub(crate) struct ProviderArgs {
     /// Requests that one model serves at once
     #[arg(long, default_value_t = 8)]
     pub(crate) concurrency: u16,
-    /// How long running requests may finish after SIGTERM, in seconds
+    /// How long running requests may finish after SIGTERM, or when the hours end, in seconds
     #[arg(long, default_value_t = 120)]
     pub(crate) drain_wait: u64,
+    /// Serve at these local times only, as in `mon-fri 22:00-06:00`; may be repeated
+    #[arg(long = "schedule", value_name = "DAYS FROM-TO")]
+    pub(crate) windows: Vec<Window>,
 }
 
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     cereus local engine/models/tiny\n  \
-    cereus local engine/models/tiny --listen 127.0.0.1:0 --json    for scripts: says where it listens\n  \
-    cereus local engine/models/tiny --cache cereus-cache           long prompts outlive a restart\n\n\
+    cereus local engine/models/tiny --listen 127.0.0.1:0 --json    for scripts: says where it listens\n\n\
     Then, in another terminal:\n  \
     curl http://127.0.0.1:8080/v1/chat/completions -H 'content-type: application/json' \\\n    \
     -d '{\"messages\": [{\"role\": \"user\", \"content\": \"What is 2 + 3?\"}]}'\n\n\
@@ -185,15 +191,6 @@ pub(crate) struct LocalArgs {
     /// Memory for keys and values, in GiB; a quarter of the machine's if not given
     #[arg(long, value_name = "GIB", value_parser = parse_gib)]
     pub(crate) kv_gb: Option<u64>,
-    /// Keep what was computed of long prompts in this folder, sealed: it outlives memory and a restart, for a day
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) cache: Option<PathBuf>,
-    /// The most that the cache takes of the disk, in GiB (with --cache)
-    #[arg(long, value_name = "GIB", value_parser = parse_gib, default_value = "8")]
-    pub(crate) cache_gb: u64,
-    /// Folder of the cache's key, outside the cache; made if it is not there (with --cache)
-    #[arg(long, default_value = "cereus-data")]
-    pub(crate) data: PathBuf,
     /// How long running answers may finish after SIGTERM, in seconds
     #[arg(long, default_value_t = 120)]
     pub(crate) drain_wait: u64,
@@ -484,6 +481,21 @@ mod tests {
         }
         for text in ["", "-1", "4GB", "9999999999999"] {
             assert!(parse_gib(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_window_that_is_none_is_refused_with_an_example() {
+        let parsed =
+            |window| Cli::try_parse_from(["cereus", "provider", "--echo", "--schedule", window]);
+        assert!(parsed("mon-fri 22:00-06:00").is_ok());
+        for wrong in ["mon", "moon 22:00-06:00", "mon 22:00-24:00"] {
+            let Err(error) = parsed(wrong) else {
+                panic!("`{wrong}` was taken");
+            };
+            assert!(
+                error.to_string().contains("22:00-06:00") || error.to_string().contains("mon-fri")
+            );
         }
     }
 

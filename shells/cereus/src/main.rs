@@ -2,7 +2,6 @@
 
 mod benchmark;
 mod books;
-mod cache;
 mod chat;
 mod cli;
 mod coordinator;

@@ -5,10 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use cereus_core::memory::MemoryCap;
+use cereus_core::schedule::{Schedule, WINDOWS_MAX};
 use cereus_provider::memory::{MemoryProbe as _, SystemMemory, policy};
 use cereus_provider::weights::{FoundModel, scan};
 use cereus_provider::{
-    Backend, MemorySettings, ModelSource, Preload, Progress, Settings, serve as run,
+    Backend, Hours, MemorySettings, ModelSource, Preload, Progress, Settings, SystemClock,
+    serve as run,
 };
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -41,6 +43,11 @@ fn say(progress: Progress) {
         Progress::Joined => "joined".to_owned(),
         Progress::Loaded(model) => format!("loaded {model}"),
         Progress::Machine(machine) => format!("machine {machine}"),
+        Progress::Resting(None) => "resting".to_owned(),
+        Progress::Resting(Some(wait)) => {
+            let minutes = wait.as_secs().div_ceil(60);
+            format!("resting for {} h {} min", minutes / 60, minutes % 60)
+        }
         Progress::Unloaded(model) => format!("unloaded {model}"),
     };
     let mut out = std::io::stdout().lock();
@@ -52,6 +59,15 @@ fn settings(args: ProviderArgs) -> Result<Settings, String> {
     let probe = SystemMemory::default();
     let cap = MemoryCap::new(probe.read().physical_bytes, policy);
     let models = sources(&args, &cap)?;
+    if args.windows.len() > WINDOWS_MAX {
+        return Err(format!(
+            "--schedule may be given {WINDOWS_MAX} times at most"
+        ));
+    }
+    let schedule = Schedule::new(args.windows);
+    if !schedule.is_always() && !SystemClock.knows_its_zone() {
+        tracing::warn!("the time zone is unknown: the schedule is read as UTC; TZ names another");
+    }
     let earn_key = args
         .earn_key
         .or_else(|| std::env::var("CEREUS_EARN_KEY").ok());
@@ -62,6 +78,7 @@ fn settings(args: ProviderArgs) -> Result<Settings, String> {
         earn_key: SecretString::from(earn_key.unwrap_or_default()),
         rows_max: args.concurrency,
         drain_wait_max: Duration::from_secs(args.drain_wait),
+        hours: Hours::new(schedule),
         memory: MemorySettings {
             policy,
             probe: Box::new(probe),

@@ -11,10 +11,11 @@ use cereus_coordinator::{Drainer, Running, Settings, start};
 use cereus_core::config::{Catalog, ModelSpec};
 use cereus_core::memory::MemoryPolicy;
 use cereus_core::money::{MicroUsd, Price};
+use cereus_core::schedule::Schedule;
 use cereus_core::slots::Strain;
 use cereus_provider::memory::{FixedMemory, MemoryReading};
 use cereus_provider::{
-    Backend, MemorySettings, ModelSource, Preload, Progress, ProviderError, serve,
+    Backend, Hours, MemorySettings, ModelSource, Preload, Progress, ProviderError, serve,
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -122,6 +123,7 @@ impl World {
             earn_key: SecretString::default(),
             rows_max: 4,
             drain_wait_max: WAIT,
+            hours: Hours::new(Schedule::default()),
             memory: memory(16),
             preload,
         };

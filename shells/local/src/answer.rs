@@ -46,12 +46,19 @@ impl Answer {
         self.id
     }
 
+    /// Ready with at least one event in `taken`, which must be empty.
+    fn poll_take(&mut self, context: &Context<'_>) -> Poll<()> {
+        std::task::ready!(self.outbox.poll_take(context, &mut self.taken));
+        self.app.read(self.id, self.taken.len());
+        Poll::Ready(())
+    }
+
     /// Waits until the engine has taken the request.
     ///
     /// # Errors
     /// The engine refuses it.
     pub(crate) async fn accepted(&mut self) -> Result<(), Failure> {
-        poll_fn(|context| self.outbox.poll_take(context, &mut self.taken)).await;
+        poll_fn(|context| self.poll_take(context)).await;
         match self.taken.first() {
             Some(Event::Failed { failure, .. }) => {
                 self.has_ended = true;
@@ -84,7 +91,7 @@ impl Answer {
                     }
                 }
             }
-            poll_fn(|context| self.outbox.poll_take(context, &mut self.taken)).await;
+            poll_fn(|context| self.poll_take(context)).await;
         }
     }
 }
@@ -145,7 +152,7 @@ impl Stream {
             if answer.has_ended {
                 return Poll::Ready(None);
             }
-            std::task::ready!(answer.outbox.poll_take(context, &mut answer.taken));
+            std::task::ready!(answer.poll_take(context));
         }
     }
 }

@@ -80,6 +80,12 @@ impl App {
         Ok(Answer::new(Arc::clone(self), id, outbox))
     }
 
+    /// The reader of a row took so many events; one that is behind holds up its row.
+    pub(crate) fn read(&self, id: RowId, events: usize) {
+        let events = u32::try_from(events).unwrap_or(u32::MAX);
+        self.model.engine.read(id, events);
+    }
+
     /// The reader of a row has left before its end.
     pub(crate) fn leave(&self, id: RowId) {
         self.model.outboxes.remove(id);

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use cereus_engine::runtime::Event;
 
-/// One row's events. Bounded by the row's answer, which its request bounds.
+/// One row's events. Bounded: the engine holds up a row whose reader is behind.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox(Mutex<State>);
 

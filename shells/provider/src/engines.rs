@@ -15,6 +15,8 @@ use cereus_engine::kv::Scope;
 use cereus_engine::runtime::{CapacitySnapshot, Delta, Engine, Event, FinishReason, Job};
 use cereus_engine::scheduler::RowId;
 
+use crate::load::LoadedModel;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Engines {
@@ -28,6 +30,8 @@ pub(crate) struct Engines {
 #[derive(Debug)]
 struct Loaded {
     engine: Engine,
+    /// How it keeps keys and values, if it has any.
+    kv_backend: Option<&'static str>,
     /// When one of its answers began last.
     spoke_at: Option<Instant>,
 }
@@ -75,13 +79,18 @@ pub(crate) enum First {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sight {
     pub(crate) capacity: CapacitySnapshot,
+    pub(crate) kv_backend: Option<&'static str>,
     pub(crate) since_first_token: Option<Duration>,
 }
 
 impl Engines {
-    pub(crate) fn put(&mut self, build: BuildIx, engine: Engine) {
-        let spoke_at = None;
-        let previous = self.loaded.insert(build, Loaded { engine, spoke_at });
+    pub(crate) fn put(&mut self, build: BuildIx, loaded: LoadedModel) {
+        let loaded = Loaded {
+            engine: loaded.engine,
+            kv_backend: loaded.kv_backend,
+            spoke_at: None,
+        };
+        let previous = self.loaded.insert(build, loaded);
         assert!(previous.is_none(), "a model is loaded once");
     }
 
@@ -215,6 +224,7 @@ impl Loaded {
     fn sight(&self) -> Sight {
         Sight {
             capacity: self.engine.capacity(),
+            kv_backend: self.kv_backend,
             since_first_token: self.spoke_at.map(|at| at.elapsed()),
         }
     }

@@ -4,6 +4,7 @@
 pub mod doctor;
 mod engines;
 mod error;
+mod hours;
 pub mod identity;
 mod load;
 pub mod memory;
@@ -21,6 +22,7 @@ use cereus_core::memory::MemoryPolicy;
 use secrecy::SecretString;
 
 pub use error::{ModelError, ProviderError};
+pub use hours::{Hours, LocalClock, SystemClock};
 pub use run::serve;
 
 use crate::memory::MemoryProbe;
@@ -38,8 +40,9 @@ pub struct Settings {
     pub earn_key: SecretString,
     /// Requests that one model serves at once.
     pub rows_max: u16,
-    /// How long running jobs may finish after SIGTERM.
+    /// How long running jobs may finish after SIGTERM, or when the owner's hours end.
     pub drain_wait_max: Duration,
+    pub hours: Hours,
     pub memory: MemorySettings,
     pub preload: Preload,
 }
@@ -101,5 +104,7 @@ pub enum Progress {
     Loaded(String),
     /// The machine's name, which survives restarts.
     Machine(String),
+    /// Outside of the owner's hours; the next begin after so long, if ever.
+    Resting(Option<Duration>),
     Unloaded(String),
 }

@@ -64,6 +64,8 @@ pub(crate) struct LoadedModel {
     pub(crate) engine: Engine,
     /// Of its files, where it has any.
     pub(crate) hash: Option<String>,
+    /// The wire's word for how it keeps keys and values, if it has any.
+    pub(crate) kv_backend: Option<&'static str>,
 }
 
 /// What a thread reports.
@@ -156,7 +158,11 @@ fn load(order: LoadOrder, words: Words) -> Result<LoadedModel, NotLoaded> {
         // What was hashed is what was loaded.
         unchanged(folder, &order)?;
     }
-    Ok(LoadedModel { engine, hash })
+    Ok(LoadedModel {
+        engine,
+        hash,
+        kv_backend: folder.is_some().then_some("paged"),
+    })
 }
 
 fn unchanged(folder: &Path, order: &LoadOrder) -> Result<(), NotLoaded> {
@@ -215,7 +221,6 @@ fn engine_error<E: fmt::Display>(error: StartError<E>) -> ModelError {
     ModelError::Engine(match error {
         StartError::Backend(error) => error.to_string(),
         StartError::Config(error) => format!("the engine's limits fit no scheduler: {error}"),
-        StartError::Disk(error) => format!("prompts cannot be kept on disk: {error}"),
         StartError::Died => "the engine's thread ended while loading the model".to_owned(),
         StartError::Thread(error) => format!("the engine's thread cannot start: {error}"),
     })

@@ -9,7 +9,8 @@ use cereus_core::wire::Frame as _;
 use cereus_core::wire::Text;
 use cereus_core::wire::clock::utc_text;
 use cereus_core::wire::messages::{
-    Capacity, CpuCores, Hardware, Heartbeat, PrivacyCapabilities, Register, Slot, SystemMetrics,
+    Capacity, CpuCores, Hardware, Heartbeat, PrefixCache, PrivacyCapabilities, Register, Slot,
+    SystemMetrics,
 };
 use cereus_core::wire::proof::{Blob, MachineKey};
 use cereus_engine::runtime::process_memory;
@@ -158,6 +159,11 @@ fn slot<'a>(model: Text<'a>, view: &SlotView, sight: Option<Sight>) -> Slot<'a> 
         active_token_budget_used: count(capacity.active_token_budget_used),
         active_token_budget_max: count(capacity.active_token_budget_max),
         queued_token_budget: count(capacity.queued_token_budget),
+        kv_backend: sight.kv_backend.map(Text::from),
+        prefix_cache: sight.kv_backend.is_some().then(|| PrefixCache {
+            prompt_tokens: count(capacity.prompt_tokens),
+            cached_tokens: count(capacity.cached_tokens),
+        }),
         kv_bytes_per_token: count(capacity.kv_bytes_per_token),
         steps_executed: count(capacity.steps_executed),
         admits: count(capacity.admits),

@@ -11,6 +11,7 @@ use cereus_core::draw::Seed;
 use cereus_core::envelope::SecretKey;
 use cereus_core::event::Usage;
 use cereus_core::ids::{AttemptKey, WireId};
+use cereus_core::schedule::Schedule;
 use cereus_core::time::{Span, Tick};
 use cereus_core::wire::Text;
 use cereus_core::wire::messages::{
@@ -205,6 +206,9 @@ impl Provider {
                 self.again(now, AgentEvent::Measured { heartbeat }, acts);
             }
             AgentEffect::Notice(_) => {}
+            AgentEffect::ReadLocalTime | AgentEffect::Rest | AgentEffect::Rise => {
+                unreachable!("these machines always serve")
+            }
             AgentEffect::Ping { session } => acts.push(Act::Ping { session: *session }),
             AgentEffect::Send { session, frame } => self.send(*session, out.slice(frame), acts),
             AgentEffect::Sign { challenge, status } => {
@@ -411,6 +415,7 @@ fn agent(now: Tick, seed: Seed, ix: u32, life: u32, is_attested: bool, models: u
         builds: (0..models).map(model_name).collect(),
         jobs_max: core::num::NonZeroU16::new(32).expect("not zero"),
         drain_wait_max: Span::secs(20),
+        schedule: Schedule::default(),
         facts: Facts {
             sip_enabled: Some(true),
             rdma_disabled: Some(true),

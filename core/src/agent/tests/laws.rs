@@ -6,6 +6,8 @@ use super::*;
 fn every_wake_reason_can_fire() {
     for reason in AgentWake::ALL {
         let script = match reason {
+            AgentWake::ClockDue => "",
+            AgentWake::RestOverdue => "request 1; after 1; clock tue 06:00:00",
             AgentWake::DialDue => "",
             AgentWake::DialOverdue => "wake",
             AgentWake::HeartbeatDue => "wake; connect",
@@ -13,7 +15,16 @@ fn every_wake_reason_can_fire() {
             AgentWake::DrainOverdue => "wake; connect; request 1; drain",
             AgentWake::LeaveOverdue => "wake; connect; request 1; after 1; close 1001 drain:deploy",
         };
-        let mut play = Play::new();
+        let mut play = match reason {
+            AgentWake::ClockDue => hours::at_night(),
+            AgentWake::RestOverdue => hours::joined_at_night(),
+            AgentWake::DialDue
+            | AgentWake::DialOverdue
+            | AgentWake::DrainOverdue
+            | AgentWake::HeartbeatDue
+            | AgentWake::LeaveOverdue
+            | AgentWake::PingDue => Play::new(),
+        };
         if !script.is_empty() {
             play.run(script);
         }
@@ -45,6 +56,8 @@ fn anything() -> impl Strategy<Value = String> {
         Just("measured".to_owned()),
         Just("pong".to_owned()),
         Just("closed".to_owned()),
+        Just("clock tue 05:00:00".to_owned()),
+        Just("clock tue 06:00:00".to_owned()),
         Just("dialfail".to_owned()),
         Just("close 1001 drain:deploy".to_owned()),
         (0..40_000u32).prop_map(|ms| format!("after {ms}")),
@@ -63,8 +76,13 @@ proptest! {
     #[test]
     fn each_job_gets_at_most_one_terminal_and_no_chunk_after_it(
         script in prop::collection::vec(anything(), 0..60),
+        is_at_night in any::<bool>(),
     ) {
-        let mut play = Play::joined();
+        let mut play = if is_at_night {
+            hours::joined_at_night()
+        } else {
+            Play::joined()
+        };
         let mut ended = std::collections::BTreeSet::new();
         for command in &script {
             let told = play.run(command);

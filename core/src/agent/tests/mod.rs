@@ -12,6 +12,7 @@ use crate::wire::messages::{
 };
 use crate::wire::{Frame, Text, ToCoordinator};
 
+mod hours;
 mod jobs;
 mod laws;
 mod sessions;
@@ -39,6 +40,7 @@ fn config() -> AgentConfig {
         builds: vec!["tiny".into()],
         jobs_max: NonZeroU16::new(2).expect("two is not zero"),
         drain_wait_max: Span::secs(60),
+        schedule: Schedule::default(),
         facts: Facts {
             binary_hash: "abc".into(),
             ..Facts::default()
@@ -208,6 +210,9 @@ impl Play {
                 }),
             }),
             "pong" => self.step(AgentEvent::PongReceived { session }),
+            "clock" => self.step(AgentEvent::LocalTimeRead {
+                local: hours::wall(first, rest),
+            }),
             "drain" => self.step(AgentEvent::DrainBegan),
             other => panic!("unknown command {other}"),
         }
@@ -238,6 +243,9 @@ impl Play {
             AgentEffect::Measure => "measure".into(),
             AgentEffect::Notice(notice) => format!("{notice:?}"),
             AgentEffect::Ping { .. } => "ping".into(),
+            AgentEffect::ReadLocalTime => "read the clock".into(),
+            AgentEffect::Rest => "rest".into(),
+            AgentEffect::Rise => "rise".into(),
             AgentEffect::Send { session, frame } => {
                 assert_eq!(*session, self.session, "frames go to the socket of now");
                 message(out.slice(frame))

@@ -39,7 +39,7 @@ fn silence_of_thirty_seconds_ends_the_session_and_a_pong_keeps_it() {
             ("after 10000", "ping; measure"),
             ("after 10000", "ping; measure"),
             ("after 10000", "abandon 1"),
-            ("after 2000", "dial 2"),
+            ("due", "dial 2"),
             ("pong", ""),
         ],
     );

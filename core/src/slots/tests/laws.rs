@@ -15,6 +15,8 @@ enum Op {
     LoadEnds(Option<LoadFault>),
     Others(u64),
     Reserves(u64),
+    RestBegan,
+    RestEnded,
     Spoke(u128),
     Stale(u16),
     Steps(u16),
@@ -40,6 +42,8 @@ fn ops() -> impl Strategy<Value = Op> {
         6 => fault.prop_map(Op::LoadEnds),
         1 => (0..12_u64).prop_map(Op::Others),
         1 => (0..3_u64).prop_map(Op::Reserves),
+        1 => Just(Op::RestBegan),
+        1 => Just(Op::RestEnded),
         2 => (0..24_u128).prop_map(Op::Spoke),
         1 => (0..6_u16).prop_map(Op::Stale),
         3 => (0..5_u16).prop_map(Op::Steps),
@@ -98,6 +102,8 @@ impl World {
             Op::LoadEnds(fault) => self.load_ends(fault),
             Op::Others(gib) => self.foreign_bytes = gib * GIB,
             Op::Reserves(gib) => self.reserved_bytes = gib * GIB,
+            Op::RestBegan => self.step(SlotsEvent::RestBegan),
+            Op::RestEnded => self.step(SlotsEvent::RestEnded),
             Op::Spoke(job) => self.step(SlotsEvent::JobSpoke { job: JobId(job) }),
             // An answer that nobody asked for, as of an unload that was given up.
             Op::Stale(build) => {

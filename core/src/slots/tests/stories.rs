@@ -513,3 +513,32 @@ fn the_table_of_states_has_these_lines_and_no_others() {
     ];
     assert_eq!(lines, expected.map(str::to_owned).into());
 }
+
+#[test]
+fn a_resting_machine_keeps_what_runs_until_it_ends_and_nothing_else() {
+    let idle_wait = Span::ZERO;
+    let mut world = World::new(SlotsConfig {
+        idle_wait,
+        ..config(64, vec![gib_build(2), gib_build(2)])
+    });
+    world.loaded(0);
+    world.loaded(1);
+    world.ask(1, 0);
+    world.told.clear();
+    world.step(SlotsEvent::RestBegan);
+    let unload = |build| SlotsEffect::BeginUnload {
+        build: BuildIx(build),
+        leave: Leave::Idle,
+    };
+    assert_eq!(world.heard(), [unload(1)]);
+    world.unload_ends();
+    assert_eq!(world.state(0), Some("running"));
+    world.told.clear();
+    world.end(1);
+    assert_eq!(world.heard(), [unload(0)]);
+    world.unload_ends();
+    world.step(SlotsEvent::RestEnded);
+    world.loaded(0);
+    world.after(Span::secs(1_000_000));
+    assert_eq!(world.state(0), Some("idle"));
+}

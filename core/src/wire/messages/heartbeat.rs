@@ -163,6 +163,20 @@ pub struct Slot<'a> {
     pub eval_in_flight_ms: i64,
     #[serde(skip_serializing_if = "is_zero")]
     pub idle_clear_in_flight_ms: i64,
+    /// `paged` or `contiguous`; absent: unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_backend: Option<Text<'a>>,
+    /// Written, and never read: no decision needs it, and others give it other shapes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix_cache: Option<PrefixCache>,
+}
+
+/// How much of the prompts had been computed before, since the model was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PrefixCache {
+    pub prompt_tokens: i64,
+    /// Of them, found and not computed again.
+    pub cached_tokens: i64,
 }
 
 tolerant!('a, Slot<'a>, {
@@ -188,4 +202,5 @@ tolerant!('a, Slot<'a>, {
     "wedge_suspected" => wedge_suspected,
     "eval_in_flight_ms" => eval_in_flight_ms,
     "idle_clear_in_flight_ms" => idle_clear_in_flight_ms,
+    "kv_backend" => kv_backend,
 });

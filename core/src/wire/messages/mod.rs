@@ -21,7 +21,7 @@ pub use attest::{
     TrustStatus,
 };
 pub use command::{Cancel, DesiredModel, DesiredModels, LoadModel, PrefetchModel};
-pub use heartbeat::{Capacity, Heartbeat, Slot, Stats, SystemMetrics};
+pub use heartbeat::{Capacity, Heartbeat, PrefixCache, Slot, Stats, SystemMetrics};
 pub use model::{LoadModelStatus, ModelEntry, ModelsUpdate, PrefetchModelStatus};
 pub use register::{CpuCores, Hardware, PrivacyCapabilities, Register};
 

@@ -18,6 +18,7 @@ mod rows;
 mod whole;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use mlx_rs::Array;
 use mlx_rs::error::Exception;
@@ -32,13 +33,15 @@ use self::whole::Whole;
 use super::config::{Config, Head, Store};
 use super::error::ModelError;
 use crate::kv::KvLayout;
+use crate::scheduler::leases::Watchdog;
 
 pub use checkpoint::{Layout, Load, QuantisedMatrices, TensorShape};
-pub use paged::{BlockBytes, PagedCache, PagedStep};
+pub use paged::{PagedCache, PagedStep};
 pub use rows::{Output, RowCache, RowStep};
 
 /// By `cargo xtask bench engine`: the time of a prompt token is level from about 200 in a step on.
 const CPU_STEP_TOKENS: u32 = 512;
+const CPU_STEP_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// A model with its weights.
 #[derive(Clone)]
@@ -171,8 +174,14 @@ impl Model {
         }
     }
 
-    pub(crate) const fn layout(&self) -> Layout {
-        self.layout
+    /// How long a step may take before it is taken for one that never ends. A core of a CPU is honestly
+    /// busy for minutes with a network of some billions.
+    #[must_use]
+    pub fn step_time_max(&self) -> Duration {
+        match self.layout {
+            Layout::Packed => CPU_STEP_TIME_MAX,
+            Layout::Apart | Layout::Joined => Duration::from_micros(Watchdog::REFERENCE_LIMIT.0),
+        }
     }
 
     /// Bytes of one number in the network, and so in its cache. Norms are never quantised.

@@ -223,6 +223,12 @@ impl Harness {
         self.scheduler.plan(&mut plan);
         self.check_plan(&before, &plan);
         self.check();
+        if plan.is_empty() && plan.preempted.is_empty() {
+            // The runtime sleeps on it: nothing comes of asking again.
+            let mut again = StepPlan::default();
+            self.scheduler.clone().plan(&mut again);
+            assert!(again.is_empty() && again.preempted.is_empty());
+        }
         let hits = plan.admitted.iter().filter(|row| row.cached_tokens > 0);
         self.seen.adopted += hits.count() as u32;
         self.seen.copied += plan.copies.len() as u32;

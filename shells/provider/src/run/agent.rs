@@ -143,6 +143,12 @@ impl Run {
                 let sent = self.sockets.get(session).map(Socket::ping);
                 self.sent(*session, sent).await;
             }
+            AgentEffect::ReadLocalTime => {
+                let local = self.settings.hours.clock.read();
+                self.step(AgentEvent::LocalTimeRead { local }).await;
+            }
+            AgentEffect::Rest => self.rest(),
+            AgentEffect::Rise => self.rise(),
             AgentEffect::Send { session, frame } => {
                 let sent = self
                     .sockets
@@ -224,6 +230,9 @@ impl Run {
             Notice::Joined => {
                 tracing::info!("joined the coordinator");
                 self.steps.push(Progress::Joined);
+            }
+            Notice::HoursEnded => {
+                tracing::info!("the hours are over: running jobs finish, nothing more is taken");
             }
             Notice::CoordinatorDeploys => tracing::info!("the coordinator restarts"),
             Notice::SentAway => tracing::info!("the coordinator sent this machine away"),

@@ -152,6 +152,7 @@ struct Run {
 /// The loads of the start. Nobody is dialled before they are over.
 #[derive(Debug, Default)]
 struct Preloading {
+    has_begun: bool,
     due: BTreeSet<BuildIx>,
     has_loaded: bool,
     reasons: Vec<String>,
@@ -198,16 +199,29 @@ impl Run {
         })
     }
 
-    /// Says which models are fenced off, and asks for the others.
+    /// Says which models are fenced off, and asks for the others if the machine serves already.
     fn begin(&mut self) {
-        for (ix, one) in self.offered.iter().enumerate() {
+        for one in &self.offered {
             if let Some(why) = one.fault() {
                 let model = one.id().to_owned();
                 tracing::warn!(model, why, "not offered: its chat template fails");
                 self.preload.reasons.push(format!("{model}: {why}"));
                 let why = why.to_owned();
                 self.steps.push(Progress::Fenced { model, why });
-            } else if self.settings.preload == Preload::Fitting {
+            }
+        }
+        if self.settings.hours.schedule.is_always() {
+            self.preload();
+        }
+    }
+
+    fn preload(&mut self) {
+        self.preload.has_begun = true;
+        if self.settings.preload == Preload::OnDemand {
+            return;
+        }
+        for (ix, one) in self.offered.iter().enumerate() {
+            if one.fault().is_none() {
                 let build = BuildIx(u16::try_from(ix).expect("models are counted"));
                 let eviction = Eviction::Forbidden;
                 self.preload.due.insert(build);
@@ -215,6 +229,23 @@ impl Run {
                     .push_back(SlotsEvent::LoadAsked { build, eviction });
             }
         }
+    }
+
+    /// The owner's hours begin.
+    fn rise(&mut self) {
+        tracing::info!("the hours begin");
+        self.events.push_back(SlotsEvent::RestEnded);
+        self.preload();
+    }
+
+    /// Outside of the owner's hours.
+    fn rest(&mut self) {
+        self.events.push_back(SlotsEvent::RestBegan);
+        let hours = &self.settings.hours;
+        let opens_in = hours.schedule.until_change(hours.clock.read());
+        let opens_in = opens_in.map(|span| Duration::from_micros(span.0));
+        tracing::info!(?opens_in, "resting until the next window");
+        self.steps.push(Progress::Resting(opens_in));
     }
 
     fn now(&self) -> Tick {

@@ -43,7 +43,7 @@ impl Run {
         let is_any_left = match self.settings.preload {
             Preload::Fitting => self.preload.has_loaded,
             Preload::OnDemand => self.offered.iter().any(|one| one.fault().is_none()),
-        };
+        } || !self.preload.has_begun;
         self.is_preloaded() && !is_any_left && !self.is_stopped
     }
 
@@ -52,9 +52,10 @@ impl Run {
             Moved::Loaded { build, result } => {
                 self.is_loading = false;
                 let fault = match result {
-                    Ok(loaded) => {
-                        self.engines.put(build, loaded.engine);
-                        if let Some(hash) = loaded.hash {
+                    Ok(mut loaded) => {
+                        let hash = loaded.hash.take();
+                        self.engines.put(build, loaded);
+                        if let Some(hash) = hash {
                             self.hashed(build, hash).await;
                         }
                         None

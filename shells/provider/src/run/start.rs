@@ -83,6 +83,7 @@ pub(super) fn agent_config(
         builds: offered.iter().map(|one| one.id().to_owned()).collect(),
         jobs_max: NonZeroU16::new(slots.jobs_max).unwrap_or(NonZeroU16::MIN),
         drain_wait_max: span(settings.drain_wait_max),
+        schedule: settings.hours.schedule.clone(),
         facts: Facts {
             // A key file says nothing of the system, and this process does not ask it.
             sip_enabled: Some(true),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use cereus_core::envelope::{EncryptedPayload, PublicKey, SecretKey};
 use cereus_core::ids::WireId;
 use cereus_core::memory::{GIB, MemoryPolicy};
+use cereus_core::schedule::Schedule;
 use cereus_core::slots::Strain;
 use cereus_core::wire::Frame;
 use cereus_core::wire::messages::{
@@ -16,7 +17,7 @@ use cereus_core::wire::messages::{
 };
 use cereus_provider::memory::{FixedMemory, MemoryReading};
 use cereus_provider::{
-    Backend, MemorySettings, ModelSource, Preload, Progress, ProviderError, Settings, serve,
+    Backend, Hours, MemorySettings, ModelSource, Preload, Progress, ProviderError, Settings, serve,
 };
 use futures_util::{SinkExt as _, StreamExt as _};
 use secrecy::SecretString;
@@ -53,6 +54,7 @@ pub(crate) fn settings(physical_gib: u64, models: Vec<ModelSource>) -> Settings 
         earn_key: SecretString::default(),
         rows_max: 4,
         drain_wait_max: WAIT,
+        hours: Hours::new(Schedule::default()),
         memory: MemorySettings {
             policy: MemoryPolicy::reference(),
             probe: Box::new(FixedMemory(MemoryReading {
@@ -225,10 +227,25 @@ impl World {
                 Progress::Loaded(model) => moves.push(format!("+{model}")),
                 Progress::Unloaded(model) => moves.push(format!("-{model}")),
                 Progress::Fenced { model, why } => moves.push(format!("!{model} {why}")),
-                Progress::Challenged | Progress::Joined | Progress::Machine(_) => {}
+                Progress::Challenged
+                | Progress::Joined
+                | Progress::Machine(_)
+                | Progress::Resting(_) => {}
             }
         }
         moves
+    }
+
+    /// Waits until the provider has let go of the socket and of this many models.
+    pub(crate) async fn rested(&mut self, models: usize) -> Vec<Progress> {
+        while let Some(Ok(_)) = timeout(WAIT, self.socket.next()).await.unwrap() {}
+        let mut steps = Vec::new();
+        let is_gone = |step: &&Progress| matches!(step, Progress::Unloaded(_));
+        while steps.iter().filter(is_gone).count() < models {
+            let step = timeout(WAIT, self.progress.recv()).await.unwrap();
+            steps.push(step.expect("it goes on"));
+        }
+        steps
     }
 
     pub(crate) async fn end(mut self) {

@@ -1,4 +1,4 @@
-//! Why a job was not taken or not finished, in the words of the API.
+//! What the pure parts decide against a request, in words for who asked.
 
 use crate::failure::{Failure, Reason};
 use crate::scheduler::Refused;
