@@ -154,6 +154,15 @@ pub struct Usage {
     pub completion_tokens: u32,
 }
 
+/// Parts of a [`Usage`] that its consumer is told of, and that change no price.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct UsageParts {
+    /// Of the prompt: what had been computed before.
+    pub cached_tokens: u32,
+    /// Of the completion: what was thought.
+    pub reasoning_tokens: u32,
+}
+
 /// What a consumer asked, as sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ask {

@@ -223,7 +223,8 @@ impl Scene {
                 let usage = UsageFrame {
                     prompt_tokens: *prompt,
                     completion_tokens: *completion,
-                    reasoning_tokens: 0,
+                    cached_tokens: *completion,
+                    ..UsageFrame::default()
                 };
                 let request_id = Text::from(wire(*number).to_string());
                 let complete = InferenceComplete {

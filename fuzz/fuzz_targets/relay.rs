@@ -8,7 +8,7 @@ use arbitrary::Arbitrary;
 use cereus_core::api::{Delivery, Framing};
 use cereus_core::denial::Denial;
 use cereus_core::envelope::{BoxKey, KeyText, SecretKey};
-use cereus_core::event::{AttemptFault, Usage};
+use cereus_core::event::{AttemptFault, Usage, UsageParts};
 use cereus_core::ids::{AttemptKey, RequestId};
 use cereus_core::relay::{Relay, RelayEffect, RelayEvent, Shape};
 use cereus_core::time::{Span, Tick};
@@ -212,7 +212,10 @@ impl Scene {
                 self.step(RelayEvent::Completed {
                     attempt: key,
                     usage: usage(*tokens),
-                    reasoning_tokens: 1,
+                    parts: UsageParts {
+                        cached_tokens: u32::from(*tokens),
+                        reasoning_tokens: 1,
+                    },
                 });
                 let is_running = self
                     .running

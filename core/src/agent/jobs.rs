@@ -10,7 +10,7 @@ use super::{
 };
 use crate::api::{ChatRequest, Framing, Said, Turn};
 use crate::envelope::{BoxKey, OVERHEAD_SIZE, ScopeKey, open_from};
-use crate::event::Usage;
+use crate::event::{Usage, UsageParts};
 use crate::ids::{RequestId, WireId};
 use crate::slots::BuildIx;
 use crate::wire::limits::BODY_SIZE_MAX;
@@ -260,7 +260,7 @@ impl Jobs {
                 Stage::Running,
                 JobEnd::Finished {
                     usage,
-                    reasoning_tokens,
+                    parts,
                     finish,
                 },
             ) => {
@@ -275,7 +275,7 @@ impl Jobs {
                 let usage = floored(usage, job.pieces, stats);
                 stats.requests_served += 1;
                 stats.tokens_generated += i64::from(usage.completion_tokens);
-                send_complete(id, job.session, usage, reasoning_tokens, out);
+                send_complete(id, job.session, usage, parts, out);
             }
             // The engine stopped what nobody told it to stop.
             (Stage::Running, JobEnd::Stopped { .. }) => {
@@ -294,7 +294,7 @@ impl Jobs {
                 let usage = floored(usage, job.pieces, stats);
                 stats.cancellations_partial_complete += 1;
                 stats.tokens_generated += i64::from(usage.completion_tokens);
-                send_complete(id, job.session, usage, 0, out);
+                send_complete(id, job.session, usage, UsageParts::default(), out);
             }
         }
         true

@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use crate::api::{FinishReason, Said};
 use crate::draw::Seed;
 use crate::envelope::SecretKey;
-use crate::event::Usage;
+use crate::event::{Usage, UsageParts};
 use crate::ids::WireId;
 use crate::schedule::{LocalTime, Schedule};
 use crate::slots::{BuildIx, Refusal};
@@ -110,7 +110,7 @@ pub enum JobEnd {
     Failed(JobFault),
     Finished {
         usage: Usage,
-        reasoning_tokens: u32,
+        parts: UsageParts,
         finish: FinishReason,
     },
     /// It was told to stop; this is what it had done.

@@ -2,7 +2,7 @@
 
 use super::{AgentEffect, AgentOut, JobFault, SessionId};
 use crate::envelope::{BoxKey, KeyText, NONCE_SIZE};
-use crate::event::Usage;
+use crate::event::{Usage, UsageParts};
 use crate::ids::WireId;
 use crate::slots;
 use crate::wire::messages::{InferenceAccepted, InferenceComplete, InferenceError, UsageFrame};
@@ -107,15 +107,22 @@ pub(super) fn send_complete(
     job: WireId,
     session: SessionId,
     usage: Usage,
-    reasoning_tokens: u32,
+    parts: UsageParts,
     out: &mut AgentOut,
 ) {
+    // Without a hit nothing is said: a miss and a prompt that was never looked up look alike here.
+    let is_hit = parts.cached_tokens > 0;
+    let when_hit = |word: &'static str| Text::from(if is_hit { word } else { "" });
     let complete = InferenceComplete {
         request_id: spelled(job),
         usage: UsageFrame {
             prompt_tokens: i64::from(usage.prompt_tokens),
             completion_tokens: i64::from(usage.completion_tokens),
-            reasoning_tokens: i64::from(reasoning_tokens),
+            reasoning_tokens: i64::from(parts.reasoning_tokens),
+            cache_outcome: when_hit("hit"),
+            cache_tier: when_hit("memory"),
+            cached_tokens: i64::from(parts.cached_tokens),
+            prefill_tokens_saved: i64::from(parts.cached_tokens),
         },
         ..InferenceComplete::default()
     };

@@ -9,7 +9,7 @@ use super::join::{Session, inventory};
 use super::machine::{Phase, ProviderLink};
 use super::outbox::Lane;
 use super::{Chunk, LinkEffect, LinkOut, LinkRules};
-use crate::event::{AttemptFault, Event, GoneCause, Trust, Usage};
+use crate::event::{AttemptFault, Event, GoneCause, Trust};
 use crate::ids::WireId;
 use crate::time::Tick;
 use crate::wire::messages::{
@@ -209,14 +209,11 @@ impl ProviderLink {
         let Some(carried) = self.end(&complete.request_id) else {
             return;
         };
-        let tokens = |count: i64| u32::try_from(count.max(0)).unwrap_or(u32::MAX);
         out.push(LinkEffect::Completed {
             attempt: carried.key,
             wire: carried.wire,
-            usage: Usage {
-                prompt_tokens: tokens(complete.usage.prompt_tokens),
-                completion_tokens: tokens(complete.usage.completion_tokens),
-            },
+            usage: complete.usage.usage(),
+            parts: complete.usage.parts(),
         });
     }
 

@@ -19,7 +19,7 @@ mod stray;
 
 use crate::config::Catalog;
 use crate::draw::Seed;
-use crate::event::{Event, GoneCause, Usage};
+use crate::event::{Event, GoneCause, Usage, UsageParts};
 use crate::ids::{AccountId, AttemptKey, ModelIx, WireId};
 use crate::time::{Span, Tick};
 use crate::wire::Text;
@@ -206,6 +206,7 @@ pub enum LinkEffect {
         attempt: AttemptKey,
         wire: WireId,
         usage: Usage,
+        parts: UsageParts,
     },
     /// An event for the coordinator. An `AttemptFailed` among them ends the attempt's relay.
     Tell(Event<'static>),

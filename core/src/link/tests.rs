@@ -226,7 +226,7 @@ impl World {
             usage: UsageFrame {
                 prompt_tokens: 41,
                 completion_tokens: 128,
-                reasoning_tokens: 0,
+                ..UsageFrame::default()
             },
             ..InferenceComplete::default()
         };

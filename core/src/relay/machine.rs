@@ -12,7 +12,7 @@ use crate::api::{Answer, AnswerUsage, Delivery, FinishReason, Framing, write_don
 use crate::denial::Denial;
 use crate::digest::Mix;
 use crate::envelope::{BoxKey, KeyText};
-use crate::event::{AttemptFault, Usage};
+use crate::event::{AttemptFault, Usage, UsageParts};
 use crate::ids::AttemptKey;
 use crate::time::Tick;
 
@@ -31,7 +31,7 @@ pub struct Relay {
     /// The pieces, where the consumer wants one whole answer.
     answer: Answer,
     finish: Option<FinishReason>,
-    reasoning_tokens: u32,
+    parts: UsageParts,
     tokens_max: u64,
     counts: RelayCounts,
     reported_pieces: u32,
@@ -73,7 +73,7 @@ impl Relay {
             ready_events: 0,
             answer: Answer::default(),
             finish: None,
-            reasoning_tokens: 0,
+            parts: UsageParts::default(),
             tokens_max: 0,
             counts: RelayCounts::default(),
             reported_pieces: 0,
@@ -97,8 +97,8 @@ impl Relay {
             RelayEvent::Completed {
                 attempt,
                 usage,
-                reasoning_tokens,
-            } => self.on_completed(attempt, usage, reasoning_tokens, out),
+                parts,
+            } => self.on_completed(attempt, usage, parts, out),
             RelayEvent::ConsumerLeft => self.on_consumer_left(),
             RelayEvent::Denied { denial } => self.on_denied(denial, out),
             RelayEvent::Errored { attempt, fault } => {
@@ -158,6 +158,7 @@ impl Relay {
         mix.write(&self.ready);
         self.ready_events.hash(&mut mix);
         self.finish.hash(&mut mix);
+        self.parts.hash(&mut mix);
         self.tokens_max.hash(&mut mix);
         self.counts.hash(&mut mix);
         mix.end_wide()
@@ -169,7 +170,7 @@ impl Relay {
             opening: (self.consumer != Consumer::Over).then_some((key, sealer)),
         });
         self.finish = None;
-        self.reasoning_tokens = 0;
+        self.parts = UsageParts::default();
         if self.consumer == Consumer::Waiting {
             // Failing over is invisible: nothing of the attempt before is shown or counted.
             self.discard();
@@ -358,13 +359,13 @@ impl Relay {
         &mut self,
         attempt: AttemptKey,
         usage: Usage,
-        reasoning_tokens: u32,
+        parts: UsageParts,
         out: &mut Vec<RelayEffect>,
     ) {
         if !self.end_attempt(attempt) {
             return;
         }
-        self.reasoning_tokens = reasoning_tokens.min(usage.completion_tokens);
+        self.parts = parts;
         let relayed = self.tokens_max.saturating_add(END_TOKENS);
         out.push(RelayEffect::AttemptCompleted {
             attempt,
@@ -438,8 +439,8 @@ impl Relay {
         self.is_released = true;
         let told = AnswerUsage {
             tokens: usage,
-            cached_tokens: 0,
-            reasoning_tokens: self.reasoning_tokens,
+            cached_tokens: self.parts.cached_tokens.min(usage.prompt_tokens),
+            reasoning_tokens: self.parts.reasoning_tokens.min(usage.completion_tokens),
         };
         let finish = match self.finish.unwrap_or(FinishReason::Stop) {
             FinishReason::Stop if usage.completion_tokens >= self.shape.output_tokens_max => {

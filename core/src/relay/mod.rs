@@ -16,7 +16,7 @@ mod tests;
 use crate::api::{ChatRequest, Delivery};
 use crate::denial::Denial;
 use crate::envelope::{BoxKey, KeyText};
-use crate::event::{AttemptFault, Usage};
+use crate::event::{AttemptFault, Usage, UsageParts};
 use crate::ids::AttemptKey;
 use crate::time::Span;
 use crate::wire::ChunkFrame;
@@ -82,7 +82,7 @@ pub enum RelayEvent<'a> {
     Completed {
         attempt: AttemptKey,
         usage: Usage,
-        reasoning_tokens: u32,
+        parts: UsageParts,
     },
     /// The consumer went away. The caller tells the coordinator.
     ConsumerLeft,

@@ -6,10 +6,13 @@ use super::limits::{
     BANDWIDTH_GBS_MAX, CONCURRENCY_MAX, DECODE_TPS_MAX, LOAD_MS_MAX, MEMORY_GB_MAX,
     PREFILL_TPS_MAX, TOKEN_BUDGET_MAX,
 };
-use super::messages::{Heartbeat, Register, Slot, SystemMetrics};
+use super::messages::{Heartbeat, Register, Slot, SystemMetrics, UsageFrame};
 use crate::config::Catalog;
-use crate::event::{MachineReport, MachineSpec, SlotReport, SlotState, Thermal};
+use crate::event::{MachineReport, MachineSpec, SlotReport, SlotState, Thermal, Usage, UsageParts};
 use crate::ids::ModelIx;
+
+/// Cached tokens of one request that are believed (`spec/billing` 3.3).
+const CACHED_TOKENS_MAX: i64 = 1_000_000;
 
 /// Slots of one report that are read; the rest is dropped.
 pub const SLOTS_MAX: usize = 64;
@@ -53,6 +56,39 @@ impl Heartbeat<'_> {
                 .and_then(free_bytes),
         }
     }
+}
+
+impl UsageFrame<'_> {
+    /// What is billed, within bounds that the relay's count tightens.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        Usage {
+            prompt_tokens: whole_tokens(self.prompt_tokens),
+            completion_tokens: whole_tokens(self.completion_tokens),
+        }
+    }
+
+    /// What the consumer is told besides. A claim of cached tokens that contradicts itself counts as
+    /// none.
+    #[must_use]
+    pub fn parts(&self) -> UsageParts {
+        let is_hit = self.cache_outcome.as_str() == "hit"
+            && matches!(self.cache_tier.as_str(), "memory" | "ssd")
+            && (1..=CACHED_TOKENS_MAX.min(self.prompt_tokens)).contains(&self.cached_tokens)
+            && (1..=self.cached_tokens).contains(&self.prefill_tokens_saved);
+        UsageParts {
+            cached_tokens: if is_hit {
+                whole_tokens(self.cached_tokens)
+            } else {
+                0
+            },
+            reasoning_tokens: whole_tokens(self.reasoning_tokens.min(self.completion_tokens)),
+        }
+    }
+}
+
+fn whole_tokens(count: i64) -> u32 {
+    u32::try_from(count.max(0)).unwrap_or(u32::MAX)
 }
 
 fn slot_report(model: ModelIx, slot: &Slot<'_>) -> SlotReport {

@@ -190,3 +190,62 @@ fn figures_that_no_decision_needs_cannot_spoil_a_report() {
         assert_eq!(report_of(&format!(",{more}")), expected, "{more}");
     }
 }
+
+fn hit() -> UsageFrame<'static> {
+    UsageFrame {
+        prompt_tokens: 300,
+        completion_tokens: 20,
+        reasoning_tokens: 5,
+        cache_outcome: Text::from("hit"),
+        cache_tier: Text::from("memory"),
+        cached_tokens: 256,
+        prefill_tokens_saved: 256,
+    }
+}
+
+#[test]
+fn a_claim_of_cached_tokens_that_contradicts_itself_counts_as_none() {
+    let expected = UsageParts {
+        cached_tokens: 256,
+        reasoning_tokens: 5,
+    };
+    assert_eq!(hit().parts(), expected);
+    let lies: [fn(&mut UsageFrame<'_>); 9] = [
+        |it| it.cached_tokens = 301,
+        |it| it.cached_tokens = -1,
+        |it| it.cached_tokens = 0,
+        |it| it.prefill_tokens_saved = 257,
+        |it| it.prefill_tokens_saved = 0,
+        |it| it.cache_outcome = Text::from("miss_absent"),
+        |it| it.cache_outcome = Text::default(),
+        |it| it.cache_tier = Text::from("cloud"),
+        |it| it.prompt_tokens = i64::MIN,
+    ];
+    for lie in lies {
+        let mut frame = hit();
+        lie(&mut frame);
+        assert_eq!(frame.parts().cached_tokens, 0, "{frame:?}");
+    }
+    let most = UsageFrame {
+        prompt_tokens: i64::MAX,
+        cached_tokens: 1_000_000,
+        ..hit()
+    };
+    assert_eq!(most.parts().cached_tokens, 1_000_000);
+    let more = UsageFrame {
+        cached_tokens: 1_000_001,
+        ..most
+    };
+    assert_eq!(more.parts().cached_tokens, 0);
+}
+
+#[test]
+fn thought_tokens_are_no_more_than_the_tokens_of_the_completion() {
+    for (thought, told) in [(-3, 0), (20, 20), (i64::MAX, 20)] {
+        let frame = UsageFrame {
+            reasoning_tokens: thought,
+            ..hit()
+        };
+        assert_eq!(frame.parts().reasoning_tokens, told);
+    }
+}

@@ -343,3 +343,29 @@ async fn the_tiny_model_answers_over_real_sockets() {
     machine.end().await;
     end(world.running).await;
 }
+
+/// From the pages of the engine to the consumer's usage.
+#[cfg(feature = "mlx")]
+#[tokio::test]
+async fn an_account_is_told_how_much_of_its_prompt_was_found() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../engine/models/tiny");
+    let world = World::new().await;
+    let machine = world.machine(Backend::Model(folder)).await;
+    let mut body = question(&"What is Cereus? ".repeat(12));
+    body["stream"] = json!(false);
+    body["max_tokens"] = json!(4);
+    let mut usages = Vec::new();
+    for _ in 0..2 {
+        let mut answer = timeout(WAIT, world.client.chat(&body))
+            .await
+            .unwrap()
+            .unwrap();
+        usages.push(answer["usage"].take());
+    }
+    assert!(usages[0]["prompt_tokens_details"].is_null(), "{usages:?}");
+    let cached = usages[1]["prompt_tokens_details"]["cached_tokens"].as_u64();
+    let prompt = usages[1]["prompt_tokens"].as_u64();
+    assert!(cached >= Some(64) && cached < prompt, "{usages:?}");
+    machine.end().await;
+    end(world.running).await;
+}

@@ -334,12 +334,17 @@ impl Connection {
         for effect in effects {
             match effect {
                 LinkEffect::Close { code, reason } => self.socket.close(code, reason),
-                LinkEffect::Completed { attempt, usage, .. } => {
+                LinkEffect::Completed {
+                    attempt,
+                    usage,
+                    parts,
+                    wire: _,
+                } => {
                     if let Some(carried) = self.carried.remove(&attempt) {
                         let event = RelayEvent::Completed {
                             attempt,
                             usage,
-                            reasoning_tokens: 0,
+                            parts,
                         };
                         carried
                             .answer

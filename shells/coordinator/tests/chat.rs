@@ -3,6 +3,7 @@
 mod support;
 
 use cereus_client::{Client, Piece};
+use cereus_core::wire::messages::UsageFrame;
 use secrecy::SecretString;
 use serde_json::json;
 use support::{MODEL, World, api_error, open_account, question, text_of};
@@ -73,11 +74,27 @@ async fn a_plain_answer_is_put_together_from_the_stream() {
     for piece in ["fi", "ve"] {
         provider.piece(&request, piece).await;
     }
-    provider.complete(&request, 20, 3).await;
+    let usage = UsageFrame {
+        prompt_tokens: 20,
+        completion_tokens: 3,
+        reasoning_tokens: 1,
+        cache_outcome: "hit".into(),
+        cache_tier: "memory".into(),
+        cached_tokens: 16,
+        prefill_tokens_saved: 16,
+    };
+    provider.complete_with(&request, usage).await;
     let answer = asked.await.unwrap().unwrap();
     assert_eq!(answer["choices"][0]["message"]["content"], "five");
     assert_eq!(answer["choices"][0]["message"]["role"], "assistant");
-    assert_eq!(answer["usage"]["total_tokens"], 23);
+    let usage = json!({
+        "prompt_tokens": 20,
+        "completion_tokens": 3,
+        "total_tokens": 23,
+        "prompt_tokens_details": { "cached_tokens": 16 },
+        "completion_tokens_details": { "reasoning_tokens": 1 },
+    });
+    assert_eq!(answer["usage"], usage);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use cereus_core::agent::{JobEnd, JobFault};
 use cereus_core::api;
-use cereus_core::event::Usage;
+use cereus_core::event::{Usage, UsageParts};
 use cereus_core::ids::WireId;
 use cereus_core::slots::BuildIx;
 use cereus_engine::failure::{Failure, Reason};
@@ -184,7 +184,10 @@ impl Engines {
                 };
                 let whole = |finish| JobEnd::Finished {
                     usage,
-                    reasoning_tokens: finished.usage.reasoning_tokens,
+                    parts: UsageParts {
+                        cached_tokens: finished.usage.cached_tokens,
+                        reasoning_tokens: finished.usage.reasoning_tokens,
+                    },
                     finish,
                 };
                 let end = match finished.reason {

@@ -9,7 +9,7 @@ use cereus_core::agent::{
 use cereus_core::api::{FinishReason, Said};
 use cereus_core::draw::Seed;
 use cereus_core::envelope::SecretKey;
-use cereus_core::event::Usage;
+use cereus_core::event::{Usage, UsageParts};
 use cereus_core::ids::{AttemptKey, WireId};
 use cereus_core::schedule::Schedule;
 use cereus_core::time::{Span, Tick};
@@ -174,7 +174,7 @@ impl Provider {
                             prompt_tokens: prompt_tokens * times,
                             completion_tokens: completion_tokens * times,
                         },
-                        reasoning_tokens: 0,
+                        parts: UsageParts::default(),
                         finish: FinishReason::Stop,
                     };
                     self.end(now, attempt, end, acts);

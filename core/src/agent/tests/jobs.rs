@@ -160,3 +160,20 @@ fn a_scope_that_is_too_long_is_refused() {
         assert_eq!(play.told, format!("error {number} 400 client_error"));
     }
 }
+
+#[test]
+fn what_was_found_of_a_prompt_is_told_so_that_the_coordinator_believes_it() {
+    plays(
+        &mut Play::joined(),
+        &[
+            (
+                "request 1; said 1 a",
+                "accepted 1; start 1; chunk 1 assistant 'a'",
+            ),
+            (
+                "found 1 8",
+                "chunk 1 finish=stop; complete 1 9+1 cached=8 thought=1",
+            ),
+        ],
+    );
+}

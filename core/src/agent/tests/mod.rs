@@ -191,7 +191,21 @@ impl Play {
                 job: id(first),
                 end: JobEnd::Finished {
                     usage,
-                    reasoning_tokens: 0,
+                    parts: UsageParts::default(),
+                    finish: FinishReason::Stop,
+                },
+            }),
+            "found" => self.step(AgentEvent::JobEnded {
+                job: id(first),
+                end: JobEnd::Finished {
+                    usage: Usage {
+                        completion_tokens: 1,
+                        ..usage
+                    },
+                    parts: UsageParts {
+                        cached_tokens: rest.parse().expect("a count"),
+                        reasoning_tokens: 1,
+                    },
                     finish: FinishReason::Stop,
                 },
             }),
@@ -314,12 +328,20 @@ fn message(frame: &[u8]) -> String {
             }
             line
         }
-        ToCoordinator::Complete(complete) => format!(
-            "complete {} {}+{}",
-            number(&complete.request_id),
-            complete.usage.prompt_tokens,
-            complete.usage.completion_tokens
-        ),
+        ToCoordinator::Complete(complete) => {
+            let mut line = format!(
+                "complete {} {}+{}",
+                number(&complete.request_id),
+                complete.usage.prompt_tokens,
+                complete.usage.completion_tokens
+            );
+            let parts = complete.usage.parts();
+            if parts != UsageParts::default() {
+                let (cached, thought) = (parts.cached_tokens, parts.reasoning_tokens);
+                let _ = write!(line, " cached={cached} thought={thought}");
+            }
+            line
+        }
         ToCoordinator::Error(error) => format!(
             "error {} {} {}",
             number(&error.request_id),

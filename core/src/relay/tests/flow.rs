@@ -208,3 +208,63 @@ fn an_answer_of_all_its_tokens_was_cut() {
     scene.step(RelayEvent::Finished { usage });
     assert!(scene.taken().contains(r#""finish_reason":"length""#));
 }
+
+#[test]
+fn cached_and_thought_tokens_are_told_and_never_more_than_the_tokens_they_are_part_of() {
+    for (cached, thought, told) in [
+        (0, 0, (None, 0)),
+        (2, 1, (Some(2), 1)),
+        (u32::MAX, u32::MAX, (Some(3), 2)),
+    ] {
+        for delivery in [Delivery::Streamed, Delivery::Whole] {
+            let mut scene = Scene::new(delivery);
+            scene.says("hello");
+            scene.chunk(FIRST, FINISH);
+            scene.step(RelayEvent::Completed {
+                attempt: FIRST,
+                usage: usage(),
+                parts: UsageParts {
+                    cached_tokens: cached,
+                    reasoning_tokens: thought,
+                },
+            });
+            scene.finish();
+            let text = scene.taken();
+            let last = match delivery {
+                Delivery::Streamed => events(&text).pop().expect("the usage comes last"),
+                Delivery::Whole => serde_json::from_str(&text).expect("one object"),
+            };
+            let usage = &last["usage"];
+            let is = |at: &str| usage.pointer(at).and_then(Value::as_u64);
+            assert_eq!(is("/prompt_tokens"), Some(3));
+            assert_eq!(is("/prompt_tokens_details/cached_tokens"), told.0);
+            assert_eq!(
+                is("/completion_tokens_details/reasoning_tokens"),
+                Some(told.1)
+            );
+        }
+    }
+}
+
+#[test]
+fn what_a_failed_attempt_had_found_is_not_told_of_the_next() {
+    let mut scene = Scene::new(Delivery::Whole);
+    scene.says("x");
+    scene.step(RelayEvent::Completed {
+        attempt: FIRST,
+        usage: usage(),
+        parts: UsageParts {
+            cached_tokens: 2,
+            reasoning_tokens: 0,
+        },
+    });
+    scene.begin(SECOND);
+    scene.chunk(SECOND, &content("y"));
+    scene.step(RelayEvent::Completed {
+        attempt: SECOND,
+        usage: usage(),
+        parts: UsageParts::default(),
+    });
+    scene.finish();
+    assert!(!scene.taken().contains("cached_tokens"));
+}

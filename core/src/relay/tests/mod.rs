@@ -121,7 +121,7 @@ impl Scene {
         self.step(RelayEvent::Completed {
             attempt: FIRST,
             usage: usage(),
-            reasoning_tokens: 0,
+            parts: UsageParts::default(),
         })
     }
 

@@ -66,26 +66,42 @@ pub struct InferenceAccepted<'a> {
 
 tolerant!('a, InferenceAccepted<'a>, { "request_id" => request_id });
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct UsageFrame {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct UsageFrame<'a> {
     pub prompt_tokens: i64,
     pub completion_tokens: i64,
     /// Part of `completion_tokens`.
     #[serde(skip_serializing_if = "is_zero")]
     pub reasoning_tokens: i64,
+    /// `hit`, or why there was none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cache_outcome: Text<'a>,
+    /// `memory` or `ssd`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cache_tier: Text<'a>,
+    /// Part of `prompt_tokens`: those that were found.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cached_tokens: i64,
+    /// Part of `cached_tokens`: those that were not computed again.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub prefill_tokens_saved: i64,
 }
 
-tolerant!('a, UsageFrame, {
+tolerant!('a, UsageFrame<'a>, {
     "prompt_tokens" => prompt_tokens,
     "completion_tokens" => completion_tokens,
     "reasoning_tokens" => reasoning_tokens,
+    "cache_outcome" => cache_outcome,
+    "cache_tier" => cache_tier,
+    "cached_tokens" => cached_tokens,
+    "prefill_tokens_saved" => prefill_tokens_saved,
 });
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(tag = "type", rename = "inference_complete")]
 pub struct InferenceComplete<'a> {
     pub request_id: Text<'a>,
-    pub usage: UsageFrame,
+    pub usage: UsageFrame<'a>,
     #[serde(skip_serializing_if = "is_zero")]
     pub se_signature: Text<'a>,
     #[serde(skip_serializing_if = "is_zero")]

@@ -343,14 +343,19 @@ impl Provider {
     }
 
     pub(crate) async fn complete(&mut self, request: &Opened, prompt: i64, completion: i64) {
+        let usage = UsageFrame {
+            prompt_tokens: prompt,
+            completion_tokens: completion,
+            ..UsageFrame::default()
+        };
+        self.complete_with(request, usage).await;
+    }
+
+    pub(crate) async fn complete_with(&mut self, request: &Opened, usage: UsageFrame<'_>) {
         self.delta(request, &json!({}), Some("stop")).await;
         let complete = InferenceComplete {
             request_id: request.wire.to_string().into(),
-            usage: UsageFrame {
-                prompt_tokens: prompt,
-                completion_tokens: completion,
-                ..UsageFrame::default()
-            },
+            usage,
             ..InferenceComplete::default()
         };
         self.say(&complete).await;

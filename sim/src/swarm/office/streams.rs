@@ -79,6 +79,7 @@ impl Office {
                 attempt,
                 wire: _,
                 usage,
+                parts,
             } => {
                 let Some(sent) = self.sent.get(&attempt) else {
                     return;
@@ -86,7 +87,7 @@ impl Office {
                 let ended = RelayEvent::Completed {
                     attempt,
                     usage,
-                    reasoning_tokens: 0,
+                    parts,
                 };
                 self.todo.push_back(Todo::Relay(sent.request, ended));
                 // Told second: stale if the relay had something better to tell.
