@@ -6,11 +6,12 @@ mod support;
 
 use cereus_engine::kv::PageId;
 use cereus_engine::model::{
-    Layout, Load, Model, Output, PagedCache, PagedStep, QuantisedMatrices, RowCache, RowStep,
+    BlockBytes, Layout, Load, Model, Output, PagedCache, PagedStep, QuantisedMatrices, RowCache,
+    RowStep,
 };
 use mlx_rs::ops::indexing::IndexOp;
 use proptest::prelude::*;
-use support::{FAMILIES, QWEN3, Stream, arrays, config, write_folder};
+use support::{FAMILIES, LLAMA, QWEN3, QWEN3_MOE, Stream, arrays, config, write_folder};
 
 /// Two ways of computing one sum in f32, over a few hundred terms.
 const TOLERANCE: f32 = 2e-4;
@@ -169,4 +170,78 @@ fn long_prompts_are_the_same_whole_and_in_pieces() {
     let whole = paged(&model, &rows, &[1_000], 0);
     let pieces = paged(&model, &rows, &[37, 160, 5], 1);
     assert_eq!(whole, pieces);
+}
+
+/// A prompt's pages, told as bytes and put into other pages of another cache, serve as if they had been
+/// computed there.
+#[test]
+fn pages_that_were_exported_are_the_same_elsewhere_to_the_last_bit() {
+    let page = |id: u32| PageId(id);
+    for (json, layout) in [LLAMA, QWEN3, QWEN3_MOE]
+        .iter()
+        .flat_map(|json| [Layout::Packed, Layout::Joined].map(|layout| (json, layout)))
+    {
+        let model = loaded(json, layout);
+        let tokens = tokens(7, 3 * PAGE + 5);
+        let step = |cache: &mut PagedCache, start: usize, table: &[PageId]| {
+            let tables: &[&[PageId]] = &[table];
+            let rows = [PagedStep {
+                slot: 0,
+                start: u32::try_from(start).unwrap(),
+                tokens: &tokens[start..],
+                tables,
+                output: Output::Logits,
+            }];
+            let logits = model.step_paged(cache, &rows).unwrap().unwrap();
+            logits.index(0).to_vec_exact::<f32>().unwrap()
+        };
+        let empty = |pages| {
+            let mut cache = PagedCache::new(&model);
+            cache.fit(0, pages, pages).unwrap();
+            cache
+        };
+        let mut first = empty(9);
+        let table = [1, 2, 3, 4].map(page);
+        let prefix = 2 * PAGE;
+        // Both compute the rest by itself, so that only the prefix's way differs.
+        let rows = [PagedStep {
+            slot: 0,
+            start: 0,
+            tokens: &tokens[..prefix],
+            tables: &[&table[..2]],
+            output: Output::Nothing,
+        }];
+        model.step_paged(&mut first, &rows).unwrap();
+        let expected = step(&mut first, prefix, &table);
+
+        let pages = [1, 2].map(page);
+        let bytes = first.export(0, &pages).unwrap();
+        let mut second = empty(9);
+        let others = [8, 6].map(page);
+        let blocks = others.iter().zip(bytes_of_each(&first, &pages));
+        let blocks: Vec<_> = blocks
+            .map(|(page, bytes)| (std::slice::from_ref(page), bytes))
+            .collect();
+        let blocks: Vec<BlockBytes<'_>> = blocks
+            .iter()
+            .map(|(pages, bytes)| BlockBytes { pages, bytes })
+            .collect();
+        second.import(0, &blocks).unwrap();
+        assert_eq!(second.export(0, &others).unwrap(), bytes, "{json}");
+        let answer = step(&mut second, prefix, &[8, 6, 2, 3].map(page));
+        assert_eq!(answer, expected, "{json} {layout:?}");
+
+        for bad in [&bytes[..bytes.len() - 1], &[&bytes[..], &[0]].concat()] {
+            let block = BlockBytes {
+                pages: &others,
+                bytes: bad,
+            };
+            assert!(second.import(0, &[block]).is_err(), "{} bytes", bad.len());
+        }
+    }
+}
+
+fn bytes_of_each(cache: &PagedCache, pages: &[PageId]) -> Vec<Vec<u8>> {
+    let export = |page| cache.export(0, std::slice::from_ref(page)).unwrap();
+    pages.iter().map(export).collect()
 }

@@ -31,6 +31,7 @@ fn config() -> EngineConfig {
         leases: LeaseConfig::REFERENCE,
         unread_events_max: None,
         seed: Seed::from_number(1),
+        disk: None,
     }
 }
 

@@ -12,14 +12,17 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use cereus_core::draw::Seed;
+use cereus_core::time::Span;
+use cereus_engine::disk::{DiskConfig, DiskKey};
 use cereus_engine::kv::Scope;
+use cereus_engine::kv::disk::DiskLimits;
 use cereus_engine::runtime::{
-    CapacitySnapshot, Engine, EngineConfig, Event, FinishReason, Job, MlxBackend, Usage,
+    CapacitySnapshot, DiskTier, Engine, EngineConfig, Event, FinishReason, Job, MlxBackend, Usage,
 };
 use cereus_engine::scheduler::leases::LeaseConfig;
 use cereus_engine::scheduler::{Admission, RowId};
 use proptest::prelude::*;
-use support::{FAMILIES, write_byte_folder_of};
+use support::{FAMILIES, LLAMA, QWEN2, QWEN3, QWEN3_MOE, write_byte_folder_of};
 
 const ANSWER_TOKENS: u32 = 24;
 const BLOCK_TOKENS: u32 = 64;
@@ -47,6 +50,9 @@ struct Heard {
     reason: FinishReason,
     usage: Usage,
 }
+
+/// The families whose layers all have full attention.
+const MOVING: &[&str] = &[LLAMA, QWEN2, QWEN3, QWEN3_MOE];
 
 const PROMPTS: usize = 8;
 
@@ -102,6 +108,7 @@ fn generous() -> EngineConfig {
         leases: LeaseConfig::REFERENCE,
         unread_events_max: None,
         seed: Seed::from_number(5),
+        disk: None,
     }
 }
 
@@ -236,6 +243,8 @@ struct Schedule {
     /// Events of a row that may be unread, and how many the reader of all is behind.
     unread_max: Option<u32>,
     behind: usize,
+    /// Blocks leave to a disk of so many rows and come back, where the family's can.
+    disk_rows: Option<u8>,
     acts: Vec<Act>,
 }
 
@@ -249,11 +258,12 @@ prop_compose! {
         is_optimistic in any::<bool>(),
         unread_max in prop::option::of(1_u32..5),
         behind in 0_usize..8,
+        disk_rows in prop::option::of(1_u8..12),
         acts in prop::collection::vec(act(), 1..20),
     ) -> Schedule {
         Schedule {
             family, rows_max, step_token_budget, prefill_chunk_tokens, rows, is_optimistic,
-            unread_max, behind, acts,
+            unread_max, behind, disk_rows, acts,
         }
     }
 }
@@ -263,6 +273,7 @@ impl Schedule {
     fn run(&self) -> Result<CapacitySnapshot, TestCaseError> {
         let served = &FOLDERS[self.family];
         let row_bytes = row_bytes(&served.path);
+        let disk = tempfile::tempdir().unwrap();
         let config = EngineConfig {
             rows_max: self.rows_max,
             step_token_budget: self.step_token_budget,
@@ -274,6 +285,9 @@ impl Schedule {
                 Admission::WorstCase
             },
             unread_events_max: self.unread_max,
+            disk: self
+                .disk_rows
+                .map(|rows| disk_tier(disk.path(), row_bytes.get() * u64::from(rows))),
             ..generous()
         };
         let mut running = Running::start(&served.path, &config);
@@ -330,6 +344,22 @@ impl Schedule {
     }
 }
 
+/// A disk of so many bytes, which nobody waits for longer than for a moment.
+fn disk_tier(folder: &Path, size_max: u64) -> DiskTier {
+    let limits = DiskLimits {
+        size_max,
+        file_blocks_max: 2,
+        free_min: 0,
+        ..DiskLimits::reference(None)
+    };
+    let key = DiskKey::from_bytes([1; 32]);
+    DiskTier {
+        tokens_min: BLOCK_TOKENS,
+        read_wait_max: Span::millis(100),
+        ..DiskTier::reference(DiskConfig::reference(folder.to_owned(), key, limits))
+    }
+}
+
 /// What the longest row takes at most.
 fn row_bytes(folder: &Path) -> NonZeroU64 {
     let json = std::fs::read(folder.join("config.json")).unwrap();
@@ -346,6 +376,18 @@ proptest! {
     #[test]
     fn an_answer_depends_on_its_request_alone(schedule in schedule()) {
         schedule.run()?;
+    }
+
+    /// ENG-07, where memory is short and the disk next to it, of a family whose blocks move.
+    #[test]
+    fn an_answer_does_not_depend_on_what_the_disk_has(
+        schedule in schedule(),
+        moving in prop::sample::select(MOVING),
+        disk_rows in 1_u8..12,
+    ) {
+        let family = FAMILIES.iter().position(|json| *json == moving).unwrap();
+        let disk_rows = Some(disk_rows);
+        Schedule { family, disk_rows, rows: 2, ..schedule }.run()?;
     }
 }
 
@@ -367,6 +409,7 @@ fn rows_that_had_to_leave_say_the_same() {
             is_optimistic: true,
             unread_max: None,
             behind: 0,
+            disk_rows: None,
             acts: [&acts[..], &[Act::Hear(14), Act::Grant { rows: 2 }]].concat(),
         };
         let capacity = schedule.run().unwrap();

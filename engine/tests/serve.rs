@@ -37,6 +37,7 @@ fn serve(folder: &Path, rows_max: u16, bodies: &[String]) -> Vec<Heard> {
         leases: LeaseConfig::REFERENCE,
         unread_events_max: None,
         seed: Seed::from_number(5),
+        disk: None,
     };
     let (events, heard) = channel();
     let folder: PathBuf = folder.to_owned();

@@ -48,6 +48,7 @@ fn answers(conversations: &[Vec<(&str, String)>]) -> Vec<String> {
         leases: LeaseConfig::REFERENCE,
         unread_events_max: None,
         seed: Seed::from_number(1),
+        disk: None,
     };
     let (events, heard) = channel();
     let engine = Engine::start(

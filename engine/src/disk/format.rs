@@ -107,6 +107,12 @@ pub(super) const fn file_size(blocks: u64, bytes: u64) -> u64 {
     header + blocks * LENGTH_SIZE + bytes + SEAL_SIZE
 }
 
+/// Blocks of a size that fit a file of so many bytes.
+pub(super) const fn blocks_in(size: u64, block_size: u64) -> u64 {
+    let each = block_size.saturating_add(TAG_SIZE as u64 + LENGTH_SIZE);
+    size.saturating_sub(file_size(0, 0)) / each
+}
+
 /// A whole file. `None` when the system has no randomness to give, or a block is too large.
 pub(super) fn encode(
     keys: &Keys,

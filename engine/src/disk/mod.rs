@@ -6,13 +6,15 @@
 //! removed. Blocks are opaque bytes, and none of them, nor any key, is ever printed.
 
 mod format;
+mod key;
+mod reader;
 #[cfg(test)]
 mod tests;
 mod writer;
 
-use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,29 +24,15 @@ use cereus_core::time::{Span, Tick};
 use thiserror::Error;
 
 use crate::kv::BlockHash;
-use crate::kv::disk::{BlockTag, DiskIndex, DiskLimits, FileId, NotKept};
+use crate::kv::disk::{BlockTag, DiskIndex, DiskLimits, DiskRoom, FileId, NotKept};
 use format::{Keys, ReadError};
+pub use key::{DiskKey, KeyError};
+pub use reader::{Reader, Ticket};
 use writer::{Job, PART, Writer};
 
 /// Of a file that is whole.
 const SUFFIX: &str = "kv";
 const LOCK: &str = "lock";
-
-/// Seals and names. Whoever has it can read what is kept, so it is kept elsewhere.
-pub struct DiskKey([u8; 32]);
-
-impl DiskKey {
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-}
-
-impl fmt::Debug for DiskKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DiskKey")
-    }
-}
 
 /// Stands for all that a block's bytes mean something under: weights, prompt contract, layout, sizes
 /// and types. Another one finds nothing of this one's.
@@ -52,7 +40,7 @@ impl fmt::Debug for DiskKey {
 pub struct Fingerprint(pub [u8; 32]);
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DiskConfig {
     /// Made if it is not there; used by one process at a time.
     pub folder: PathBuf,
@@ -94,7 +82,7 @@ pub struct DiskCounts {
     /// Files.
     pub written: u64,
     pub failed: u64,
-    /// Runs that were not written because too many were on their way.
+    /// Runs that were not written: too many were on their way, or the disk has no room for them now.
     pub dropped: u64,
     /// Files of no use: damaged, cut short, of another key or format.
     pub damaged: u64,
@@ -156,7 +144,12 @@ impl DiskCache {
         }
         let keys = Arc::new(Keys::derive(&config.key));
         let jobs_max = config.queue_jobs_max;
-        let writer = Writer::start(Arc::clone(&keys), jobs_max, config.queue_size_max)?;
+        let writer = Writer::start(
+            Arc::clone(&keys),
+            &config.folder,
+            jobs_max,
+            config.queue_size_max,
+        )?;
         let mut cache = Self {
             folder: config.folder.clone(),
             keys,
@@ -167,6 +160,8 @@ impl DiskCache {
             _lock: lock,
         };
         cache.take_up(now)?;
+        // Before the first request, so that the bounds hold on the disk itself.
+        cache.flush(now);
         Ok(cache)
     }
 
@@ -178,11 +173,6 @@ impl DiskCache {
     #[must_use]
     pub const fn index(&self) -> &DiskIndex {
         &self.index
-    }
-
-    /// What is free on the disk, as far as the caller knows; it asks now and then.
-    pub const fn free_told(&mut self, free: Option<u64>) {
-        self.index.free_told(free);
     }
 
     /// How many of the blocks, from the first, can be read.
@@ -246,6 +236,51 @@ impl DiskCache {
         blocks
     }
 
+    /// A run was not even offered, because too many were to be.
+    pub const fn note_dropped(&mut self) {
+        self.counts.dropped += 1;
+    }
+
+    /// Whether a run may come to be written.
+    #[must_use]
+    pub const fn has_room(&self) -> bool {
+        self.writer.room() > 0
+    }
+
+    /// Which of a run of blocks, of so many bytes each, are worth fetching for [`Self::write`]: those
+    /// that are not on disk, as many as one file of `size_max` and the queue hold. None when nothing
+    /// would be written now.
+    pub fn wanted(
+        &mut self,
+        now: Tick,
+        model: &Fingerprint,
+        hashes: &[BlockHash],
+        block_size: u64,
+        size_max: u64,
+    ) -> Range<usize> {
+        self.settle(now);
+        if !self.has_room() {
+            return 0..0;
+        }
+        let unknown = self.index.unknown(&self.tags(model, hashes));
+        let limits = self.index.limits();
+        let most = [
+            size_max,
+            self.writer.room(),
+            limits.file_size_max,
+            limits.size_max,
+        ];
+        let room = most.into_iter().fold(u64::MAX, u64::min);
+        let blocks = format::blocks_in(room, block_size).min(u64::from(limits.file_blocks_max));
+        let blocks = usize::try_from(blocks).map_or(unknown.len(), |most| most.min(unknown.len()));
+        let size = format::file_size(blocks as u64, block_size.saturating_mul(blocks as u64));
+        if self.index.refusal(now, size).is_some() {
+            self.counts.dropped += 1;
+            return 0..0;
+        }
+        unknown.start..unknown.start + blocks
+    }
+
     /// Has a run of blocks written, all of a row and one behind the other, as far as they are not on
     /// disk yet.
     pub fn write(
@@ -293,15 +328,17 @@ impl DiskCache {
         Offered::Dropped
     }
 
-    /// Removes what nobody has read for too long. The caller comes by once a minute or so.
+    /// Removes what nobody has read for too long, and looks at how much is free. The caller comes by
+    /// once a minute or so.
     pub fn sweep(&mut self, now: Tick) {
+        self.writer.measure();
         self.settle(now);
         self.index.expire(now, &mut self.gone);
         self.counts.forgotten += self.gone.len() as u64;
         self.remove_gone();
     }
 
-    /// Waits until all that was taken is on disk.
+    /// Waits until all that was taken is on disk, and all that went is gone.
     pub fn flush(&mut self, now: Tick) {
         while let Some(done) = self.writer.wait() {
             self.note(now, done);
@@ -313,12 +350,14 @@ impl DiskCache {
         self.flush(now);
         self.index.clear(&mut self.gone);
         self.remove_gone();
+        self.flush(now);
     }
 
     fn settle(&mut self, now: Tick) {
         while let Some(done) = self.writer.poll() {
             self.note(now, done);
         }
+        self.index.free_told(self.writer.free());
     }
 
     fn note(&mut self, now: Tick, done: writer::Done) {
@@ -344,9 +383,10 @@ impl DiskCache {
     }
 
     fn remove_gone(&mut self) {
-        for name in std::mem::take(&mut self.gone) {
-            // Gone already is as good; what cannot be removed is taken up by the next start.
-            let _is_gone = fs::remove_file(self.path(name));
+        if !self.gone.is_empty() {
+            let names = std::mem::take(&mut self.gone);
+            let paths = names.into_iter().map(|name| self.path(name)).collect();
+            self.writer.remove(paths);
         }
     }
 
@@ -394,6 +434,12 @@ impl DiskCache {
 }
 
 impl Reading {
+    /// How many blocks are wanted.
+    #[must_use]
+    pub fn blocks_wanted(&self) -> usize {
+        self.wanted.len()
+    }
+
     /// Reads the file. It counts as used from now on, in later lives of the process as well.
     #[must_use]
     pub fn read(self) -> ReadDone {
@@ -457,6 +503,17 @@ fn open_file(
     }
     let header = format::read_header(keys, &mut file, size, limits.file_blocks_max)?;
     Ok((file, header))
+}
+
+/// What the disk of a folder has, as far as the system tells.
+#[must_use]
+pub fn room_of(folder: &Path) -> Option<DiskRoom> {
+    let about = rustix::fs::statvfs(folder).ok()?;
+    let bytes = |blocks: u64| blocks.saturating_mul(about.f_frsize);
+    Some(DiskRoom {
+        size: bytes(about.f_blocks),
+        free: bytes(about.f_bavail),
+    })
 }
 
 fn path_of(folder: &Path, name: BlockTag) -> PathBuf {

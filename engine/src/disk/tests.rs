@@ -50,7 +50,9 @@ fn write(cache: &mut DiskCache, numbers: impl IntoIterator<Item = u8> + Clone) {
 }
 
 fn read(cache: &mut DiskCache, numbers: impl IntoIterator<Item = u8>) -> Vec<Vec<u8>> {
-    cache.read(Tick(0), &MODEL, &names(numbers))
+    let blocks = cache.read(Tick(0), &MODEL, &names(numbers));
+    cache.flush(Tick(0));
+    blocks
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
@@ -265,6 +267,7 @@ fn age_and_order_survive_a_restart() {
     // A quarter of an hour later only what was 10 minutes old is left of them.
     let later = Tick(0) + Span::secs(15 * 60);
     cache.sweep(later);
+    cache.flush(later);
     assert_eq!(cache.leading(later, &MODEL, &names([1])), 1);
     assert_eq!(files(folder.path()), [paths[&1].clone()]);
     // Reading makes it young again, in the next life as well.
@@ -272,6 +275,7 @@ fn age_and_order_survive_a_restart() {
     drop(cache);
     let mut cache = open(folder.path());
     cache.sweep(Tick(0) + Span::secs(29 * 60));
+    cache.flush(Tick(0));
     assert_eq!(files(folder.path()), [paths[&1].clone()]);
 }
 
@@ -333,4 +337,116 @@ fn a_file_that_goes_while_it_is_read_is_a_miss_and_its_successor_stays() {
     assert_eq!(cache.finish(early.read()), blocks([]));
     assert_eq!(read(&mut cache, [9, 3]), blocks([9, 3]));
     assert_eq!(cache.counts().damaged, 0);
+}
+
+#[test]
+fn only_what_would_be_written_now_is_wanted() {
+    let folder = TempDir::new().unwrap();
+    let small = DiskConfig {
+        limits: DiskLimits {
+            file_blocks_max: 3,
+            ..limits(1 << 20)
+        },
+        queue_jobs_max: 1,
+        ..config(folder.path())
+    };
+    let mut cache = DiskCache::open(Tick(0), &small).unwrap();
+    let run = names(1..=5);
+    let wanted =
+        |cache: &mut DiskCache, size, size_max| cache.wanted(Tick(0), &MODEL, &run, size, size_max);
+    assert_eq!(
+        wanted(&mut cache, 100, 1 << 20),
+        0..3,
+        "as many as a file has"
+    );
+    assert_eq!(
+        wanted(&mut cache, 100, 400),
+        0..2,
+        "as many as the caller wants"
+    );
+    assert_eq!(
+        wanted(&mut cache, 400_000, 1 << 30),
+        0..2,
+        "as many as fit the bytes"
+    );
+    assert!(wanted(&mut cache, 1 << 30, 1 << 40).is_empty());
+    let offered = cache.write(Tick(0), &MODEL, &run[..3], blocks(1..=3));
+    assert_eq!(offered, Offered::Taken);
+    assert!(!cache.has_room(), "as far as anybody has heard");
+    cache.flush(Tick(0));
+    assert!(cache.has_room());
+    assert_eq!(
+        wanted(&mut cache, 100, 1 << 20),
+        3..5,
+        "those that are not there"
+    );
+    write(&mut cache, 4..=5);
+    assert!(wanted(&mut cache, 100, 1 << 20).is_empty());
+    let full = DiskConfig {
+        limits: DiskLimits {
+            free_min: u64::MAX / 2,
+            ..limits(1 << 20)
+        },
+        ..config(folder.path())
+    };
+    drop(cache);
+    let mut cache = DiskCache::open(Tick(0), &full).unwrap();
+    let wanted = cache.wanted(Tick(0), &MODEL, &names(7..9), 100, 1 << 20);
+    assert!(wanted.is_empty(), "the disk is as good as full");
+    assert_eq!(cache.counts().dropped, 1);
+}
+
+#[test]
+fn a_reader_reads_beside_and_says_when_it_has() {
+    let (folder, _, _) = kept();
+    let mut cache = open(folder.path());
+    let (done, when_done) = std::sync::mpsc::channel();
+    let mut reader = Reader::start(move || done.send(()).unwrap()).unwrap();
+    let mut tickets = Vec::new();
+    for numbers in [1..=3, 2..=3] {
+        let reading = cache.locate(Tick(0), &MODEL, &names(numbers)).unwrap();
+        tickets.push(reader.ask(reading).unwrap());
+    }
+    assert_eq!(reader.in_flight(), 2);
+    for (ticket, numbers) in tickets.into_iter().zip([1..=3, 2..=3]) {
+        when_done.recv().unwrap();
+        let (came, what) = reader.poll().unwrap();
+        assert_eq!(came, ticket);
+        assert_eq!(cache.finish(what), blocks(numbers));
+    }
+    assert_eq!(reader.in_flight(), 0);
+    assert!(reader.poll().is_none());
+}
+
+#[test]
+fn a_key_is_made_once_and_read_by_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("state/cache.key");
+    let key = DiskKey::load_or_make(&path).unwrap();
+    assert_eq!(DiskKey::load_or_make(&path).unwrap().0, key.0);
+    let other = DiskKey::load_or_make(&folder.path().join("other.key")).unwrap();
+    assert_ne!(other.0, key.0);
+    let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    let about = fs::metadata(&path).unwrap();
+    assert_eq!(
+        (about.permissions().mode() & 0o777, about.len()),
+        (0o600, 32)
+    );
+    mode(0o640);
+    let exposed = DiskKey::load_or_make(&path);
+    assert!(matches!(exposed, Err(KeyError::Exposed(0o640))));
+    mode(0o600);
+    for bytes in [&[1; 31][..], &[1; 33]] {
+        fs::write(&path, bytes).unwrap();
+        let malformed = DiskKey::load_or_make(&path);
+        assert!(matches!(malformed, Err(KeyError::Malformed)));
+    }
+    let names = |path: &Path| fs::read_dir(path).unwrap().count();
+    assert_eq!(
+        names(path.parent().unwrap()),
+        1,
+        "nothing is left beside it"
+    );
 }

@@ -108,6 +108,43 @@ impl PagePool {
         }
     }
 
+    /// Bytes of one page in all heads.
+    #[must_use]
+    pub fn page_bytes(&self) -> usize {
+        self.heads * self.tile_len() * size_of::<f32>()
+    }
+
+    /// Appends a page as bytes, to the last bit as it is.
+    pub fn export(&self, page: u32, out: &mut Vec<u8>) {
+        out.reserve(self.page_bytes());
+        for head in 0..self.heads {
+            let (keys, values) = self.tile(page, head);
+            for numbers in [keys, values] {
+                out.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+            }
+        }
+    }
+
+    /// Makes a page what [`Self::export`] told of one.
+    ///
+    /// # Safety
+    /// Nobody else uses the pool meanwhile.
+    ///
+    /// # Panics
+    /// `bytes` are not as many as a page has.
+    pub unsafe fn import(&self, page: u32, bytes: &[u8]) {
+        assert_eq!(bytes.len(), self.page_bytes(), "a page's bytes");
+        let head_bytes = self.tile_len() * size_of::<f32>();
+        for (head, bytes) in bytes.chunks_exact(head_bytes).enumerate() {
+            // SAFETY: the caller's promise.
+            let (keys, values) = unsafe { self.tile_mut(page, head) };
+            let numbers = keys.iter_mut().chain(values);
+            for (number, bytes) in numbers.zip(bytes.as_chunks().0) {
+                *number = f32::from_le_bytes(*bytes);
+            }
+        }
+    }
+
     /// Copies all pages of a pool of the same kind that has no more.
     ///
     /// # Safety

@@ -238,26 +238,38 @@ impl DiskIndex {
         if size > most || tags.len() > self.limits.file_blocks_max as usize {
             return Err(NotKept::TooLarge);
         }
-        if now < self.writes_from {
-            return Err(NotKept::WasFull);
+        if let Some(why) = self.refusal(now, size) {
+            return Err(why);
+        }
+        if !self.make_room(size, out) {
+            return Err(NotKept::NoRoom);
         }
         if now >= self.day_ends {
             self.day_ends = now + DAY;
             self.day_size = 0;
         }
-        let day_size = self.day_size.saturating_add(size);
-        if day_size > self.limits.day_size_max {
-            return Err(NotKept::WornOut);
+        self.day_size += size;
+        Ok(self.enter(tags, size, State::Writing, now + self.limits.ttl))
+    }
+
+    /// Why nothing of this size is written at the moment, whatever it is.
+    #[must_use]
+    pub fn refusal(&self, now: Tick, size: u64) -> Option<NotKept> {
+        if now < self.writes_from {
+            return Some(NotKept::WasFull);
+        }
+        let day_size = if now >= self.day_ends {
+            0
+        } else {
+            self.day_size
+        };
+        if day_size.saturating_add(size) > self.limits.day_size_max {
+            return Some(NotKept::WornOut);
         }
         let needed = self.limits.free_min.saturating_add(size);
-        if self.free.is_some_and(|free| free < needed) {
-            return Err(NotKept::LowDisk);
-        }
-        if !self.make_room(size, out) {
-            return Err(NotKept::NoRoom);
-        }
-        self.day_size = day_size;
-        Ok(self.enter(tags, size, State::Writing, now + self.limits.ttl))
+        self.free
+            .is_some_and(|free| free < needed)
+            .then_some(NotKept::LowDisk)
     }
 
     /// The file is whole and in its place.

@@ -168,10 +168,22 @@ impl Index {
         }
     }
 
-    /// A saved state was read: it is the most recently used.
+    /// A listed part was read: it is the most recently used.
     pub(super) fn touch(&mut self, part: PartIx) {
         self.unlink(part);
         self.append(part);
+    }
+
+    /// The part is the most recently used, if something unused is in it.
+    pub(super) fn refresh(&mut self, part: PartIx) {
+        if self.parts[part.0 as usize].held < self.block_pages {
+            self.touch(part);
+        }
+    }
+
+    /// Parts that are put at their list's end from now on have a higher one.
+    pub(super) const fn stamp(&self) -> u64 {
+        self.stamp
     }
 
     /// The part of this kind that went unused the longest, and since when.

@@ -142,6 +142,27 @@ impl KvLayout {
         if all > 0 { all } else { self.state_bytes }
     }
 
+    /// All layers see all positions and nothing else is kept of a row: whoever has a block's pages and
+    /// those of the blocks before it goes on from there.
+    #[must_use]
+    pub fn is_full_attention(&self) -> bool {
+        let is_one = matches!(
+            self.groups[..],
+            [Group {
+                window_tokens: None,
+                ..
+            }]
+        );
+        is_one && self.state_bytes == 0
+    }
+
+    /// Bytes of a block in all groups.
+    #[must_use]
+    pub fn block_bytes(&self) -> u64 {
+        let page: u64 = self.groups.iter().map(|group| group.bytes_per_page).sum();
+        page.saturating_mul(u64::from(self.block_pages()))
+    }
+
     pub(crate) const fn block_pages(&self) -> u32 {
         self.block_tokens / self.page_tokens
     }

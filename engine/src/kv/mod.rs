@@ -16,7 +16,7 @@ pub(crate) mod tests;
 
 pub use chain::{BlockHash, Chain, Scope};
 pub use layout::{GROUPS_MAX, Group, KvLayout, LayoutError};
-pub use ledger::{Adopted, HitLimit, KvLimits, Ledger};
+pub use ledger::{Adopted, HitLimit, KvLimits, Ledger, TakenIn};
 
 /// A page of one group: dense from 0, reused, so that the tensor side can index by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -17,7 +17,7 @@ use super::error::ModelError;
 use super::network::{Layout, Load, Model, QuantisedMatrices};
 
 /// The longest header that a safetensors file may have, as its own library sets it.
-const HEADER_BYTES_MAX: u64 = 100_000_000;
+pub(super) const HEADER_BYTES_MAX: u64 = 100_000_000;
 /// A header's length stands before it in eight bytes.
 const LENGTH_BYTES: u64 = 8;
 /// No JSON file of a model folder is longer; the largest are tokenizers, about 20 MB.
@@ -123,7 +123,7 @@ pub(crate) fn read_json_if_any(folder: &Path, name: &str) -> Result<Option<Vec<u
     }
 }
 
-fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
+pub(super) fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
     const SINGLE: &str = "model.safetensors";
     const INDEX: &str = "model.safetensors.index.json";
     if folder.join(INDEX).is_file() {
@@ -207,7 +207,7 @@ fn check_header(path: &Path, numbers: Numbers) -> Result<(), ModelError> {
     Ok(())
 }
 
-fn file_name(path: &Path) -> String {
+pub(super) fn file_name(path: &Path) -> String {
     path.file_name()
         .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }

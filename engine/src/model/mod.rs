@@ -10,6 +10,8 @@ mod folder;
 #[cfg(feature = "mlx")]
 mod host;
 #[cfg(feature = "mlx")]
+mod identity;
+#[cfg(feature = "mlx")]
 mod network;
 
 #[cfg(feature = "mlx")]
@@ -20,7 +22,9 @@ pub use families::Family;
 #[cfg(feature = "mlx")]
 pub(crate) use folder::{read_json, read_json_if_any};
 #[cfg(feature = "mlx")]
+pub(crate) use identity::identity;
+#[cfg(feature = "mlx")]
 pub use network::{
-    Layout, Load, Model, Output, PagedCache, PagedStep, QuantisedMatrices, RowCache, RowStep,
-    TensorShape, tensor_shapes,
+    BlockBytes, Layout, Load, Model, Output, PagedCache, PagedStep, QuantisedMatrices, RowCache,
+    RowStep, TensorShape, tensor_shapes,
 };

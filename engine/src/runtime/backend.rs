@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::chat::{ChatRequest, Defaults};
 use crate::failure::Failure;
 use crate::grammar::Grammars;
-use crate::kv::{KvLayout, Ledger, PageCopy};
+use crate::kv::{KvLayout, Ledger, PageCopy, PageId};
 use crate::sampling::Chosen;
 use crate::scheduler::leases::Watchdog;
 use crate::scheduler::{Restore, RowSlot, Save};
@@ -71,6 +71,28 @@ pub trait Backend: Vocabulary {
     fn step(&mut self, step: &StepWork<'_>, out: &mut Vec<Option<Chosen>>)
     -> Result<(), StepError>;
 
+    /// Names the weights, and how their keys and values lie in exported blocks. Without one no block
+    /// leaves memory.
+    fn blocks_id(&self) -> Option<[u8; 32]> {
+        None
+    }
+
+    /// What the pages of a block hold, as bytes, between two steps.
+    ///
+    /// # Errors
+    /// It cannot be told.
+    fn export(&mut self, _pages: &[PageId]) -> Result<Vec<u8>, StepError> {
+        Err(StepError("this backend keeps no pages".to_owned()))
+    }
+
+    /// Fills the pages of blocks with what was exported, between two steps.
+    ///
+    /// # Errors
+    /// The bytes are of no use; then the pages are not either.
+    fn import(&mut self, _kv: &Ledger, _blocks: &[FilledBlock<'_>]) -> Result<(), StepError> {
+        Err(StepError("this backend keeps no pages".to_owned()))
+    }
+
     /// The row in `slot` ended; its state is of no more use.
     fn release(&mut self, slot: RowSlot);
 
@@ -103,6 +125,21 @@ pub struct StepWork<'a> {
     pub restores: &'a [Restore],
     pub rows: &'a [RowWork<'a>],
     pub saves: &'a [Save],
+}
+
+/// A block that comes from elsewhere.
+#[derive(Clone, Copy)]
+pub struct FilledBlock<'a> {
+    pub pages: &'a [PageId],
+    /// As [`Backend::export`] told of it.
+    pub bytes: &'a [u8],
+}
+
+/// Prints no bytes.
+impl std::fmt::Debug for FilledBlock<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FilledBlock({} bytes)", self.bytes.len())
+    }
 }
 
 /// What one row does in a step.

@@ -44,6 +44,8 @@ struct State {
     /// The newest, until the thread has taken it.
     grant_bytes: Option<u64>,
     mode: Mode,
+    /// Somebody has something for the thread that does not come by here.
+    is_woken: bool,
     snapshot: CapacitySnapshot,
 }
 
@@ -90,7 +92,8 @@ pub(super) enum Patience {
     Look,
     /// Nothing goes on before there is mail, or that time comes.
     Until(Instant),
-    Wait,
+    /// The same, or the thread is to stop.
+    Wait(Option<Instant>),
 }
 
 impl State {
@@ -120,6 +123,7 @@ impl State {
             && self.cancels.is_empty()
             && self.resumed.is_empty()
             && self.grant_bytes.is_none()
+            && !self.is_woken
     }
 
     fn lose_all(&mut self) -> BTreeSet<RowId> {
@@ -153,6 +157,7 @@ impl Inbox {
                 is_stuck: false,
                 grant_bytes: None,
                 mode: Mode::Open,
+                is_woken: false,
                 snapshot: CapacitySnapshot::default(),
             }),
             changed: Condvar::new(),
@@ -186,6 +191,12 @@ impl Inbox {
         }
     }
 
+    /// Has the thread look around.
+    pub(super) fn wake(&self) {
+        self.lock().is_woken = true;
+        self.changed.notify_one();
+    }
+
     pub(super) fn grant(&self, bytes: u64) {
         self.lock().grant_bytes = Some(bytes);
         self.changed.notify_one();
@@ -215,10 +226,12 @@ impl Inbox {
         while state.has_no_mail() {
             let wait = match patience {
                 Patience::Look => break,
-                Patience::Until(at) => at.saturating_duration_since(Instant::now()),
                 // What stops it is no mail: that it has nothing left to do is.
-                Patience::Wait if state.mode == Mode::Stopping => break,
-                Patience::Wait => Duration::MAX,
+                Patience::Wait(_) if state.mode == Mode::Stopping => break,
+                Patience::Wait(None) => Duration::MAX,
+                Patience::Until(at) | Patience::Wait(Some(at)) => {
+                    at.saturating_duration_since(Instant::now())
+                }
             };
             if wait.is_zero() {
                 break;
@@ -226,6 +239,7 @@ impl Inbox {
             let waited = self.changed.wait_timeout(state, wait);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        state.is_woken = false;
         Mail {
             jobs: std::mem::take(&mut state.jobs),
             cancels: std::mem::take(&mut state.cancels),

@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use mlx_rs::Array;
 use mlx_rs::error::Exception;
+use sha2::{Digest as _, Sha256};
 
-use super::backend::{Backend, Limits, Memory, RowWork, StepError, StepWork};
+use super::backend::{Backend, FilledBlock, Limits, Memory, RowWork, StepError, StepWork};
 use super::memory::process_memory;
 use crate::chat::{ChatRequest, Defaults};
 use crate::failure::Failure;
 use crate::grammar::Grammars;
-use crate::kv::{KvLayout, PageId};
+use crate::kv::{KvLayout, Ledger, PageId};
 use crate::language::Language;
-use crate::model::{Model, ModelError, Output, PagedCache, PagedStep};
+use crate::model::{BlockBytes, Model, ModelError, Output, PagedCache, PagedStep, identity};
 use crate::sampling::{Chosen, Sampler};
 use crate::scheduler::RowSlot;
 use crate::text::{AnswerParser, Vocabulary};
@@ -26,7 +27,12 @@ pub struct MlxBackend {
     language: Language,
     cache: PagedCache,
     sampler: Sampler,
+    /// Absent where the system does not tell enough of the files.
+    blocks_id: Option<[u8; 32]>,
 }
+
+/// In a layout of full attention, the only kind whose blocks are exported, there is one.
+const FULL_GROUP: usize = 0;
 
 impl MlxBackend {
     /// Loads a standard Hugging Face folder.
@@ -38,6 +44,7 @@ impl MlxBackend {
         let language = Language::load(folder, model.config())?;
         let cache = PagedCache::new(&model);
         Ok(Self {
+            blocks_id: identity(folder).ok().map(|id| blocks_id(&id, &model)),
             model,
             language,
             cache,
@@ -45,14 +52,20 @@ impl MlxBackend {
         })
     }
 
-    /// Runs the rows over their pages; their logits, one after the other.
-    fn run(&mut self, step: &StepWork<'_>) -> Result<Option<Array>, Exception> {
-        let kv = step.kv;
-        let groups = 0..self.cache.groups().len();
-        for group in groups.clone() {
+    /// Sees that all pages exist that were handed out.
+    fn fit(&mut self, kv: &Ledger) -> Result<(), Exception> {
+        for group in 0..self.cache.groups().len() {
             let (extent, max) = (kv.pages_extent(group), kv.pages_max(group));
             self.cache.fit(group, extent, max)?;
         }
+        Ok(())
+    }
+
+    /// Runs the rows over their pages; their logits, one after the other.
+    fn run(&mut self, step: &StepWork<'_>) -> Result<Option<Array>, Exception> {
+        let kv = step.kv;
+        self.fit(kv)?;
+        let groups = 0..self.cache.groups().len();
         for copy in step.copies {
             self.cache
                 .copy(usize::from(copy.group), copy.from, copy.to)?;
@@ -144,7 +157,6 @@ impl Backend for MlxBackend {
         step: &StepWork<'_>,
         out: &mut Vec<Option<Chosen>>,
     ) -> Result<(), StepError> {
-        let failed = |cause: Exception| StepError(cause.to_string());
         let Some(logits) = self.run(step).map_err(failed)? else {
             return Ok(());
         };
@@ -160,6 +172,24 @@ impl Backend for MlxBackend {
         Ok(())
     }
 
+    fn blocks_id(&self) -> Option<[u8; 32]> {
+        self.blocks_id
+    }
+
+    fn export(&mut self, pages: &[PageId]) -> Result<Vec<u8>, StepError> {
+        self.cache.export(FULL_GROUP, pages).map_err(failed)
+    }
+
+    fn import(&mut self, kv: &Ledger, blocks: &[FilledBlock<'_>]) -> Result<(), StepError> {
+        self.fit(kv).map_err(failed)?;
+        let blocks = blocks.iter().map(|block| BlockBytes {
+            pages: block.pages,
+            bytes: block.bytes,
+        });
+        let blocks: Vec<BlockBytes<'_>> = blocks.collect();
+        self.cache.import(FULL_GROUP, &blocks).map_err(failed)
+    }
+
     fn release(&mut self, slot: RowSlot) {
         self.cache.release(slot.0);
     }
@@ -167,4 +197,19 @@ impl Backend for MlxBackend {
     fn memory(&self) -> Memory {
         process_memory()
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it maps errors")]
+fn failed(cause: Exception) -> StepError {
+    StepError(cause.to_string())
+}
+
+/// Keys and values are the same to the last bit under the same weights, in the same layout and by the
+/// same sums: whoever changes a kernel's order of sums counts up the label.
+fn blocks_id(weights: &[u8; 32], model: &Model) -> [u8; 32] {
+    let mut items = Sha256::new_with_prefix(b"cereus.mlx-blocks.v1");
+    items.update(weights);
+    items.update(format!("{:?}", model.layout()));
+    items.update(env!("CARGO_PKG_VERSION"));
+    items.finalize().into()
 }

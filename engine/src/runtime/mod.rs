@@ -5,6 +5,7 @@
 //! into text. It holds nothing that outlives a job, and writes no text of one anywhere.
 
 mod backend;
+mod disk;
 mod echo;
 mod event;
 mod inbox;
@@ -16,6 +17,7 @@ mod row;
 mod said;
 mod snapshot;
 mod watch;
+mod work;
 mod worker;
 
 use std::sync::{Arc, Mutex, mpsc};
@@ -25,7 +27,8 @@ use std::time::{Duration, Instant};
 use cereus_core::draw::Seed;
 use thiserror::Error;
 
-pub use backend::{Backend, Limits, Memory, RowWork, Sample, StepError, StepWork};
+pub use backend::{Backend, FilledBlock, Limits, Memory, RowWork, Sample, StepError, StepWork};
+pub use disk::DiskTier;
 pub use echo::EchoBackend;
 pub use event::{Delta, Event, FinishReason, Finished, Job, Logprob, Timing, TokenLogprob, Usage};
 pub use memory::{clear_spare_memory, limit_memory, process_memory};
@@ -35,13 +38,16 @@ pub use said::SaidBuffers;
 pub use snapshot::CapacitySnapshot;
 
 use crate::chat::ChatRequest;
+use crate::disk::OpenError;
 use crate::failure::Failure;
 use crate::grammar::Grammars;
 #[cfg(doc)]
 use crate::scheduler::flow::Flow;
 use crate::scheduler::leases::{LeaseConfig, Leases};
 use crate::scheduler::{Admission, ConfigError, RowId, Scheduler, SchedulerConfig};
+use disk::Disk;
 use inbox::{Arrived, Asked, Inbox, Mode};
+use watch::Listener;
 use worker::Worker;
 
 /// What bounds an engine.
@@ -65,6 +71,8 @@ pub struct EngineConfig {
     pub unread_events_max: Option<u32>,
     /// Where requests that name no seed get theirs from. Random in production.
     pub seed: Seed,
+    /// Where prompts are kept that leave memory; nowhere when absent.
+    pub disk: Option<DiskTier>,
 }
 
 impl EngineConfig {
@@ -82,6 +90,7 @@ impl EngineConfig {
             leases: LeaseConfig::REFERENCE,
             unread_events_max: None,
             seed,
+            disk: None,
         }
     }
 
@@ -112,6 +121,8 @@ pub enum StartError<E> {
     Backend(E),
     #[error("the engine's limits fit no scheduler: {0}")]
     Config(#[from] ConfigError),
+    #[error("prompts cannot be kept on disk: {0}")]
+    Disk(#[from] OpenError),
     #[error("the engine's thread ended while loading the model")]
     Died,
     #[error("the engine's thread cannot start: {0}")]
@@ -124,8 +135,15 @@ pub struct Engine {
     inbox: Arc<Inbox>,
     /// Absent where the backend knows no forms.
     grammars: Option<Arc<dyn Grammars>>,
+    has_disk: bool,
     thread: Option<JoinHandle<()>>,
     watch: Option<JoinHandle<()>>,
+}
+
+/// What the thread says of itself when the model is loaded.
+struct Opened {
+    grammars: Option<Arc<dyn Grammars>>,
+    has_disk: bool,
 }
 
 impl Engine {
@@ -156,25 +174,12 @@ impl Engine {
             .spawn(move || {
                 let gone = GoneOnDrop(Arc::clone(&for_thread));
                 let began = Instant::now();
-                let worker = open().map_err(StartError::Backend).and_then(|backend| {
-                    let grammars = backend.grammars();
-                    let scheduler = {
-                        let limits = backend.limits();
-                        let layout = backend.layout(config.kv_bytes_max);
-                        Scheduler::new(config.scheduler(limits), layout)?
-                    };
-                    for_thread.watch(backend.step_time_max());
-                    let seed = config.seed;
-                    let leases = Leases::new(config.leases);
-                    let load_time = began.elapsed();
-                    let worker = Worker::new(
-                        backend, scheduler, leases, for_thread, seed, load_time, listener,
-                    );
-                    Ok((worker, grammars))
-                });
+                let worker = open()
+                    .map_err(StartError::Backend)
+                    .and_then(|backend| set_up(backend, config, for_thread, began, listener));
                 match worker {
-                    Ok((worker, grammars)) => {
-                        let is_awaited = opened.send(Ok(grammars)).is_ok();
+                    Ok((worker, told)) => {
+                        let is_awaited = opened.send(Ok(told)).is_ok();
                         if is_awaited {
                             worker.run();
                         }
@@ -189,15 +194,23 @@ impl Engine {
                 StartError::Thread(error)
             })?;
         match when_opened.recv() {
-            Ok(Ok(grammars)) => Ok(Self {
+            Ok(Ok(Opened { grammars, has_disk })) => Ok(Self {
                 inbox,
                 grammars,
+                has_disk,
                 thread: Some(thread),
                 watch: Some(watch),
             }),
             Ok(Err(error)) => Err(error),
             Err(mpsc::RecvError) => Err(StartError::Died),
         }
+    }
+
+    /// Whether prompts are kept on disk: where the configuration says so and the model's layers all
+    /// have full attention.
+    #[must_use]
+    pub const fn has_disk(&self) -> bool {
+        self.has_disk
     }
 
     /// Hands in a job. When this returns `Ok`, exactly one of `Finished` and `Failed` will follow.
@@ -291,6 +304,38 @@ impl Drop for Engine {
         // A panic's message is printed already; a second panic here would abort.
         drop(self.wait());
     }
+}
+
+/// On the thread itself, with a model that is loaded.
+fn set_up<B: Backend, F: FnMut(Event), E>(
+    backend: B,
+    config: EngineConfig,
+    inbox: Arc<Inbox>,
+    began: Instant,
+    listener: Listener<F>,
+) -> Result<(Worker<B, F>, Opened), StartError<E>> {
+    let grammars = backend.grammars();
+    let layout = backend.layout(config.kv_bytes_max);
+    let disk = match config.disk.clone() {
+        Some(tier) => Disk::open(tier, &backend, &layout, &inbox)?,
+        None => None,
+    };
+    let scheduler = Scheduler::new(config.scheduler(backend.limits()), layout)?;
+    inbox.watch(backend.step_time_max());
+    let leases = Leases::new(config.leases);
+    let load_time = began.elapsed();
+    let has_disk = disk.is_some();
+    let worker = Worker::new(
+        backend,
+        scheduler,
+        leases,
+        inbox,
+        config.seed,
+        load_time,
+        listener,
+    );
+    let opened = Opened { grammars, has_disk };
+    Ok((worker.with_disk(disk), opened))
 }
 
 /// However the thread ends, no more jobs are taken.

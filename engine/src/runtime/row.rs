@@ -23,6 +23,8 @@ pub(super) struct Row {
     pub(super) cached_tokens: u32,
     /// Names the blocks of `tokens`; absent when nothing is shared.
     chain: Option<Chain>,
+    /// Those names so far.
+    pub(super) hashes: Vec<BlockHash>,
     pub(super) output_tokens_max: u32,
     pub(super) ends: Ends,
     /// Of an answer that must have a form.
@@ -47,6 +49,7 @@ pub(super) struct Row {
 pub(super) struct Prompt {
     pub(super) tokens: Vec<u32>,
     pub(super) chain: Option<Chain>,
+    pub(super) hashes: Vec<BlockHash>,
 }
 
 impl Row {
@@ -65,6 +68,7 @@ impl Row {
             cached_tokens: 0,
             tokens: prompt.tokens,
             chain: prompt.chain,
+            hashes: prompt.hashes,
             output_tokens_max: ask.output_tokens_max,
             ends: Ends::Heeded,
             constraint: None,
@@ -121,11 +125,12 @@ impl Row {
         self.history.push(token);
     }
 
-    /// Appends the name of the block that the newest token filled, if it did.
-    pub(super) fn name_block(&mut self, out: &mut Vec<BlockHash>) {
-        if let (Some(chain), Some(newest)) = (&mut self.chain, self.tokens.last()) {
-            chain.extend(std::slice::from_ref(newest), out);
-        }
+    /// The name of the block that the newest token filled, if it did.
+    pub(super) fn name_block(&mut self) -> Option<BlockHash> {
+        let (chain, newest) = (self.chain.as_mut()?, self.tokens.last()?);
+        let known = self.hashes.len();
+        chain.extend(std::slice::from_ref(newest), &mut self.hashes);
+        self.hashes.get(known).copied()
     }
 
     /// What the reader may see of the answer with one more token.

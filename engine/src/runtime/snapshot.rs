@@ -1,6 +1,7 @@
 //! What a heartbeat reports of one model, in the names of `spec/wire.md` 4.2.3.
 
 use super::backend::Memory;
+use crate::disk::DiskCounts;
 
 /// The share of the newest sample in the observed speeds.
 const NEWEST_SHARE: f64 = 0.3;
@@ -32,6 +33,8 @@ pub struct CapacitySnapshot {
     pub cached_tokens: u64,
     /// Times that a row lost what was computed of it.
     pub preemptions: u64,
+    /// Of blocks that left memory; all zero where none do.
+    pub disk: DiskCounts,
     pub memory: Memory,
 }
 

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use cereus_core::draw::{Purpose, Seed};
 use cereus_core::time::Tick;
 
-use super::backend::{Backend, RowWork, StepError, StepWork};
+use super::backend::{Backend, StepError, StepWork};
+use super::disk::Disk;
 use super::event::{Delta, Event, FinishReason, Finished, Timing};
 use super::inbox::{Arrived, Asked, Inbox, Mode, Patience};
 use super::refusals::{overdue, refusal};
@@ -16,9 +17,10 @@ use super::row::{Prompt, Row};
 use super::snapshot::{CapacitySnapshot, observe};
 use super::tokens_per_second;
 use super::watch::{Listener, tell};
+use super::work::{askers, work};
 use crate::chat::Ends;
 use crate::failure::{Failure, Reason};
-use crate::kv::{BlockHash, Chain, Scope};
+use crate::kv::{Chain, Scope};
 use crate::sampling::Chosen;
 use crate::scheduler::leases::{Expired, Leases};
 use crate::scheduler::{
@@ -40,6 +42,8 @@ pub(super) struct Worker<B, F> {
     leases: Leases,
     /// The last plan found nothing to do, and it will not before something is told.
     is_at_rest: bool,
+    /// Where prompts are found that are not in memory.
+    disk: Option<Disk>,
     /// The zero of the leases' time.
     born: Instant,
     // Reused by every step.
@@ -48,7 +52,6 @@ pub(super) struct Worker<B, F> {
     stopped: Vec<RowId>,
     broken: Vec<RowId>,
     paused: Vec<RowId>,
-    hashes: Vec<BlockHash>,
     ended: Vec<Ended>,
 }
 
@@ -78,6 +81,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             snapshot,
             contract,
             leases,
+            disk: None,
             born: Instant::now(),
             plan: StepPlan::default(),
             chosen: vec![],
@@ -85,11 +89,15 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             broken: vec![],
             paused: vec![],
             is_at_rest: false,
-            hashes: vec![],
             ended: vec![],
         };
         worker.publish();
         worker
+    }
+
+    pub(super) fn with_disk(mut self, disk: Option<Disk>) -> Self {
+        self.disk = disk;
+        self
     }
 
     /// Serves until told to stop. A panic is a defect of this program: what lives is failed, so that
@@ -107,8 +115,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
 
     fn serve(&mut self) {
         loop {
-            let patience = self.patience();
-            let mail = self.inbox.mail(patience);
+            let mail = self.inbox.mail(self.patience());
             for arrived in mail.jobs {
                 self.take(arrived);
             }
@@ -122,26 +129,43 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             if let Some(bytes) = mail.grant_bytes {
                 self.regrant(bytes);
             }
+            self.stage();
             self.expire();
             if !self.scheduler.is_idle() && !self.step() {
                 return;
             }
             self.publish();
             if mail.mode == Mode::Stopping && self.scheduler.is_idle() {
-                return;
+                break;
             }
+        }
+        let now = self.now();
+        if let Some(disk) = &mut self.disk {
+            disk.flush(now, self.scheduler.kv(), &mut self.backend);
         }
     }
 
+    /// How long there is nothing to do but to wait for mail.
     fn patience(&self) -> Patience {
+        let now = self.now();
+        let at = |tick: Tick| self.born + Duration::from_micros(tick.0);
+        let wake = self.disk.as_ref().map(|disk| disk.next_wake(now));
         if self.scheduler.is_idle() {
-            return Patience::Wait;
+            return Patience::Wait(wake.map(at));
         }
         match self.leases.next_deadline() {
-            Some((at, _)) if self.is_at_rest => {
-                Patience::Until(self.born + Duration::from_micros(at.0))
+            Some((deadline, _)) if self.is_at_rest => {
+                Patience::Until(at(wake.map_or(deadline, |wake| wake.min(deadline))))
             }
             Some(_) | None => Patience::Look,
+        }
+    }
+
+    /// Lets rows go on whose blocks have come from the disk.
+    fn stage(&mut self) {
+        let now = self.now();
+        if let Some(disk) = &mut self.disk {
+            disk.turn(now, &mut self.scheduler, &mut self.backend);
         }
     }
 
@@ -195,6 +219,13 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             chain
         });
         self.scheduler.submit(ask, &hashes).map_err(refusal)?;
+        let now = self.now();
+        if let Some(disk) = &mut self.disk {
+            let block_tokens = self.scheduler.kv().layout().block_tokens;
+            // One token is always computed.
+            let blocks = hashes.len().min((prompt.len() - 1) / block_tokens as usize);
+            disk.stage(now, id, &hashes[..blocks], &mut self.scheduler);
+        }
         // It has waited since it came, not since it was looked at.
         let arrived_at = self.tick(arrived.at);
         self.leases
@@ -207,6 +238,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         let prompt = Prompt {
             tokens: prompt,
             chain,
+            hashes,
         };
         let mut row = Row::new(&ask, prompt, sampling, answer, arrived.at);
         row.ends = request.ends;
@@ -233,7 +265,6 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         if row.has_text {
             self.finish(id, FinishReason::Cancelled);
         } else {
-            self.rows.remove(&id);
             self.fail(id, Failure::cancelled());
         }
     }
@@ -246,7 +277,6 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             if let Cancelled::Running(slot) = self.scheduler.cancel(id) {
                 self.backend.release(slot);
             }
-            self.rows.remove(&id);
             let text = "this machine has no more memory for a request of this length";
             self.fail(id, Failure::new(Reason::RequestExceedsNodeBudget, text));
         }
@@ -269,7 +299,6 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             if let Cancelled::Running(slot) = self.scheduler.cancel(row) {
                 self.backend.release(slot);
             }
-            self.rows.remove(&row);
             self.fail(row, overdue(cause));
         }
     }
@@ -295,7 +324,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             self.leases.preempted(now, preempted.row);
         }
         if plan.is_empty() {
-            // Either room was made, and who it is for comes next, or all wait for their readers.
+            // Either room was made, and who it is for comes next, or all wait for readers or the disk.
             self.is_at_rest = plan.preempted.is_empty();
             self.plan = plan;
             return true;
@@ -427,10 +456,8 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             let Some(row) = self.rows.get_mut(&id) else {
                 continue;
             };
-            self.hashes.clear();
-            row.name_block(&mut self.hashes);
-            if !self.hashes.is_empty() {
-                self.scheduler.extend_chain(id, &self.hashes);
+            if let Some(hash) = row.name_block() {
+                self.scheduler.extend_chain(id, &[hash]);
             }
         }
     }
@@ -459,6 +486,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         for (id, slot) in lost {
             self.scheduler.cancel(id);
             self.backend.release(slot);
+            // Of what it held nothing is kept: who knows what the step has left.
             self.rows.remove(&id);
             self.fail(id, failure.clone());
         }
@@ -500,13 +528,25 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             usage,
             timing,
         }));
+        self.keep(id, row);
     }
 
     fn fail(&mut self, id: RowId, failure: Failure) {
+        let row = self.rows.remove(&id);
         self.leases.ended(id);
         self.publish();
         self.inbox.ended(id);
         self.tell(Event::Failed { id, failure });
+        if let Some(row) = row {
+            self.keep(id, row);
+        }
+    }
+
+    /// The row is gone: what it has left in memory is to be written as well.
+    fn keep(&mut self, id: RowId, row: Row) {
+        if let Some(disk) = &mut self.disk {
+            disk.ended(id, row.hashes, self.scheduler.kv());
+        }
     }
 
     fn send(&mut self, id: RowId, delta: Delta) {
@@ -550,44 +590,10 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             active_token_budget_used: capacity.budget_used,
             active_token_budget_max: capacity.budget_max,
             queued_token_budget: capacity.budget_queued,
+            disk: self.disk.as_ref().map(Disk::counts).unwrap_or_default(),
             memory: self.backend.memory(),
             ..self.snapshot
         };
         self.inbox.publish(self.snapshot);
     }
-}
-
-/// The plan in the backend's terms: decoding rows, then pieces of prompts.
-fn work<'a>(rows: &'a BTreeMap<RowId, Row>, plan: &StepPlan) -> Vec<RowWork<'a>> {
-    let find = |id: &RowId| rows.get(id).expect("a planned row is known");
-    let decoding = plan.decode.iter().map(|decode| {
-        let row = find(&decode.row);
-        RowWork {
-            slot: decode.slot,
-            start: decode.position,
-            tokens: &row.tokens[decode.position as usize..],
-            sample: Some(row.sample()),
-        }
-    });
-    let prefilling = plan.prefill.iter().map(|chunk| {
-        let row = find(&chunk.row);
-        let start = chunk.start as usize;
-        RowWork {
-            slot: chunk.slot,
-            start: chunk.start,
-            tokens: &row.tokens[start..start + chunk.len as usize],
-            sample: chunk.is_last.then(|| row.sample()),
-        }
-    });
-    decoding.chain(prefilling).collect()
-}
-
-/// The rows that get a token from a step, in the order of [`work`].
-fn askers(plan: &StepPlan) -> impl Iterator<Item = RowId> + '_ {
-    let prefilled = plan
-        .prefill
-        .iter()
-        .filter(|chunk| chunk.is_last)
-        .map(|chunk| chunk.row);
-    plan.decode.iter().map(|decode| decode.row).chain(prefilled)
 }

@@ -24,7 +24,7 @@ pub use plan::{
 };
 pub use row::{Cancelled, Refused, RowId, RowRequest, RowSlot};
 
-use crate::kv::{BlockHash, KvLayout, KvLimits, Ledger, PageId};
+use crate::kv::{BlockHash, KvLayout, KvLimits, Ledger, PageId, TakenIn};
 use row::Row;
 
 /// See the module.
@@ -164,6 +164,16 @@ impl Scheduler {
 
     pub fn resume(&mut self, id: RowId) {
         self.set_paused(id, false);
+    }
+
+    /// Room for blocks that were kept elsewhere, between two steps. See [`Ledger::take_in`].
+    pub fn take_in(&mut self, chain: &[BlockHash], from: usize) -> Vec<TakenIn> {
+        self.kv.take_in(chain, from)
+    }
+
+    /// The block's pages were not filled after all.
+    pub fn forget_block(&mut self, hash: BlockHash) {
+        self.kv.forget_block(hash);
     }
 
     /// The model gets another grant. Rows that a smaller one cannot hold together are preempted by

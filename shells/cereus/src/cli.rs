@@ -160,7 +160,8 @@ pub(crate) struct ProviderArgs {
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     cereus local engine/models/tiny\n  \
-    cereus local engine/models/tiny --listen 127.0.0.1:0 --json    for scripts: says where it listens\n\n\
+    cereus local engine/models/tiny --listen 127.0.0.1:0 --json    for scripts: says where it listens\n  \
+    cereus local engine/models/tiny --cache cereus-cache           long prompts outlive a restart\n\n\
     Then, in another terminal:\n  \
     curl http://127.0.0.1:8080/v1/chat/completions -H 'content-type: application/json' \\\n    \
     -d '{\"messages\": [{\"role\": \"user\", \"content\": \"What is 2 + 3?\"}]}'\n\n\
@@ -191,6 +192,15 @@ pub(crate) struct LocalArgs {
     /// Memory for keys and values, in GiB; a quarter of the machine's if not given
     #[arg(long, value_name = "GIB", value_parser = parse_gib)]
     pub(crate) kv_gb: Option<u64>,
+    /// Keep what was computed of long prompts in this folder, sealed: it outlives memory and a restart, for a day
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) cache: Option<PathBuf>,
+    /// The most that the cache takes of the disk, in GiB (with --cache)
+    #[arg(long, value_name = "GIB", value_parser = parse_gib, default_value = "8")]
+    pub(crate) cache_gb: u64,
+    /// Folder of the cache's key, outside the cache; made if it is not there (with --cache)
+    #[arg(long, default_value = "cereus-data")]
+    pub(crate) data: PathBuf,
     /// How long running answers may finish after SIGTERM, in seconds
     #[arg(long, default_value_t = 120)]
     pub(crate) drain_wait: u64,

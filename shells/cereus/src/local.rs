@@ -7,6 +7,7 @@ use cereus_provider::memory::{MemoryProbe as _, SystemMemory};
 use secrecy::SecretString;
 use serde_json::json;
 
+use crate::cache;
 use crate::cli::LocalArgs;
 use crate::provider::folder_name;
 use crate::signal::asked_to_stop;
@@ -67,6 +68,9 @@ fn settings(args: LocalArgs) -> Result<Settings, String> {
     };
     let key = args.key.or_else(|| std::env::var("CEREUS_LOCAL_KEY").ok());
     let key = key.filter(|key| !key.is_empty()).map(SecretString::from);
+    let disk = args
+        .cache
+        .map(|folder| cache::tier(&folder, &args.data, args.cache_gb));
     let quarter = || SystemMemory::default().read().physical_bytes / KV_MEMORY_SHARE;
     Ok(Settings {
         listen: args.listen,
@@ -75,6 +79,7 @@ fn settings(args: LocalArgs) -> Result<Settings, String> {
         rows_max: args.rows.max(1),
         waiting_max: args.waiting,
         kv_bytes_max: args.kv_gb.unwrap_or_else(quarter),
+        disk: disk.transpose()?,
         key,
         connections_max: args.connections.clamp(1, 1_000_000),
         drain_wait_max: Duration::from_secs(args.drain_wait),

@@ -2,6 +2,7 @@
 
 mod benchmark;
 mod books;
+mod cache;
 mod chat;
 mod cli;
 mod coordinator;

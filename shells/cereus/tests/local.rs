@@ -152,3 +152,49 @@ fn the_tiny_model_answers_here_as_it_does_in_the_demo() {
     local.interrupt();
     assert_eq!(local.end(), Some(0));
 }
+
+/// What one life of the server answers to one question, and how much of it was found.
+#[cfg(feature = "mlx")]
+fn life(args: &[&str], question: &Value) -> (String, u64) {
+    let local = Local::start(args);
+    let mut text = String::new();
+    local.ask(question).read_to_string(&mut text).unwrap();
+    local.interrupt();
+    assert_eq!(local.end(), Some(0));
+    let answer: Value = serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let cached = &answer["usage"]["prompt_tokens_details"]["cached_tokens"];
+    let content = answer["choices"][0]["message"]["content"].as_str();
+    (content.unwrap().to_owned(), cached.as_u64().unwrap_or(0))
+}
+
+#[cfg(feature = "mlx")]
+#[test]
+fn a_long_prompt_outlives_a_restart_with_a_cache_folder() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../engine/models/tiny");
+    let place = tempfile::tempdir().unwrap();
+    let path = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    let (cache, data) = (path("cache"), path("data"));
+    let args = [
+        folder, "--key", "sesame", "--cache", &cache, "--data", &data,
+    ];
+    let words = "The lantern was moved to the harbour because the cellar was full. ".repeat(45);
+    let mut question = question(false);
+    question["messages"][0]["content"] = json!(format!("{words}What is Cereus?"));
+    question["max_tokens"] = json!(20);
+    let (first, cached) = life(&args, &question);
+    assert_eq!(cached, 0);
+    let (again, cached) = life(&args, &question);
+    assert_eq!(again, first);
+    assert!(cached >= 1_024, "{cached}");
+    // Without its key a cache is none.
+    let args = [
+        folder,
+        "--key",
+        "sesame",
+        "--cache",
+        &cache,
+        "--data",
+        &path("other"),
+    ];
+    assert_eq!(life(&args, &question), (first, 0));
+}

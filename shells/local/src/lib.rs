@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cereus_engine::runtime::DiskTier;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -40,6 +41,8 @@ pub struct Settings {
     pub waiting_max: u16,
     /// Memory for the keys and values of all of them.
     pub kv_bytes_max: u64,
+    /// Where they are kept when they leave memory.
+    pub disk: Option<DiskTier>,
     /// What a client must say after `Authorization: Bearer`; absent asks for nothing.
     pub key: Option<SecretString>,
     /// Open HTTP connections; further ones wait.

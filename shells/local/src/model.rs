@@ -73,6 +73,7 @@ impl Model {
         config.rows_max = settings.rows_max.max(1);
         config.waiting_max = settings.waiting_max;
         config.unread_events_max = Some(Flow::UNREAD_MAX);
+        config.disk.clone_from(&settings.disk);
         let outboxes = Arc::new(Outboxes::default());
         let for_thread = Arc::clone(&outboxes);
         let on_event = move |event| for_thread.hand_on(event);
@@ -87,10 +88,14 @@ impl Model {
             }
             Backend::Model(folder) => start_model(&config, folder, on_event),
         };
-        Ok(Self {
-            engine: engine?,
-            outboxes,
-        })
+        let engine = engine?;
+        if settings.disk.is_some() && !engine.has_disk() {
+            tracing::warn!(
+                "prompts of this model are kept in memory only: the cache on disk is for models \
+                 whose layers all have full attention"
+            );
+        }
+        Ok(Self { engine, outboxes })
     }
 }
 
@@ -120,6 +125,7 @@ fn reason<E: fmt::Display>(folder: PathBuf, error: StartError<E>) -> LocalError 
     let reason = match error {
         StartError::Backend(error) => error.to_string(),
         StartError::Config(error) => format!("the engine's limits fit no scheduler: {error}"),
+        StartError::Disk(error) => format!("prompts cannot be kept on disk: {error}"),
         StartError::Died => "the engine's thread ended while loading the model".to_owned(),
         StartError::Thread(error) => format!("the engine's thread cannot start: {error}"),
     };

@@ -16,6 +16,7 @@ fn settings(words: u32, pause: Duration) -> Settings {
         rows_max: 2,
         waiting_max: 1,
         kv_bytes_max: 1 << 20,
+        disk: None,
         key: None,
         connections_max: 16,
         drain_wait_max: Duration::from_secs(20),

@@ -221,6 +221,7 @@ fn engine_error<E: fmt::Display>(error: StartError<E>) -> ModelError {
     ModelError::Engine(match error {
         StartError::Backend(error) => error.to_string(),
         StartError::Config(error) => format!("the engine's limits fit no scheduler: {error}"),
+        StartError::Disk(error) => format!("prompts cannot be kept on disk: {error}"),
         StartError::Died => "the engine's thread ended while loading the model".to_owned(),
         StartError::Thread(error) => format!("the engine's thread cannot start: {error}"),
     })

@@ -5,7 +5,10 @@
 //! always there: what nobody holds is forgotten to make room. Rows are named by slot; who a slot
 //! belongs to is the scheduler's business.
 
+mod moved;
 mod prefix;
+
+pub use moved::TakenIn;
 
 use super::index::{Index, PartIx};
 use super::pool::{Let, Pool};

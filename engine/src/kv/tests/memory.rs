@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::kv::{BlockHash, Chain, Ledger, PageCopy, PageId, Scope, StateId};
+use crate::kv::{BlockHash, Chain, Ledger, PageCopy, PageId, Scope, StateId, TakenIn};
 
 /// A sequence as the caller of a ledger knows it.
 #[derive(Clone, Debug)]
@@ -79,6 +79,19 @@ impl Memory {
         self.saved.insert(to, self.running[&slot]);
     }
 
+    /// Fills a block with what was once computed for it.
+    pub(crate) fn fill(&mut self, page_tokens: u32, block: &TakenIn, of: &Sequence) {
+        for (cell, prefix) in cells(page_tokens, block.ix, &block.pages, of) {
+            self.cells.insert(cell, prefix);
+        }
+    }
+
+    pub(crate) fn check_block(&self, page_tokens: u32, ix: usize, pages: &[PageId], of: &Sequence) {
+        for (cell, prefix) in cells(page_tokens, ix, pages, of) {
+            assert_eq!(self.cells.get(&cell), Some(&prefix), "block {ix}");
+        }
+    }
+
     /// Computes positions `from..to` of a row, reading all that each of them sees, and returns what
     /// the last one read of itself (ENG-06).
     pub(crate) fn compute(
@@ -123,4 +136,22 @@ impl Memory {
         self.running.insert(slot, state);
         read.unwrap_or(state)
     }
+}
+
+/// The cells of a full block of the first group, and what belongs in them.
+fn cells<'a>(
+    page_tokens: u32,
+    ix: usize,
+    pages: &'a [PageId],
+    of: &'a Sequence,
+) -> impl Iterator<Item = ((usize, PageId, u32), u64)> + 'a {
+    let tokens = page_tokens as usize;
+    let first = ix * pages.len() * tokens;
+    let of_page = move |(at, &page): (usize, &PageId)| {
+        let from = first + at * tokens;
+        (0..page_tokens)
+            .zip(of.prefixes[from..].iter().copied())
+            .map(move |(cell, prefix)| ((0, page, cell), prefix))
+    };
+    pages.iter().enumerate().flat_map(of_page)
 }

@@ -69,6 +69,15 @@ enum Op {
     Release(u16),
     /// To so many eighths of the first grant, if that holds what is reserved.
     Resize(u64),
+    /// The blocks of such a row come from elsewhere, if the layout's blocks move.
+    TakeIn {
+        family: u32,
+        common: u32,
+        length: u32,
+        tenant: u8,
+    },
+    /// Some block of a family's is forgotten.
+    Forget(u32, usize),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -83,7 +92,22 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0..ROWS_MAX, 1u32..60).prop_map(|(slot, len)| Op::Advance(slot, len)),
         2 => (0..ROWS_MAX).prop_map(Op::Release),
         1 => (4u64..12).prop_map(Op::Resize),
+        2 => (0..FAMILIES, 0u32..160, 1u32..200, 1u8..3).prop_map(
+            |(family, common, length, tenant)| Op::TakeIn { family, common, length, tenant }
+        ),
+        1 => (0..FAMILIES, 0usize..4).prop_map(|(family, ix)| Op::Forget(family, ix)),
     ]
+}
+
+fn full_layout() -> impl Strategy<Value = KvLayout> {
+    layouts().prop_map(|layout| KvLayout {
+        groups: vec![Group {
+            window_tokens: None,
+            bytes_per_page: 10,
+        }],
+        state_bytes: 0,
+        ..layout
+    })
 }
 
 struct Live {
@@ -154,14 +178,34 @@ impl Harness {
             }
             Op::Compute(slot, len) => self.compute(slot, len),
             Op::Release(slot) => {
-                if self.rows.remove(&slot).is_some() {
+                if let Some(row) = self.rows.remove(&slot) {
                     self.ledger.release(slot);
+                    if self.ledger.layout().is_full_attention() {
+                        self.check_kept(&row.sequence);
+                    }
                 }
             }
             Op::Resize(eighths) => {
                 let grant = self.grant_first * eighths / 8;
                 if self.ledger.reserved_bytes() <= grant {
                     self.ledger.resize(grant);
+                }
+            }
+            Op::TakeIn {
+                family,
+                common,
+                length,
+                tenant,
+            } => self.take_in(family, common, length, tenant),
+            Op::Forget(family, ix) => {
+                let block = self.ledger.layout().block_tokens;
+                let tokens = vec![family; 160];
+                let hash = Sequence::new(&tokens, Some(1), block)
+                    .hashes
+                    .get(ix)
+                    .copied();
+                if let Some(hash) = hash {
+                    self.ledger.forget_block(hash);
                 }
             }
         }
@@ -209,6 +253,42 @@ impl Harness {
             computed: adopted.tokens,
         };
         self.rows.insert(slot, row);
+    }
+
+    /// Blocks come in where nobody holds the room, and those of the chain that are there stay.
+    fn take_in(&mut self, family: u32, common: u32, length: u32, tenant: u8) {
+        if !self.ledger.layout().is_full_attention() {
+            return;
+        }
+        let token = |ix| if ix < common { family } else { 999 };
+        let tokens: Vec<u32> = (0..length).map(token).collect();
+        let block = self.ledger.layout().block_tokens;
+        let sequence = Sequence::new(&tokens, Some(tenant), block);
+        let chain = &sequence.hashes;
+        let from = self.ledger.found(chain);
+        let reserved = self.ledger.reserved_bytes();
+        let taken = self.ledger.take_in(chain, from);
+        assert_eq!(self.ledger.reserved_bytes(), reserved);
+        for incoming in &taken {
+            assert!(incoming.ix >= from);
+            self.makers.entry(chain[incoming.ix]).or_insert(tenant);
+            self.memory.fill(8, incoming, &sequence);
+        }
+        let end = taken.last().map_or(from, |last| last.ix + 1);
+        assert!(
+            self.ledger.found(chain) >= end,
+            "no block of the chain left"
+        );
+        self.check_kept(&sequence);
+    }
+
+    /// A block that can be found holds what was computed for it.
+    fn check_kept(&self, sequence: &Sequence) {
+        for (ix, &hash) in sequence.hashes.iter().enumerate() {
+            if let Some(pages) = self.ledger.block(hash) {
+                self.memory.check_block(8, ix, &pages, sequence);
+            }
+        }
     }
 
     fn compute(&mut self, slot: u16, len: u32) {
@@ -264,6 +344,20 @@ proptest! {
     #[test]
     fn rows_read_what_was_computed_for_them_and_the_books_add_up(
         layout in layouts(),
+        limit in prop_oneof![Just(HitLimit::LastBlock), Just(HitLimit::LastToken)],
+        ops in prop::collection::vec(op(), 1..80),
+    ) {
+        let mut harness = Harness::new(layout, limit);
+        for op in &ops {
+            harness.apply(op);
+        }
+        harness.finish();
+    }
+
+    /// ENG-05, ENG-06 and ENG-10, where blocks come and go.
+    #[test]
+    fn blocks_that_are_taken_in_are_found_and_nothing_else_is_lost(
+        layout in full_layout(),
         limit in prop_oneof![Just(HitLimit::LastBlock), Just(HitLimit::LastToken)],
         ops in prop::collection::vec(op(), 1..80),
     ) {

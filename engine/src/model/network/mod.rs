@@ -36,7 +36,7 @@ use crate::kv::KvLayout;
 use crate::scheduler::leases::Watchdog;
 
 pub use checkpoint::{Layout, Load, QuantisedMatrices, TensorShape};
-pub use paged::{PagedCache, PagedStep};
+pub use paged::{BlockBytes, PagedCache, PagedStep};
 pub use rows::{Output, RowCache, RowStep};
 
 /// By `cargo xtask bench engine`: the time of a prompt token is level from about 200 in a step on.
@@ -182,6 +182,10 @@ impl Model {
             Layout::Packed => CPU_STEP_TIME_MAX,
             Layout::Apart | Layout::Joined => Duration::from_micros(Watchdog::REFERENCE_LIMIT.0),
         }
+    }
+
+    pub(crate) const fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// Bytes of one number in the network, and so in its cache. Norms are never quantised.

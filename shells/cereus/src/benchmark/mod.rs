@@ -106,6 +106,7 @@ fn reason<E: std::fmt::Display>(error: StartError<E>) -> String {
     match error {
         StartError::Backend(error) => error.to_string(),
         StartError::Config(error) => format!("the engine's limits fit no scheduler: {error}"),
+        StartError::Disk(error) => format!("prompts cannot be kept on disk: {error}"),
         StartError::Died => "the engine's thread ended while loading the model".to_owned(),
         StartError::Thread(error) => format!("the engine's thread cannot start: {error}"),
     }

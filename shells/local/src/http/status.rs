@@ -132,6 +132,24 @@ fn figures(capacity: &CapacitySnapshot) -> Vec<Figure> {
             count(capacity.model_load_time_ms),
         ),
         figure(
+            "disk_blocks_read",
+            Counter,
+            "Blocks of prompts that were read from disk.",
+            count(capacity.disk.read),
+        ),
+        figure(
+            "disk_files_written",
+            Counter,
+            "Files of blocks that were written.",
+            count(capacity.disk.written),
+        ),
+        figure(
+            "disk_runs_dropped",
+            Counter,
+            "Runs of blocks that were not written for want of room or time.",
+            count(capacity.disk.dropped),
+        ),
+        figure(
             "memory_active_bytes",
             Gauge,
             "Memory in use.",

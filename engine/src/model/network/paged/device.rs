@@ -1,12 +1,12 @@
 //! Pages as arrays of MLX: written by a scatter, gathered for each row before its attention. The way
 //! of a GPU, where the CPU's kernel does not run.
 
-use mlx_rs::Array;
 use mlx_rs::error::Exception;
 use mlx_rs::ops::indexing::{TryIndexMutOp, TryIndexOp};
 use mlx_rs::ops::{concatenate, zeros_dtype};
+use mlx_rs::{Array, Dtype};
 
-use super::PagedStep;
+use super::{BlockBytes, PagedStep};
 use crate::kernels::RowSpan;
 use crate::kv::{KvLayout, PageId};
 use crate::model::network::Layout;
@@ -32,6 +32,15 @@ struct Held {
     keys: Array,
     values: Array,
 }
+
+/// Keys or values of several blocks, one behind the other.
+#[derive(Default)]
+struct Joined {
+    dtype: Option<Dtype>,
+    bytes: Vec<u8>,
+}
+
+const OTHER_TYPE: &str = "a block's numbers are of another type";
 
 /// What is the same in all layers of a step.
 pub(super) struct DeviceRows {
@@ -100,6 +109,85 @@ impl DevicePool {
         Ok(())
     }
 
+    /// Appends the pages' keys, then their values, each behind a byte that tells their type.
+    pub(super) fn export(&self, pages: &[PageId], out: &mut Vec<u8>) -> Result<(), Exception> {
+        let held = self.held.as_ref();
+        let held = held.ok_or_else(|| Exception::custom("no page has been written yet"))?;
+        let places = places_of(pages.iter());
+        for array in [&held.keys, &held.values] {
+            out.push(code_of(array.dtype())?);
+            let bytes = array.take_axis(&places, 0)?.view::<u8>()?.contiguous()?;
+            let bytes = bytes.try_as_slice::<u8>();
+            let bytes = bytes.map_err(|cause| Exception::custom(cause.to_string()))?;
+            out.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    /// Fills pages with what was exported of others, and moves on in what is left of each block.
+    pub(super) fn import(&mut self, blocks: &mut [BlockBytes<'_>]) -> Result<(), Exception> {
+        let (mut keys, mut values) = (Joined::default(), Joined::default());
+        for block in &mut *blocks {
+            self.cut(block, &mut keys)?;
+            self.cut(block, &mut values)?;
+        }
+        let (Some(key), Some(value)) = (keys.dtype, values.dtype) else {
+            return Ok(());
+        };
+        let (keys, values) = (
+            self.numbers(&keys.bytes, key)?,
+            self.numbers(&values.bytes, value)?,
+        );
+        let places = places_of(blocks.iter().flat_map(|block| block.pages));
+        let held = self.held(key, value)?;
+        if (held.keys.dtype(), held.values.dtype()) != (key, value) {
+            return Err(Exception::custom(OTHER_TYPE));
+        }
+        held.keys.try_index_mut(places.clone(), &keys)?;
+        held.values.try_index_mut(places, &values)?;
+        mlx_rs::transforms::eval([&held.keys, &held.values])
+    }
+
+    /// Takes the next part of a block: a type, and its pages' keys or values.
+    fn cut(&self, block: &mut BlockBytes<'_>, into: &mut Joined) -> Result<(), Exception> {
+        let dtype = dtype_of(block.cut(1)?[0])?;
+        if *into.dtype.get_or_insert(dtype) != dtype {
+            return Err(Exception::custom(OTHER_TYPE));
+        }
+        let numbers = block.pages.len() * PAGE_TOKENS * self.token_numbers();
+        let part = block.cut(numbers * size_of_type(dtype))?;
+        into.bytes.extend_from_slice(part);
+        Ok(())
+    }
+
+    fn token_numbers(&self) -> usize {
+        let size = |size: i32| usize::try_from(size).expect("sizes are positive");
+        size(self.heads) * size(self.head_dim)
+    }
+
+    /// (tokens, heads, head_dim)
+    fn numbers(&self, bytes: &[u8], dtype: Dtype) -> Result<Array, Exception> {
+        let size = size_of_type(dtype);
+        let tokens = token_count(bytes.len() / size / self.token_numbers());
+        let width = self.head_dim * token_count(size);
+        Array::from_slice(bytes, &[tokens, self.heads, width]).view_dtype(dtype)
+    }
+
+    fn held(&mut self, keys: Dtype, values: Dtype) -> Result<&mut Held, Exception> {
+        let shape = [
+            token_count(self.page_count as usize * PAGE_TOKENS),
+            self.heads,
+            self.head_dim,
+        ];
+        if self.held.is_none() {
+            self.held = Some(Held {
+                keys: zeros_dtype(&shape, keys)?,
+                values: zeros_dtype(&shape, values)?,
+            });
+        }
+        Ok(self.held.as_mut().expect("made just now"))
+    }
+
     pub(super) fn arrays(&self) -> Option<[&Array; 2]> {
         self.held.as_ref().map(|held| [&held.keys, &held.values])
     }
@@ -151,18 +239,7 @@ impl DevicePool {
         };
         let places: Vec<i32> = spans.iter().flat_map(own).collect();
         let places = Array::from_slice(&places, &[token_count(places.len())]);
-        let shape = [
-            token_count(self.page_count as usize * PAGE_TOKENS),
-            self.heads,
-            self.head_dim,
-        ];
-        let held = match &mut self.held {
-            Some(held) => held,
-            None => self.held.insert(Held {
-                keys: zeros_dtype(&shape, key.dtype())?,
-                values: zeros_dtype(&shape, value.dtype())?,
-            }),
-        };
+        let held = self.held(key.dtype(), value.dtype())?;
         held.keys.try_index_mut(places.clone(), &key)?;
         held.values.try_index_mut(places, &value)
     }
@@ -178,6 +255,38 @@ fn turned(layer: &Attention, heads: &Array, rows: &DeviceRows) -> Result<Array, 
                 .squeeze_axes(&[2])
         }
         None => Ok(apart),
+    }
+}
+
+/// Where the tokens of pages lie in the pool.
+fn places_of<'a>(pages: impl Iterator<Item = &'a PageId>) -> Array {
+    let tokens = |page: &PageId| {
+        let first = page.0 as usize * PAGE_TOKENS;
+        (first..first + PAGE_TOKENS).map(token_count)
+    };
+    let places: Vec<i32> = pages.flat_map(tokens).collect();
+    Array::from_slice(&places, &[token_count(places.len())])
+}
+
+/// The types that a network computes in, as they stand in exported blocks.
+const TYPES: [Dtype; 3] = [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16];
+
+fn code_of(dtype: Dtype) -> Result<u8, Exception> {
+    let code = (0..).zip(TYPES).find(|(_, known)| *known == dtype);
+    let code = code.map(|(code, _)| code);
+    code.ok_or_else(|| Exception::custom(format!("keys of type {dtype:?} are not exported")))
+}
+
+fn dtype_of(code: u8) -> Result<Dtype, Exception> {
+    let dtype = TYPES.get(usize::from(code)).copied();
+    dtype.ok_or_else(|| Exception::custom("a block's numbers are of no known type"))
+}
+
+const fn size_of_type(dtype: Dtype) -> usize {
+    if matches!(dtype, Dtype::Float32) {
+        4
+    } else {
+        2
     }
 }
 

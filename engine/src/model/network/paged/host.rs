@@ -9,6 +9,7 @@ use std::sync::Arc;
 use mlx_rs::Array;
 use mlx_rs::error::Exception;
 
+use super::BlockBytes;
 use crate::kernels::{self, PagePool, Projected, RowSpan, Rows};
 use crate::kv::PageId;
 use crate::model::host;
@@ -51,6 +52,30 @@ impl HostPool {
     pub(super) fn copy(&mut self, from: PageId, to: PageId) {
         // SAFETY: `&mut self`: no step runs, and only steps use the pool.
         unsafe { self.pages.copy(from.0, to.0) };
+    }
+
+    fn page_bytes(&self) -> usize {
+        self.pages.page_bytes()
+    }
+
+    /// Appends the pages' keys and values.
+    pub(super) fn export(&self, pages: &[PageId], out: &mut Vec<u8>) {
+        for page in pages {
+            self.pages.export(page.0, out);
+        }
+    }
+
+    /// Fills pages with what was exported of others, and moves on in what is left of each block.
+    pub(super) fn import(&mut self, blocks: &mut [BlockBytes<'_>]) -> Result<(), Exception> {
+        for block in blocks {
+            let part = block.cut(block.pages.len() * self.page_bytes())?;
+            let parts = part.chunks_exact(self.page_bytes());
+            for (page, bytes) in block.pages.iter().zip(parts) {
+                // SAFETY: `&mut self`: no step runs, and only steps use the pool.
+                unsafe { self.pages.import(page.0, bytes) };
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn attend(

@@ -63,6 +63,32 @@ pub struct PagedStep<'a> {
     pub output: Output,
 }
 
+/// A block to be filled: its pages of one group, and what [`PagedCache::export`] told of it.
+#[derive(Clone, Copy)]
+pub struct BlockBytes<'a> {
+    pub pages: &'a [PageId],
+    /// What has not been read of it.
+    pub bytes: &'a [u8],
+}
+
+/// Prints no bytes.
+impl std::fmt::Debug for BlockBytes<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BlockBytes({} bytes)", self.bytes.len())
+    }
+}
+
+impl<'a> BlockBytes<'a> {
+    fn cut(&mut self, size: usize) -> Result<&'a [u8], Exception> {
+        let (part, rest) = self
+            .bytes
+            .split_at_checked(size)
+            .ok_or_else(|| Exception::custom("a block is shorter than its pages"))?;
+        self.bytes = rest;
+        Ok(part)
+    }
+}
+
 impl PagedCache {
     /// Without any page yet.
     #[must_use]
@@ -131,6 +157,42 @@ impl PagedCache {
             }
         }
         Ok(())
+    }
+
+    /// Keys and values of pages of one group, in all its layers, as bytes.
+    ///
+    /// # Errors
+    /// MLX fails, or no page has been written yet.
+    pub fn export(&self, group: usize, pages: &[PageId]) -> Result<Vec<u8>, Exception> {
+        let mut bytes = Vec::new();
+        for store in &self.groups[group].stores {
+            match &self.pools[*store] {
+                Pool::Host { pages: pool, .. } => pool.export(pages, &mut bytes),
+                Pool::Device { pages: pool, .. } => pool.export(pages, &mut bytes)?,
+                Pool::Recurrent => unreachable!("groups are of layers with keys and values"),
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Fills pages that exist with what was exported of others, to the last bit.
+    ///
+    /// # Errors
+    /// The bytes are of another layout, or MLX fails; then the pages hold nothing of use.
+    pub fn import(&mut self, group: usize, blocks: &[BlockBytes<'_>]) -> Result<(), Exception> {
+        let mut blocks = blocks.to_vec();
+        for store in &self.groups[group].stores {
+            match &mut self.pools[*store] {
+                Pool::Host { pages, .. } => pages.import(&mut blocks)?,
+                Pool::Device { pages, .. } => pages.import(&mut blocks)?,
+                Pool::Recurrent => unreachable!("groups are of layers with keys and values"),
+            }
+        }
+        if blocks.iter().all(|block| block.bytes.is_empty()) {
+            Ok(())
+        } else {
+            Err(Exception::custom("a block is longer than its pages"))
+        }
     }
 
     /// Keeps the recurrent state that a slot has now.
