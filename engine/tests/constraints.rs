@@ -8,6 +8,7 @@ use cereus_core::draw::Seed;
 use cereus_engine::chat::{ChatRequest, Format};
 use cereus_engine::failure::{Failure, Reason};
 use cereus_engine::grammar::{Constraint, Grammars, Place};
+use cereus_engine::kv::Scope;
 use cereus_engine::runtime::{
     Backend, Engine, EngineConfig, Event, Job, Limits, Memory, StepError, StepWork,
 };
@@ -87,7 +88,11 @@ fn refusal() -> Failure {
 struct Digits;
 
 impl Grammars for Digits {
-    fn compile(&self, request: &ChatRequest) -> Result<Box<dyn Constraint>, Failure> {
+    fn compile(
+        &self,
+        request: &ChatRequest,
+        _scope: Option<&Scope>,
+    ) -> Result<Box<dyn Constraint>, Failure> {
         match request.format {
             Format::Json => Ok(Box::new(Walk::new(3))),
             Format::Text => Ok(Box::new(Walk::new(0))),

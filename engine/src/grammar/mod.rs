@@ -1,6 +1,6 @@
 //! Answers that must have a form: JSON, a schema, calls of the request's functions.
 //!
-//! A grammar is compiled once for each form, on the thread that hands a request in; from then on
+//! A grammar is compiled once for each form and tenant, on the thread that hands a request in; from then on
 //! each answer walks through its own copy, and hears before each token which ones may come.
 
 #[cfg(feature = "mlx")]
@@ -10,6 +10,7 @@ use std::fmt;
 
 use crate::chat::ChatRequest;
 use crate::failure::Failure;
+use crate::kv::Scope;
 use crate::sampling::TokenMask;
 
 #[cfg(feature = "mlx")]
@@ -17,11 +18,16 @@ pub use compile::{Compiler, Family};
 
 /// Compiles what requests ask for; shared by all who hand them in.
 pub trait Grammars: fmt::Debug + Send + Sync {
-    /// May take milliseconds, and never more than its own bounds allow.
+    /// May take milliseconds, and never more than its own bounds allow. What is compiled is kept for
+    /// the scope that asked, and not at all without one: else the time would tell what others ask for.
     ///
     /// # Errors
     /// 400: no answer can be held to this form, with the keyword that is at fault.
-    fn compile(&self, request: &ChatRequest) -> Result<Box<dyn Constraint>, Failure>;
+    fn compile(
+        &self,
+        request: &ChatRequest,
+        scope: Option<&Scope>,
+    ) -> Result<Box<dyn Constraint>, Failure>;
 }
 
 /// One answer on its way through its grammar.

@@ -18,6 +18,11 @@ impl Scope {
     pub fn new(salt: &[u8]) -> Option<Self> {
         (!salt.is_empty()).then(|| Self(salt.into()))
     }
+
+    /// For the names of what a tenant keeps beside its prompts.
+    pub(crate) fn salt(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 impl fmt::Debug for Scope {

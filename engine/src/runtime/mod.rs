@@ -41,6 +41,7 @@ use crate::chat::ChatRequest;
 use crate::disk::OpenError;
 use crate::failure::Failure;
 use crate::grammar::Grammars;
+use crate::kv::Scope;
 #[cfg(doc)]
 use crate::scheduler::flow::Flow;
 use crate::scheduler::leases::{LeaseConfig, Leases};
@@ -225,17 +226,17 @@ impl Engine {
         self.inbox.check(job.id)?;
         self.inbox.submit(Arrived {
             id: job.id,
+            asked: self.asked(&job.body, job.scope.as_ref()),
             scope: job.scope,
-            asked: self.asked(&job.body),
             at,
         })
     }
 
-    fn asked(&self, body: &[u8]) -> Result<Asked, Failure> {
+    fn asked(&self, body: &[u8], scope: Option<&Scope>) -> Result<Asked, Failure> {
         let request = ChatRequest::from_json(body)?;
         let constraint = match &self.grammars {
             _ if !request.is_constrained() => None,
-            Some(grammars) => Some(grammars.compile(&request)?),
+            Some(grammars) => Some(grammars.compile(&request, scope)?),
             None => {
                 return Err(Failure::client(
                     "this engine does not support response_format other than text, nor a \

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::kv::Scope;
+
 /// A grammar as it grows. Its first rule is `start`.
 #[derive(Default)]
 pub(super) struct Lark {
@@ -29,9 +31,11 @@ impl Lark {
         format!("@{}", schema_name(ix))
     }
 
-    /// Names the grammar by all that it says.
-    pub(super) fn key(&self) -> [u8; 32] {
+    /// Names the grammar by whose it is and by all that it says.
+    pub(super) fn key(&self, scope: &Scope) -> [u8; 32] {
         let mut hash = Sha256::new();
+        hash.update(scope.salt().len().to_le_bytes());
+        hash.update(scope.salt());
         hash.update(self.rules.len().to_le_bytes());
         hash.update(&self.rules);
         for schema in &self.schemas {

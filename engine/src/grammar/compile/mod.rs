@@ -31,6 +31,7 @@ use self::walk::{Thoughts, Walk};
 use super::{Constraint, Grammars};
 use crate::chat::{ChatRequest, Input};
 use crate::failure::{Failure, Reason};
+use crate::kv::Scope;
 use crate::text::CallFormat;
 
 /// What a grammar may cost. Fuel is spent on the automata of strings and patterns, items on the
@@ -116,11 +117,16 @@ impl Compiler {
         })
     }
 
-    /// A fresh way through the grammar, which is compiled unless it was lately.
-    fn walk(&self, request: &ChatRequest, lark: &Lark) -> Result<(Matcher, SimpleVob), Failure> {
+    /// A fresh way through the grammar, which is compiled unless it lately was for the same scope.
+    fn walk(
+        &self,
+        request: &ChatRequest,
+        scope: Option<&Scope>,
+        lark: &Lark,
+    ) -> Result<(Matcher, SimpleVob), Failure> {
         let factory = self.factory()?;
-        let key = lark.key();
-        let cached = self.cache().get(&key);
+        let key = scope.map(|scope| lark.key(scope));
+        let cached = key.and_then(|key| self.cache().get(&key));
         if let Some(found) = cached {
             return Ok(found);
         }
@@ -140,7 +146,9 @@ impl Compiler {
             }
         };
         let fresh = matcher.deep_clone();
-        self.cache().put(key, lark.bytes(), matcher, mask.clone());
+        if let Some(key) = key {
+            self.cache().put(key, lark.bytes(), matcher, mask.clone());
+        }
         Ok((fresh, mask))
     }
 
@@ -168,9 +176,13 @@ impl Compiler {
 }
 
 impl Grammars for Compiler {
-    fn compile(&self, request: &ChatRequest) -> Result<Box<dyn Constraint>, Failure> {
+    fn compile(
+        &self,
+        request: &ChatRequest,
+        scope: Option<&Scope>,
+    ) -> Result<Box<dyn Constraint>, Failure> {
         let lark = answer::write(request, &self.family)?;
-        let (matcher, mask) = self.walk(request, &lark)?;
+        let (matcher, mask) = self.walk(request, scope, &lark)?;
         let thought = Arc::clone(&self.factory()?.thought);
         let thoughts = self.thoughts(request);
         Ok(Box::new(Walk::new(matcher, mask, thought, thoughts)))

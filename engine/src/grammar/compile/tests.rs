@@ -113,7 +113,7 @@ impl Dice {
 
 /// Any answer that the grammar allows, by the dice.
 fn random_answer(compiler: &Compiler, request: &ChatRequest, dice: &mut Dice) -> String {
-    let mut constraint = compiler.compile(request).unwrap_or_else(|failure| {
+    let mut constraint = compiler.compile(request, None).unwrap_or_else(|failure| {
         let lark = answer::write(request, &compiler.family).unwrap();
         let why = compile(&compiler.factory().unwrap().parsers, &lark).err();
         panic!("{failure}: {why:?} in\n{}", lark.rules)
@@ -163,7 +163,7 @@ fn the_whole_mask_is_right_at_the_start_and_only_an_end_comes_after_the_end() {
     let (compiler, _) = compiler("", &[]);
     let schema = r#"{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"],
         "additionalProperties":false}"#;
-    let mut constraint = compiler.compile(&with_schema(schema)).unwrap();
+    let mut constraint = compiler.compile(&with_schema(schema), None).unwrap();
     let allowed = |constraint: &dyn Constraint| tokens(constraint.allowed(Place::Answer));
     let id = |text: &str| {
         let at = vocabulary().iter().position(|word| word == text.as_bytes());
@@ -211,7 +211,7 @@ fn a_thought_may_come_first_and_has_no_form_but_no_end_either() {
     let asked = |thinking: &str| {
         let format = r#","response_format":{"type":"json_object"}"#;
         compiler
-            .compile(&request(&format!("{format}{thinking}")))
+            .compile(&request(&format!("{format}{thinking}")), None)
             .unwrap()
     };
     let mut opened = asked("");
@@ -238,23 +238,41 @@ fn a_thought_may_come_first_and_has_no_form_but_no_end_either() {
 fn a_form_that_was_compiled_is_kept_and_copies_do_not_see_one_another() {
     let (compiler, _) = compiler("", &[]);
     let request = with_schema(PERSON);
-    let mut first = compiler.compile(&request).unwrap();
+    let scope = Scope::new(b"one");
+    let mut first = compiler.compile(&request, scope.as_ref()).unwrap();
     push_text(&mut *first, r#"{"name":"x","#);
-    let second = compiler.compile(&request).unwrap();
+    let second = compiler.compile(&request, scope.as_ref()).unwrap();
     assert_eq!(compiler.cache().len(), 1);
     assert!(tokens(second.allowed(Place::Answer)).contains(&u32::from(b'{')));
     for ix in 0..100 {
         let schema = format!(r#"{{"const":{ix}}}"#);
-        compiler.compile(&with_schema(&schema)).unwrap();
+        compiler
+            .compile(&with_schema(&schema), scope.as_ref())
+            .unwrap();
     }
-    assert!(compiler.cache().len() <= 32);
+    assert_eq!(compiler.cache().len(), 32);
+}
+
+/// ENG-10.
+#[test]
+fn a_form_is_kept_for_the_tenant_who_asked_for_it_and_for_nobody_else() {
+    let (compiler, _) = compiler("", &[]);
+    let request = with_schema(PERSON);
+    let kept = |scope: &[u8]| {
+        compiler
+            .compile(&request, Scope::new(scope).as_ref())
+            .unwrap();
+        compiler.cache().len()
+    };
+    assert_eq!([b"", b""].map(|none| kept(none)), [0, 0]);
+    assert_eq!([b"one", b"two", b"one"].map(|scope| kept(scope)), [1, 2, 2]);
 }
 
 #[test]
 fn a_vocabulary_that_is_not_understood_is_said_and_nothing_else_breaks() {
     let family = Family::new(Dialect::of(|_| false, ""), "", |_| None);
     let compiler = Compiler::new(family, vec![0], || None);
-    let failure = compiler.compile(&with_schema("{}")).unwrap_err();
+    let failure = compiler.compile(&with_schema("{}"), None).unwrap_err();
     assert_eq!(failure.reason, Reason::ClientError);
     assert!(failure.text.contains("vocabulary"), "{failure}");
 }

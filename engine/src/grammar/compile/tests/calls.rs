@@ -233,7 +233,7 @@ fn names_that_a_family_cannot_write_are_left_out_or_refused() {
         let answer = random_answer(&compiler, &tools(""), &mut Dice(1));
         assert!(!answer.contains("a>b"), "{answer}");
         let failure = compiler
-            .compile(&tools(r#","required":["a>b:c"]"#))
+            .compile(&tools(r#","required":["a>b:c"]"#), None)
             .unwrap_err();
         assert!(failure.text.contains("cannot write"), "{failure}");
     }

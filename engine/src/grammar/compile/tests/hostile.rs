@@ -4,7 +4,7 @@ use super::*;
 
 fn failure(schema: &str) -> Failure {
     let (compiler, _) = compiler("", &[]);
-    compiler.compile(&with_schema(schema)).unwrap_err()
+    compiler.compile(&with_schema(schema), None).unwrap_err()
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn what_is_too_large_is_refused() {
         .collect();
     let tools = format!(r#","tool_choice":"required","tools":[{}]"#, tools.join(","));
     let (compiler, _) = compiler("", &[]);
-    let failure = compiler.compile(&request(&tools)).unwrap_err();
+    let failure = compiler.compile(&request(&tools), None).unwrap_err();
     assert!(failure.text.contains("262144 bytes"), "{failure}");
 }
 
@@ -85,7 +85,7 @@ fn nothing_hurts() {
     ];
     let (compiler, _) = compiler("", &[]);
     for schema in &schemas {
-        let Ok(mut constraint) = compiler.compile(&with_schema(schema)) else {
+        let Ok(mut constraint) = compiler.compile(&with_schema(schema), None) else {
             continue;
         };
         let mut dice = Dice(3);
@@ -104,7 +104,7 @@ fn nothing_hurts() {
 fn a_pattern_too_costly_to_follow_loses_its_way_and_says_so() {
     let (compiler, _) = compiler("", &[]);
     let schema = r#"{"type":"string","pattern":"a.{900}b"}"#;
-    let mut constraint = compiler.compile(&with_schema(schema)).unwrap();
+    let mut constraint = compiler.compile(&with_schema(schema), None).unwrap();
     push_text(&mut *constraint, "\"");
     let mut dice = Dice(1);
     for _ in 0..20_000 {
