@@ -90,7 +90,7 @@ impl Jobs {
         (self.stats.requests_served, self.stats.tokens_generated).hash(state);
     }
 
-    /// Takes the request or refuses it; says so either way, unless it is a repeat.
+    /// Hands the request in or refuses it, unless it is a repeat.
     pub(super) fn on_request(
         &mut self,
         session: SessionId,
@@ -125,7 +125,6 @@ impl Jobs {
                 };
                 self.running.insert(id, job);
                 counts.jobs_started += 1;
-                send_accepted(id, session, out);
                 let start = out.bytes.len();
                 out.bytes.extend_from_slice(plain);
                 let body = start..out.bytes.len();
@@ -220,6 +219,17 @@ impl Jobs {
                 self.early_cancels.put(id);
             }
         }
+    }
+
+    /// Says that it is accepted: from now on the coordinator waits for as long as a load may take.
+    pub(super) fn on_taken(&mut self, id: WireId, out: &mut AgentOut) -> bool {
+        let Some(job) = self.running.get(&id) else {
+            return false;
+        };
+        if job.stage == Stage::Running {
+            send_accepted(id, job.session, out);
+        }
+        true
     }
 
     pub(super) fn on_said(&mut self, id: WireId, said: Said<'_>, out: &mut AgentOut) -> bool {

@@ -90,6 +90,11 @@ impl Agent {
                     self.counts.stale_events += 1;
                 }
             }
+            AgentEvent::JobTaken { job } => {
+                if !self.jobs.on_taken(job, out) {
+                    self.counts.stale_events += 1;
+                }
+            }
             AgentEvent::LocalTimeRead { local } => self.on_local_time(now, local, out),
             AgentEvent::Measured { heartbeat } => self.on_measured(*heartbeat, out),
             AgentEvent::ModelHashed { build, hash } => {
@@ -101,6 +106,12 @@ impl Agent {
             }
             AgentEvent::ModelLoaded { build } => {
                 self.send_load_status(build, "succeeded", "", out);
+            }
+            AgentEvent::ModelsChanged { update } => {
+                // Who is not registered yet will say so when it registers.
+                if let Some(session) = self.open_id() {
+                    send(out, session, |bytes| bytes.extend_from_slice(update));
+                }
             }
             AgentEvent::PongReceived { session } => match self.open(session) {
                 Some(open) => open.pong(now),

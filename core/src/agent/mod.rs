@@ -170,6 +170,10 @@ pub enum AgentEvent<'a> {
         job: WireId,
         said: Said<'a>,
     },
+    /// The job runs, or waits for its model, for which there is room.
+    JobTaken {
+        job: WireId,
+    },
     /// The answer to [`AgentEffect::ReadLocalTime`].
     LocalTimeRead {
         local: LocalTime,
@@ -190,6 +194,11 @@ pub enum AgentEvent<'a> {
     },
     ModelLoaded {
         build: &'a str,
+    },
+    /// Something else is to be said of the models than at the registration. `update` is the whole
+    /// frame.
+    ModelsChanged {
+        update: &'a [u8],
     },
     PongReceived {
         session: SessionId,

@@ -108,6 +108,19 @@ impl Slots {
         }
     }
 
+    /// The model of which it is open whether there is room for it.
+    pub(super) fn undecided(&self) -> Option<BuildIx> {
+        let work = self.work.as_ref()?;
+        let is_open = match work.stage {
+            LoadStage::Asking
+            | LoadStage::Clearing
+            | LoadStage::Discarding(_)
+            | LoadStage::Guarding => true,
+            LoadStage::Evicting | LoadStage::Filling { .. } => false,
+        };
+        is_open.then_some(work.want.build)
+    }
+
     pub(super) fn owe_answer(&mut self, build: BuildIx) {
         let at_work = self.work.as_mut().map(|work| &mut work.want);
         let mut wants = at_work.into_iter().chain(self.wanted.iter_mut());

@@ -77,6 +77,7 @@ pub(super) enum Departure {
 pub(super) struct Job {
     pub(super) build: BuildIx,
     pub(super) stage: Stage,
+    is_accepted: bool,
     /// Order of arrival.
     pub(super) seq: u64,
 }
@@ -149,6 +150,7 @@ impl Slots {
             SlotsEvent::Woke => self.on_woke(now, out),
         }
         self.advance(now, out);
+        self.accept_waiting(out);
         if core::mem::take(&mut self.has_news) {
             out.push(SlotsEffect::Report);
         }
@@ -251,6 +253,7 @@ impl Slots {
         let entry = Job {
             build,
             stage: Stage::Waiting { until },
+            is_accepted: false,
             seq: self.jobs_seen,
         };
         self.jobs.insert(job, entry);
@@ -291,11 +294,26 @@ impl Slots {
             has_token: false,
         };
         let build = entry.build;
+        if !core::mem::replace(&mut entry.is_accepted, true) {
+            out.push(SlotsEffect::Accept { job });
+        }
         let own = self.build_mut(build);
         own.in_flight += 1;
         own.used_at = now;
         self.show(build);
         out.push(SlotsEffect::Ready { job, build });
+    }
+
+    /// While it is open whether a model has room, those who wait for it may yet be refused at once:
+    /// a refusal after `Accept` counts as a fault of the machine (`spec/wire` 4.3).
+    fn accept_waiting(&mut self, out: &mut Vec<SlotsEffect>) {
+        let undecided = self.undecided();
+        for (id, job) in &mut self.jobs {
+            if !job.is_accepted && undecided != Some(job.build) {
+                job.is_accepted = true;
+                out.push(SlotsEffect::Accept { job: *id });
+            }
+        }
     }
 
     fn on_job_ended(&mut self, now: Tick, job: JobId) {

@@ -113,7 +113,8 @@ pub enum LoadFault {
 /// Something happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotsEvent {
-    /// A request for a model came. `Ready` or `Refuse` follows, now or later.
+    /// A request for a model came. `Accept` or `Refuse` follows soon, and after `Accept` in its time
+    /// `Ready` or `Refuse`.
     Asked {
         job: JobId,
         build: BuildIx,
@@ -183,6 +184,9 @@ pub enum Leave {
 /// What the shell does, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotsEffect {
+    /// It runs, or waits for a load for which there is room: say so. Once for each job, before
+    /// `Ready`; a `Refuse` without it comes at once.
+    Accept { job: JobId },
     /// Load it, with so much memory for keys and values; then say `LoadEnded`.
     BeginLoad { build: BuildIx, grant_bytes: u64 },
     /// Drop it; then say `Unloaded`.

@@ -169,7 +169,7 @@ impl Engines {
 
     pub(crate) fn word(&mut self, event: Event) -> Option<Word> {
         match event {
-            // The agent has said so when it took the job.
+            // The slots have said so before they handed it in.
             Event::Accepted { .. } => None,
             Event::Delta { id, delta } => {
                 let job = *self.rows.get(&id)?;

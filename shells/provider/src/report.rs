@@ -9,8 +9,8 @@ use cereus_core::wire::Frame as _;
 use cereus_core::wire::Text;
 use cereus_core::wire::clock::utc_text;
 use cereus_core::wire::messages::{
-    Capacity, CpuCores, Hardware, Heartbeat, PrefixCache, PrivacyCapabilities, Register, Slot,
-    SystemMetrics,
+    Capacity, CpuCores, Hardware, Heartbeat, ModelsUpdate, PrefixCache, PrivacyCapabilities,
+    Register, Slot, SystemMetrics,
 };
 use cereus_core::wire::proof::{Blob, MachineKey};
 use cereus_engine::runtime::process_memory;
@@ -80,6 +80,16 @@ pub(crate) fn register_frame(
     };
     let mut frame = Vec::new();
     register.encode(&mut frame);
+    frame
+}
+
+/// All that is served, as it is known now: a coordinator may take it for the whole of it.
+pub(crate) fn update_frame(offered: &[Offered]) -> Vec<u8> {
+    let update = ModelsUpdate {
+        models: offered.iter().map(Offered::entry).collect(),
+    };
+    let mut frame = Vec::new();
+    update.encode(&mut frame);
     frame
 }
 

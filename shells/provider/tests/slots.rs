@@ -50,7 +50,9 @@ async fn a_load_without_room_is_refused_with_the_reason_until_there_is_room() {
     let mut world = World::new(settings(16, models)).await;
     let long = world.ask("a").await;
     world.began(&long).await;
-    let end = world.answer("b").await;
+    let refused = world.ask("b").await;
+    // The first word about it: what is turned away was never accepted.
+    let end = world.hear(|frame| frame["request_id"] == *refused).await;
     assert_eq!(
         (&end["status_code"], &end["error_reason"]),
         (&503.into(), &"model_load".into()),
@@ -258,4 +260,38 @@ mod folders {
         );
         world.end().await;
     }
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_its_model_is_accepted() {
+    let mut world = World::new(settings(16, vec![echo("a", 1, AT_ONCE)])).await;
+    let id = world.ask("a").await;
+    let is_accepted =
+        |frame: &Value| frame["type"] == "inference_accepted" && frame["request_id"] == *id;
+    world.hear(is_accepted).await;
+    assert_eq!(world.end_of(&id).await["type"], "inference_complete");
+    world.end().await;
+}
+
+/// The weights are hashed when they are loaded, which is after the registration.
+#[cfg(feature = "mlx")]
+#[tokio::test]
+async fn the_hash_of_weights_is_told_when_it_is_known() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../engine/models/tiny");
+    let model = cereus_provider::ModelSource {
+        id: "tiny".to_owned(),
+        backend: cereus_provider::Backend::Model(folder.into()),
+    };
+    let mut world = World::new(settings(16, vec![model, echo("a", 1, AT_ONCE)])).await;
+    assert!(world.register["models"][0]["weight_hash"].is_null());
+    world.ask("tiny").await;
+    let update = world.hear(|frame| frame["type"] == "models_update").await;
+    let models = update["models"].as_array().unwrap();
+    let ids: Vec<_> = models.iter().map(|model| &model["id"]).collect();
+    assert_eq!(ids, ["tiny", "a"]);
+    let hash = models[0]["weight_hash"].as_str().unwrap();
+    assert!(hash.len() == 64 && hash.bytes().all(|it| it.is_ascii_hexdigit()));
+    let answer = world.challenge().await;
+    assert_eq!(answer["model_hashes"]["tiny"], hash);
+    world.end().await;
 }

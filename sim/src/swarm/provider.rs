@@ -282,6 +282,7 @@ impl Provider {
         self.running.insert(attempt, running);
         let fault = match taken {
             Ok(due) => {
+                self.again(now, AgentEvent::JobTaken { job: wire }, acts);
                 acts.extend(due.map(Act::Step));
                 return;
             }

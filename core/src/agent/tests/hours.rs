@@ -73,7 +73,7 @@ fn at_the_end_of_the_window_what_runs_finishes_and_nothing_more_is_taken() {
     plays(
         &mut joined_at_night(),
         &[
-            ("request 1", "accepted 1; start 1"),
+            ("request 1", "start 1; accepted 1"),
             ("clock tue 06:00:00", "HoursEnded; measure"),
             ("measured", "heartbeat draining 1"),
             ("request 2", "error 2 503"),

@@ -6,7 +6,7 @@ fn a_request_is_accepted_streamed_sealed_and_completed_in_order() {
     plays(
         &mut Play::joined(),
         &[
-            ("request 1", "accepted 1; start 1"),
+            ("request 1", "start 1; accepted 1"),
             ("said 1 4", "chunk 1 assistant '4'"),
             ("said 1 !", "chunk 1 '!'"),
             ("done 1 2", "chunk 1 finish=stop; complete 1 9+2"),
@@ -29,11 +29,11 @@ fn what_cannot_be_served_is_refused_with_its_status() {
             ),
             (
                 "request 4; request 5",
-                "accepted 4; start 4; accepted 5; start 5",
+                "start 4; accepted 4; start 5; accepted 5",
             ),
             ("request 6", "error 6 429 queue_full"),
             ("failed 4", "error 4 503 token_budget_exhausted"),
-            ("request 7", "accepted 7; start 7"),
+            ("request 7", "start 7; accepted 7"),
             ("unloaded 7", "error 7 500 model_load"),
         ],
     );
@@ -66,13 +66,13 @@ fn a_cancel_ends_with_partial_usage_after_output_and_with_499_before() {
         &[
             (
                 "request 1; said 1 a",
-                "accepted 1; start 1; chunk 1 assistant 'a'",
+                "start 1; accepted 1; chunk 1 assistant 'a'",
             ),
             ("cancel 1", "stop 1"),
             ("cancel 1", ""),
             ("said 1 b", ""),
             ("stopped 1 1", "complete 1 9+1"),
-            ("request 2; cancel 2", "accepted 2; start 2; stop 2"),
+            ("request 2; cancel 2", "start 2; accepted 2; stop 2"),
             ("stopped 2 0", "error 2 499 cancelled"),
             ("cancel 2; cancel 77", ""),
         ],
@@ -98,7 +98,7 @@ fn lost_usage_is_floored_by_what_was_sent() {
         &[
             (
                 "request 1; said 1 a; said 1 b",
-                "accepted 1; start 1; chunk 1 assistant 'a'; chunk 1 'b'",
+                "start 1; accepted 1; chunk 1 assistant 'a'; chunk 1 'b'",
             ),
             ("done 1 0", "chunk 1 finish=stop; complete 1 9+2"),
         ],
@@ -168,12 +168,46 @@ fn what_was_found_of_a_prompt_is_told_so_that_the_coordinator_believes_it() {
         &[
             (
                 "request 1; said 1 a",
-                "accepted 1; start 1; chunk 1 assistant 'a'",
+                "start 1; accepted 1; chunk 1 assistant 'a'",
             ),
             (
                 "found 1 8",
                 "chunk 1 finish=stop; complete 1 9+1 cached=8 thought=1",
             ),
+        ],
+    );
+}
+
+#[test]
+fn a_job_is_accepted_when_it_is_taken_and_one_that_is_turned_away_never_was() {
+    let mut play = Play {
+        takes_jobs: false,
+        ..Play::joined()
+    };
+    plays(
+        &mut play,
+        &[
+            ("request 1", "start 1"),
+            ("taken 1", "accepted 1"),
+            ("request 2", "start 2"),
+            ("unloaded 2", "error 2 500 model_load"),
+            ("taken 2", ""),
+            ("request 3; cancel 3", "start 3; stop 3"),
+            ("taken 3", ""),
+            ("stopped 3 0", "error 3 499 cancelled"),
+        ],
+    );
+    assert_eq!(play.agent.counts().stale_events, 1);
+}
+
+#[test]
+fn what_changed_of_the_models_is_told_to_whoever_knows_them_already() {
+    plays(
+        &mut Play::new(),
+        &[
+            ("changed", ""),
+            ("wake; changed", "dial 1"),
+            ("connect; changed", "register; measure; update tiny"),
         ],
     );
 }

@@ -28,6 +28,8 @@ struct Play {
     agent: Agent,
     now: Tick,
     session: SessionId,
+    /// Whether each job is taken as soon as it is to start.
+    takes_jobs: bool,
     told: String,
     dialled_after: Span,
 }
@@ -86,6 +88,7 @@ impl Play {
             agent: Agent::new(Tick::ZERO, config()),
             now: Tick::ZERO,
             session: SessionId(0),
+            takes_jobs: true,
             told: String::new(),
             dialled_after: Span::ZERO,
         }
@@ -173,6 +176,10 @@ impl Play {
                 build: first,
                 why: Refusal::SlotsBusy { slots: 3 },
             }),
+            "taken" => self.step(AgentEvent::JobTaken { job: id(first) }),
+            "changed" => self.step(AgentEvent::ModelsChanged {
+                update: br#"{"type":"models_update","models":[{"id":"tiny"}]}"#,
+            }),
             "unloaded" => self.step(AgentEvent::JobEnded {
                 job: id(first),
                 end: JobEnd::Failed(JobFault::NotLoaded(Refusal::Fault(LoadFault::Failed))),
@@ -241,6 +248,13 @@ impl Play {
                 self.told.push_str("; ");
             }
             self.told.push_str(line.trim_end());
+        }
+        for effect in &out.list {
+            if let AgentEffect::StartJob { job, .. } = effect
+                && self.takes_jobs
+            {
+                self.step(AgentEvent::JobTaken { job: *job });
+            }
         }
     }
 
@@ -363,6 +377,7 @@ fn message(frame: &[u8]) -> String {
                 status.error.as_str()
             )
         }
+        ToCoordinator::ModelsUpdate(update) => format!("update {}", update.models[0].id.as_str()),
         ToCoordinator::Register(_) => "register".into(),
         other => panic!("unexpected {other:?}"),
     }

@@ -21,7 +21,7 @@ fn heartbeats_are_numbered_and_say_what_we_do() {
         &[
             ("after 5000", "measure"),
             ("measured", "heartbeat idle 1"),
-            ("request 1", "accepted 1; start 1"),
+            ("request 1", "start 1; accepted 1"),
             ("measured", "heartbeat serving 2"),
             ("drain", "measure"),
             ("measured", "heartbeat draining 3"),
@@ -50,7 +50,7 @@ fn a_gap_of_the_ping_timer_is_a_suspension_and_reconnects_at_once() {
     plays(
         &mut Play::joined(),
         &[
-            ("request 1", "accepted 1; start 1"),
+            ("request 1", "start 1; accepted 1"),
             ("after 31000", "Suspended; abandon 1; stop 1"),
             ("wake", "dial 2"),
         ],
@@ -64,7 +64,7 @@ fn a_lost_socket_stops_its_jobs_and_nothing_is_resumed() {
         &[
             (
                 "request 1; said 1 a",
-                "accepted 1; start 1; chunk 1 assistant 'a'",
+                "start 1; accepted 1; chunk 1 assistant 'a'",
             ),
             ("closed", "stop 1"),
             ("said 1 b", ""),
@@ -72,10 +72,10 @@ fn a_lost_socket_stops_its_jobs_and_nothing_is_resumed() {
             // The engine has not let go yet: one of two slots is still taken.
             (
                 "request 2; request 3",
-                "Joined; accepted 2; start 2; error 3 429 queue_full",
+                "Joined; start 2; accepted 2; error 3 429 queue_full",
             ),
             ("stopped 1 1", ""),
-            ("request 4", "accepted 4; start 4"),
+            ("request 4", "start 4; accepted 4"),
         ],
     );
 }
@@ -107,7 +107,7 @@ fn a_deploy_lets_jobs_finish_takes_none_and_comes_back_within_seconds() {
     plays(
         &mut play,
         &[
-            ("request 1", "accepted 1; start 1"),
+            ("request 1", "start 1; accepted 1"),
             ("close 1001 drain:deploy", "CoordinatorDeploys"),
             ("request 2", "error 2 503"),
             (
@@ -138,7 +138,7 @@ fn any_other_close_is_an_outage() {
     plays(
         &mut Play::joined(),
         &[
-            ("request 1", "accepted 1; start 1"),
+            ("request 1", "start 1; accepted 1"),
             ("close 1000 ", "abandon 1; stop 1"),
             ("after 2000", "dial 2"),
         ],
@@ -164,7 +164,7 @@ fn sigterm_finishes_what_runs_and_then_leaves() {
     plays(
         &mut Play::joined(),
         &[
-            ("request 1", "accepted 1; start 1"),
+            ("request 1", "start 1; accepted 1"),
             ("drain", "measure"),
             ("said 1 a", "chunk 1 assistant 'a'"),
             (
@@ -208,7 +208,7 @@ fn bad_frames_are_dropped_and_the_session_kept() {
             ("frame {", "BadFrame"),
             (r#"frame {"type":"mystery"}"#, "BadFrame"),
             (r#"frame {"type":"cancel","request_id":"x"}"#, ""),
-            ("request 1", "accepted 1; start 1"),
+            ("request 1", "start 1; accepted 1"),
         ],
     );
 }

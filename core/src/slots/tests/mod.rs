@@ -29,6 +29,8 @@ struct World {
     grants: BTreeMap<BuildIx, u64>,
     /// Asked, and neither ready nor refused.
     open: BTreeMap<JobId, BuildIx>,
+    /// Of those that are open or run.
+    accepted: BTreeSet<JobId>,
     running: BTreeMap<JobId, BuildIx>,
     told: Vec<SlotsEffect>,
     states: BTreeMap<BuildIx, SlotState>,
@@ -73,6 +75,7 @@ impl World {
             steps: BTreeMap::new(),
             grants: BTreeMap::new(),
             open: BTreeMap::new(),
+            accepted: BTreeSet::new(),
             running: BTreeMap::new(),
             told: Vec::new(),
             states: BTreeMap::new(),
@@ -108,11 +111,21 @@ impl World {
             }
             self.look();
         }
+        // While a model that left no room is on its way out, whoever asks for it is about to be refused.
+        let mut open = self.open.iter();
+        let is_known = |(job, build): (&JobId, &BuildIx)| {
+            self.accepted.contains(job) || self.unloading.contains_key(build)
+        };
+        assert!(open.all(is_known), "nobody is kept in doubt");
     }
 
     fn follow(&mut self, effect: SlotsEffect, events: &mut VecDeque<SlotsEvent>) {
         self.told.push(effect);
         match effect {
+            SlotsEffect::Accept { job } => {
+                assert!(self.open.contains_key(&job), "accepted while it is open");
+                assert!(self.accepted.insert(job), "accepted once");
+            }
             SlotsEffect::BeginLoad { build, grant_bytes } => {
                 assert_eq!(self.loading, None, "two loads at once");
                 assert!(!self.in_memory.contains(&build), "loaded twice");
@@ -154,10 +167,12 @@ impl World {
             SlotsEffect::Ready { job, build } => {
                 assert!(self.in_memory.contains(&build), "ready without its model");
                 assert!(!self.unloading.contains_key(&build), "ready on its way out");
+                assert!(self.accepted.contains(&job), "ready before it was accepted");
                 assert_eq!(self.open.remove(&job), Some(build), "ready once");
                 self.running.insert(job, build);
             }
             SlotsEffect::Refuse { job, why } => {
+                self.accepted.remove(&job);
                 let was_running = self.running.remove(&job).is_some();
                 assert!(
                     self.open.remove(&job).is_some() ^ was_running,
@@ -237,6 +252,7 @@ impl World {
         let job = JobId(job);
         self.open.remove(&job);
         self.running.remove(&job);
+        self.accepted.remove(&job);
         self.step(SlotsEvent::JobEnded { job });
     }
 
@@ -286,8 +302,12 @@ impl World {
     /// What was told, but for what a state's change always brings.
     fn heard(&mut self) -> Vec<SlotsEffect> {
         let told = core::mem::take(&mut self.told);
-        let is_news =
-            |effect: &SlotsEffect| !matches!(effect, SlotsEffect::Report | SlotsEffect::Measure);
+        let is_news = |effect: &SlotsEffect| {
+            !matches!(
+                effect,
+                SlotsEffect::Accept { .. } | SlotsEffect::Report | SlotsEffect::Measure
+            )
+        };
         told.into_iter().filter(is_news).collect()
     }
 

@@ -542,3 +542,31 @@ fn a_resting_machine_keeps_what_runs_until_it_ends_and_nothing_else() {
     world.after(Span::secs(1_000_000));
     assert_eq!(world.state(0), Some("idle"));
 }
+
+#[test]
+fn a_request_is_accepted_before_its_load_and_never_before_it_is_known_that_there_is_room() {
+    let accepted = |world: &mut World| {
+        let told = core::mem::take(&mut world.told);
+        let of = |effect| match effect {
+            SlotsEffect::Accept { job } => Some(job.0),
+            SlotsEffect::BeginLoad { .. } => Some(0),
+            _ => None,
+        };
+        told.into_iter().filter_map(of).collect::<Vec<_>>()
+    };
+    let mut world = World::new(config(16, vec![gib_build(5), gib_build(6), gib_build(5)]));
+    world.ask(1, 0);
+    assert_eq!(accepted(&mut world), [0, 1], "said while the load goes on");
+    world.ask(2, 0);
+    assert_eq!(accepted(&mut world), [2], "for the same load");
+    world.ask(3, 2);
+    assert_eq!(accepted(&mut world), [3], "in the queue");
+    world.load_ends(None);
+    world.told.clear();
+    // Both others are too large beside a model that serves.
+    world.ask(4, 1);
+    assert_eq!(accepted(&mut world), []);
+    assert!(!world.open.contains_key(&JobId(4)), "and refused at once");
+    world.ask(5, 0);
+    assert_eq!(accepted(&mut world), [5], "its model is in memory");
+}

@@ -11,6 +11,7 @@ use cereus_engine::runtime::{clear_spare_memory, process_memory};
 use super::Run;
 use super::start::fresh_seed;
 use crate::load::{LoadOrder, Moved, NotLoaded, begin_load, begin_unload};
+use crate::report::update_frame;
 use crate::{Preload, Progress, ProviderError};
 
 impl Run {
@@ -88,13 +89,23 @@ impl Run {
             hash: &hash,
         };
         self.step(event).await;
-        if let Some(files) = &mut self.offered[usize::from(build.0)].files {
+        let Some(files) = &mut self.offered[usize::from(build.0)].files else {
+            return;
+        };
+        if files.hash.as_ref() != Some(&hash) {
             files.hash = Some(hash);
+            let update = update_frame(&self.offered);
+            self.step(AgentEvent::ModelsChanged { update: &update })
+                .await;
         }
     }
 
     async fn follow(&mut self, effect: SlotsEffect) -> Result<(), ProviderError> {
         match effect {
+            SlotsEffect::Accept { job } => {
+                let job = WireId(job.0);
+                self.step(AgentEvent::JobTaken { job }).await;
+            }
             SlotsEffect::BeginLoad { build, grant_bytes } => self.load(build, grant_bytes)?,
             SlotsEffect::BeginUnload { build, leave } => self.unload(build, leave),
             SlotsEffect::ClearBufferCache => {
