@@ -14,7 +14,9 @@ use cereus_core::time::Span;
 use cereus_engine::disk::{DiskConfig, DiskKey};
 use cereus_engine::kv::Scope;
 use cereus_engine::kv::disk::DiskLimits;
-use cereus_engine::runtime::{DiskTier, Engine, EngineConfig, Event, Finished, Job, MlxBackend};
+use cereus_engine::runtime::{
+    DiskTier, Engine, EngineConfig, Event, Finished, Job, MlxBackend, TokenLogprob,
+};
 use cereus_engine::scheduler::RowId;
 use support::{
     GEMMA3, GPT_OSS, LLAMA, QWEN2, QWEN3, QWEN3_MOE, QWEN35, write_byte_folder,
@@ -89,14 +91,20 @@ fn tier(folder: &Path) -> DiskTier {
     }
 }
 
+/// With the bits of its log-probabilities: greedy tokens alone forgive much.
 #[derive(Debug, PartialEq)]
 struct Answer {
     text: String,
+    logprobs: Vec<TokenLogprob>,
     prompt_tokens: u32,
     cached_tokens: u32,
 }
 
 impl Answer {
+    fn said(&self) -> (&str, &[TokenLogprob]) {
+        (&self.text, &self.logprobs)
+    }
+
     /// Of a prompt, one token is always computed.
     fn whole_blocks(&self) -> u32 {
         (self.prompt_tokens - 1) / BLOCK_TOKENS * BLOCK_TOKENS
@@ -125,7 +133,7 @@ impl Life {
         let content = serde_json::to_string(prompt).unwrap();
         let body = format!(
             r#"{{"messages":[{{"role":"user","content":{content}}}],"temperature":0,
-                "max_tokens":12}}"#
+                "max_tokens":12,"logprobs":true,"top_logprobs":3}}"#
         );
         let job = Job {
             id: RowId(id),
@@ -138,14 +146,19 @@ impl Life {
     fn ask(&self, id: u64, prompt: &str, tenant: u8) -> Answer {
         self.submit(id, prompt, tenant);
         let mut text = String::new();
+        let mut logprobs = vec![];
         loop {
             match self.events.recv_timeout(PATIENCE).unwrap() {
                 Event::Accepted { .. } => {}
-                Event::Delta { delta, .. } => text.push_str(&delta.content),
+                Event::Delta { delta, .. } => {
+                    text.push_str(&delta.content);
+                    logprobs.extend(delta.logprobs);
+                }
                 Event::Failed { failure, .. } => panic!("{failure}"),
                 Event::Finished(Finished { usage, .. }) => {
                     return Answer {
                         text,
+                        logprobs,
                         prompt_tokens: usage.prompt_tokens,
                         cached_tokens: usage.cached_tokens,
                     };
@@ -172,7 +185,7 @@ fn what_an_earlier_life_computed_is_read_and_answered_to_the_last_token() {
             cached_tokens: first.whole_blocks(),
             ..place.life(&prompt("a"), 0)
         };
-        assert_eq!(again.text, first.text, "computed anew");
+        assert_eq!(again.said(), first.said(), "computed anew");
         assert_eq!(place.life(&prompt("a"), TENANT), again, "read");
         // What was read is not written again, and a longer prompt finds its beginning.
         let files = place.files().len();
@@ -230,7 +243,7 @@ fn a_damaged_cache_is_no_cache() {
         assert_eq!(place.life(&prompt("a"), TENANT), first, "damage {ix}");
         // Written anew by then.
         let read = place.life(&prompt("a"), TENANT);
-        assert_eq!(read.text, first.text);
+        assert_eq!(read.said(), first.said());
         assert_eq!(read.cached_tokens, first.whole_blocks());
     }
 }
@@ -270,7 +283,7 @@ fn what_had_to_leave_memory_comes_back() {
     for (name, first) in names.into_iter().zip(&firsts).cycle().take(8) {
         assert_eq!(first.cached_tokens, 0);
         let again = life.ask(1, &prompt(name), TENANT);
-        assert_eq!(again.text, first.text);
+        assert_eq!(again.said(), first.said());
         assert_eq!(again.cached_tokens, first.whole_blocks(), "{name}");
     }
     let capacity = life.engine.capacity();
