@@ -104,6 +104,27 @@ fn what_a_victim_was_given_in_the_same_step_is_taken_back() {
     assert_eq!(plan.decode.len(), 2, "what 1 was given is taken back");
 }
 
+/// ENG-02.
+#[test]
+fn a_victim_that_stood_before_who_drove_it_out_makes_nobody_miss_a_turn() {
+    let mut scheduler = optimistic(48);
+    let urgent = |id, prompt| RowRequest {
+        priority: 1,
+        ..ask(id, prompt, 20)
+    };
+    submit(&mut scheduler, ask(1, 16, 20));
+    step(&mut scheduler);
+    submit(&mut scheduler, urgent(2, 8));
+    submit(&mut scheduler, urgent(3, 15));
+    // 1 holds three pages by now, 2 one and 3 two.
+    step(&mut scheduler);
+    assert_eq!(running(&scheduler), [1, 2, 3]);
+    let plan = step(&mut scheduler);
+    assert_eq!(preempted(&plan), [1], "2 begins a second page");
+    let decoded: Vec<u64> = plan.decode.iter().map(|decode| decode.row.0).collect();
+    assert_eq!(decoded, [2, 3]);
+}
+
 #[test]
 fn a_row_that_is_its_own_victim_stops_the_rest_of_the_running() {
     let mut scheduler = optimistic(40);
