@@ -20,6 +20,7 @@ impl Scope {
     }
 
     /// For the names of what a tenant keeps beside its prompts.
+    #[cfg(feature = "mlx")]
     pub(crate) fn salt(&self) -> &[u8] {
         &self.0
     }
