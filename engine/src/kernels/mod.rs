@@ -7,6 +7,7 @@
 
 mod attention;
 mod crew;
+mod delta;
 mod exponential;
 mod gate;
 mod norm;
@@ -18,6 +19,7 @@ mod rows;
 mod tests;
 
 pub use attention::{Attention, HeadNorms, Projected, RowSpan, attend};
+pub use delta::{Delta, DeltaRows, DeltaSpan, DeltaState};
 pub use gate::swiglu;
 pub use norm::{add_rms_norm, rms_norm};
 pub use pages::{PAGE_TOKENS, PagePool};

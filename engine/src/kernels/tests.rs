@@ -316,3 +316,156 @@ fn a_copied_page_holds_the_same() {
     assert_eq!(pool.tile(0, 1).0[5], 0.0);
     assert_eq!(pool.page_count(), 3);
 }
+
+/// The rule in double precision, token by token; the shapes of [`Delta::run`] for one span.
+fn plain_delta(delta: &Delta, mixed: &[f32], decay: &[f32], write: &[f32]) -> Vec<f32> {
+    let (dim, value_dim) = (delta.key_dim, delta.value_dim);
+    let key_width = delta.key_heads * dim;
+    let width = 2 * key_width + delta.value_heads * value_dim;
+    let kernel = delta.convolution.len() / width;
+    let at = |token: usize, channel: usize| {
+        let sum: f64 = (0..kernel)
+            .filter(|place| token + place + 1 >= kernel)
+            .map(|place| {
+                let input = mixed[(token + place + 1 - kernel) * width + channel];
+                f64::from(input) * f64::from(delta.convolution[place * width + channel])
+            })
+            .sum();
+        sum / (1.0 + (-sum).exp())
+    };
+    let unit = |token: usize, first: usize| -> Vec<f64> {
+        let head: Vec<f64> = (first..first + dim).map(|ix| at(token, ix)).collect();
+        let square: f64 = head.iter().map(|x| x * x).sum();
+        let scale = (square + f64::from(delta.length_eps)).sqrt().recip();
+        head.iter().map(|x| x * scale).collect()
+    };
+    let mut output = vec![];
+    let mut matrices = vec![vec![vec![0.0; dim]; value_dim]; delta.value_heads];
+    for token in 0..mixed.len() / width {
+        for (head, matrix) in matrices.iter_mut().enumerate() {
+            let key_head = head * delta.key_heads / delta.value_heads;
+            let query = unit(token, key_head * dim);
+            let key = unit(token, key_width + key_head * dim);
+            let place = token * delta.value_heads + head;
+            let decay = f64::from(decay[place]) + f64::from(delta.decay_bias[head]);
+            let keep = (-f64::from(delta.rates[head]) * decay.exp().ln_1p()).exp();
+            let write = 1.0 / (1.0 + (-f64::from(write[place])).exp());
+            for (ix, column) in matrix.iter_mut().enumerate() {
+                let value = at(token, 2 * key_width + head * value_dim + ix);
+                let read: f64 = column.iter().zip(&key).map(|(x, key)| keep * x * key).sum();
+                let mut said = 0.0;
+                for ((x, key), query) in column.iter_mut().zip(&key).zip(&query) {
+                    *x = keep * *x + (value - read) * write * key;
+                    said += *x * query / (dim as f64).sqrt();
+                }
+                output.push(said as f32);
+            }
+        }
+    }
+    output
+}
+
+/// What each span says, one behind the other, when each is cut in two at its place.
+fn delta_in_pieces(
+    delta: &Delta,
+    inputs: &[[Vec<f32>; 3]],
+    cuts: &[usize],
+) -> (Vec<f32>, Vec<f32>) {
+    let width = delta.mixed_width();
+    let kernel = delta.convolution.len() / width;
+    let matrix_len = delta.value_width() * delta.key_dim;
+    let tail_len = (kernel - 1) * width;
+    let mut states: Vec<Option<(Vec<f32>, Vec<f32>)>> = vec![None; inputs.len()];
+    let mut said = vec![vec![]; inputs.len()];
+    for is_second in [false, true] {
+        let counts: Vec<(usize, usize)> = inputs
+            .iter()
+            .zip(cuts)
+            .map(|(input, cut)| {
+                let count = input[0].len() / width;
+                if is_second { (*cut, count) } else { (0, *cut) }
+            })
+            .collect();
+        let packed = |part: usize, width: usize| -> Vec<f32> {
+            let rows = inputs.iter().zip(&counts);
+            rows.flat_map(|(input, (from, to))| &input[part][from * width..to * width])
+                .copied()
+                .collect()
+        };
+        let mixed = packed(0, width);
+        let (decay, write) = (packed(1, delta.value_heads), packed(2, delta.value_heads));
+        let rows = DeltaRows {
+            mixed: Rows::dense(&mixed, width),
+            decay: Rows::dense(&decay, delta.value_heads),
+            write: Rows::dense(&write, delta.value_heads),
+        };
+        let mut after = vec![(vec![f32::NAN; tail_len], vec![f32::NAN; matrix_len]); inputs.len()];
+        let mut first = 0;
+        let mut spans = vec![];
+        for ((state, (tail, matrix)), (from, to)) in states.iter().zip(&mut after).zip(&counts) {
+            spans.push(DeltaSpan {
+                first,
+                count: to - from,
+                before: state.as_ref().map(|(tail, matrix)| DeltaState {
+                    tail: Rows::dense(tail, width),
+                    matrix: Rows::dense(matrix, delta.key_dim),
+                }),
+                tail,
+                matrix,
+            });
+            first += to - from;
+        }
+        let mut output = vec![f32::NAN; first * delta.value_width()];
+        delta.run(&rows, &mut spans, &mut output);
+        let mut output = &output[..];
+        for (said, (from, to)) in said.iter_mut().zip(&counts) {
+            let (own, others) = output.split_at((to - from) * delta.value_width());
+            said.extend_from_slice(own);
+            output = others;
+        }
+        states = after.into_iter().map(Some).collect();
+    }
+    let matrices = states.into_iter().flatten();
+    (
+        said.concat(),
+        matrices.flat_map(|(_, matrix)| matrix).collect(),
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// ENG-07.
+    #[test]
+    fn delta_layers_follow_the_rule_however_tokens_are_cut(
+        key_heads in 1_usize..3, times in 1_usize..3, key_dim in 1_usize..40,
+        value_dim in 1_usize..40, kernel in 2_usize..5,
+        spans in prop::collection::vec((1_usize..9, 0_usize..9), 1..4), seed: u64,
+    ) {
+        let value_heads = key_heads * times;
+        let width = 2 * key_heads * key_dim + value_heads * value_dim;
+        let delta = Delta {
+            key_heads, value_heads, key_dim, value_dim,
+            convolution: numbers(seed, kernel * width),
+            rates: numbers(seed ^ 1, value_heads).iter().map(|x| x.abs()).collect(),
+            decay_bias: numbers(seed ^ 2, value_heads),
+            length_eps: 1e-6,
+        };
+        let inputs: Vec<[Vec<f32>; 3]> = (3..).zip(&spans).map(|(part, (count, _))| {
+            let of = |word: u64, width: usize| numbers(seed ^ (word + 8 * part), count * width);
+            [of(0, width), of(1, value_heads), of(2, value_heads)]
+        }).collect();
+        let expected: Vec<f32> = inputs.iter()
+            .flat_map(|[mixed, decay, write]| plain_delta(&delta, mixed, decay, write))
+            .collect();
+        let whole: Vec<usize> = spans.iter().map(|(count, _)| *count).collect();
+        let cuts: Vec<usize> = spans.iter().map(|(count, cut)| *cut.min(count)).collect();
+        let (said, matrices) = delta_in_pieces(&delta, &inputs, &whole);
+        assert_close(&expected, &said, 1e-4);
+        let in_pieces = delta_in_pieces(&delta, &inputs, &cuts);
+        prop_assert_eq!((&in_pieces.0, &in_pieces.1), (&said, &matrices));
+        // And alone.
+        let alone = delta_in_pieces(&delta, &inputs[..1], &cuts[..1]);
+        prop_assert_eq!(&alone.0[..], &said[..alone.0.len()]);
+    }
+}

@@ -9,6 +9,7 @@ use mlx_rs::error::Exception;
 use mlx_rs::ops::zeros_dtype;
 use mlx_rs::{Array, Dtype};
 
+use super::delta::{GatedDelta, LENGTH_EPS};
 use super::layers::Norm;
 use super::linear::{Linear, Matrix, Projections};
 use super::past::Attention;
@@ -296,6 +297,35 @@ impl Checkpoint {
             sinks,
         };
         Ok(Attention {
+            on_host: Some(Arc::new(on_host)),
+            ..layer
+        })
+    }
+
+    /// The same for a recurrent layer.
+    pub(super) fn delta(&mut self, layer: GatedDelta) -> Result<GatedDelta, ModelError> {
+        if self.load.layout != Layout::Packed {
+            return Ok(layer);
+        }
+        let size = |size: i32| usize::try_from(size).expect("sizes are positive");
+        let shape = &layer.shape;
+        let (width, kernel) = (size(shape.mixed_width()), size(shape.kernel));
+        let by_channel = numbers(&layer.convolution)?;
+        let places = (0..kernel).flat_map(|place| (0..width).map(move |ix| ix * kernel + place));
+        let on_host = kernels::Delta {
+            key_heads: size(shape.key_heads),
+            value_heads: size(shape.value_heads),
+            key_dim: size(shape.key_dim),
+            value_dim: size(shape.value_dim),
+            convolution: places.map(|ix| by_channel[ix]).collect(),
+            rates: numbers(&layer.decay_log)?
+                .into_iter()
+                .map(f32::exp)
+                .collect(),
+            decay_bias: numbers(&layer.decay_bias)?,
+            length_eps: LENGTH_EPS,
+        };
+        Ok(GatedDelta {
             on_host: Some(Arc::new(on_host)),
             ..layer
         })

@@ -3,6 +3,8 @@
 //! Each token passes a short convolution, then decays the matrix, reads it by its key, and writes
 //! back what was missing of its value.
 
+use std::sync::Arc;
+
 use mlx_rs::error::Exception;
 use mlx_rs::ops::indexing::TryIndexOp;
 use mlx_rs::ops::{broadcast_to, concatenate, exp, sigmoid, stack, zeros_dtype};
@@ -13,11 +15,12 @@ use super::layer::Place;
 use super::layers::{self, Norm};
 use super::linear::{Linear, Projections};
 use super::past::Past;
+use crate::kernels;
 use crate::model::config::{self, Bias, NormShape, NormWeight};
 use crate::model::error::ModelError;
 
 /// What keeps the length of queries and keys from dividing by zero, as the family has it.
-const LENGTH_EPS: f32 = 1e-6;
+pub(in crate::model) const LENGTH_EPS: f32 = 1e-6;
 
 /// One recurrent layer's constants, made once at load.
 #[derive(Clone, Debug)]
@@ -30,6 +33,8 @@ pub(in crate::model) struct GatedDelta {
     /// Logarithms of the rates of decay, (value heads).
     pub(in crate::model) decay_log: Array,
     pub(in crate::model) decay_bias: Array,
+    /// What the CPU's own kernel wants to know, if it is to compute.
+    pub(in crate::model) on_host: Option<Arc<kernels::Delta>>,
 }
 
 /// What the tokens of a step bring, each (batch, tokens, its width).
@@ -224,7 +229,9 @@ impl DeltaBlock {
             convolution: from.constant(named("conv1d.weight"), &convolution)?,
             decay_log: from.constant(named("A_log"), &per_head)?,
             decay_bias: from.constant(named("dt_bias"), &per_head)?,
+            on_host: None,
         };
+        let constants = from.delta(constants)?;
         let norm = NormShape {
             weight: NormWeight::AsStored,
             ..place.config.norm
