@@ -116,6 +116,7 @@ fn paged(model: &Model, rows: &[Vec<u32>], cuts: &[usize], spread: usize) -> Vec
     answers
 }
 
+/// ENG-07.
 #[test]
 fn pages_give_the_logits_of_a_plain_cache() {
     for &json in FAMILIES {
