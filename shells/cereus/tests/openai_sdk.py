@@ -12,8 +12,10 @@ import pathlib
 import sys
 import tempfile
 import time
+import typing
 
 import openai
+import pydantic
 from openai import OpenAI
 
 import network
@@ -83,6 +85,36 @@ def helper_stream(base_url, key, model):
             pass
         message = stream.get_final_completion().choices[0].message
     check(message.role == "assistant" and message.content, "the accumulated message is empty")
+
+
+class Weather(pydantic.BaseModel):
+    """A form that leaves nothing to run on for ever."""
+
+    sunny: bool
+    wind: typing.Literal["none", "light", "strong"]
+
+
+def structured_chat(base_url, key, model):
+    """The package makes the schema, and reads the answer into the class or fails."""
+    answer = client(base_url, key).chat.completions.parse(
+        model=model, messages=ask("How is the weather?"), max_tokens=200, response_format=Weather
+    )
+    weather = answer.choices[0].message.parsed
+    check(isinstance(weather, Weather), f"no answer of the form: {answer.choices[0]}")
+    return weather
+
+
+def demanded_call(base_url, key, model):
+    tools = [openai.pydantic_function_tool(Weather, name="report")]
+    choice = client(base_url, key).chat.completions.parse(
+        model=model, messages=ask("Report the weather."), max_tokens=400, tools=tools,
+        tool_choice="required", parallel_tool_calls=False,
+    ).choices[0]
+    check(choice.finish_reason == "tool_calls", f"finish reason {choice.finish_reason}")
+    calls = choice.message.tool_calls
+    check(len(calls) == 1 and calls[0].function.name == "report", f"calls {calls}")
+    check(isinstance(calls[0].function.parsed_arguments, Weather), f"arguments {calls}")
+    return calls[0].function.parsed_arguments
 
 
 def models(base_url, key, model):
@@ -170,7 +202,9 @@ def first_stream(base_url, key):
             time.sleep(0.1)
 
 
-CHECKS = [plain_chat, streaming_chat, helper_stream, models, errors]
+CHECKS = [
+    plain_chat, streaming_chat, helper_stream, structured_chat, demanded_call, models, errors,
+]
 
 
 def run(base_url, key, model):
