@@ -1,13 +1,15 @@
 //! The network's arithmetic on the CPU, where MLX has no fused kernels of its own: products with
-//! weights packed once, norms, gates, and attention straight over the pages of the KV cache.
+//! weights packed once, experts, norms, gates, and attention straight over the pages of the KV cache.
 //!
 //! Plain functions over slices of float32, compiled for each width of vector that the machine may
 //! have and chosen at run time. They know nothing of MLX; `model::host` puts them into its graph.
 //! On a GPU none of this is used.
 
 mod attention;
+mod choice;
 mod crew;
 mod delta;
+mod experts;
 mod exponential;
 mod gate;
 mod norm;
@@ -19,8 +21,10 @@ mod rows;
 mod tests;
 
 pub use attention::{Attention, HeadNorms, Projected, RowSpan, attend};
+pub use choice::Weighing;
 pub use delta::{Delta, DeltaRows, DeltaSpan, DeltaState};
-pub use gate::swiglu;
+pub use experts::{Experts, Room, Stored};
+pub use gate::{Gate, gated};
 pub use norm::{add_rms_norm, rms_norm};
 pub use pages::{PAGE_TOKENS, PagePool};
 pub use panels::Panels;

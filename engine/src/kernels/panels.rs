@@ -6,6 +6,7 @@
 //! its sixteen sums in registers, reads each weight once and streams through memory in order.
 #![allow(unsafe_code, reason = "threads write disjoint columns of one output")]
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
@@ -13,7 +14,7 @@ use pulp::{Arch, Simd, WithSimd};
 use super::{LANES, Lanes, Rows, crew};
 
 /// Work for one thread is not cut finer than this many multiplications: about ten microseconds.
-const GRAIN: usize = 500_000;
+pub(super) const GRAIN: usize = 500_000;
 /// Input numbers that are multiplied by all weights before the next: they stay in a core's second
 /// cache, beside the weights that pass by.
 const BLOCK: usize = 131_072;
@@ -87,29 +88,27 @@ impl Panels {
         if rows == 0 {
             return;
         }
-        let block_rows = (BLOCK / self.inputs).next_multiple_of(TILE_ROWS).min(rows);
-        let pairs = self.outputs.div_ceil(2 * LANES);
-        let work_of_pair = 2 * LANES * self.inputs * block_rows;
-        let pairs_together = GRAIN.div_ceil(work_of_pair);
+        let block_rows = self.rows_at_once(rows);
+        let pairs = self.pairs();
+        let pairs_together = GRAIN.div_ceil(self.work_of_pair(block_rows));
         let parts = pairs.div_ceil(pairs_together);
         let arch = Arch::new();
-        let target = Target(output.as_mut_ptr());
+        let sheet = Sheet::new(output, self.outputs);
         // Block after block, so that threads share one.
         crew::for_each(rows.div_ceil(block_rows) * parts, &|ix| {
             let first_row = ix / parts * block_rows;
             let first_pair = ix % parts * pairs_together;
             for pair in first_pair..(first_pair + pairs_together).min(pairs) {
-                let columns = Columns {
-                    target: &target,
-                    rows,
-                    width: self.outputs,
-                    first: pair * 2 * LANES,
-                };
                 arch.dispatch(Product {
                     weights: self,
+                    pair,
                     input,
                     rows: first_row..(first_row + block_rows).min(rows),
-                    columns: &columns,
+                    target: Target {
+                        sheet: &sheet,
+                        first_row: 0,
+                        column: pair * 2 * LANES,
+                    },
                 });
             }
         });
@@ -127,6 +126,21 @@ impl Panels {
         }
     }
 
+    /// Pairs of panels: what one product computes.
+    pub(super) fn pairs(&self) -> usize {
+        self.outputs.div_ceil(2 * LANES)
+    }
+
+    /// How many of `rows` rows are multiplied by all weights before the next.
+    pub(super) fn rows_at_once(&self, rows: usize) -> usize {
+        (BLOCK / self.inputs).next_multiple_of(TILE_ROWS).min(rows)
+    }
+
+    /// Multiplications of some rows with one pair.
+    pub(super) fn work_of_pair(&self, rows: usize) -> usize {
+        2 * LANES * self.inputs * rows
+    }
+
     fn panel_count(&self) -> usize {
         self.packed.len() / self.inputs
     }
@@ -136,45 +150,79 @@ impl Panels {
     }
 }
 
-struct Target(*mut f32);
-
-// SAFETY: threads write through it to columns of their own only, see `Columns`.
-unsafe impl Sync for Target {}
-
-/// The columns of the output that one pair of panels fills.
-struct Columns<'a> {
-    target: &'a Target,
+/// An output that threads fill, each its own columns.
+pub(super) struct Sheet<'a> {
+    start: *mut f32,
     rows: usize,
     width: usize,
-    first: usize,
+    output: PhantomData<&'a mut [f32]>,
 }
 
-impl Columns<'_> {
-    /// Stores sums of one row from column `place` of the pair on, as far as the output is wide.
+// SAFETY: threads write through it to columns of their own only, see `Target`.
+unsafe impl Sync for Sheet<'_> {}
+
+impl<'a> Sheet<'a> {
+    /// `output` in rows of `width`.
+    pub(super) fn new(output: &'a mut [f32], width: usize) -> Self {
+        Self {
+            start: output.as_mut_ptr(),
+            rows: output.len() / width,
+            width,
+            output: PhantomData,
+        }
+    }
+}
+
+/// The columns of some of a sheet's rows that one product fills. No two that live at once have a
+/// place in common.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) sheet: &'a Sheet<'a>,
+    pub(super) first_row: usize,
+    pub(super) column: usize,
+}
+
+impl Target<'_> {
+    /// Stores sums of one row from `column` on, as far as the output is wide.
     #[inline(always)]
-    fn store(&self, row: usize, place: usize, sums: &[f32]) {
-        let column = self.first + place;
-        let count = sums.len().min(self.width.saturating_sub(column));
-        assert!(row < self.rows);
+    pub(super) fn store(&self, row: usize, column: usize, sums: &[f32]) {
+        let column = self.column + column;
+        let row = self.first_row + row;
+        let width = self.sheet.width;
+        let count = sums.len().min(width.saturating_sub(column));
+        assert!(row < self.sheet.rows);
         if count > 0 {
-            // SAFETY: row and columns lie inside the output, and no other pair has these columns.
+            // SAFETY: row and columns lie inside the output, and no other target has these places.
             unsafe {
-                let place = self.target.0.add(row * self.width + column);
+                let place = self.sheet.start.add(row * width + column);
                 std::ptr::copy_nonoverlapping(sums.as_ptr(), place, count);
             }
         }
     }
 }
 
-/// The products of some rows with one pair of panels.
-struct Product<'a> {
-    weights: &'a Panels,
-    input: &'a Rows<'a>,
-    rows: Range<usize>,
-    columns: &'a Columns<'a>,
+/// Where a product finds its rows.
+pub(super) trait Source {
+    fn row(&self, ix: usize) -> &[f32];
 }
 
-impl WithSimd for Product<'_> {
+impl Source for Rows<'_> {
+    #[inline(always)]
+    fn row(&self, ix: usize) -> &[f32] {
+        Rows::row(self, ix)
+    }
+}
+
+/// The products of some rows with one pair of panels.
+pub(super) struct Product<'a, R> {
+    pub(super) weights: &'a Panels,
+    pub(super) pair: usize,
+    pub(super) input: &'a R,
+    pub(super) rows: Range<usize>,
+    pub(super) target: Target<'a>,
+}
+
+impl<R: Source> WithSimd for Product<'_, R> {
     type Output = ();
 
     /// As many sums at once as the machine has registers for, less some for weights: sixteen of
@@ -207,7 +255,7 @@ impl WithSimd for Product<'_> {
     }
 }
 
-impl Product<'_> {
+impl<R: Source> Product<'_, R> {
     /// The sums of `ROWS` rows with `VECTORS` vectors of outputs from the pair's `vector` on. Each
     /// sum runs over the inputs in order, so its value does not depend on the tile that it is in.
     #[inline(always)]
@@ -220,7 +268,7 @@ impl Product<'_> {
         let inputs = self.weights.inputs;
         let rows: [&[f32]; ROWS] = std::array::from_fn(|ix| &self.input.row(row + ix)[..inputs]);
         let places: [usize; VECTORS] = std::array::from_fn(|ix| (vector + ix) * S::F32_LANES);
-        let first = self.columns.first / LANES;
+        let first = 2 * self.pair;
         // The last panel has no neighbour: what stands for it is computed and not stored.
         let last = self.weights.panel_count() - 1;
         let panels: [&[Lanes]; VECTORS] = std::array::from_fn(|ix| {
@@ -245,7 +293,7 @@ impl Product<'_> {
                 let mut lanes: Lanes = [0.0; LANES];
                 let (vectors, _) = S::as_mut_simd_f32s(&mut lanes);
                 vectors[0] = sum;
-                self.columns.store(row + ix, place, &lanes[..S::F32_LANES]);
+                self.target.store(row + ix, place, &lanes[..S::F32_LANES]);
             }
         }
     }

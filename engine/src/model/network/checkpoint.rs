@@ -355,7 +355,7 @@ impl Checkpoint {
         }
     }
 
-    /// A stack of `count` linear layers, each of the same size.
+    /// A stack of `count` linear layers, each of the same size. Whoever holds it as it is notes it.
     pub(super) fn stacked(
         &mut self,
         name: &str,
@@ -365,16 +365,11 @@ impl Checkpoint {
     ) -> Result<Linear, ModelError> {
         let shape = [count, size.output, size.input];
         let matrix = self.weight(name, &shape)?;
-        let biases = match bias {
+        let bias = match bias {
             Bias::Absent => None,
             Bias::Present => Some(self.tensor(format!("{name}.bias"), &shape[..2])?),
         };
-        let stack = Linear {
-            matrix,
-            bias: biases,
-        };
-        self.made.extend(stack.arrays().cloned());
-        Ok(stack)
+        Ok(Linear { matrix, bias })
     }
 
     fn part(&mut self, name: &str, size: LinearSize, bias: Bias) -> Result<Linear, ModelError> {
@@ -456,8 +451,8 @@ fn whole(all: i32, part: i32) -> Option<i32> {
 }
 
 /// What an array holds, computed.
-fn numbers(array: &Array) -> Result<Vec<f32>, ModelError> {
-    let array = array.as_dtype(Dtype::Float32)?;
+pub(super) fn numbers(array: &Array) -> Result<Vec<f32>, ModelError> {
+    let array = array.as_dtype(Dtype::Float32)?.contiguous()?;
     let numbers = array.try_as_slice::<f32>();
     numbers
         .map(<[f32]>::to_vec)

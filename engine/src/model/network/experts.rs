@@ -1,17 +1,21 @@
 //! Many dense layers, of which each token takes a few.
 
+use std::sync::Arc;
+
 use mlx_rs::error::Exception;
 use mlx_rs::ops::indexing::{TryIndexOp, take_along_axis};
 use mlx_rs::ops::{argpartition_axis, softmax_axis};
 use mlx_rs::{Array, stop_gradient};
 
-use super::checkpoint::{Checkpoint, Layout, LinearSize};
+use super::checkpoint::{Checkpoint, Layout, LinearSize, numbers};
 use super::feed_forward::Dense;
 use super::layer::Place;
 use super::layers::{self, Norm};
-use super::linear::Linear;
+use super::linear::{Linear, Matrix};
+use crate::kernels::{self, Room, Rows, Stored, Weighing};
 use crate::model::config::{self, Activation, Bias, Router};
 use crate::model::error::ModelError;
+use crate::model::host;
 
 #[derive(Clone, Debug)]
 pub(super) struct Experts {
@@ -20,12 +24,25 @@ pub(super) struct Experts {
     /// What Gemma's router does with its input and its shares.
     scaling: Option<Scaling>,
     chosen: i32,
+    each: Each,
+    shared: Option<Shared>,
+}
+
+#[derive(Clone, Debug)]
+enum Each {
+    Stacks(Box<Stacks>),
+    /// For the CPU's own kernel, which chooses as well.
+    Packed(Arc<kernels::Experts>),
+}
+
+/// Linear layers of all experts, one upon the other.
+#[derive(Clone, Debug)]
+struct Stacks {
     gate: Linear,
     up: Linear,
     down: Linear,
     activation: Activation,
     layout: Layout,
-    shared: Option<Shared>,
 }
 
 #[derive(Clone, Debug)]
@@ -65,20 +82,37 @@ impl Experts {
         let to = |output: i32, input: i32| LinearSize { output, input };
         let router = place.named(shape.names.router);
         let router = from.linear(&router, to(shape.count, hidden), router_bias)?;
-        let mut each = |name: &str, size: LinearSize| {
+        let mut stack = |name: &str, size: LinearSize| {
             let name = place.named(&format!("{}.{name}", shape.names.experts));
             from.stacked(&name, shape.count, size, shape.each.bias)
+        };
+        let stacks = Stacks {
+            gate: stack("gate_proj", to(inner, hidden))?,
+            up: stack("up_proj", to(inner, hidden))?,
+            down: stack("down_proj", to(hidden, inner))?,
+            activation: shape.each.activation,
+            layout: from.layout(),
+        };
+        let scaling = scaling(shape, place, from)?;
+        let packed = match stacks.layout {
+            Layout::Apart | Layout::Joined => None,
+            Layout::Packed => stacks.packed(shape, scaling.as_ref())?,
+        };
+        let each = match packed {
+            Some(packed) => Each::Packed(Arc::new(packed)),
+            None => {
+                for array in stacks.arrays() {
+                    from.kept(array.clone());
+                }
+                Each::Stacks(Box::new(stacks))
+            }
         };
         Ok(Self {
             router,
             kind: shape.router,
             chosen: shape.chosen,
-            gate: each("gate_proj", to(inner, hidden))?,
-            up: each("up_proj", to(inner, hidden))?,
-            down: each("down_proj", to(hidden, inner))?,
-            activation: shape.each.activation,
-            layout: from.layout(),
-            scaling: scaling(shape, place, from)?,
+            each,
+            scaling,
             shared: shape
                 .shared_inner
                 .map(|inner| Shared::build(&shape.each, inner, place, from))
@@ -88,36 +122,25 @@ impl Experts {
 
     /// The router may look at another state than the experts.
     pub(super) fn apply(&self, routed: &Array, input: &Array) -> Result<Array, Exception> {
-        let choice = self.choose(routed)?;
-        // (batch, tokens, chosen, 1, width): a matrix of one row for each expert of each token.
-        let rows = input.expand_dims(2)?.expand_dims(3)?;
-        let gate = self.gate.apply_chosen(&rows, &choice.experts)?;
-        let up = self.up.apply_chosen(&rows, &choice.experts)?;
-        let inner = layers::gated(self.activation, self.layout, &gate, &up)?;
-        let made = self
-            .down
-            .apply_chosen(&inner, &choice.experts)?
-            .squeeze_axes(&[3])?;
-        let shares = choice.shares.expand_dims(3)?;
-        let sum = made
-            .multiply(shares)?
-            .sum_axis(2, false)?
-            .as_dtype(input.dtype())?;
+        let scores = match &self.scaling {
+            Some(scaling) => self.router.apply(&layers::norm(&scaling.input, routed)?)?,
+            None => self.router.apply(routed)?,
+        };
+        let sum = match &self.each {
+            Each::Stacks(stacks) => stacks.apply(&self.choose(&scores)?, input)?,
+            Each::Packed(packed) => on_host(packed, &scores, input)?,
+        };
         match &self.shared {
             Some(shared) => sum.add(shared.apply(input)?),
             None => Ok(sum),
         }
     }
 
-    fn choose(&self, state: &Array) -> Result<Choice, Exception> {
-        let logits = match &self.scaling {
-            Some(scaling) => self.router.apply(&layers::norm(&scaling.input, state)?)?,
-            None => self.router.apply(state)?,
-        };
+    fn choose(&self, logits: &Array) -> Result<Choice, Exception> {
         match self.kind {
-            Router::SharesOfAll => self.highest(&softmax_axis(&logits, -1, true)?),
+            Router::SharesOfAll => self.highest(&softmax_axis(logits, -1, true)?),
             Router::SharesOfAllRenormalised => {
-                let highest = self.highest(&softmax_axis(&logits, -1, true)?)?;
+                let highest = self.highest(&softmax_axis(logits, -1, true)?)?;
                 let sum = highest.shares.sum_axis(-1, true)?;
                 Ok(Choice {
                     shares: highest.shares.divide(sum)?,
@@ -125,14 +148,14 @@ impl Experts {
                 })
             }
             Router::SharesOfChosen => {
-                let highest = self.highest(&logits)?;
+                let highest = self.highest(logits)?;
                 Ok(Choice {
                     shares: softmax_axis(&highest.shares, -1, true)?,
                     ..highest
                 })
             }
             Router::SharesOfChosenScaled => {
-                let highest = self.highest(&logits)?;
+                let highest = self.highest(logits)?;
                 let shares = softmax_axis(&highest.shares, -1, false)?;
                 let scaling = self
                     .scaling
@@ -156,6 +179,102 @@ impl Experts {
             experts,
         })
     }
+}
+
+impl Stacks {
+    fn apply(&self, choice: &Choice, input: &Array) -> Result<Array, Exception> {
+        // (batch, tokens, chosen, 1, width): a matrix of one row for each expert of each token.
+        let rows = input.expand_dims(2)?.expand_dims(3)?;
+        let gate = self.gate.apply_chosen(&rows, &choice.experts)?;
+        let up = self.up.apply_chosen(&rows, &choice.experts)?;
+        let inner = layers::gated(self.activation, self.layout, &gate, &up)?;
+        let made = self
+            .down
+            .apply_chosen(&inner, &choice.experts)?
+            .squeeze_axes(&[3])?;
+        let shares = choice.shares.expand_dims(3)?;
+        made.multiply(shares)?
+            .sum_axis(2, false)?
+            .as_dtype(input.dtype())
+    }
+
+    fn parts(&self) -> [&Linear; 3] {
+        [&self.gate, &self.up, &self.down]
+    }
+
+    fn arrays(&self) -> impl Iterator<Item = &Array> {
+        self.parts().into_iter().flat_map(Linear::arrays)
+    }
+
+    /// Packed for the CPU, if they are of floats.
+    fn packed(
+        &self,
+        shape: &config::Experts,
+        scaling: Option<&Scaling>,
+    ) -> Result<Option<kernels::Experts>, ModelError> {
+        let [Matrix::Dense(gate), Matrix::Dense(up), Matrix::Dense(down)] =
+            self.parts().map(|part| &part.matrix)
+        else {
+            return Ok(None);
+        };
+        let weighing = match shape.router {
+            Router::SharesOfAll => Weighing::OfAll,
+            Router::SharesOfAllRenormalised | Router::SharesOfChosen => Weighing::OfChosen,
+            Router::SharesOfChosenScaled => Weighing::OfChosenScaled(numbers(
+                &scaling.expect("such a router is built with scales").shares,
+            )?),
+        };
+        let mut packed = kernels::Experts::new(
+            width(gate.dim(2)),
+            layers::on_host(self.activation),
+            weighing,
+            width(shape.chosen),
+        );
+        // One expert at a time: beside a stack and its panels no third copy is held.
+        for expert in 0..shape.count {
+            let of = |stack: &Array| numbers(&stack.try_index(expert)?);
+            let matrices = [of(gate)?, of(up)?, of(down)?];
+            let biases = self.parts().map(|part| part.bias.as_ref().map(of));
+            let biases = match biases {
+                [Some(gate), Some(up), Some(down)] => Some([gate?, up?, down?]),
+                _ => None,
+            };
+            packed.push(Stored {
+                matrices: matrices.each_ref().map(Vec::as_slice),
+                biases: biases.as_ref().map(|all| all.each_ref().map(Vec::as_slice)),
+            });
+        }
+        Ok(Some(packed))
+    }
+}
+
+fn on_host(
+    experts: &Arc<kernels::Experts>,
+    scores: &Array,
+    input: &Array,
+) -> Result<Array, Exception> {
+    let (hidden, before) = input.shape().split_last().expect("a state has a width");
+    let places: i32 = before.iter().product::<i32>() * count(experts.chosen());
+    let gated = [places, count(experts.gated_width())];
+    let made = [places, *hidden];
+    let experts = Arc::clone(experts);
+    let kernel = move |inputs: &[Rows<'_>], outputs: &mut [&mut [f32]]| {
+        let [output, gated, made] = outputs else {
+            unreachable!("three outputs are asked for");
+        };
+        experts.apply(&inputs[0], &inputs[1], Room { gated, made }, output);
+    };
+    // The room is an output that nobody reads: so MLX, which knows what is free, gives it.
+    let mut arrays = host::apply(&[input, scores], &[input.shape(), &gated, &made], kernel)?;
+    Ok(arrays.swap_remove(0))
+}
+
+fn width(size: i32) -> usize {
+    usize::try_from(size).expect("sizes are positive")
+}
+
+fn count(size: usize) -> i32 {
+    i32::try_from(size).expect("sizes are read from a config as i32")
 }
 
 fn scaling(

@@ -8,7 +8,7 @@ use mlx_rs::ops::{clip, minimum, sigmoid, tanh};
 use mlx_rs::{Array, fast, nn};
 
 use super::checkpoint::Layout;
-use crate::kernels::{self, Rows};
+use crate::kernels::{self, Gate, Rows};
 use crate::model::config::Activation;
 use crate::model::host;
 
@@ -73,22 +73,32 @@ pub(in crate::model) fn gated(
     gate: &Array,
     up: &Array,
 ) -> Result<Array, Exception> {
-    match (activation, layout) {
-        (Activation::Silu, Layout::Packed) => {
-            let kernel = |inputs: &[Rows<'_>], outputs: &mut [&mut [f32]]| {
-                kernels::swiglu(&inputs[0], &inputs[1], outputs[0]);
-            };
-            host::apply_one(&[gate, up], gate.shape(), kernel)
-        }
-        (Activation::Silu, _) => nn::silu(gate)?.multiply(up),
-        (Activation::GeluTanh, _) => nn::gelu_approximate(gate)?.multiply(up),
-        (Activation::SwigluClipped { limit }, _) => {
+    if layout == Layout::Packed {
+        let kind = on_host(activation);
+        let kernel = move |inputs: &[Rows<'_>], outputs: &mut [&mut [f32]]| {
+            kernels::gated(kind, &inputs[0], &inputs[1], outputs[0]);
+        };
+        return host::apply_one(&[gate, up], gate.shape(), kernel);
+    }
+    match activation {
+        Activation::Silu => nn::silu(gate)?.multiply(up),
+        Activation::GeluTanh => nn::gelu_approximate(gate)?.multiply(up),
+        Activation::SwigluClipped { limit } => {
             let high = like(gate, limit)?;
             let gate = minimum(gate, &high)?;
             let up = clip(up, (&like(up, -limit)?, &high))?;
             let share = sigmoid(scaled(&gate, SWIGLU_SLOPE)?)?;
             up.add(like(&up, 1.0)?)?.multiply(gate.multiply(share)?)
         }
+    }
+}
+
+/// The CPU's own kernel of it.
+pub(super) fn on_host(activation: Activation) -> Gate {
+    match activation {
+        Activation::Silu => Gate::Silu,
+        Activation::GeluTanh => Gate::GeluTanh,
+        Activation::SwigluClipped { limit } => Gate::SwigluClipped { limit },
     }
 }
 

@@ -55,7 +55,7 @@ impl Matrix {
             Self::Dense(weights) => {
                 gather_mm(input, weights.swap_axes(-1, -2)?, None, experts, false)
             }
-            Self::Packed(_) => unreachable!("stacks are not packed"),
+            Self::Packed(_) => unreachable!("stacks are packed with their layer"),
             Self::Quantised(quantised) => quantised.apply_chosen(input, experts),
         }
     }
