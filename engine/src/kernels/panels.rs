@@ -226,36 +226,53 @@ impl<R: Source> WithSimd for Product<'_, R> {
     type Output = ();
 
     /// As many sums at once as the machine has registers for, less some for weights: sixteen of
-    /// thirty-two where vectors hold sixteen numbers, twelve of sixteen where they hold eight.
+    /// thirty-two where vectors hold sixteen numbers, twelve of sixteen where they hold eight. What
+    /// is left of the rows then reads the weights once more, not row by row.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let vectors = 2 * LANES / S::F32_LANES;
         let Range {
             start: mut row,
             end: rows,
         } = self.rows;
         if S::F32_LANES == LANES {
             while row + TILE_ROWS <= rows {
-                self.tile::<S, TILE_ROWS, 2>(simd, row, 0);
+                self.strip::<S, TILE_ROWS>(simd, row);
                 row += TILE_ROWS;
             }
+            match rows - row {
+                7 => self.strip::<S, 7>(simd, row),
+                6 => self.strip::<S, 6>(simd, row),
+                5 => self.strip::<S, 5>(simd, row),
+                4 => self.strip::<S, 4>(simd, row),
+                3 => self.strip::<S, 3>(simd, row),
+                2 => self.strip::<S, 2>(simd, row),
+                1 => self.strip::<S, 1>(simd, row),
+                _ => {}
+            }
+            return;
         }
         while row + 3 <= rows {
-            (0..vectors)
-                .step_by(2)
-                .for_each(|vector| self.tile::<S, 3, 2>(simd, row, vector));
+            self.strip::<S, 3>(simd, row);
             row += 3;
         }
-        while row < rows {
-            (0..vectors)
-                .step_by(2)
-                .for_each(|vector| self.tile::<S, 1, 2>(simd, row, vector));
-            row += 1;
+        match rows - row {
+            2 => self.strip::<S, 2>(simd, row),
+            1 => self.strip::<S, 1>(simd, row),
+            _ => {}
         }
     }
 }
 
 impl<R: Source> Product<'_, R> {
+    /// The sums of `ROWS` rows with the whole pair.
+    #[inline(always)]
+    fn strip<S: Simd, const ROWS: usize>(&self, simd: S, row: usize) {
+        // No closure around the tile: it would be compiled without the machine's vectors.
+        for vector in (0..2 * LANES / S::F32_LANES).step_by(2) {
+            self.tile::<S, ROWS, 2>(simd, row, vector);
+        }
+    }
+
     /// The sums of `ROWS` rows with `VECTORS` vectors of outputs from the pair's `vector` on. Each
     /// sum runs over the inputs in order, so its value does not depend on the tile that it is in.
     #[inline(always)]
