@@ -127,7 +127,7 @@ impl Spread {
         assert!(!values.is_empty(), "there is at least one round");
         values.sort_by(f64::total_cmp);
         Self {
-            middle: at_percent(&values, 50),
+            middle: f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2]),
             least: values[0],
             most: values[values.len() - 1],
         }
@@ -161,6 +161,8 @@ mod tests {
     fn a_spread_is_told_by_its_middle_and_its_ends() {
         let spread = Spread::of(vec![3.0, 1.0, 2.0]);
         assert_eq!(spread.ratio(), "2.00x (1.00 to 3.00)");
+        let spread = Spread::of(vec![2.0, 1.0]);
+        assert_eq!(spread.ratio(), "1.50x (1.00 to 2.00)");
     }
 
     #[test]
