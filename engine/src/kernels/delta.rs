@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::exponential::exp;
+use super::gate::sigmoid_times;
 use super::norm::inverse_rms;
 use super::rows::shares;
 use super::{LANES, Lanes, Rows, crew};
@@ -247,10 +247,10 @@ impl WithSimd for Activate<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let (vectors, rest) = S::as_mut_simd_f32s(self.heads);
         for x in vectors {
-            *x = silu(simd, *x);
+            *x = sigmoid_times(simd, *x, *x);
         }
         let x = simd.partial_load_f32s(rest);
-        simd.partial_store_f32s(rest, silu(simd, x));
+        simd.partial_store_f32s(rest, sigmoid_times(simd, x, x));
         let dim = self.delta.key_dim;
         let root = (dim as f32).sqrt().recip();
         let (queries, keys) = self.heads.split_at_mut(self.delta.key_width());
@@ -320,12 +320,6 @@ impl Correct<'_> {
         let write = ((-self.rows.write.row(place)[self.head]).exp() + 1.0).recip();
         (keep, write)
     }
-}
-
-#[inline(always)]
-fn silu<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    let share = simd.add_f32s(simd.splat_f32s(1.0), exp(simd, simd.neg_f32s(x)));
-    simd.div_f32s(x, share)
 }
 
 #[inline(always)]

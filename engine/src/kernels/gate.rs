@@ -103,7 +103,7 @@ impl Gate {
 
 /// `sigmoid(x) * y`.
 #[inline(always)]
-fn sigmoid_times<S: Simd>(simd: S, x: S::f32s, y: S::f32s) -> S::f32s {
+pub(super) fn sigmoid_times<S: Simd>(simd: S, x: S::f32s, y: S::f32s) -> S::f32s {
     let share = simd.add_f32s(simd.splat_f32s(1.0), exp(simd, simd.neg_f32s(x)));
     simd.div_f32s(y, share)
 }
