@@ -8,7 +8,8 @@ use cereus_core::coordinator::Coordinator;
 use cereus_core::draw::Seed;
 use cereus_core::effect::{Effect, Effects};
 use cereus_core::event::{
-    Ask, Event, MachineReport, MachineSpec, SlotReport, SlotState, Trust, Usage,
+    Ask, Delivery, Ending, Event, MachineReport, MachineSpec, Shown, SlotReport, SlotState, Trust,
+    Usage,
 };
 use cereus_core::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId};
 use cereus_core::money::{MicroUsd, Price};
@@ -86,7 +87,12 @@ impl Fleet {
             conn,
             attempt,
             usage,
-            relayed_tokens_max: 900,
+            shown: Shown {
+                pieces: 200,
+                text_bytes: 900,
+                ..Shown::default()
+            },
+            ending: Ending::Said,
         });
         self.step(Event::Persisted {
             up_to: self.core.books().last_seq(),
@@ -136,6 +142,7 @@ impl Fleet {
             prompt_tokens: 200 + u32::try_from(n % 7).expect("small") * 150,
             prompt_tokens_bound: 6_000,
             output_tokens_max: 400,
+            delivery: Delivery::Streamed,
         }
     }
 

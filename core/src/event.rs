@@ -163,6 +163,46 @@ pub struct UsageParts {
     pub reasoning_tokens: u32,
 }
 
+/// How a consumer wants the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Delivery {
+    /// Server-sent events, as they come.
+    Streamed,
+    /// One JSON object at the end: until then the consumer has seen nothing.
+    Whole,
+}
+
+/// What the coordinator saw of an answer itself: the measure that every claim is held to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Shown {
+    /// Pieces of content.
+    pub pieces: u32,
+    /// Bytes of their text, unescaped.
+    pub text_bytes: u32,
+    /// The most tokens in it that leave no text of their own: what opens and closes thoughts and
+    /// calls, and the one that ends the answer.
+    pub marks: u32,
+    /// Prompt and answer counted by the model's own tokenizer, where the shell has it.
+    pub counted: Option<Usage>,
+}
+
+impl Shown {
+    /// The most tokens that the bytes can hold, whatever the tokenizer (INV-06).
+    #[must_use]
+    pub const fn tokens_max(&self) -> u32 {
+        self.text_bytes.saturating_add(self.marks)
+    }
+}
+
+/// How an answer came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Ending {
+    /// The machine said that it was done.
+    Said,
+    /// The machine went on beyond the bound that it was given; what came until then is the answer.
+    Cut,
+}
+
 /// What a consumer asked, as sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ask {
@@ -175,6 +215,18 @@ pub struct Ask {
     pub prompt_tokens_bound: u32,
     /// Output bound written into the forwarded body.
     pub output_tokens_max: u32,
+    pub delivery: Delivery,
+}
+
+impl Ask {
+    /// Bytes of text for each token of [`Ask::prompt_tokens`].
+    pub const BYTES_PER_TOKEN: u32 = 4;
+
+    /// Bytes of the prompt's text, as far as the estimate keeps them.
+    #[must_use]
+    pub const fn prompt_text_bytes(&self) -> u32 {
+        self.prompt_tokens.saturating_mul(Self::BYTES_PER_TOKEN)
+    }
 }
 
 /// Something happened. Borrowed: nothing is copied between the parser and the core.
@@ -264,18 +316,19 @@ pub enum Event<'a> {
         conn: ConnId,
         attempt: AttemptKey,
     },
-    /// `tokens` is the count of content pieces relayed so far.
+    /// `shown` is what was relayed so far.
     AttemptProgressed {
         conn: ConnId,
         attempt: AttemptKey,
-        tokens: u32,
+        shown: Shown,
     },
-    /// `relayed_tokens_max` is the most tokens that the bytes we relayed can hold (INV-06).
+    /// `usage` is what the machine claims, `shown` what we saw of it.
     AttemptCompleted {
         conn: ConnId,
         attempt: AttemptKey,
         usage: Usage,
-        relayed_tokens_max: u32,
+        shown: Shown,
+        ending: Ending,
     },
     AttemptFailed {
         conn: ConnId,

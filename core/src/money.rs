@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 )]
 pub struct MicroUsd(pub i64);
 
-/// The least that a finished request costs a direct consumer (`spec/billing` 3.4).
+/// The least that a finished request costs where its model has a price. Free is free.
 pub const CHARGE_MIN: MicroUsd = MicroUsd(100);
 
 const TOKENS_PER_PRICE_UNIT: i128 = 1_000_000;
@@ -76,10 +76,19 @@ impl Price {
         output_per_mtok: MicroUsd(200_000),
     };
 
-    /// Cost of a request: each term rounded down once, never below [`CHARGE_MIN`]
-    /// (`spec/billing` 3.3 and 3.4, direct consumer).
+    /// Whether nothing is asked for either side of a conversation.
+    #[must_use]
+    pub const fn is_free(self) -> bool {
+        self.input_per_mtok.0 <= 0 && self.output_per_mtok.0 <= 0
+    }
+
+    /// Cost of a request: each term rounded down once, and never below [`CHARGE_MIN`] unless the
+    /// model is free.
     #[must_use]
     pub fn cost(self, prompt_tokens: u64, completion_tokens: u64) -> MicroUsd {
+        if self.is_free() {
+            return MicroUsd::ZERO;
+        }
         let raw = term_floor(self.input_per_mtok, prompt_tokens)
             .saturating_add(term_floor(self.output_per_mtok, completion_tokens));
         MicroUsd(raw.max(CHARGE_MIN.0))
@@ -110,6 +119,17 @@ mod tests {
             assert_eq!(Price::DEFAULT.cost(prompt, completion), MicroUsd(expected));
         }
         assert_eq!(Price::DEFAULT.cost(1_000_000, 1_000_000), MicroUsd(250_000));
+    }
+
+    #[test]
+    fn free_is_free_and_the_minimum_is_for_models_with_a_price() {
+        let price = |input, output| Price {
+            input_per_mtok: MicroUsd(input),
+            output_per_mtok: MicroUsd(output),
+        };
+        assert_eq!(price(0, 0).cost(1_000_000, 1_000_000), MicroUsd::ZERO);
+        assert_eq!(price(0, 1).cost(10, 10), CHARGE_MIN);
+        assert_eq!(price(1, 0).cost(10, 10), CHARGE_MIN);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use cereus_core::config::{Catalog, Config, Limits, ModelSpec};
 use cereus_core::draw::Seed;
 use cereus_core::effect::{Effect, Effects};
 use cereus_core::event::{
-    Ask, AttemptFault, Event, GoneCause, MachineReport, MachineSpec, SlotReport, SlotState,
-    Thermal, Trust, Usage,
+    Ask, AttemptFault, Delivery, Ending, Event, GoneCause, MachineReport, MachineSpec, Shown,
+    SlotReport, SlotState, Thermal, Trust, Usage,
 };
 use cereus_core::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId};
 use cereus_core::money::{MicroUsd, Price};
@@ -197,6 +197,11 @@ impl Script {
                 prompt_tokens: u32::from(*prompt),
                 prompt_tokens_bound: u32::from(*prompt) * 4,
                 output_tokens_max: u32::from(*output),
+                delivery: if output.is_multiple_of(2) {
+                    Delivery::Streamed
+                } else {
+                    Delivery::Whole
+                },
             }),
             Op::Completed {
                 attempt,
@@ -213,7 +218,16 @@ impl Script {
                     conn,
                     attempt,
                     usage,
-                    relayed_tokens_max: u32::from(*relayed),
+                    shown: Shown {
+                        pieces: u32::from(*relayed),
+                        text_bytes: u32::from(*relayed),
+                        ..Shown::default()
+                    },
+                    ending: if completion.is_multiple_of(16) {
+                        Ending::Cut
+                    } else {
+                        Ending::Said
+                    },
                 }
             }
             Op::ConsumerLeft(request) => Event::ConsumerLeft {
@@ -298,7 +312,11 @@ impl Script {
                 Event::AttemptProgressed {
                     conn,
                     attempt,
-                    tokens: u32::from(*tokens),
+                    shown: Shown {
+                        pieces: u32::from(*tokens),
+                        text_bytes: u32::from(*tokens) * 3,
+                        ..Shown::default()
+                    },
                 }
             }
             Op::Reported {

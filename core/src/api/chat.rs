@@ -11,7 +11,7 @@ use super::message::message_text;
 use super::refusal::{Fault, Place, Refusal};
 use crate::config::Catalog;
 use crate::denial::Denial;
-use crate::event::Ask;
+use crate::event::{Ask, Delivery};
 use crate::ids::{AccountId, RequestId};
 
 /// Largest body, in bytes (`spec/wire` 1.2).
@@ -29,19 +29,8 @@ pub const STOP_SIZE_MAX: usize = 256;
 /// Longest model name, in bytes.
 pub const MODEL_SIZE_MAX: usize = 256;
 
-/// Text bytes for a token, for routing (`spec/billing` 3).
-const BYTES_PER_TOKEN: u64 = 4;
 /// What a chat template may add around the messages, for the billing bound.
 const TEMPLATE_TOKENS: u64 = 64;
-
-/// How the consumer wants the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
-    /// Server-sent events.
-    Streamed,
-    /// One JSON object.
-    Whole,
-}
 
 /// What the provider's engine samples with. Passed through; nothing here decides by it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -110,7 +99,11 @@ impl<'a> ChatRequest<'a> {
     /// Estimate for routing: about a token for each four bytes of text.
     #[must_use]
     pub fn prompt_tokens(&self) -> u32 {
-        saturated(self.text_bytes.div_ceil(BYTES_PER_TOKEN).max(1))
+        saturated(
+            self.text_bytes
+                .div_ceil(u64::from(Ask::BYTES_PER_TOKEN))
+                .max(1),
+        )
     }
 
     /// Upper bound for billing: no tokenizer makes more tokens than there are bytes in what its
@@ -136,6 +129,7 @@ impl<'a> ChatRequest<'a> {
             prompt_tokens: self.prompt_tokens(),
             prompt_tokens_bound: self.prompt_tokens_bound(),
             output_tokens_max: self.output_tokens_max.unwrap_or(spec.output_tokens_default),
+            delivery: self.delivery,
         })
     }
 }

@@ -39,15 +39,15 @@ pub struct Malformed;
 pub struct Tally {
     /// Bytes of all text in it, unescaped.
     pub text_bytes: u64,
-    /// The most tokens that it can stand for.
-    pub tokens_max: u64,
+    /// The most tokens in it that leave no text.
+    pub marks: u64,
 }
 
 impl Tally {
     /// False for a preamble that only names a role.
     #[must_use]
     pub const fn is_content(self) -> bool {
-        self.tokens_max > 0
+        self.text_bytes > 0 || self.marks > 0
     }
 }
 
@@ -107,10 +107,7 @@ impl<'a> Delta<'a> {
                 }
             }
         }
-        Ok(Tally {
-            text_bytes,
-            tokens_max: text_bytes + marks,
-        })
+        Ok(Tally { text_bytes, marks })
     }
 
     /// Appends the members, each led by `separator`, which is then a comma.

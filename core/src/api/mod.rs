@@ -26,7 +26,7 @@ pub use self::chat::{
     BODY_SIZE_MAX, MEMBERS_MAX, MESSAGES_MAX, MODEL_SIZE_MAX, NESTING_MAX, PARTS_MAX,
     STOP_SIZE_MAX, STOPS_MAX,
 };
-pub use self::chat::{ChatRequest, Delivery, Sampling};
+pub use self::chat::{ChatRequest, Sampling};
 pub use self::delta::{Delta, Malformed, Tally};
 pub use self::envelope::Envelope;
 pub use self::finish::FinishReason;
@@ -36,3 +36,4 @@ pub use self::models::{write_model, write_models};
 pub use self::refusal::{Fault, Place, Refusal};
 pub use self::said::{Said, SaidCall, SaidToken, Turn, write_call, write_token};
 pub use self::stream::{AnswerUsage, Framing, write_done, write_error};
+pub use crate::event::Delivery;

@@ -9,7 +9,7 @@ use super::{Coordinator, Due, Mischief, WakeReason};
 use crate::denial::Denial;
 use crate::draw::Purpose;
 use crate::effect::{Alarm, Effect, Effects};
-use crate::event::{Ask, Usage};
+use crate::event::{Ask, Shown, Usage};
 use crate::ids::{AttemptKey, MachineId, ModelIx, RequestId, WireId};
 use crate::money::MicroUsd;
 use crate::slab::Key;
@@ -283,7 +283,7 @@ pub(super) fn fresh_request(now: Tick, ask: Ask) -> Request {
         attempts: 0,
         capacity_refusals: 0,
         tried: [MachineTag(0); TRIED_MAX],
-        relayed_tokens: 0,
+        shown: Shown::default(),
         prev_queued: Key::NONE,
         next_queued: Key::NONE,
         machine: MachineId(0),

@@ -1,22 +1,19 @@
 //! What becomes of an attempt: accepted, started, in progress, failed, overdue, abandoned.
 
 use super::admit::public;
+use super::conduct::Offence;
 use super::fleet::{Load, NIL};
 use super::life::{Attempt, Phase, Progress};
-use super::{Coordinator, Due, Mischief, WakeReason};
+use super::{Coordinator, Mischief, WakeReason};
 use crate::denial::Denial;
 use crate::effect::{Effect, Effects};
-use crate::event::AttemptFault;
-use crate::ids::{AttemptKey, ConnId, MachineId, RequestId};
+use crate::event::{AttemptFault, Shown};
+use crate::ids::{AttemptKey, ConnId, RequestId};
 use crate::slab::Key;
 use crate::time::{Span, Tick};
 
 /// How long the terminal of an attempt whose consumer left may take.
 const PARKED_WAIT: Span = Span::secs(10);
-/// Faults in a row after which a machine is used only when nothing else is free.
-const FAULTS_TO_BAR: u8 = 3;
-const BAR: Span = Span::secs(30);
-const BAR_MAX: Span = Span::secs(600);
 
 /// Whether the engine may still be running what we gave up.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -80,7 +77,11 @@ impl Coordinator {
             request.accepted_at = now;
         }
         request.started_at = now;
-        request.relayed_tokens = 1;
+        request.shown = Shown {
+            pieces: 1,
+            text_bytes: 1,
+            ..Shown::default()
+        };
         if request.hold_is_durable && !request.is_released {
             request.is_released = true; // INV-05: otherwise `Persisted` releases it.
             out.push(Effect::Release {
@@ -96,7 +97,7 @@ impl Coordinator {
         now: Tick,
         conn: ConnId,
         attempt: AttemptKey,
-        tokens: u32,
+        shown: Shown,
     ) {
         let Some(key) = self.live(conn, attempt) else {
             return;
@@ -106,7 +107,9 @@ impl Coordinator {
             .requests
             .get_mut(request_key)
             .expect("a live attempt's request");
-        request.relayed_tokens = request.relayed_tokens.max(tokens);
+        if shown.pieces >= request.shown.pieces {
+            request.shown = shown;
+        }
         if matches!(request.phase, Phase::Running(_)) {
             // The timer that is armed looks here when it fires, so progress costs no re-arming.
             request.idle_deadline = now + self.config.limits.idle_wait_max;
@@ -139,7 +142,7 @@ impl Coordinator {
         let attempt = self.take_attempt(key, remains);
         match fault {
             AttemptFault::Busy => self.fleet.refused(attempt.offer),
-            AttemptFault::Internal => self.strike(now, attempt.provider),
+            AttemptFault::Internal => self.strike(now, attempt.provider, Offence::Broke),
             AttemptFault::ModelUnavailable => {
                 self.fleet
                     .loaded(attempt.offer, crate::event::SlotState::Crashed);
@@ -379,47 +382,6 @@ impl Coordinator {
             attempt: public(key),
             conn,
         });
-    }
-
-    /// A fault of the machine itself. Three in a row, and it is used only when all else is full.
-    fn strike(&mut self, now: Tick, slot: u32) {
-        let machine = self.fleet.providers.at(slot).machine;
-        let record = self
-            .fleet
-            .machines
-            .get_mut(&machine)
-            .expect("a live machine has a record");
-        record.faults = record.faults.saturating_add(1);
-        self.fleet.providers.at_mut(slot).has_faults = true;
-        if record.faults < FAULTS_TO_BAR {
-            return;
-        }
-        let doublings = u32::from(record.faults - FAULTS_TO_BAR).min(5);
-        let bar = Span((BAR.0 << doublings).min(BAR_MAX.0));
-        let is_armed = record.barred_until > now;
-        record.barred_until = now + bar;
-        self.fleet.providers.at_mut(slot).is_barred = true;
-        if !is_armed {
-            // A full wheel only means that the bar stays until the machine's next success.
-            let _ = self.wheel.arm(now + bar, Due::Machine(machine));
-        }
-    }
-
-    pub(super) fn on_bar_lifted(&mut self, now: Tick, machine: MachineId, out: &mut Effects) {
-        let Some(record) = self.fleet.machines.get_mut(&machine) else {
-            return;
-        };
-        if record.barred_until > now {
-            let _ = self.wheel.arm(record.barred_until, Due::Machine(machine));
-            return;
-        }
-        record.barred_until = Tick::ZERO;
-        let live = record.live;
-        if live != NIL {
-            self.fleet.providers.at_mut(live).is_barred = false;
-            self.fleet.refresh(live, &self.config);
-            self.fill(now, live, out);
-        }
     }
 }
 

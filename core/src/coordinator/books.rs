@@ -111,7 +111,8 @@ impl Books {
     ) -> Result<(Hold, Transfer), HoldError> {
         let row = self.by_id.get(id).ok_or(HoldError::UnknownAccount)? as usize;
         let account = &mut self.accounts[row];
-        assert!(amount > MicroUsd::ZERO, "a hold has an amount");
+        // A free request holds nothing, and still has its hold: one that ends exactly once.
+        assert!(amount >= MicroUsd::ZERO, "a hold takes, it never gives");
         if account.available < amount {
             return Err(HoldError::Insufficient);
         }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::books::Hold;
 use super::pool::MachineTag;
-use crate::event::{Ask, Usage};
+use crate::event::{Ask, Shown, Usage};
 use crate::ids::{AccountId, ConnId, MachineId};
 use crate::money::MicroUsd;
 use crate::slab::Key;
@@ -42,8 +42,8 @@ pub(crate) struct Request {
     pub(crate) attempts: u8,
     pub(crate) capacity_refusals: u8,
     pub(crate) tried: [MachineTag; TRIED_MAX],
-    /// Pieces of content relayed so far.
-    pub(crate) relayed_tokens: u32,
+    /// What was relayed so far.
+    pub(crate) shown: Shown,
     pub(crate) prev_queued: Key,
     pub(crate) next_queued: Key,
     pub(crate) machine: MachineId,

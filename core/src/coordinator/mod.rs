@@ -10,6 +10,7 @@ mod attempt;
 pub mod books;
 pub mod check;
 mod choose;
+mod conduct;
 mod fleet;
 pub mod gate;
 mod life;
@@ -17,6 +18,7 @@ mod pool;
 mod provider;
 mod queue;
 mod settle;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +31,8 @@ use self::books::Books;
 use self::fleet::Fleet;
 use self::life::{Attempt, Request};
 use self::queue::Queue;
+pub use self::tally::{BAND_PERCENT, BAND_TOKENS};
+use self::tally::{Claim, Tally};
 use crate::config::Config;
 use crate::digest::Mix;
 use crate::effect::{Alarm, Effect, Effects};
@@ -166,6 +170,7 @@ pub struct Coordinator {
     attempts: Slab<Attempt>,
     queues: Vec<Queue>,
     paces: Vec<Option<Pace>>,
+    tallies: Vec<Tally>,
     wheel: Wheel<Due>,
     /// Holds and settlements whose durability somebody waits for, by transfer number.
     awaiting: VecDeque<(u64, Key)>,
@@ -196,6 +201,7 @@ impl Coordinator {
             attempts: Slab::with_limit(limits.requests_max),
             queues: vec![Queue::default(); models],
             paces: vec![None; models],
+            tallies: vec![Tally::new(); models],
             wheel: Wheel::new(timers_max),
             awaiting: VecDeque::new(),
             durable_up_to: 0,
@@ -418,17 +424,23 @@ impl Coordinator {
             Event::AttemptProgressed {
                 conn,
                 attempt,
-                tokens,
+                shown,
             } => {
-                self.on_progressed(now, *conn, *attempt, *tokens);
+                self.on_progressed(now, *conn, *attempt, *shown);
             }
             Event::AttemptCompleted {
                 conn,
                 attempt,
                 usage,
-                relayed_tokens_max,
+                shown,
+                ending,
             } => {
-                self.on_completed(now, *conn, *attempt, *usage, *relayed_tokens_max, out);
+                let claim = Claim {
+                    usage: *usage,
+                    shown: *shown,
+                    ending: *ending,
+                };
+                self.on_completed(now, *conn, *attempt, claim, out);
             }
             Event::AttemptFailed {
                 conn,

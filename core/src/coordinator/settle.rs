@@ -1,10 +1,12 @@
 //! Completion, settlement and durability: who pays what, and when the consumer may see it.
 
 use super::attempt::Remains;
-use super::life::{Phase, Request};
+use super::conduct::Offence;
+use super::life::Phase;
+use super::tally::{Claim, Excess};
 use super::{Coordinator, Mischief, Pace};
 use crate::effect::{Alarm, Effect, Effects, Receipt};
-use crate::event::Usage;
+use crate::event::{Ending, Usage};
 use crate::ewma::Ewma;
 use crate::ids::{AccountId, AttemptKey, ConnId, ModelIx};
 use crate::money::MicroUsd;
@@ -20,33 +22,37 @@ impl Coordinator {
         now: Tick,
         conn: ConnId,
         attempt: AttemptKey,
-        usage: Usage,
-        relayed_tokens_max: u32,
+        mut claim: Claim,
         out: &mut Effects,
     ) {
         let Some(key) = self.live(conn, attempt) else {
             return;
         };
-        let attempt = self.take_attempt(key, Remains::Ended);
+        let remains = match claim.ending {
+            Ending::Said => Remains::Ended,
+            Ending::Cut => Remains::Lingers,
+        };
+        let attempt = self.take_attempt(key, remains);
         let slot = attempt.provider;
-        self.fleet.absolve(slot);
         let key = attempt.request;
         let request = self
             .requests
             .get_mut(key)
             .expect("a live attempt's request");
-        let bounded = bounded(request, usage, relayed_tokens_max);
-        if bounded.completion_tokens < usage.completion_tokens {
-            self.counts.over_claims += 1;
-            let count = self.counts.over_claims;
-            out.push(Effect::Alarm {
-                alarm: Alarm::OverClaim,
-                count,
-            });
-        }
         let is_parked = matches!(request.phase, Phase::Parked(_));
-        let model = request.ask.model;
-        let seq = self.settle(key, attempt.payee, bounded, out);
+        if claim.shown.pieces < request.shown.pieces {
+            // A relay whose consumer left may have forgotten what it had shown.
+            claim.shown = request.shown;
+        }
+        let ask = request.ask;
+        let tally = &mut self.tallies[usize::from(ask.model.0)];
+        let judged = tally.judge(&ask, claim);
+        if claim.ending == Ending::Said {
+            tally.learn(attempt.payee, &ask, claim);
+        }
+        self.note_claim(now, slot, judged.excess, claim.ending, out);
+        let model = ask.model;
+        let seq = self.settle(key, attempt.payee, judged.usage, out);
         if is_parked {
             self.forget(key);
         } else {
@@ -65,12 +71,34 @@ impl Coordinator {
     /// Settles what was streamed, by our own count, and ends a request whose terminal effect is out.
     pub(super) fn settle_relayed(&mut self, key: Key, payee: AccountId, out: &mut Effects) {
         let request = self.requests.get(key).expect("a live request");
-        let usage = Usage {
-            prompt_tokens: request.ask.prompt_tokens,
-            completion_tokens: request.relayed_tokens,
-        };
+        let tally = &self.tallies[usize::from(request.ask.model.0)];
+        let usage = tally.relayed(&request.ask, request.shown);
         self.settle(key, payee, usage, out);
         self.forget(key);
+    }
+
+    /// What a claim says of the machine that made it.
+    fn note_claim(
+        &mut self,
+        now: Tick,
+        slot: u32,
+        excess: Excess,
+        ending: Ending,
+        out: &mut Effects,
+    ) {
+        let offence = match (ending, excess) {
+            (Ending::Cut, _) => Offence::Overrun,
+            (Ending::Said, Excess::None) => return self.fleet.absolve(slot),
+            (Ending::Said, Excess::Slight) => Offence::OverClaim,
+            (Ending::Said, Excess::Gross) => Offence::GrossOverClaim,
+        };
+        self.counts.over_claims += 1;
+        let count = self.counts.over_claims;
+        out.push(Effect::Alarm {
+            alarm: Alarm::OverClaim,
+            count,
+        });
+        self.strike(now, slot, offence);
     }
 
     /// Moves the hold, once. Nothing delivered costs nothing.
@@ -198,19 +226,5 @@ impl Coordinator {
         pace.interval_ms
             .push(u32::try_from(interval).unwrap_or(u32::MAX));
         pace.completed_at = now;
-    }
-}
-
-/// INV-06: nobody is paid for more than the relayed bytes can hold, and no prompt is longer than
-/// its bytes.
-fn bounded(request: &Request, usage: Usage, relayed_tokens_max: u32) -> Usage {
-    let relayed = relayed_tokens_max.max(request.relayed_tokens);
-    let prompt_max = request
-        .ask
-        .prompt_tokens_bound
-        .max(request.ask.prompt_tokens);
-    Usage {
-        prompt_tokens: usage.prompt_tokens.min(prompt_max),
-        completion_tokens: usage.completion_tokens.min(relayed),
     }
 }

@@ -1,5 +1,6 @@
 //! Small stories, then random ones with every invariant recounted after each step.
 
+mod claims;
 mod memory;
 
 use std::borrow::Cow;
@@ -11,7 +12,8 @@ use crate::config::{Catalog, Limits, ModelSpec};
 use crate::denial::Denial;
 use crate::draw::Seed;
 use crate::event::{
-    Ask, AttemptFault, GoneCause, MachineReport, MachineSpec, SlotReport, SlotState, Trust, Usage,
+    Ask, AttemptFault, Delivery, Ending, GoneCause, MachineReport, MachineSpec, Shown, SlotReport,
+    SlotState, Trust, Usage,
 };
 use crate::ids::{AccountId, AttemptKey, ConnId, ModelIx};
 use crate::money::{MicroUsd, Price};
@@ -151,6 +153,16 @@ fn ask(id: u128, account: AccountId) -> Ask {
         prompt_tokens: 100,
         prompt_tokens_bound: 400,
         output_tokens_max: 50,
+        delivery: Delivery::Streamed,
+    }
+}
+
+const fn shown(pieces: u32, text_bytes: u32) -> Shown {
+    Shown {
+        pieces,
+        text_bytes,
+        marks: 0,
+        counted: None,
     }
 }
 
@@ -188,7 +200,8 @@ fn a_request_is_held_dispatched_released_settled_and_finished() {
         conn,
         attempt,
         usage,
-        relayed_tokens_max: 80,
+        shown: shown(20, 80),
+        ending: Ending::Said,
     });
     assert!(matches!(effects[..], [Effect::Post { .. }]));
     assert!(matches!(world.persist()[..], [Effect::Finish { .. }]));
@@ -214,7 +227,8 @@ fn a_claim_beyond_the_relayed_bytes_is_cut_and_raises_an_alarm() {
         conn,
         attempt,
         usage,
-        relayed_tokens_max: 7,
+        shown: shown(2, 6),
+        ending: Ending::Said,
     });
     assert!(effects.iter().any(|e| matches!(
         e,
@@ -224,7 +238,7 @@ fn a_claim_beyond_the_relayed_bytes_is_cut_and_raises_an_alarm() {
         }
     )));
     world.persist();
-    assert_eq!(world.out.receipts[0].usage.completion_tokens, 7, "INV-06");
+    assert_eq!(world.out.receipts[0].usage.completion_tokens, 5, "INV-06");
 }
 
 #[test]
@@ -378,7 +392,7 @@ fn a_consumer_who_leaves_pays_for_what_was_streamed() {
     world.step(Event::AttemptProgressed {
         conn,
         attempt,
-        tokens: 30,
+        shown: shown(30, 120),
     });
     let effects = world.step(Event::ConsumerLeft {
         request: RequestId(1),
@@ -395,7 +409,8 @@ fn a_consumer_who_leaves_pays_for_what_was_streamed() {
         conn,
         attempt,
         usage,
-        relayed_tokens_max: 0,
+        shown: Shown::default(),
+        ending: Ending::Said,
     });
     world.core.invariant_quiescent();
     let account = world.core.books().account(ACCOUNT).unwrap();
@@ -564,7 +579,7 @@ fn apply(world: &mut World, op: Op, conns: &mut u64, seen: &mut Vec<(AttemptKey,
             world.step(Event::AttemptProgressed {
                 conn,
                 attempt,
-                tokens: u32::from(n),
+                shown: shown(u32::from(n), u32::from(n) * 4),
             })
         }),
         Op::Complete(a, n) => pick(a, seen).map_or_else(Vec::new, |(attempt, conn)| {
@@ -576,7 +591,12 @@ fn apply(world: &mut World, op: Op, conns: &mut u64, seen: &mut Vec<(AttemptKey,
                 conn,
                 attempt,
                 usage,
-                relayed_tokens_max: 99,
+                shown: shown(u32::from(n), u32::from(n) * 4),
+                ending: if n % 16 == 3 {
+                    Ending::Cut
+                } else {
+                    Ending::Said
+                },
             })
         }),
         Op::Fail(a, f) => pick(a, seen).map_or_else(Vec::new, |(attempt, conn)| {

@@ -11,7 +11,9 @@ use crate::denial::Denial;
 use crate::digest::Mix;
 use crate::draw::Seed;
 use crate::effect::{Effect, Effects, Transfer};
-use crate::event::{Ask, AttemptFault, Event, GoneCause, MachineReport, SlotReport, SlotState};
+use crate::event::{
+    Ask, AttemptFault, Delivery, Event, GoneCause, MachineReport, SlotReport, SlotState,
+};
 use crate::event::{Stamped, Trust};
 use crate::ids::{AccountId, AttemptKey, ConnId, ModelIx, RequestId};
 use crate::money::{MicroUsd, Price};
@@ -145,6 +147,7 @@ fn event() -> impl Strategy<Value = Event<'static>> {
                 prompt_tokens: tokens,
                 prompt_tokens_bound: tokens,
                 output_tokens_max: 64,
+                delivery: Delivery::Streamed,
             })
         }),
         (any::<u64>(), attempt(), any::<u16>()).prop_map(|(conn, attempt, status)| {

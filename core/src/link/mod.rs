@@ -19,7 +19,7 @@ mod stray;
 
 use crate::config::Catalog;
 use crate::draw::Seed;
-use crate::event::{Event, GoneCause, Usage, UsageParts};
+use crate::event::{Ending, Event, GoneCause, Shown, Usage, UsageParts};
 use crate::ids::{AccountId, AttemptKey, ModelIx, WireId};
 use crate::time::{Span, Tick};
 use crate::wire::Text;
@@ -221,13 +221,14 @@ pub const fn completed(
     conn: crate::ids::ConnId,
     attempt: AttemptKey,
     usage: Usage,
-    relayed_tokens_max: u32,
+    shown: Shown,
 ) -> Event<'static> {
     Event::AttemptCompleted {
         conn,
         attempt,
         usage,
-        relayed_tokens_max,
+        shown,
+        ending: Ending::Said,
     }
 }
 

@@ -14,6 +14,8 @@ pub(super) enum Breach {
     Malformed,
     /// More than may wait for the consumer.
     Overflow,
+    /// More than the bound that the machine was given.
+    Overrun,
 }
 
 impl From<Malformed> for Breach {

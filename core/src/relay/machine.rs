@@ -5,14 +5,17 @@ use core::hash::{Hash, Hasher};
 use super::breach::{Breach, opened, sealed_by};
 use super::text::{Piece, payloads, piece};
 use super::{
-    BUFFER_EVENTS_MAX, BUFFER_SIZE_MAX, END_TOKENS, GRACE, OVERFLOW_FACTOR, PROGRESS_PIECES,
-    PROGRESS_SPAN, RelayCounts, RelayEffect, RelayEvent, RelayWake, Shape,
+    BUFFER_EVENTS_MAX, BUFFER_SIZE_MAX, END_TOKENS, GRACE, OVERFLOW_FACTOR,
+    OVERRUN_BYTES_PER_TOKEN, PROGRESS_PIECES, PROGRESS_SPAN, RelayCounts, RelayEffect, RelayEvent,
+    RelayWake, Shape, TOKEN_SIZE_MAX,
 };
-use crate::api::{Answer, AnswerUsage, Delivery, FinishReason, Framing, write_done, write_error};
+use crate::api::{
+    Answer, AnswerUsage, Delivery, FinishReason, Framing, Tally, write_done, write_error,
+};
 use crate::denial::Denial;
 use crate::digest::Mix;
 use crate::envelope::{BoxKey, KeyText};
-use crate::event::{AttemptFault, Usage, UsageParts};
+use crate::event::{AttemptFault, Ending, Shown, Usage, UsageParts};
 use crate::ids::AttemptKey;
 use crate::time::Tick;
 
@@ -32,7 +35,8 @@ pub struct Relay {
     answer: Answer,
     finish: Option<FinishReason>,
     parts: UsageParts,
-    tokens_max: u64,
+    /// Tokens of the answer that may have left no text.
+    marks: u32,
     counts: RelayCounts,
     reported_pieces: u32,
     reported_at: Tick,
@@ -74,7 +78,7 @@ impl Relay {
             answer: Answer::default(),
             finish: None,
             parts: UsageParts::default(),
-            tokens_max: 0,
+            marks: 0,
             counts: RelayCounts::default(),
             reported_pieces: 0,
             reported_at: Tick::ZERO,
@@ -159,7 +163,7 @@ impl Relay {
         self.ready_events.hash(&mut mix);
         self.finish.hash(&mut mix);
         self.parts.hash(&mut mix);
-        self.tokens_max.hash(&mut mix);
+        self.marks.hash(&mut mix);
         self.counts.hash(&mut mix);
         mix.end_wide()
     }
@@ -181,7 +185,7 @@ impl Relay {
         self.ready.clear();
         self.ready_events = 0;
         self.answer.clear();
-        self.tokens_max = 0;
+        self.marks = 0;
         self.counts.pieces = 0;
         self.counts.text_bytes = 0;
     }
@@ -264,6 +268,9 @@ impl Relay {
             // A preamble: the role is written with the first content, once.
             return Ok(());
         }
+        if self.would_overrun(tally) {
+            return Err(Breach::Overrun);
+        }
         let is_first = self.counts.pieces == 0;
         match self.shape.delivery {
             Delivery::Streamed => self.write_piece(piece)?,
@@ -271,7 +278,8 @@ impl Relay {
         }
         self.counts.pieces = self.counts.pieces.saturating_add(1);
         self.counts.text_bytes = self.counts.text_bytes.saturating_add(tally.text_bytes);
-        self.tokens_max = self.tokens_max.saturating_add(tally.tokens_max);
+        let marks = u32::try_from(tally.marks).unwrap_or(u32::MAX);
+        self.marks = self.marks.saturating_add(marks);
         if is_first {
             self.reported_pieces = self.counts.pieces;
             self.reported_at = now;
@@ -281,16 +289,34 @@ impl Relay {
         {
             self.reported_pieces = self.counts.pieces;
             self.reported_at = now;
-            out.push(RelayEffect::AttemptProgressed {
-                attempt,
-                tokens: self.counts.pieces,
-            });
+            let shown = self.shown();
+            out.push(RelayEffect::AttemptProgressed { attempt, shown });
         }
         if self.shape.delivery == Delivery::Streamed {
             self.announce(out);
             self.check_room(now)?;
         }
         Ok(())
+    }
+
+    /// Whether a further piece is more than the bound allows, whatever the tokenizer. Such a piece is
+    /// not shown: the answer is what came before it.
+    fn would_overrun(&self, tally: Tally) -> bool {
+        let bound = u64::from(self.shape.output_tokens_max);
+        let bytes = self.counts.text_bytes.saturating_add(tally.text_bytes);
+        let is_many = u64::from(self.counts.pieces) >= bound
+            && bytes > bound * u64::from(OVERRUN_BYTES_PER_TOKEN);
+        is_many || bytes > bound * u64::from(TOKEN_SIZE_MAX)
+    }
+
+    /// What was relayed of the running attempt.
+    fn shown(&self) -> Shown {
+        Shown {
+            pieces: self.counts.pieces,
+            text_bytes: u32::try_from(self.counts.text_bytes).unwrap_or(u32::MAX),
+            marks: self.marks.saturating_add(END_TOKENS),
+            counted: None,
+        }
     }
 
     fn write_piece(&mut self, piece: &Piece<'_>) -> Result<(), Breach> {
@@ -344,14 +370,23 @@ impl Relay {
 
     /// Ends the running attempt from this side: the provider is told to stop, the coordinator why.
     fn break_off(&mut self, attempt: AttemptKey, breach: &Breach, out: &mut Vec<RelayEffect>) {
+        let was_live = self.end_attempt(attempt);
+        assert!(was_live, "only the running attempt can be broken off");
+        out.push(RelayEffect::Cancel { attempt });
         let fault = match breach {
             Breach::Encryption => AttemptFault::Encryption,
             Breach::Malformed => AttemptFault::Internal,
             Breach::Overflow => AttemptFault::ConsumerStalled,
+            Breach::Overrun => {
+                self.finish = Some(FinishReason::Length);
+                return out.push(RelayEffect::AttemptCompleted {
+                    attempt,
+                    usage: Usage::default(),
+                    shown: self.shown(),
+                    ending: Ending::Cut,
+                });
+            }
         };
-        let was_live = self.end_attempt(attempt);
-        assert!(was_live, "only the running attempt can be broken off");
-        out.push(RelayEffect::Cancel { attempt });
         out.push(RelayEffect::AttemptFailed { attempt, fault });
     }
 
@@ -366,11 +401,11 @@ impl Relay {
             return;
         }
         self.parts = parts;
-        let relayed = self.tokens_max.saturating_add(END_TOKENS);
         out.push(RelayEffect::AttemptCompleted {
             attempt,
             usage,
-            relayed_tokens_max: u32::try_from(relayed).unwrap_or(u32::MAX),
+            shown: self.shown(),
+            ending: Ending::Said,
         });
     }
 

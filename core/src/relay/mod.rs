@@ -16,7 +16,7 @@ mod tests;
 use crate::api::{ChatRequest, Delivery};
 use crate::denial::Denial;
 use crate::envelope::{BoxKey, KeyText};
-use crate::event::{AttemptFault, Usage, UsageParts};
+use crate::event::{AttemptFault, Ending, Shown, Usage, UsageParts};
 use crate::ids::AttemptKey;
 use crate::time::Span;
 use crate::wire::ChunkFrame;
@@ -38,7 +38,13 @@ pub const PROGRESS_PIECES: u32 = 32;
 /// Time after which the next piece is reported at once.
 pub const PROGRESS_SPAN: Span = Span::secs(1);
 /// Tokens without text at the end of every answer: the one that ends it.
-pub const END_TOKENS: u64 = 1;
+pub const END_TOKENS: u32 = 1;
+/// Bytes of text for each token of the bound beyond which many pieces are an overrun. Pieces alone
+/// are not: a machine may send a token in parts.
+pub const OVERRUN_BYTES_PER_TOKEN: u32 = 4;
+/// Bytes of the longest token that there is: more than this for each token of the bound is an
+/// overrun in however few pieces.
+pub const TOKEN_SIZE_MAX: u32 = 128;
 
 /// What the consumer is to be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,12 +125,13 @@ pub enum RelayEffect {
     },
     AttemptProgressed {
         attempt: AttemptKey,
-        tokens: u32,
+        shown: Shown,
     },
     AttemptCompleted {
         attempt: AttemptKey,
         usage: Usage,
-        relayed_tokens_max: u32,
+        shown: Shown,
+        ending: Ending,
     },
     AttemptFailed {
         attempt: AttemptKey,

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cereus_core::envelope::{BoxKey, NONCE_SIZE, PublicKey, SecretKey};
-use cereus_core::event::{AttemptFault, Event};
+use cereus_core::event::{AttemptFault, Ending, Event};
 use cereus_core::ids::{AttemptKey, ConnId, WireId};
 use cereus_core::link::{Chunk, LinkEffect, LinkEvent, LinkOut, LinkRules, ProviderLink};
 use cereus_core::relay::{RelayEffect, RelayEvent};
@@ -267,24 +267,31 @@ impl Connection {
                 RelayEffect::AttemptStarted { attempt } => {
                     self.tell(Event::AttemptStarted { conn, attempt }).await;
                 }
-                RelayEffect::AttemptProgressed { attempt, tokens } => {
+                RelayEffect::AttemptProgressed { attempt, shown } => {
                     self.tell(Event::AttemptProgressed {
                         conn,
                         attempt,
-                        tokens,
+                        shown,
                     })
                     .await;
                 }
                 RelayEffect::AttemptCompleted {
                     attempt,
                     usage,
-                    relayed_tokens_max,
+                    shown,
+                    ending,
                 } => {
+                    if ending == Ending::Cut
+                        && let Some(carried) = self.carried.get_mut(&attempt)
+                    {
+                        carried.cancelled_at = Some(self.app.clock.now());
+                    }
                     let completed = Event::AttemptCompleted {
                         conn,
                         attempt,
                         usage,
-                        relayed_tokens_max,
+                        shown,
+                        ending,
                     };
                     self.tell(completed).await;
                 }

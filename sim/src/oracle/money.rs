@@ -218,7 +218,7 @@ fn opened(transfer: &Transfer) -> Option<HoldModel> {
             | LedgerAccount::Provider(_) => None,
         });
     let (account, amount) = held?;
-    (amount > 0).then_some(HoldModel {
+    (amount >= 0).then_some(HoldModel {
         account,
         amount,
         state: HoldState::Open,

@@ -2,7 +2,7 @@
 
 use cereus_core::draw::Purpose;
 use cereus_core::effect::{Effect, Effects};
-use cereus_core::event::{Ask, AttemptFault, Event, Usage};
+use cereus_core::event::{Ask, AttemptFault, Delivery, Ending, Event, Shown, Usage};
 use cereus_core::ids::{AccountId, AttemptKey, RequestId};
 use cereus_core::time::Tick;
 use cereus_engine::scheduler::Refused;
@@ -33,6 +33,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             prompt_tokens: asked.prompt_tokens,
             prompt_tokens_bound: asked.prompt_tokens.saturating_mul(BYTES_PER_TOKEN),
             output_tokens_max: asked.output_tokens_max,
+            delivery: Delivery::Streamed,
         };
         self.tell(now, &Event::Arrived(ask))
     }
@@ -107,12 +108,12 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
                     prompt_tokens,
                     completion_tokens,
                 };
-                let relayed_tokens_max = completion_tokens.saturating_mul(BYTES_PER_TOKEN);
                 let completed = Event::AttemptCompleted {
                     conn,
                     attempt,
                     usage,
-                    relayed_tokens_max,
+                    shown: shown(completion_tokens),
+                    ending: Ending::Said,
                 };
                 self.tell(now, &completed)
             }
@@ -121,7 +122,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
                 &Event::AttemptProgressed {
                     conn,
                     attempt,
-                    tokens,
+                    shown: shown(tokens),
                 },
             ),
             Note::Started { attempt } => self.tell(now, &Event::AttemptStarted { conn, attempt }),
@@ -214,5 +215,14 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
 
     pub(super) fn end(&mut self, request: RequestId, end: End) {
         self.crowd.end(request, end);
+    }
+}
+
+/// An answer of so many tokens, each a piece of its own.
+fn shown(tokens: u32) -> Shown {
+    Shown {
+        pieces: tokens,
+        text_bytes: tokens.saturating_mul(BYTES_PER_TOKEN),
+        ..Shown::default()
     }
 }

@@ -244,14 +244,16 @@ impl Fleet {
         self.providers.at(slot).is_distrusted
     }
 
-    /// It completed work: its faults in a row start from zero again.
+    /// It completed work as it should: that takes one of its faults away.
     pub(crate) fn absolve(&mut self, slot: u32) {
         let provider = self.providers.at_mut(slot);
-        if core::mem::take(&mut provider.has_faults) {
-            self.machines
+        if provider.has_faults {
+            let record = self
+                .machines
                 .get_mut(&provider.machine)
-                .expect("a live machine has a record")
-                .faults = 0;
+                .expect("a live machine has a record");
+            record.faults = record.faults.saturating_sub(1);
+            provider.has_faults = record.faults > 0;
         }
     }
 

@@ -172,23 +172,14 @@ fn progress_is_told_by_count_and_by_time() {
     for _ in 1..PROGRESS_PIECES {
         assert_eq!(scene.says("x"), []);
     }
-    let tokens = PROGRESS_PIECES + 1;
-    assert_eq!(
-        scene.says("x"),
-        [RelayEffect::AttemptProgressed {
-            attempt: FIRST,
-            tokens
-        }]
-    );
+    let progressed = |pieces| RelayEffect::AttemptProgressed {
+        attempt: FIRST,
+        shown: shown(pieces, pieces),
+    };
+    let pieces = PROGRESS_PIECES + 1;
+    assert_eq!(scene.says("x"), [progressed(pieces)]);
     scene.now = scene.now + PROGRESS_SPAN;
-    let tokens = tokens + 1;
-    assert_eq!(
-        scene.says("x"),
-        [RelayEffect::AttemptProgressed {
-            attempt: FIRST,
-            tokens
-        }]
-    );
+    assert_eq!(scene.says("x"), [progressed(pieces + 1)]);
 }
 
 #[test]
@@ -197,4 +188,51 @@ fn escapes_do_not_widen_what_a_provider_may_claim() {
     let text = r#"data: {"choices":[{"delta":{"content":"\u0061\u0062\n"}}]}"#;
     scene.chunk(FIRST, text);
     assert_eq!(scene.relay.counts().text_bytes, 3);
+}
+
+#[test]
+fn an_answer_beyond_its_bound_is_cut_there_and_called_finished() {
+    for delivery in [Delivery::Streamed, Delivery::Whole] {
+        let mut scene = Scene::bounded(delivery, 5);
+        scene.step(RelayEvent::Released);
+        for _ in 0..5 {
+            let effects = scene.says("word ");
+            assert!(!effects.contains(&RelayEffect::Cancel { attempt: FIRST }));
+        }
+        assert_eq!(
+            scene.says("word "),
+            [
+                RelayEffect::Cancel { attempt: FIRST },
+                RelayEffect::AttemptCompleted {
+                    attempt: FIRST,
+                    usage: Usage::default(),
+                    shown: shown(5, 25),
+                    ending: Ending::Cut,
+                }
+            ]
+        );
+        assert_eq!(scene.says("more "), [], "nothing follows what was cut");
+        assert_eq!(scene.complete(), [], "nor does its terminal");
+        scene.finish();
+        let text = scene.taken();
+        assert_eq!(text.matches("word ").count(), 5);
+        assert!(text.contains(r#""finish_reason":"length""#));
+    }
+}
+
+#[test]
+fn one_piece_that_no_tokens_of_the_bound_can_hold_is_not_shown() {
+    let mut scene = Scene::bounded(Delivery::Whole, 2);
+    let effects = scene.says(&"x".repeat(2 * TOKEN_SIZE_MAX as usize + 1));
+    assert_eq!(effects[0], RelayEffect::Cancel { attempt: FIRST });
+    assert_eq!(scene.relay.counts().pieces, 0);
+}
+
+#[test]
+fn a_machine_that_sends_its_tokens_in_parts_is_not_cut() {
+    let mut scene = Scene::bounded(Delivery::Whole, 10);
+    for _ in 0..40 {
+        let effects = scene.says("x");
+        assert!(!effects.contains(&RelayEffect::Cancel { attempt: FIRST }));
+    }
 }

@@ -20,7 +20,8 @@ fn a_streamed_answer_arrives_in_the_consumers_shape() {
         [RelayEffect::AttemptCompleted {
             attempt: FIRST,
             usage: usage(),
-            relayed_tokens_max: 6,
+            shown: shown(2, 5),
+            ending: Ending::Said,
         }]
     );
     assert_eq!(scene.finish(), [RelayEffect::Readable, RelayEffect::Close]);
@@ -159,7 +160,8 @@ fn what_was_relayed_is_settled_after_the_consumer_left() {
         [RelayEffect::AttemptCompleted {
             attempt: FIRST,
             usage: usage(),
-            relayed_tokens_max: 4,
+            shown: shown(1, 3),
+            ending: Ending::Said,
         }]
     );
     assert_eq!(scene.finish(), []);
@@ -203,7 +205,7 @@ fn an_answer_of_all_its_tokens_was_cut() {
     scene.complete();
     let usage = Usage {
         prompt_tokens: 1,
-        completion_tokens: 100,
+        completion_tokens: OUTPUT_TOKENS_MAX,
     };
     scene.step(RelayEvent::Finished { usage });
     assert!(scene.taken().contains(r#""finish_reason":"length""#));

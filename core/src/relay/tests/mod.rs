@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::Framing;
 use crate::envelope::{PublicKey, SecretKey};
-use crate::event::Usage;
+use crate::event::{Ending, Shown, Usage};
 use crate::ids::RequestId;
 use crate::time::Tick;
 use crate::wire::{ChunkFrame, Text, messages::SealedText};
@@ -45,6 +45,19 @@ fn key(attempt: AttemptKey) -> BoxKey {
     KEYS[usize::from(attempt == SECOND)].clone()
 }
 
+/// More than any answer here has, but for those that are too long.
+const OUTPUT_TOKENS_MAX: u32 = 2_000;
+
+/// What the relay counts of an answer without thoughts and calls.
+fn shown(pieces: u32, text_bytes: u32) -> Shown {
+    Shown {
+        pieces,
+        text_bytes,
+        marks: END_TOKENS,
+        counted: None,
+    }
+}
+
 /// A relay with its surroundings.
 struct Scene {
     relay: Relay,
@@ -55,10 +68,14 @@ struct Scene {
 
 impl Scene {
     fn new(delivery: Delivery) -> Self {
+        Self::bounded(delivery, OUTPUT_TOKENS_MAX)
+    }
+
+    fn bounded(delivery: Delivery, output_tokens_max: u32) -> Self {
         let shape = Shape {
             delivery,
             include_usage: true,
-            output_tokens_max: 100,
+            output_tokens_max,
         };
         let mut scene = Self {
             relay: Relay::new(Framing::new(RequestId(9), 5, "public"), shape),

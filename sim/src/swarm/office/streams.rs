@@ -1,6 +1,6 @@
 //! What links and relays say, passed on.
 
-use cereus_core::event::{AttemptFault, Event};
+use cereus_core::event::{AttemptFault, Event, Shown};
 use cereus_core::ids::{ConnId, RequestId};
 use cereus_core::link::{LinkEffect, LinkEvent, completed};
 use cereus_core::relay::{RelayEffect, RelayEvent};
@@ -91,7 +91,7 @@ impl Office {
                 };
                 self.todo.push_back(Todo::Relay(sent.request, ended));
                 // Told second: stale if the relay had something better to tell.
-                let plain = completed(conn, attempt, usage, 0);
+                let plain = completed(conn, attempt, usage, Shown::default());
                 self.todo
                     .push_back(Todo::Core(Origin::Connection(conn), plain));
             }
@@ -163,21 +163,28 @@ impl Office {
             RelayEffect::AttemptStarted { attempt } => {
                 self.of_attempt(attempt, |conn| Event::AttemptStarted { conn, attempt });
             }
-            RelayEffect::AttemptProgressed { attempt, tokens } => {
+            RelayEffect::AttemptProgressed { attempt, shown } => {
                 self.of_attempt(attempt, |conn| Event::AttemptProgressed {
                     conn,
                     attempt,
-                    tokens,
+                    shown,
                 });
             }
             RelayEffect::AttemptCompleted {
                 attempt,
                 usage,
-                relayed_tokens_max,
+                shown,
+                ending,
             } => {
                 // Before the link's own word of it, which waits in the queue.
                 if let Some(sent) = self.sent.get(&attempt) {
-                    let event = completed(sent.conn, attempt, usage, relayed_tokens_max);
+                    let event = Event::AttemptCompleted {
+                        conn: sent.conn,
+                        attempt,
+                        usage,
+                        shown,
+                        ending,
+                    };
                     let origin = Origin::Connection(sent.conn);
                     self.todo.push_front(Todo::Core(origin, event));
                 }

@@ -1,0 +1,426 @@
+//! Who counts tokens: the coordinator does. A machine's claim is held to what was seen.
+//!
+//! Where the shell has the model's own tokenizer, its count is the charge. Elsewhere the bytes of
+//! text are divided by the bytes that a token of this model has on average, and a claim may lie
+//! within a stated band above that. What lies beyond is cut to the band and counts against the
+//! machine. The averages are learnt as a median over owners, so that a minority of liars cannot
+//! move them, and within bounds, so that a majority cannot move them far.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Ask, Ending, Shown, Usage};
+use crate::ids::AccountId;
+
+/// A claim may be this much above our count, in percent of it.
+pub const BAND_PERCENT: u64 = 150;
+/// And this many tokens above that, for the rounding of small counts.
+pub const BAND_TOKENS: u64 = 2;
+/// A claim of this many times the band is no matter of tokenizers.
+const GROSS_FACTOR: u64 = 2;
+
+/// Thousandths of a byte for each token that are assumed until enough owners have shown otherwise.
+/// Below what tokenizers of today show for prose, so that other text fits the band as well.
+const TEXT_PRIOR: u32 = 3_000;
+/// Tokens that a chat template adds to a short conversation, assumed and at most.
+const TEMPLATE_PRIOR: u32 = 24;
+const TEMPLATE_MAX: u32 = 256;
+/// Owners whose newest word is remembered.
+const OWNERS_MAX: usize = 15;
+/// Owners without whom nothing is learnt.
+const OWNERS_MIN: usize = 3;
+/// Text that is long enough to tell the bytes of a token.
+const LONG_TEXT_BYTES: u32 = 400;
+/// Text that is short enough to tell the tokens of the template.
+const SHORT_TEXT_BYTES: u32 = 160;
+
+/// What was learnt of one model.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct Tally {
+    prompt_text: Gauge,
+    template: Gauge,
+    answer_text: Gauge,
+}
+
+/// What a machine says of its answer, beside what we saw of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    pub(super) usage: Usage,
+    pub(super) shown: Shown,
+    pub(super) ending: Ending,
+}
+
+/// What a claim came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Judged {
+    /// What is charged.
+    pub(super) usage: Usage,
+    pub(super) excess: Excess,
+}
+
+/// By how much a claim went beyond the band.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Excess {
+    None,
+    Slight,
+    Gross,
+}
+
+impl Tally {
+    pub(super) fn new() -> Self {
+        let text = Gauge::new(TEXT_PRIOR, TEXT_PRIOR / 4, TEXT_PRIOR * 4);
+        Self {
+            prompt_text: text.clone(),
+            template: Gauge::new(TEMPLATE_PRIOR, 0, TEMPLATE_MAX),
+            answer_text: text,
+        }
+    }
+
+    /// Holds a claim to what was asked and shown. Nobody pays for more than the bytes can hold, than
+    /// was asked for, or than the band above our own count (INV-06).
+    pub(super) fn judge(&self, ask: &Ask, claim: Claim) -> Judged {
+        let Claim {
+            usage: claim,
+            shown,
+            ending,
+        } = claim;
+        let own = self.own_count(ask, shown);
+        let bounds = bounds(ask, shown);
+        if shown.counted.is_some() || ending == Ending::Cut {
+            let band = Usage {
+                prompt_tokens: band(own.prompt_tokens),
+                completion_tokens: band(own.completion_tokens),
+            };
+            return Judged {
+                usage: least(own, bounds),
+                excess: excess(claim, band).max(excess_of_ending(ending)),
+            };
+        }
+        let marks = shown.marks;
+        let band = Usage {
+            prompt_tokens: band(own.prompt_tokens),
+            completion_tokens: band(own.completion_tokens).saturating_add(marks),
+        };
+        Judged {
+            usage: least(claim, least(band, bounds)),
+            excess: excess(claim, least(band, bounds)),
+        }
+    }
+
+    /// What was relayed, by our own count: for an answer whose machine says nothing of it.
+    pub(super) fn relayed(&self, ask: &Ask, shown: Shown) -> Usage {
+        least(self.own_count(ask, shown), bounds(ask, shown))
+    }
+
+    /// Takes a claim as evidence of how this model counts.
+    pub(super) fn learn(&mut self, owner: AccountId, ask: &Ask, claim: Claim) {
+        let (claim, shown) = (claim.usage, claim.shown);
+        let prompt_bytes = ask.prompt_text_bytes();
+        if prompt_bytes >= LONG_TEXT_BYTES {
+            let text = claim.prompt_tokens.saturating_sub(self.template.value);
+            self.prompt_text.push_ratio(owner, prompt_bytes, text);
+        } else if prompt_bytes <= SHORT_TEXT_BYTES && claim.prompt_tokens > 0 {
+            let text = self.prompt_text.tokens(prompt_bytes);
+            let template = claim.prompt_tokens.saturating_sub(text);
+            self.template.push(owner, template);
+        }
+        if shown.text_bytes >= LONG_TEXT_BYTES {
+            let claimed = claim.completion_tokens;
+            self.answer_text
+                .push_ratio(owner, shown.text_bytes, claimed);
+        }
+    }
+
+    fn own_count(&self, ask: &Ask, shown: Shown) -> Usage {
+        shown.counted.unwrap_or_else(|| Usage {
+            prompt_tokens: self
+                .prompt_text
+                .tokens(ask.prompt_text_bytes())
+                .saturating_add(self.template.value),
+            completion_tokens: self.answer_text.tokens(shown.text_bytes),
+        })
+    }
+}
+
+/// What holds for any tokenizer.
+fn bounds(ask: &Ask, shown: Shown) -> Usage {
+    Usage {
+        prompt_tokens: ask.prompt_tokens_bound.max(ask.prompt_tokens),
+        completion_tokens: shown.tokens_max().min(ask.output_tokens_max),
+    }
+}
+
+fn band(own: u32) -> u32 {
+    let band = u64::from(own) * BAND_PERCENT / 100 + BAND_TOKENS;
+    u32::try_from(band).unwrap_or(u32::MAX)
+}
+
+fn least(a: Usage, b: Usage) -> Usage {
+    Usage {
+        prompt_tokens: a.prompt_tokens.min(b.prompt_tokens),
+        completion_tokens: a.completion_tokens.min(b.completion_tokens),
+    }
+}
+
+fn excess(claim: Usage, band: Usage) -> Excess {
+    let of = |claim: u32, band: u32| {
+        if claim <= band {
+            Excess::None
+        } else if u64::from(claim) <= u64::from(band) * GROSS_FACTOR {
+            Excess::Slight
+        } else {
+            Excess::Gross
+        }
+    };
+    of(claim.prompt_tokens, band.prompt_tokens)
+        .max(of(claim.completion_tokens, band.completion_tokens))
+}
+
+/// A machine that does not heed its bound has not miscounted.
+const fn excess_of_ending(ending: Ending) -> Excess {
+    match ending {
+        Ending::Cut => Excess::Gross,
+        Ending::Said => Excess::None,
+    }
+}
+
+/// One number, as the owners of machines show it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Gauge {
+    value: u32,
+    least: u32,
+    most: u32,
+    /// The newest word of each owner, the longest silent first.
+    words: Vec<Word>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Word {
+    owner: AccountId,
+    value: u32,
+}
+
+impl Gauge {
+    const fn new(prior: u32, least: u32, most: u32) -> Self {
+        Self {
+            value: prior,
+            least,
+            most,
+            words: Vec::new(),
+        }
+    }
+
+    /// Tokens in so many bytes, where the value is thousandths of a byte for each.
+    fn tokens(&self, bytes: u32) -> u32 {
+        let tokens = (u64::from(bytes) * 1_000).div_ceil(u64::from(self.value.max(1)));
+        u32::try_from(tokens).unwrap_or(u32::MAX)
+    }
+
+    fn push_ratio(&mut self, owner: AccountId, bytes: u32, tokens: u32) {
+        if tokens > 0 {
+            let ratio = u64::from(bytes) * 1_000 / u64::from(tokens);
+            self.push(owner, u32::try_from(ratio).unwrap_or(u32::MAX));
+        }
+    }
+
+    fn push(&mut self, owner: AccountId, value: u32) {
+        if let Some(ix) = self.words.iter().position(|word| word.owner == owner) {
+            self.words.remove(ix);
+        } else if self.words.len() == OWNERS_MAX {
+            self.words.remove(0);
+        }
+        self.words.push(Word { owner, value });
+        if self.words.len() < OWNERS_MIN {
+            return;
+        }
+        let mut values = [0; OWNERS_MAX];
+        for (place, word) in values.iter_mut().zip(&self.words) {
+            *place = word.value;
+        }
+        let values = &mut values[..self.words.len()];
+        values.sort_unstable();
+        self.value = values[values.len() / 2].clamp(self.least, self.most);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Delivery;
+    use crate::ids::{ModelIx, RequestId};
+
+    fn ask(prompt_bytes: u32) -> Ask {
+        Ask {
+            request: RequestId(1),
+            account: AccountId(1),
+            model: ModelIx(0),
+            prompt_tokens: prompt_bytes / Ask::BYTES_PER_TOKEN,
+            prompt_tokens_bound: prompt_bytes + 64,
+            output_tokens_max: 2_000,
+            delivery: Delivery::Streamed,
+        }
+    }
+
+    fn shown(text_bytes: u32) -> Shown {
+        Shown {
+            pieces: text_bytes / 4,
+            text_bytes,
+            marks: 1,
+            counted: None,
+        }
+    }
+
+    fn usage(prompt_tokens: u32, completion_tokens: u32) -> Usage {
+        Usage {
+            prompt_tokens,
+            completion_tokens,
+        }
+    }
+
+    fn judge(tally: &Tally, ask: &Ask, claim: Usage, shown: Shown) -> Judged {
+        let claim = Claim {
+            usage: claim,
+            shown,
+            ending: Ending::Said,
+        };
+        tally.judge(ask, claim)
+    }
+
+    fn learn(tally: &mut Tally, owner: u64, ask: &Ask, claim: Usage, shown: Shown) {
+        let claim = Claim {
+            usage: claim,
+            shown,
+            ending: Ending::Said,
+        };
+        tally.learn(AccountId(owner), ask, claim);
+    }
+
+    /// Prose: four and a half bytes a token, seven tokens of template.
+    fn honest(ask: &Ask, shown: Shown) -> Usage {
+        let tokens = |bytes: u32| bytes * 2 / 9;
+        usage(
+            tokens(ask.prompt_text_bytes()) + 7,
+            tokens(shown.text_bytes),
+        )
+    }
+
+    fn taught(liars: u64, honest_owners: u64) -> Tally {
+        let mut tally = Tally::new();
+        for round in 0..8 {
+            for owner in 0..liars + honest_owners {
+                for (prompt, answer) in [(100, 900), (2_000, 500)] {
+                    let (ask, shown) = (ask(prompt), shown(answer + round));
+                    let mut claim = honest(&ask, shown);
+                    if owner < liars {
+                        claim.prompt_tokens *= 20;
+                        claim.completion_tokens *= 20;
+                    }
+                    learn(&mut tally, owner, &ask, claim, shown);
+                }
+            }
+        }
+        tally
+    }
+
+    #[test]
+    fn an_honest_claim_of_prose_code_or_another_script_is_paid_as_claimed() {
+        let tally = Tally::new();
+        // Thousandths of a byte a token: prose, code, JSON, Chinese.
+        for ratio in [4_600, 3_400, 2_500, 2_800] {
+            for bytes in [8, 60, 700, 3_000] {
+                let claim = usage(bytes * 1_000 / ratio + 12, bytes * 1_000 / ratio);
+                let judged = judge(&tally, &ask(bytes), claim, shown(bytes));
+                assert_eq!(judged.usage, claim, "{bytes} bytes of {ratio}");
+                assert_eq!(judged.excess, Excess::None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_claim_beyond_the_band_is_cut_to_it_and_told_apart_by_its_size() {
+        let tally = Tally::new();
+        let (ask, shown) = (ask(900), shown(900));
+        // Our own count is 300 tokens of answer and 324 of prompt.
+        let cut = judge(&tally, &ask, usage(100, 500), shown);
+        assert_eq!(cut.usage, usage(100, 453));
+        assert_eq!(cut.excess, Excess::Slight);
+        let cut = judge(&tally, &ask, usage(2_000, 100), shown);
+        assert_eq!(cut.usage, usage(488, 100));
+        assert_eq!(
+            cut.excess,
+            Excess::Gross,
+            "a prompt counts as an answer does"
+        );
+    }
+
+    #[test]
+    fn an_answer_is_never_charged_beyond_what_was_asked_for() {
+        let tally = Tally::new();
+        let ask = Ask {
+            output_tokens_max: 5,
+            ..ask(40)
+        };
+        let judged = judge(&tally, &ask, usage(10, 900), shown(3_000));
+        assert_eq!(judged.usage.completion_tokens, 5);
+        let cut = tally.judge(
+            &ask,
+            Claim {
+                usage: Usage::default(),
+                shown: shown(25),
+                ending: Ending::Cut,
+            },
+        );
+        assert_eq!(
+            cut.usage.completion_tokens, 5,
+            "an overrun is charged its bound"
+        );
+        assert_eq!(cut.excess, Excess::Gross);
+    }
+
+    #[test]
+    fn a_count_by_the_models_own_tokenizer_is_the_charge_whatever_is_claimed() {
+        let tally = Tally::new();
+        let counted = Shown {
+            counted: Some(usage(9, 2)),
+            ..shown(11)
+        };
+        let judged = judge(&tally, &ask(20), usage(96, 10), counted);
+        assert_eq!(judged.usage, usage(9, 2));
+        assert_eq!(judged.excess, Excess::Gross);
+        let judged = judge(&tally, &ask(20), usage(8, 2), counted);
+        assert_eq!(judged.excess, Excess::None);
+    }
+
+    #[test]
+    fn honest_owners_narrow_the_band_and_a_minority_of_liars_does_not_widen_it() {
+        let claim = usage(96, 10);
+        let (ask, shown) = (ask(24), shown(9));
+        let untaught = judge(&Tally::new(), &ask, claim, shown);
+        let by_honest = judge(&taught(0, 6), &ask, claim, shown);
+        let beside_liars = judge(&taught(2, 4), &ask, claim, shown);
+        assert!(by_honest.usage.prompt_tokens < untaught.usage.prompt_tokens);
+        assert!(by_honest.usage.prompt_tokens <= 2 * (24 * 2 / 9 + 7));
+        assert_eq!(by_honest, beside_liars);
+    }
+
+    #[test]
+    fn one_owner_with_many_machines_teaches_nothing() {
+        let mut tally = Tally::new();
+        for _ in 0..100 {
+            let (ask, shown) = (ask(2_000), shown(2_000));
+            learn(&mut tally, 1, &ask, usage(9_000, 9_000), shown);
+        }
+        assert_eq!(tally.answer_text.value, TEXT_PRIOR);
+    }
+
+    #[test]
+    fn no_majority_moves_the_average_without_bound() {
+        let mut tally = Tally::new();
+        for owner in 0..40 {
+            let (ask, shown) = (ask(2_000), shown(2_000));
+            learn(&mut tally, owner, &ask, usage(1, 1), shown);
+            learn(&mut tally, owner, &ask, usage(90_000, 90_000), shown);
+        }
+        assert_eq!(tally.answer_text.value, TEXT_PRIOR / 4);
+        assert!(tally.answer_text.words.len() <= OWNERS_MAX, "INV-12");
+    }
+}

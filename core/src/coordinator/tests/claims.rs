@@ -1,0 +1,134 @@
+//! What a machine claims, and what is paid for it.
+
+use super::*;
+use crate::effect::Receipt;
+
+/// One request served with that claim; the receipt, and whether an alarm was raised.
+fn served(usage: Usage, seen: Shown, ending: Ending, asked: Ask) -> (Receipt, bool) {
+    let mut world = World::new();
+    world.provider(1, 11, 4);
+    let (attempt, conn) = dispatched(&world.step(Event::Arrived(asked))).unwrap();
+    world.step(Event::AttemptStarted { conn, attempt });
+    let effects = world.step(Event::AttemptCompleted {
+        conn,
+        attempt,
+        usage,
+        shown: seen,
+        ending,
+    });
+    let is_alarmed = effects.iter().any(|effect| {
+        matches!(
+            effect,
+            Effect::Alarm {
+                alarm: Alarm::OverClaim,
+                ..
+            }
+        )
+    });
+    world.persist();
+    world.core.invariant_quiescent();
+    (world.out.receipts[0], is_alarmed)
+}
+
+fn usage(prompt_tokens: u32, completion_tokens: u32) -> Usage {
+    Usage {
+        prompt_tokens,
+        completion_tokens,
+    }
+}
+
+fn multiplies_out(receipt: &Receipt) {
+    let cost = receipt.price.cost(
+        u64::from(receipt.usage.prompt_tokens),
+        u64::from(receipt.usage.completion_tokens),
+    );
+    assert_eq!(receipt.charged, cost, "tokens times price is the charge");
+}
+
+#[test]
+fn a_claim_for_the_prompt_beyond_the_band_is_cut_and_raises_the_alarm_too() {
+    let asked = Ask {
+        prompt_tokens: 6,
+        prompt_tokens_bound: 4_000,
+        ..ask(5, ACCOUNT)
+    };
+    let (receipt, is_alarmed) = served(usage(960, 2), shown(2, 9), Ending::Said, asked);
+    assert!(receipt.usage.prompt_tokens <= 60, "{:?}", receipt.usage);
+    assert!(is_alarmed);
+    let (receipt, is_alarmed) = served(usage(19, 2), shown(2, 9), Ending::Said, asked);
+    assert_eq!(receipt.usage, usage(19, 2));
+    assert!(!is_alarmed);
+}
+
+#[test]
+fn a_receipt_multiplies_out_whatever_was_claimed_and_streamed() {
+    let expensive = |id| Ask {
+        prompt_tokens: 3_000,
+        prompt_tokens_bound: 13_000,
+        output_tokens_max: 1_000,
+        ..ask(id, ACCOUNT)
+    };
+    let claims = [
+        (usage(u32::MAX, u32::MAX), shown(900, 900_000), Ending::Said),
+        (usage(0, 1), shown(900, 3_000), Ending::Said),
+        (Usage::default(), shown(1_000, 5_000), Ending::Cut),
+        (usage(3_100, 800), shown(800, 3_000), Ending::Said),
+    ];
+    for (claim, seen, ending) in claims {
+        let (receipt, _) = served(claim, seen, ending, expensive(5));
+        multiplies_out(&receipt);
+        assert!(receipt.charged <= receipt.held);
+    }
+}
+
+#[test]
+fn an_answer_cut_at_its_bound_is_charged_for_the_bound() {
+    let asked = Ask {
+        output_tokens_max: 5,
+        ..ask(5, ACCOUNT)
+    };
+    let (receipt, is_alarmed) = served(Usage::default(), shown(6, 25), Ending::Cut, asked);
+    assert_eq!(receipt.usage.completion_tokens, 5);
+    assert!(is_alarmed, "the machine did not heed its bound");
+    multiplies_out(&receipt);
+}
+
+/// A coordinator whose only model is free.
+fn free_world() -> World {
+    let mut config = config();
+    let free = ModelSpec {
+        price: Price {
+            input_per_mtok: MicroUsd::ZERO,
+            output_per_mtok: MicroUsd::ZERO,
+        },
+        ..config.catalog.spec(MODEL).unwrap().clone()
+    };
+    config.catalog = Catalog::new(vec![free]).unwrap();
+    World {
+        core: Coordinator::new(config),
+        now: Tick(1_000),
+        out: Effects::default(),
+    }
+}
+
+#[test]
+fn a_free_model_serves_an_empty_account_and_charges_nothing() {
+    let mut world = free_world();
+    world.step(Event::AccountOpened {
+        account: ACCOUNT,
+        balance: MicroUsd::ZERO,
+    });
+    world.provider(1, 11, 4);
+    let (attempt, conn) = dispatched(&world.ask(5)).expect("nothing is asked for");
+    world.step(Event::AttemptStarted { conn, attempt });
+    world.step(Event::AttemptCompleted {
+        conn,
+        attempt,
+        usage: usage(20, 10),
+        shown: shown(10, 40),
+        ending: Ending::Said,
+    });
+    world.persist();
+    assert_eq!(world.out.receipts[0].charged, MicroUsd::ZERO);
+    world.core.invariant_quiescent();
+}
