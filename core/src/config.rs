@@ -112,9 +112,10 @@ pub struct Limits {
     pub accept_wait_max: Span,
     /// Added to `accept_wait_max` for each prompt token.
     pub accept_wait_per_prompt_token: Span,
-    /// From acceptance to first content.
+    /// From arrival to first content, over all attempts and all waiting. A single attempt has the
+    /// time that its machine's forecast explains.
     pub first_content_wait_max: Span,
-    /// Between two pieces of content.
+    /// Between two pieces of content: only lack of progress ends an answer, never its length.
     pub idle_wait_max: Span,
     pub attempts_max: u8,
     /// Capacity-class refusals before the request is shed.
@@ -151,7 +152,7 @@ impl Limits {
             requests_max: 1_048_576,
             queue_depth_max: 256,
             queue_wait_max: Span::secs(120),
-            accept_wait_max: Span::secs(10),
+            accept_wait_max: Span::secs(4),
             accept_wait_per_prompt_token: Span::millis(1),
             first_content_wait_max: Span::secs(600),
             idle_wait_max: Span::secs(600),

@@ -1,9 +1,11 @@
 //! Arrivals: may it enter, who serves it, or does it wait. And every way in which a request that has
 //! shown nothing yet is let go.
 
+use smallvec::SmallVec;
+
 use super::books::HoldError;
 use super::fleet::Load;
-use super::life::{Attempt, Phase, Progress, Request, TRIED_MAX};
+use super::life::{Attempt, Phase, Progress, Racing, Request, Served, TRIED_MAX};
 use super::pool::MachineTag;
 use super::{Coordinator, Due, Mischief, WakeReason};
 use crate::denial::Denial;
@@ -56,7 +58,8 @@ impl Coordinator {
         }
         let bound = ask.prompt_tokens_bound.max(ask.prompt_tokens);
         let amount = price.cost(u64::from(bound), u64::from(ask.output_tokens_max));
-        let request = fresh_request(now, ask);
+        let mut request = fresh_request(now, ask);
+        request.deadline = now + self.config.limits.first_content_wait_max;
         let Some(key) = self.requests.insert(request) else {
             out.push(Effect::Alarm {
                 alarm: Alarm::RequestsFull,
@@ -98,17 +101,54 @@ impl Coordinator {
         self.by_id.insert(ask.request, key.slot);
         match offer {
             Some(offer) => self.dispatch(now, key, offer, out),
-            None => self.enqueue(now, key),
+            None => self.enqueue(key),
         }
         Ok(())
     }
 
-    fn enqueue(&mut self, now: Tick, key: Key) {
-        let wait = self.config.limits.queue_wait_max;
+    fn enqueue(&mut self, key: Key) {
         let model = self.requests.get(key).expect("a live request").ask.model;
         self.counts.queued += 1;
         self.queues[usize::from(model.0)].push(&mut self.requests, key);
-        self.set_timer(key, now + wait, WakeReason::QueueOverdue);
+        self.time_wait(key);
+    }
+
+    /// A request whose machine failed it waits again, before all that came after it.
+    pub(super) fn requeue(&mut self, key: Key) {
+        let request = self.requests.get_mut(key).expect("a live request");
+        request.phase = Phase::Queued;
+        let model = request.ask.model;
+        self.counts.requeued += 1;
+        self.queues[usize::from(model.0)].push_front(&mut self.requests, key);
+        self.time_wait(key);
+    }
+
+    /// All waiting of a request together has one end, and content has an earlier or later one.
+    pub(super) fn queued_until(&self, request: &Request) -> Tick {
+        let until = request.arrived_at + self.config.limits.queue_wait_max;
+        until.min(request.deadline)
+    }
+
+    fn time_wait(&mut self, key: Key) {
+        let request = self.requests.get(key).expect("a live request");
+        let until = self.queued_until(request);
+        let timer = self.wheel.arm(until, Due::Queued(key));
+        let request = self.requests.get_mut(key).expect("a live request");
+        request.timer = timer.expect("one timer a request, and the wheel holds as many");
+    }
+
+    /// The request has waited for as long as it may.
+    pub(super) fn on_queue_overdue(&mut self, key: Key, out: &mut Effects) {
+        let Some(request) = self.requests.get(key) else {
+            return;
+        };
+        if request.phase != Phase::Queued {
+            return; // It was sent in the same turn, before this was looked at.
+        }
+        let (id, model) = (request.ask.request, request.ask.model);
+        self.queues[usize::from(model.0)].remove(&mut self.requests, key);
+        let denial = self.full(id, model);
+        self.give_up(key, denial, out);
     }
 
     pub(super) fn queue(&self, model: ModelIx) -> &super::Queue {
@@ -131,14 +171,26 @@ impl Coordinator {
             prompt_tokens: request.ask.prompt_tokens,
             need_tokens: request.need_tokens(),
         };
+        let timer = core::mem::replace(&mut request.timer, Key::NONE);
+        self.wheel.cancel(timer);
+        let patience_until = now + self.patience(offer, load.prompt_tokens);
         self.fleet.reserve(offer, load);
         let attempt = Attempt {
             request: key,
             conn,
+            machine,
             provider: slot,
             offer,
             payee,
             progress: Progress::Sent,
+            timer: Key::NONE,
+            deadline: Tick::NEVER,
+            due: Tick::NEVER,
+            patience_until,
+            dispatched_at: now,
+            accepted_at: now,
+            started_at: now,
+            shown: Shown::default(),
             prompt_tokens: load.prompt_tokens,
             need_tokens: load.need_tokens,
             prev: super::fleet::NIL,
@@ -147,16 +199,16 @@ impl Coordinator {
         let attempt = self
             .attempts
             .insert(attempt)
-            .expect("no more attempts than requests");
+            .expect("as many attempts as may race for all requests");
         if first != super::fleet::NIL {
             self.attempts.at_mut(first).prev = attempt.slot;
         }
         self.fleet.providers.at_mut(slot).first_attempt = attempt.slot;
-        request.phase = Phase::Running(attempt);
+        let request = self.requests.get_mut(key).expect("a live request");
+        request.phase = Phase::Running;
+        request.racing.add(attempt);
         request.tried[usize::from(request.attempts)] = tag;
         request.attempts += 1;
-        request.machine = machine;
-        request.dispatched_at = now;
         let (id, nth) = (request.ask.request, request.attempts);
         let bits = self
             .config
@@ -165,8 +217,8 @@ impl Coordinator {
         let limits = &self.config.limits;
         let per_token = limits.accept_wait_per_prompt_token.0;
         let extra = Span(per_token.saturating_mul(u64::from(load.prompt_tokens)));
-        let deadline = now + limits.accept_wait_max + extra;
-        self.set_timer(key, deadline, WakeReason::AcceptOverdue);
+        let accept_by = now + limits.accept_wait_max + extra;
+        self.set_timer(attempt, accept_by, WakeReason::AcceptOverdue);
         self.fleet.refresh(slot, &self.config);
         self.counts.dispatched += 1;
         let wire = WireId::from_bits(bits);
@@ -222,16 +274,12 @@ impl Coordinator {
             request.hold.is_none() || self.mischief == Mischief::LeakedHold,
             "a request never ends with its hold open"
         );
+        assert!(
+            request.racing.is_empty(),
+            "a request never ends before its attempts"
+        );
         self.wheel.cancel(request.timer);
         self.by_id.remove(request.ask.request);
-    }
-
-    pub(super) fn set_timer(&mut self, key: Key, deadline: Tick, reason: WakeReason) {
-        let request = self.requests.get_mut(key).expect("a live request");
-        self.wheel.cancel(request.timer);
-        request.idle_deadline = deadline;
-        let timer = self.wheel.arm(deadline, Due::Request(key, reason));
-        request.timer = timer.expect("one timer a request, and the wheel holds as many");
     }
 
     /// Everybody is busy: come back when the queue will have drained, spread by a keyed draw.
@@ -273,27 +321,30 @@ pub(super) fn fresh_request(now: Tick, ask: Ask) -> Request {
     Request {
         ask,
         phase: Phase::Queued,
+        racing: Racing::default(),
         hold: None,
         held: MicroUsd::ZERO,
         hold_is_durable: false,
         settle_seq: 0,
         is_released: false,
         timer: Key::NONE,
-        idle_deadline: Tick::NEVER,
+        deadline: Tick::NEVER,
         attempts: 0,
         capacity_refusals: 0,
         tried: [MachineTag(0); TRIED_MAX],
-        shown: Shown::default(),
+        opinions: SmallVec::new(),
         prev_queued: Key::NONE,
         next_queued: Key::NONE,
-        machine: MachineId(0),
+        served: Served {
+            machine: MachineId(0),
+            dispatched_at: now,
+            accepted_at: now,
+            started_at: now,
+        },
         usage: Usage::default(),
         charged: MicroUsd::ZERO,
         payout: MicroUsd::ZERO,
         arrived_at: now,
-        dispatched_at: now,
-        accepted_at: now,
-        started_at: now,
         completed_at: now,
     }
 }

@@ -4,7 +4,8 @@ use super::admit::public;
 use super::conduct::Offence;
 use super::fleet::{Load, NIL};
 use super::life::{Attempt, Phase, Progress};
-use super::{Coordinator, Mischief, WakeReason};
+use super::verdict::{Opinion, Verdict};
+use super::{Coordinator, Due, Mischief, WakeReason};
 use crate::denial::Denial;
 use crate::effect::{Effect, Effects};
 use crate::event::{AttemptFault, Shown};
@@ -14,6 +15,10 @@ use crate::time::{Span, Tick};
 
 /// How long the terminal of an attempt whose consumer left may take.
 const PARKED_WAIT: Span = Span::secs(10);
+/// First content is awaited for this many times the forecast.
+const PATIENCE_FACTOR: u64 = 4;
+/// And at least so long: what networks and a step that is under way take is in no forecast.
+const PATIENCE_MIN: Span = Span::secs(8);
 
 /// Whether the engine may still be running what we gave up.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,19 +38,16 @@ impl Coordinator {
             return;
         }
         attempt.progress = Progress::Accepted;
+        attempt.accepted_at = now;
         let attempt = *attempt;
         self.fleet.accepted(attempt.offer, load_of(&attempt));
-        let request = self
-            .requests
-            .get_mut(attempt.request)
-            .expect("a live attempt's request");
-        request.accepted_at = now;
-        if matches!(request.phase, Phase::Running(_)) {
-            let deadline = now + self.config.limits.first_content_wait_max;
-            self.set_timer(attempt.request, deadline, WakeReason::FirstContentOverdue);
+        if self.request_of(&attempt).phase == Phase::Running {
+            let due = attempt.patience_until;
+            self.set_timer(key, due, WakeReason::FirstContentOverdue);
         }
     }
 
+    /// First content: it picks the winner among the attempts that are out.
     pub(super) fn on_started(
         &mut self,
         now: Tick,
@@ -63,25 +65,26 @@ impl Coordinator {
         }
         let was_accepted = attempt.progress == Progress::Accepted;
         attempt.progress = Progress::Started;
+        if !was_accepted {
+            attempt.accepted_at = now;
+        }
+        attempt.started_at = now;
+        attempt.shown = Shown {
+            pieces: 1,
+            text_bytes: 1,
+            ..Shown::default()
+        };
         let attempt = *attempt;
         if !was_accepted {
             self.fleet.accepted(attempt.offer, load_of(&attempt));
         }
         self.fleet.prefilled(attempt.offer, load_of(&attempt));
         self.fleet.refresh(attempt.provider, &self.config);
+        self.give_up_rivals(now, key, out);
         let request = self
             .requests
             .get_mut(attempt.request)
             .expect("a live attempt's request");
-        if !was_accepted {
-            request.accepted_at = now;
-        }
-        request.started_at = now;
-        request.shown = Shown {
-            pieces: 1,
-            text_bytes: 1,
-            ..Shown::default()
-        };
         if request.hold_is_durable && !request.is_released {
             request.is_released = true; // INV-05: otherwise `Persisted` releases it.
             out.push(Effect::Release {
@@ -89,7 +92,18 @@ impl Coordinator {
             });
         }
         let deadline = now + self.config.limits.idle_wait_max;
-        self.set_timer(attempt.request, deadline, WakeReason::IdleOverdue);
+        self.set_timer(key, deadline, WakeReason::IdleOverdue);
+    }
+
+    /// The winner is known: whoever else works for the request may stop.
+    pub(super) fn give_up_rivals(&mut self, now: Tick, winner: Key, out: &mut Effects) {
+        let request = self.attempts.at(winner.slot).request;
+        let racing = self.requests.get(request).expect("a live request").racing;
+        for rival in racing.rivals_of(winner) {
+            self.send_cancel(rival, out);
+            let loser = self.take_attempt(rival, Remains::Lingers);
+            self.fill(now, loser.provider, out);
+        }
     }
 
     pub(super) fn on_progressed(
@@ -102,17 +116,16 @@ impl Coordinator {
         let Some(key) = self.live(conn, attempt) else {
             return;
         };
-        let request_key = self.attempts.at(key.slot).request;
-        let request = self
-            .requests
-            .get_mut(request_key)
-            .expect("a live attempt's request");
-        if shown.pieces >= request.shown.pieces {
-            request.shown = shown;
+        let idle_wait = self.config.limits.idle_wait_max;
+        let attempt = self.attempts.at_mut(key.slot);
+        if shown.pieces >= attempt.shown.pieces {
+            attempt.shown = shown;
         }
-        if matches!(request.phase, Phase::Running(_)) {
+        let request = self.requests.get(attempt.request);
+        if request.is_some_and(|request| request.phase == Phase::Running) {
             // The timer that is armed looks here when it fires, so progress costs no re-arming.
-            request.idle_deadline = now + self.config.limits.idle_wait_max;
+            attempt.due = now + idle_wait;
+            attempt.deadline = attempt.due;
         }
     }
 
@@ -142,13 +155,13 @@ impl Coordinator {
         let attempt = self.take_attempt(key, remains);
         match fault {
             AttemptFault::Busy => self.fleet.refused(attempt.offer),
+            AttemptFault::Client(status) => self.hear(&attempt, Verdict::Client(status)),
             AttemptFault::Internal => self.strike(now, attempt.provider, Offence::Broke),
             AttemptFault::ModelUnavailable => {
                 self.fleet
                     .loaded(attempt.offer, crate::event::SlotState::Crashed);
             }
             AttemptFault::Cancelled
-            | AttemptFault::Client(_)
             | AttemptFault::ConsumerStalled
             | AttemptFault::Encryption
             | AttemptFault::Unsent => {}
@@ -161,6 +174,21 @@ impl Coordinator {
         self.fill(now, attempt.provider, out);
     }
 
+    /// A machine spoke against the request itself.
+    pub(super) fn hear(&mut self, attempt: &Attempt, verdict: Verdict) {
+        let is_credible = !self.fleet.providers.at(attempt.provider).has_faults;
+        let request = self
+            .requests
+            .get_mut(attempt.request)
+            .expect("a live attempt's request");
+        request.opinions.push(Opinion {
+            verdict,
+            machine: attempt.machine,
+            owner: attempt.payee,
+            is_credible,
+        });
+    }
+
     /// The attempt is off the ledger; decides what its request does next.
     pub(super) fn after_fault(
         &mut self,
@@ -170,75 +198,100 @@ impl Coordinator {
         out: &mut Effects,
     ) {
         let key = attempt.request;
-        let request = self
-            .requests
-            .get_mut(key)
-            .expect("a live attempt's request");
-        if matches!(request.phase, Phase::Parked(_)) {
-            self.settle_relayed(key, attempt.payee, out);
+        let request = self.request_of(attempt);
+        if request.phase == Phase::Parked {
+            self.settle_relayed(key, attempt, out);
             return;
         }
         if fault == AttemptFault::ConsumerStalled && attempt.progress == Progress::Started {
             let id = request.ask.request;
             self.counts.failed += 1;
-            self.settle_relayed(key, attempt.payee, out);
+            self.settle_relayed(key, attempt, out);
             out.push(Effect::Fail {
                 request: id,
                 denial: Denial::Cancelled,
             });
             return;
         }
-        if fault == AttemptFault::Busy {
-            request.capacity_refusals += 1;
+        if !request.racing.is_empty() {
+            return; // Another attempt is at it.
         }
-        let refusals = request.capacity_refusals;
         let (id, model) = (request.ask.request, request.ask.model);
-        let denial = match fault {
-            AttemptFault::Busy => self.full(id, model),
-            AttemptFault::Cancelled | AttemptFault::ConsumerStalled => Denial::Cancelled,
-            AttemptFault::Client(status) => Denial::Client(status),
-            AttemptFault::Encryption => Denial::Encryption,
+        let has_shown = request.has_shown(attempt.progress);
+        let is_agreed = super::verdict::is_agreed(&request.opinions);
+        let refusals = request.capacity_refusals + u8::from(fault == AttemptFault::Busy);
+        self.requests
+            .get_mut(key)
+            .expect("a live request")
+            .capacity_refusals = refusals;
+        let (denial, is_final) = match fault {
+            AttemptFault::Busy => {
+                let is_final = refusals >= self.config.limits.capacity_refusals_max;
+                (self.full(id, model), is_final)
+            }
+            AttemptFault::Cancelled | AttemptFault::ConsumerStalled => (Denial::Cancelled, true),
+            AttemptFault::Client(status) => (Denial::Client(status), is_agreed),
+            AttemptFault::Encryption => (Denial::Encryption, false),
             AttemptFault::Internal | AttemptFault::ModelUnavailable | AttemptFault::Unsent => {
-                Denial::ProviderFailed
+                (Denial::ProviderFailed, false)
             }
         };
-        let is_final = match fault {
-            AttemptFault::Busy => refusals >= self.config.limits.capacity_refusals_max,
-            AttemptFault::Cancelled
-            | AttemptFault::Client(_)
-            | AttemptFault::ConsumerStalled
-            | AttemptFault::Encryption => true,
-            AttemptFault::Internal | AttemptFault::ModelUnavailable | AttemptFault::Unsent => false,
-        };
-        if attempt.progress == Progress::Started {
+        if has_shown {
             self.fail(key, denial, out);
         } else if is_final {
             self.refuse(key, denial, out);
         } else {
-            self.fail_over(now, key, denial, out);
+            self.again(now, key, denial, out);
         }
     }
 
-    /// Tries another machine; there is none: refuses with `denial`.
-    pub(super) fn fail_over(&mut self, now: Tick, key: Key, denial: Denial, out: &mut Effects) {
-        let attempts = self.requests.get(key).expect("a live request").attempts;
+    /// Goes on with another machine, or ends the request with `denial`.
+    fn again(&mut self, now: Tick, key: Key, denial: Denial, out: &mut Effects) {
+        if !self.goes_on(now, key, out) {
+            self.give_up(key, denial, out);
+        }
+    }
+
+    /// Sends the request to another machine, or lets it wait for one at the head of its account's
+    /// lane. False when there is none to wait for, or no time.
+    pub(super) fn goes_on(&mut self, now: Tick, key: Key, out: &mut Effects) -> bool {
+        if !self.may_go_on(now, key) {
+            return false;
+        }
+        if let Some(offer) = self.choose(key) {
+            self.counts.failovers += 1;
+            self.dispatch(now, key, offer, out);
+            return true;
+        }
+        let request = self.requests.get(key).expect("a live request");
+        let model = request.ask.model;
+        let waits_until = self.queued_until(request);
+        let has_place = self.queue(model).count() < self.config.limits.queue_depth_max;
+        let others = self.fleet.capable_beside(model, request.tried_machines());
+        if others == 0 || !has_place || waits_until <= now {
+            return false;
+        }
+        self.requeue(key);
+        true
+    }
+
+    /// Whether the request has time and attempts left.
+    fn may_go_on(&self, now: Tick, key: Key) -> bool {
+        let request = self.requests.get(key).expect("a live request");
         let attempts_max = self
             .config
             .limits
             .attempts_max
             .min(super::life::TRIED_MAX as u8);
-        let offer = if attempts < attempts_max {
-            self.choose(key)
-        } else {
-            None
-        };
-        match offer {
-            Some(offer) if !self.is_draining => {
-                self.counts.failovers += 1;
-                self.dispatch(now, key, offer, out);
-            }
-            _ => self.refuse(key, denial, out),
-        }
+        !self.is_draining && request.attempts < attempts_max && now < request.deadline
+    }
+
+    /// Ends a request that nobody has seen anything of. What a machine said against the request
+    /// itself tells its consumer more than how the last one failed.
+    pub(super) fn give_up(&mut self, key: Key, denial: Denial, out: &mut Effects) {
+        let request = self.requests.get(key).expect("a live request");
+        let denial = super::verdict::status(request).map_or(denial, Denial::Client);
+        self.refuse(key, denial, out);
     }
 
     /// Ends a request whose content has begun to flow: the consumer pays nothing for half an answer.
@@ -259,16 +312,18 @@ impl Coordinator {
             .requests
             .get(key)
             .expect("the index names a live request");
-        match request.phase {
+        let (phase, racing, model) = (request.phase, request.racing, request.ask.model);
+        match phase {
             Phase::Queued => {
-                let model = usize::from(request.ask.model.0);
-                self.queues[model].remove(&mut self.requests, key);
+                self.queues[usize::from(model.0)].remove(&mut self.requests, key);
                 self.refuse(key, Denial::Cancelled, out);
             }
-            Phase::Running(attempt) => {
-                self.send_cancel(attempt, out);
-                if self.attempts.at(attempt.slot).progress == Progress::Started {
-                    self.park(now, key, attempt);
+            Phase::Running => {
+                for attempt in racing.iter() {
+                    self.send_cancel(attempt, out);
+                }
+                if let Some(winner) = self.winner_of(key) {
+                    self.park(now, key, winner);
                     self.counts.failed += 1;
                     out.push(Effect::Fail {
                         request: id,
@@ -276,20 +331,34 @@ impl Coordinator {
                     });
                     return;
                 }
-                let attempt = self.take_attempt(attempt, Remains::Lingers);
+                let mut providers = [NIL; super::life::RACERS_MAX];
+                for (place, attempt) in providers.iter_mut().zip(racing.iter()) {
+                    *place = self.take_attempt(attempt, Remains::Lingers).provider;
+                }
                 self.refuse(key, Denial::Cancelled, out);
-                self.fill(now, attempt.provider, out);
+                for provider in providers.into_iter().filter(|slot| *slot != NIL) {
+                    self.fill(now, provider, out);
+                }
             }
-            Phase::Parked(_) | Phase::Settling => {}
+            Phase::Parked | Phase::Settling => {}
         }
+    }
+
+    /// The attempt whose content is the request's answer.
+    pub(super) fn winner_of(&self, key: Key) -> Option<Key> {
+        let racing = self.requests.get(key).expect("a live request").racing;
+        racing
+            .iter()
+            .find(|attempt| self.attempts.at(attempt.slot).progress == Progress::Started)
     }
 
     /// The provider's terminal still comes, with the usage of what was streamed.
     fn park(&mut self, now: Tick, key: Key, attempt: Key) {
-        self.requests.get_mut(key).expect("a live request").phase = Phase::Parked(attempt);
-        self.set_timer(key, now + PARKED_WAIT, WakeReason::ParkedOverdue);
+        self.requests.get_mut(key).expect("a live request").phase = Phase::Parked;
+        self.set_timer(attempt, now + PARKED_WAIT, WakeReason::ParkedOverdue);
     }
 
+    /// An attempt was given all the time that it gets.
     pub(super) fn on_overdue(
         &mut self,
         now: Tick,
@@ -297,37 +366,35 @@ impl Coordinator {
         reason: WakeReason,
         out: &mut Effects,
     ) {
-        let Some(request) = self.requests.get(key) else {
+        let Some(attempt) = self.attempts.get(key).copied() else {
             return;
         };
-        if request.idle_deadline > now {
-            let deadline = request.idle_deadline;
-            self.set_timer(key, deadline, reason);
-            return;
+        if attempt.deadline > now {
+            return self.set_timer(key, attempt.due, reason);
         }
-        match request.phase {
-            Phase::Queued => {
-                let (id, model) = (request.ask.request, request.ask.model);
-                self.queues[usize::from(model.0)].remove(&mut self.requests, key);
-                let denial = self.full(id, model);
-                self.refuse(key, denial, out);
-            }
-            Phase::Running(attempt) => {
-                self.send_cancel(attempt, out);
-                let attempt = self.take_attempt(attempt, Remains::Lingers);
-                if attempt.progress == Progress::Started {
-                    self.fail(key, Denial::Timeout, out);
-                } else {
-                    self.fail_over(now, key, Denial::Timeout, out);
+        let request = attempt.request;
+        match self.request_of(&attempt).phase {
+            Phase::Queued | Phase::Settling => unreachable!("no attempt of it is out"),
+            Phase::Running => {
+                self.send_cancel(key, out);
+                let attempt = self.take_attempt(key, Remains::Lingers);
+                // Where the request's own deadline came first, the machine is not to blame.
+                if attempt.due <= now {
+                    self.strike(now, attempt.provider, Offence::Silence);
+                }
+                let running = self.request_of(&attempt);
+                if running.has_shown(attempt.progress) {
+                    self.fail(request, Denial::Timeout, out);
+                } else if running.racing.is_empty() {
+                    self.again(now, request, Denial::Timeout, out);
                 }
                 self.fill(now, attempt.provider, out);
             }
-            Phase::Parked(attempt) => {
-                let attempt = self.take_attempt(attempt, Remains::Lingers);
-                self.settle_relayed(key, attempt.payee, out);
+            Phase::Parked => {
+                let attempt = self.take_attempt(key, Remains::Lingers);
+                self.settle_relayed(request, &attempt, out);
                 self.fill(now, attempt.provider, out);
             }
-            Phase::Settling => {}
         }
     }
 
@@ -348,9 +415,21 @@ impl Coordinator {
         None
     }
 
-    /// Takes an attempt off its provider's list and off the ledger.
+    pub(super) fn request_of(&self, attempt: &Attempt) -> &super::Request {
+        self.requests
+            .get(attempt.request)
+            .expect("a live attempt's request")
+    }
+
+    /// Takes an attempt off its request, its provider's list and the ledger.
     pub(super) fn take_attempt(&mut self, key: Key, remains: Remains) -> Attempt {
         let attempt = self.attempts.remove(key).expect("a live attempt");
+        self.wheel.cancel(attempt.timer);
+        self.requests
+            .get_mut(attempt.request)
+            .expect("a live attempt's request")
+            .racing
+            .remove(key);
         if attempt.prev == NIL {
             self.fleet.providers.at_mut(attempt.provider).first_attempt = attempt.next;
         } else {
@@ -382,6 +461,38 @@ impl Coordinator {
             attempt: public(key),
             conn,
         });
+    }
+
+    /// The attempt's one timer: when the machine owes what it waits for. Until content has begun the
+    /// request's own deadline may come first.
+    pub(super) fn set_timer(&mut self, key: Key, due: Tick, reason: WakeReason) {
+        let request = self.attempts.at(key.slot).request;
+        let content_by = self.requests.get(request).expect("a live request").deadline;
+        let deadline = match reason {
+            WakeReason::AcceptOverdue | WakeReason::FirstContentOverdue => due.min(content_by),
+            WakeReason::BarLifted
+            | WakeReason::ChallengeExpired
+            | WakeReason::IdleOverdue
+            | WakeReason::ParkedOverdue
+            | WakeReason::QueueOverdue => due,
+        };
+        let attempt = self.attempts.at_mut(key.slot);
+        attempt.due = due;
+        attempt.deadline = deadline;
+        self.wheel.cancel(attempt.timer);
+        let timer = self.wheel.arm(deadline, Due::Attempt(key, reason));
+        attempt.timer = timer.expect("one timer an attempt, and the wheel holds as many");
+    }
+
+    /// How long a machine may say nothing, by the forecast that was made of it: a function of its
+    /// own figures, so that neither a slow machine is given up too soon nor a dead one too late.
+    pub(super) fn patience(&self, offer: u32, prompt_tokens: u32) -> Span {
+        let limits = &self.config.limits;
+        let forecast = self.fleet.forecast(offer, prompt_tokens, limits);
+        let upload = limits.accept_wait_per_prompt_token.0;
+        let upload = upload.saturating_mul(u64::from(prompt_tokens));
+        let patience = forecast.0.saturating_mul(PATIENCE_FACTOR);
+        Span(patience.max(PATIENCE_MIN.0).saturating_add(upload))
     }
 }
 

@@ -24,7 +24,7 @@ impl Coordinator {
         let parked = self
             .requests
             .iter()
-            .filter(|(_, r)| matches!(r.phase, Phase::Parked(_)))
+            .filter(|(_, r)| r.phase == Phase::Parked)
             .count();
         let alive = (self.requests.count() - parked) as u64;
         let ended = self.counts.finished + self.counts.refused + self.counts.failed;
@@ -84,15 +84,24 @@ impl Coordinator {
                 .sum();
             assert_eq!(debits, listed, "INV-08: offers and provider disagree");
         }
-        let running = self
-            .requests
-            .iter()
-            .filter(|(_, r)| matches!(r.phase, Phase::Running(_) | Phase::Parked(_)))
-            .count();
+        let mut racing = 0;
+        for (key, request) in self.requests.iter() {
+            let is_out = match request.phase {
+                Phase::Parked | Phase::Running => true,
+                Phase::Queued | Phase::Settling => false,
+            };
+            let out = request.racing.count();
+            assert_eq!(is_out, out > 0, "INV-08: a request runs by its attempts");
+            for attempt in request.racing.iter() {
+                let owner = self.attempts.get(attempt).map(|attempt| attempt.request);
+                assert_eq!(owner, Some(key), "INV-08: a request races with another's");
+            }
+            racing += out;
+        }
         assert_eq!(
-            running,
+            racing,
             self.attempts.count(),
-            "INV-08: one attempt for each running request"
+            "INV-08: an attempt without a request"
         );
     }
 
@@ -151,7 +160,8 @@ impl Coordinator {
         for queue in &self.queues {
             assert!(queue.count() <= limits.queue_depth_max, "INV-12: queue");
         }
-        let timers_max = self.requests.count() + 2 * self.fleet.machines.len() + 64;
+        let timers_max =
+            self.requests.count() + self.attempts.count() + 2 * self.fleet.machines.len() + 64;
         assert!(self.wheel.count() <= timers_max, "INV-12: timers");
     }
 

@@ -20,12 +20,18 @@ const BAR_MAX: Span = Span::secs(600);
 pub(super) enum Offence {
     /// It failed, or its connection carried what is no answer.
     Broke,
+    /// It answered with nothing what another machine answered with something.
+    EmptyAnswer,
     /// It claimed many times what it showed.
     GrossOverClaim,
+    /// It called a request wrong that another machine served.
+    LoneRefusal,
     /// It claimed more than the band allows.
     OverClaim,
     /// It went on beyond the bound that it was given.
     Overrun,
+    /// It took work and said nothing for longer than its own figures explain, or went silent.
+    Silence,
 }
 
 impl Offence {
@@ -33,7 +39,11 @@ impl Offence {
     const fn faults_min(self) -> u8 {
         match self {
             Self::Broke | Self::OverClaim => 1,
-            Self::GrossOverClaim | Self::Overrun => FAULTS_TO_BAR,
+            Self::EmptyAnswer
+            | Self::GrossOverClaim
+            | Self::LoneRefusal
+            | Self::Overrun
+            | Self::Silence => FAULTS_TO_BAR,
         }
     }
 }
@@ -41,25 +51,32 @@ impl Offence {
 impl Coordinator {
     pub(super) fn strike(&mut self, now: Tick, slot: u32, offence: Offence) {
         let machine = self.fleet.providers.at(slot).machine;
-        let record = self
-            .fleet
-            .machines
-            .get_mut(&machine)
-            .expect("a live machine has a record");
-        record.faults = record.faults.saturating_add(1).max(offence.faults_min());
-        self.fleet.providers.at_mut(slot).has_faults = true;
-        if record.faults < FAULTS_TO_BAR {
+        self.strike_machine(now, machine, offence);
+    }
+
+    /// The machine may be gone by now: it will come back.
+    pub(super) fn strike_machine(&mut self, now: Tick, machine: MachineId, offence: Offence) {
+        let Some(record) = self.fleet.record(machine) else {
             return;
+        };
+        record.faults = record.faults.saturating_add(1).max(offence.faults_min());
+        let (faults, live) = (record.faults, record.live);
+        let is_barred = faults >= FAULTS_TO_BAR;
+        if is_barred {
+            let doublings = u32::from(faults - FAULTS_TO_BAR).min(5);
+            let bar = Span((BAR.0 << doublings).min(BAR_MAX.0));
+            let is_armed = record.barred_until > now;
+            record.barred_until = now + bar;
+            if !is_armed {
+                // A full wheel only means that the bar stays until the machine's next success.
+                let _ = self.wheel.arm(now + bar, Due::Machine(machine));
+            }
         }
-        let doublings = u32::from(record.faults - FAULTS_TO_BAR).min(5);
-        let bar = Span((BAR.0 << doublings).min(BAR_MAX.0));
-        let is_armed = record.barred_until > now;
-        record.barred_until = now + bar;
-        self.fleet.providers.at_mut(slot).is_barred = true;
-        self.fleet.refresh(slot, &self.config);
-        if !is_armed {
-            // A full wheel only means that the bar stays until the machine's next success.
-            let _ = self.wheel.arm(now + bar, Due::Machine(machine));
+        if live != NIL {
+            let provider = self.fleet.providers.at_mut(live);
+            provider.has_faults = true;
+            provider.is_barred |= is_barred;
+            self.fleet.refresh(live, &self.config);
         }
     }
 

@@ -21,6 +21,7 @@ mod settle;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod verdict;
 
 use std::collections::VecDeque;
 use std::hash::Hash;
@@ -29,7 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use self::books::Books;
 use self::fleet::Fleet;
-use self::life::{Attempt, Request};
+use self::life::{Attempt, RACERS_MAX, Request};
 use self::queue::Queue;
 pub use self::tally::{BAND_PERCENT, BAND_TOKENS};
 use self::tally::{Claim, Tally};
@@ -73,7 +74,8 @@ impl WakeReason {
 enum Due {
     Machine(MachineId),
     Provider(Key),
-    Request(Key, WakeReason),
+    Attempt(Key, WakeReason),
+    Queued(Key),
 }
 
 /// The shell broke the contract. The state is unchanged.
@@ -134,6 +136,7 @@ pub struct Counts {
     pub dispatched: u64,
     pub failovers: u64,
     pub queued: u64,
+    pub requeued: u64,
     pub stale_events: u64,
     pub stale_reports: u64,
     pub reports: u64,
@@ -189,16 +192,18 @@ impl Coordinator {
     pub fn new(config: Config) -> Self {
         let models = config.catalog.count();
         let limits = &config.limits;
-        let timers_max = limits
-            .requests_max
-            .saturating_add(limits.providers_max.saturating_mul(2));
+        let racers_max = u32::try_from(RACERS_MAX).expect("few race for one request");
+        let attempts_max = limits.requests_max.saturating_mul(racers_max);
+        // A request has the timer of its wait or those of its attempts; a machine that of its bar,
+        // whether it is here or not, and a connection that of its proof.
+        let timers_max = attempts_max.saturating_add(limits.providers_max.saturating_mul(3));
         Self {
             now: Tick::ZERO,
             books: Books::new(limits.accounts_max, config.fee_percent),
             fleet: Fleet::new(&config),
             requests: Slab::with_limit(limits.requests_max),
             by_id: Lookup::default(),
-            attempts: Slab::with_limit(limits.requests_max),
+            attempts: Slab::with_limit(attempts_max),
             queues: vec![Queue::default(); models],
             paces: vec![None; models],
             tallies: vec![Tally::new(); models],
@@ -247,7 +252,8 @@ impl Coordinator {
         let reason = match due {
             Due::Machine(_) => WakeReason::BarLifted,
             Due::Provider(_) => WakeReason::ChallengeExpired,
-            Due::Request(_, reason) => reason,
+            Due::Attempt(_, reason) => reason,
+            Due::Queued(_) => WakeReason::QueueOverdue,
         };
         Some((at, reason))
     }
@@ -461,7 +467,8 @@ impl Coordinator {
             match due {
                 Due::Machine(machine) => self.on_bar_lifted(now, machine, out),
                 Due::Provider(key) => self.on_challenge_expired(key),
-                Due::Request(key, reason) => self.on_overdue(now, key, reason, out),
+                Due::Attempt(key, reason) => self.on_overdue(now, key, reason, out),
+                Due::Queued(key) => self.on_queue_overdue(key, out),
             }
         }
         self.fired = fired;

@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::lookup::LookupKey;
+
 pub(crate) const BUCKETS: usize = 64;
 
 /// A machine's identity folded to eight bytes, so that two candidates share a cache line.
@@ -13,6 +15,12 @@ pub(crate) const BUCKETS: usize = 64;
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub(crate) struct MachineTag(pub(crate) u64);
+
+impl LookupKey for MachineTag {
+    fn bits(self) -> u128 {
+        u128::from(self.0)
+    }
+}
 
 /// What a choice needs to know of one machine, side by side in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -46,6 +46,29 @@ impl Queue {
             .next_queued = key;
     }
 
+    /// To the head of its account's lane, and the account to the head of the turn.
+    pub(crate) fn push_front(&mut self, requests: &mut Slab<Request>, key: Key) {
+        let request = requests.get_mut(key).expect("a queued request lives");
+        let account = request.ask.account;
+        request.prev_queued = Key::NONE;
+        self.count += 1;
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.account == account) else {
+            request.next_queued = Key::NONE;
+            let lane = Lane {
+                account,
+                head: key,
+                tail: key,
+            };
+            return self.lanes.insert(0, lane);
+        };
+        let head = core::mem::replace(&mut lane.head, key);
+        request.next_queued = head;
+        requests
+            .get_mut(head)
+            .expect("a lane's head lives")
+            .prev_queued = key;
+    }
+
     pub(crate) fn remove(&mut self, requests: &mut Slab<Request>, key: Key) {
         let request = requests.get(key).expect("a queued request lives");
         let (prev, next, account) = (

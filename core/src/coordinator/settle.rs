@@ -2,13 +2,14 @@
 
 use super::attempt::Remains;
 use super::conduct::Offence;
-use super::life::Phase;
+use super::life::{Attempt, Phase};
 use super::tally::{Claim, Excess};
+use super::verdict::{Verdict, is_agreed};
 use super::{Coordinator, Mischief, Pace};
 use crate::effect::{Alarm, Effect, Effects, Receipt};
 use crate::event::{Ending, Usage};
 use crate::ewma::Ewma;
-use crate::ids::{AccountId, AttemptKey, ConnId, ModelIx};
+use crate::ids::{AttemptKey, ConnId, ModelIx};
 use crate::money::MicroUsd;
 use crate::slab::Key;
 use crate::time::Tick;
@@ -32,27 +33,34 @@ impl Coordinator {
             Ending::Said => Remains::Ended,
             Ending::Cut => Remains::Lingers,
         };
+        if claim.shown.pieces > 0 {
+            self.give_up_rivals(now, key, out);
+        }
         let attempt = self.take_attempt(key, remains);
         let slot = attempt.provider;
         let key = attempt.request;
-        let request = self
-            .requests
-            .get_mut(key)
-            .expect("a live attempt's request");
-        let is_parked = matches!(request.phase, Phase::Parked(_));
-        if claim.shown.pieces < request.shown.pieces {
+        if claim.shown.pieces < attempt.shown.pieces {
             // A relay whose consumer left may have forgotten what it had shown.
-            claim.shown = request.shown;
+            claim.shown = attempt.shown;
         }
+        let is_empty = claim.shown.pieces == 0;
+        let request = self.request_of(&attempt);
+        let is_parked = request.phase == Phase::Parked;
         let ask = request.ask;
         let tally = &mut self.tallies[usize::from(ask.model.0)];
         let judged = tally.judge(&ask, claim);
-        if claim.ending == Ending::Said {
+        if claim.ending == Ending::Said && !is_empty {
             tally.learn(attempt.payee, &ask, claim);
         }
-        self.note_claim(now, slot, judged.excess, claim.ending, out);
-        let model = ask.model;
-        let seq = self.settle(key, attempt.payee, judged.usage, out);
+        self.note_claim(now, slot, &claim, judged.excess, out);
+        if is_empty && !is_parked {
+            if self.doubts_emptiness(now, &attempt, out) {
+                return self.fill(now, slot, out);
+            }
+        } else {
+            self.refute(now, key);
+        }
+        let seq = self.settle(key, &attempt, judged.usage, out);
         if is_parked {
             self.forget(key);
         } else {
@@ -60,20 +68,29 @@ impl Coordinator {
             request.phase = Phase::Settling;
             request.completed_at = now;
             request.settle_seq = seq;
-            let timer = core::mem::replace(&mut request.timer, Key::NONE);
-            self.wheel.cancel(timer);
             self.awaiting.push_back((seq, key));
         }
-        self.note_pace(now, model);
+        self.note_pace(now, ask.model);
         self.fill(now, slot, out);
     }
 
+    /// An answer without a word is shown only when others have none either, or nobody else is there
+    /// to be asked.
+    fn doubts_emptiness(&mut self, now: Tick, attempt: &Attempt, out: &mut Effects) -> bool {
+        self.hear(attempt, Verdict::Empty);
+        let request = self.request_of(attempt);
+        if !request.racing.is_empty() {
+            return true;
+        }
+        !is_agreed(&request.opinions) && self.goes_on(now, attempt.request, out)
+    }
+
     /// Settles what was streamed, by our own count, and ends a request whose terminal effect is out.
-    pub(super) fn settle_relayed(&mut self, key: Key, payee: AccountId, out: &mut Effects) {
+    pub(super) fn settle_relayed(&mut self, key: Key, attempt: &Attempt, out: &mut Effects) {
         let request = self.requests.get(key).expect("a live request");
         let tally = &self.tallies[usize::from(request.ask.model.0)];
-        let usage = tally.relayed(&request.ask, request.shown);
-        self.settle(key, payee, usage, out);
+        let usage = tally.relayed(&request.ask, attempt.shown);
+        self.settle(key, attempt, usage, out);
         self.forget(key);
     }
 
@@ -82,12 +99,13 @@ impl Coordinator {
         &mut self,
         now: Tick,
         slot: u32,
+        claim: &Claim,
         excess: Excess,
-        ending: Ending,
         out: &mut Effects,
     ) {
-        let offence = match (ending, excess) {
+        let offence = match (claim.ending, excess) {
             (Ending::Cut, _) => Offence::Overrun,
+            (Ending::Said, Excess::None) if claim.shown.pieces == 0 => return,
             (Ending::Said, Excess::None) => return self.fleet.absolve(slot),
             (Ending::Said, Excess::Slight) => Offence::OverClaim,
             (Ending::Said, Excess::Gross) => Offence::GrossOverClaim,
@@ -102,24 +120,26 @@ impl Coordinator {
     }
 
     /// Moves the hold, once. Nothing delivered costs nothing.
-    fn settle(&mut self, key: Key, payee: AccountId, usage: Usage, out: &mut Effects) -> u64 {
+    fn settle(&mut self, key: Key, attempt: &Attempt, usage: Usage, out: &mut Effects) -> u64 {
         let request = self.requests.get_mut(key).expect("a live request");
+        request.served = attempt.served();
         let hold = request.hold.take().expect("a running request holds money");
         let spec = self
             .config
             .catalog
             .spec(request.ask.model)
             .expect("a model of the catalogue");
-        let cost = if usage.completion_tokens == 0 {
-            MicroUsd::ZERO
+        let (usage, cost) = if usage.completion_tokens == 0 {
+            (Usage::default(), MicroUsd::ZERO)
         } else {
-            spec.price.cost(
+            let cost = spec.price.cost(
                 u64::from(usage.prompt_tokens),
                 u64::from(usage.completion_tokens),
-            )
+            );
+            (usage, cost)
         };
         // Full books cannot take an operator's account: nobody is charged, and the alarm says so.
-        let (settled, transfer) = match self.books.settle(hold, cost, payee) {
+        let (settled, transfer) = match self.books.settle(hold, cost, attempt.payee) {
             Ok(settled) => settled,
             Err(hold) => {
                 out.push(Effect::Alarm {
@@ -156,18 +176,18 @@ impl Coordinator {
                 continue;
             };
             request.hold_is_durable = true;
-            let has_started = match request.phase {
+            match request.phase {
                 Phase::Settling => {
                     if request.settle_seq == seq {
                         self.finish(key, out);
                     }
                     continue;
                 }
-                Phase::Running(attempt) => {
-                    self.attempts.at(attempt.slot).progress == super::life::Progress::Started
-                }
-                Phase::Queued | Phase::Parked(_) => false,
-            };
+                Phase::Parked | Phase::Queued => continue,
+                Phase::Running => {}
+            }
+            let has_started = self.winner_of(key).is_some();
+            let request = self.requests.get_mut(key).expect("a live request");
             if has_started && !request.is_released {
                 request.is_released = true; // INV-05
                 out.push(Effect::Release {
@@ -192,7 +212,7 @@ impl Coordinator {
         let receipt = Receipt {
             request: request.ask.request,
             account: request.ask.account,
-            machine: request.machine,
+            machine: request.served.machine,
             model: request.ask.model,
             attempts: request.attempts,
             usage: request.usage,
@@ -203,9 +223,9 @@ impl Coordinator {
             balance_before: account.available + request.charged,
             balance_after: account.available,
             arrived_at: request.arrived_at,
-            dispatched_at: request.dispatched_at,
-            accepted_at: request.accepted_at,
-            started_at: request.started_at,
+            dispatched_at: request.served.dispatched_at,
+            accepted_at: request.served.accepted_at,
+            started_at: request.served.started_at,
             completed_at: request.completed_at,
         };
         self.counts.finished += 1;

@@ -1,7 +1,9 @@
 //! Small stories, then random ones with every invariant recounted after each step.
 
+mod again;
 mod claims;
 mod memory;
+mod second;
 
 use std::borrow::Cow;
 
@@ -78,8 +80,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with(config())
+    }
+
+    fn with(config: Config) -> Self {
         let mut world = Self {
-            core: Coordinator::new(config()),
+            core: Coordinator::new(config),
             now: Tick(1_000),
             out: Effects::default(),
         };
@@ -567,6 +573,9 @@ fn apply(world: &mut World, op: Op, conns: &mut u64, seen: &mut Vec<(AttemptKey,
         Op::Ask(id, account, n) => {
             let mut ask = ask(u128::from(id), AccountId(u64::from(account)));
             ask.output_tokens_max = u32::from(n) + 1;
+            if n % 3 == 0 {
+                ask.delivery = Delivery::Whole;
+            }
             world.step(Event::Arrived(ask))
         }
         Op::Accept(a) => pick(a, seen).map_or_else(Vec::new, |(attempt, conn)| {

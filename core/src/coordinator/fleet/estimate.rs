@@ -92,6 +92,16 @@ pub(super) fn prefill_us_per_ktok(provider: &Provider, offer: &Offer) -> u32 {
 /// Expected time to first content, the arriving request's own prefill aside: a load if the model is
 /// cold, the prompts ahead, and one decode step in the batch that it would join.
 pub(super) fn wait_us(provider: &Provider, offer: &Offer, limits: &Limits) -> u64 {
+    let barred_us = if provider.is_barred {
+        BARRED_WAIT_US
+    } else {
+        0
+    };
+    unbarred_wait_us(provider, offer, limits) + barred_us
+}
+
+/// The same, whatever the machine did before.
+pub(super) fn unbarred_wait_us(provider: &Provider, offer: &Offer, limits: &Limits) -> u64 {
     let load_us = match (offer.report.state.is_resident(), offer.report.load_ms) {
         (true, _) => 0,
         (false, 0) => limits.cold_load_default.0,
@@ -102,10 +112,5 @@ pub(super) fn wait_us(provider: &Provider, offer: &Offer, limits: &Limits) -> u6
     let ahead_us = ahead_tokens * u64::from(prefill_us_per_ktok(provider, offer)) / 1_000;
     let step_us = 1_000_000_000 / decode_mtps(provider, offer);
     let step_us = step_us * (1_000 + BATCH_SLOWDOWN_MILLI * u64::from(offer.load())) / 1_000;
-    let barred_us = if provider.is_barred {
-        BARRED_WAIT_US
-    } else {
-        0
-    };
-    load_us + ahead_us + step_us + barred_us
+    load_us + ahead_us + step_us
 }

@@ -7,10 +7,12 @@
 mod estimate;
 mod offer;
 
+use std::collections::btree_map::Entry;
+
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use self::estimate::{gate_of, prefill_us_per_ktok, wait_us};
+use self::estimate::{gate_of, prefill_us_per_ktok, unbarred_wait_us, wait_us};
 use self::offer::Offer;
 use super::gate::Gate;
 use super::pool::{Candidate, MachineTag, Place, Pool, bucket_of};
@@ -20,7 +22,7 @@ use crate::event::{MachineReport, MachineSpec, SlotReport, SlotState, Trust};
 use crate::ids::{AccountId, ConnId, MachineId, ModelIx};
 use crate::lookup::Lookup;
 use crate::slab::{Key, Slab};
-use crate::time::Tick;
+use crate::time::{Span, Tick};
 
 pub(crate) const NIL: u32 = u32::MAX;
 /// Prompt at which machines are compared for the buckets.
@@ -59,6 +61,14 @@ pub(crate) struct MachineRecord {
     pub(crate) barred_until: Tick,
 }
 
+impl MachineRecord {
+    const BLANK: Self = Self {
+        live: NIL,
+        faults: 0,
+        barred_until: Tick::ZERO,
+    };
+}
+
 /// Size of a reservation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
@@ -71,6 +81,7 @@ pub(crate) struct Fleet {
     pub(crate) providers: Slab<Provider>,
     pub(crate) offers: Slab<Offer>,
     by_conn: Lookup<ConnId>,
+    by_tag: Lookup<MachineTag>,
     pools: Vec<Pool>,
     /// Offers of each model that are open or closed only for want of capacity.
     capable: Vec<u32>,
@@ -92,6 +103,7 @@ impl Fleet {
             providers: Slab::with_limit(limits.providers_max),
             offers: Slab::with_limit(offers_max.min(NIL - 1)),
             by_conn: Lookup::default(),
+            by_tag: Lookup::default(),
             pools: vec![Pool::new(); models],
             capable: vec![0; models],
             budget_seen: vec![0; models],
@@ -114,6 +126,27 @@ impl Fleet {
     }
 
     /// Whether a request of that size could fit an empty machine, as far as we know.
+    /// Machines that could take work of a model now or later, beside those named.
+    pub(crate) fn capable_beside(&self, model: ModelIx, machines: &[MachineTag]) -> u32 {
+        let is_capable = |machine: &&MachineTag| {
+            let slot = self.by_tag.get(**machine);
+            let offer = slot.and_then(|slot| self.offer_of(slot, model));
+            offer.is_some_and(|offer| self.offers.at(offer).gate.is_capable())
+        };
+        let among = machines.iter().filter(is_capable).count();
+        let among = u32::try_from(among).expect("few are tried");
+        self.capable_count(model).saturating_sub(among)
+    }
+
+    /// Expected time to first content of a prompt, faults of the past aside.
+    pub(crate) fn forecast(&self, ix: u32, prompt_tokens: u32, limits: &Limits) -> Span {
+        let offer = self.offers.at(ix);
+        let provider = self.providers.at(offer.provider);
+        let per_ktok = u64::from(prefill_us_per_ktok(provider, offer));
+        let prefill_us = u64::from(prompt_tokens) * per_ktok / 1_000;
+        Span(unbarred_wait_us(provider, offer, limits).saturating_add(prefill_us))
+    }
+
     pub(crate) fn could_ever_fit(&self, model: ModelIx, need_tokens: u64) -> bool {
         let seen = self.budget_seen[usize::from(model.0)];
         seen == 0 || need_tokens <= seen
@@ -152,13 +185,20 @@ impl Fleet {
             self.machines.retain(|_, record| record.live != NIL); // INV-12
         }
         self.by_conn.insert(conn, slot);
-        let fresh = MachineRecord {
-            live: NIL,
-            faults: 0,
-            barred_until: Tick::ZERO,
-        };
-        self.machines.entry(machine).or_insert(fresh).live = slot;
+        self.by_tag.insert(self.providers.at(slot).tag, slot);
+        let record = self.machines.entry(machine);
+        record.or_insert(MachineRecord::BLANK).live = slot;
         Some(slot)
+    }
+
+    /// What is remembered of a machine, here or not; `None` when nothing more can be (INV-12).
+    pub(crate) fn record(&mut self, machine: MachineId) -> Option<&mut MachineRecord> {
+        let has_room = self.machines.len() < self.machines_max;
+        match self.machines.entry(machine) {
+            Entry::Occupied(entry) => Some(entry.into_mut()),
+            Entry::Vacant(entry) if has_room => Some(entry.insert(MachineRecord::BLANK)),
+            Entry::Vacant(_) => None,
+        }
     }
 
     /// Replaces the inventory. Offers with attempts out keep their debits.
@@ -197,6 +237,7 @@ impl Fleet {
             .expect("it was there");
         assert_eq!(provider.pending, 0, "a connection leaves without attempts");
         self.by_conn.remove(provider.conn);
+        self.by_tag.remove(provider.tag);
         let record = self
             .machines
             .get_mut(&provider.machine)
