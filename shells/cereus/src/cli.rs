@@ -89,6 +89,9 @@ pub(crate) struct CoordinatorArgs {
     /// Open HTTP connections; further ones wait
     #[arg(long, default_value_t = 4_096)]
     pub(crate) connections: usize,
+    /// Seconds that a connection may rest between two requests
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) idle_timeout: u64,
     /// How long a drain waits for the last stream, in seconds
     #[arg(long, default_value_t = 600)]
     pub(crate) drain_wait: u64,
@@ -189,6 +192,15 @@ pub(crate) struct LocalArgs {
     /// Open HTTP connections; further ones wait
     #[arg(long, default_value_t = 256)]
     pub(crate) connections: usize,
+    /// Seconds that a connection may rest between two requests
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) idle_timeout: u64,
+    /// Another host name under which a server of this machine answers, as `host.docker.internal`; may be repeated
+    #[arg(long = "allow-host", value_name = "NAME")]
+    pub(crate) allow_hosts: Vec<String>,
+    /// Web pages that may use this server beside those of this machine, as `https://chat.example`, or `*`; may be repeated
+    #[arg(long = "allow-origin", value_name = "ORIGIN")]
+    pub(crate) allow_origins: Vec<String>,
     /// Memory for keys and values, in GiB; a quarter of the machine's if not given
     #[arg(long, value_name = "GIB", value_parser = parse_gib)]
     pub(crate) kv_gb: Option<u64>,

@@ -10,6 +10,7 @@ use cereus_core::time::Span;
 
 use crate::Outcome;
 use crate::cli::CoordinatorArgs;
+use crate::local::limits;
 use crate::signal::asked_to_stop;
 
 pub(crate) async fn serve(args: CoordinatorArgs) -> Outcome {
@@ -46,7 +47,7 @@ fn settings(args: CoordinatorArgs) -> Result<Settings, String> {
     let mut settings = Settings::new(args.listen, args.data, catalog);
     settings.config.limits.queue_depth_max = args.queue_depth;
     settings.config.limits.queue_wait_max = Span::secs(args.queue_wait);
-    settings.connections_max = args.connections.clamp(1, 1_000_000);
+    settings.limits = limits(args.connections, args.idle_timeout);
     settings.drain_wait_max = Duration::from_secs(args.drain_wait);
     Ok(settings)
 }

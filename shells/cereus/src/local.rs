@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cereus_local::{Backend, Settings, start};
+use cereus_local::{Backend, HttpLimits, Settings, start};
 use cereus_provider::memory::{MemoryProbe as _, SystemMemory};
 use secrecy::SecretString;
 use serde_json::json;
@@ -81,7 +81,16 @@ fn settings(args: LocalArgs) -> Result<Settings, String> {
         kv_bytes_max: args.kv_gb.unwrap_or_else(quarter),
         disk: disk.transpose()?,
         key,
-        connections_max: args.connections.clamp(1, 1_000_000),
+        allowed_hosts: args.allow_hosts,
+        allowed_origins: args.allow_origins,
+        limits: limits(args.connections, args.idle_timeout),
         drain_wait_max: Duration::from_secs(args.drain_wait),
     })
+}
+
+pub(crate) fn limits(connections: usize, idle_timeout_s: u64) -> HttpLimits {
+    HttpLimits {
+        idle_wait: Duration::from_secs(idle_timeout_s),
+        ..HttpLimits::with_connections(connections.clamp(1, 1_000_000))
+    }
 }

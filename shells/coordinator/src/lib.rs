@@ -27,6 +27,8 @@ use std::time::Duration;
 use cereus_core::event::Event;
 use cereus_core::link::LinkConfig;
 use cereus_core::wire::proof::Posture;
+pub use cereus_http::HttpLimits;
+use cereus_http::serve;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -229,10 +231,11 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
     tokio::spawn(Arc::clone(&directory).watch());
 
     let (closing, closed) = watch::channel(false);
-    let http = tokio::spawn(http::serve(
-        Arc::clone(&app),
+    let http = tokio::spawn(serve(
         listener,
-        settings.connections_max,
+        http::router(&app),
+        settings.limits,
+        Arc::clone(&app),
         closed,
     ));
     let ended = tokio::spawn(async move {

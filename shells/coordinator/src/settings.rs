@@ -10,6 +10,7 @@ use cereus_core::draw::Seed;
 use cereus_core::envelope::ScopeKey;
 use cereus_core::event::Trust;
 use cereus_core::money::{MicroUsd, Price};
+use cereus_http::HttpLimits;
 use orion::util::secure_rand_bytes;
 use serde::Deserialize;
 
@@ -17,6 +18,8 @@ use serde::Deserialize;
 pub const CONTEXT_TOKENS_DEFAULT: u32 = 8_192;
 /// Output bound of a request that names none, where a catalogue names none.
 pub const OUTPUT_TOKENS_DEFAULT: u32 = 512;
+/// Open HTTP connections, where nobody says otherwise.
+pub const CONNECTIONS_MAX_DEFAULT: usize = 4_096;
 /// The platform's share of a charge.
 pub const FEE_PERCENT_DEFAULT: u8 = 10;
 
@@ -25,8 +28,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     pub data: PathBuf,
     pub config: Config,
-    /// Open HTTP connections; further ones wait in the system's backlog.
-    pub connections_max: usize,
+    /// Of HTTP connections.
+    pub limits: HttpLimits,
     /// How long a drain waits for the last stream before it ends anyway.
     pub drain_wait_max: Duration,
 }
@@ -46,7 +49,7 @@ impl Settings {
             listen,
             data,
             config,
-            connections_max: 4_096,
+            limits: HttpLimits::with_connections(CONNECTIONS_MAX_DEFAULT),
             drain_wait_max: Duration::from_secs(600),
         }
     }

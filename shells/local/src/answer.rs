@@ -42,10 +42,6 @@ impl Answer {
         }
     }
 
-    pub(crate) const fn row(&self) -> RowId {
-        self.id
-    }
-
     /// Ready with at least one event in `taken`, which must be empty.
     fn poll_take(&mut self, context: &Context<'_>) -> Poll<()> {
         std::task::ready!(self.outbox.poll_take(context, &mut self.taken));

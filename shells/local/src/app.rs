@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cereus_core::ids::RequestId;
 use cereus_engine::failure::Failure;
 use cereus_engine::kv::Scope;
 use cereus_engine::runtime::{CapacitySnapshot, Job};
@@ -13,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::answer::Answer;
 use crate::guard::Guard;
-use crate::model::{Model, random_word};
+use crate::model::Model;
 use crate::outbox::Outbox;
 
 const LOCAL_SCOPE: &[u8] = b"local";
@@ -26,8 +25,6 @@ pub(crate) struct App {
     model: Model,
     draining: watch::Receiver<bool>,
     next_row: AtomicU64,
-    /// Half of every request's id, so that ids of two runs differ.
-    run: u64,
 }
 
 impl App {
@@ -44,7 +41,6 @@ impl App {
             model,
             draining,
             next_row: AtomicU64::new(0),
-            run: random_word(),
         }
     }
 
@@ -58,11 +54,6 @@ impl App {
 
     pub(crate) fn capacity(&self) -> CapacitySnapshot {
         self.model.engine.capacity()
-    }
-
-    /// A name for a request, unlike any other's.
-    pub(crate) fn request_id(&self, row: RowId) -> RequestId {
-        RequestId(u128::from(self.run) << 64 | u128::from(row.0))
     }
 
     /// Hands a body to the engine. Dropping the answer is its reader leaving.

@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cereus_engine::runtime::DiskTier;
+pub use cereus_http::HttpLimits;
+use cereus_http::{Names, OriginRule, serve};
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -45,8 +47,14 @@ pub struct Settings {
     pub disk: Option<DiskTier>,
     /// What a client must say after `Authorization: Bearer`; absent asks for nothing.
     pub key: Option<SecretString>,
-    /// Open HTTP connections; further ones wait.
-    pub connections_max: usize,
+    /// Host names under which it answers beside this machine's own, while it listens to this machine
+    /// only.
+    pub allowed_hosts: Vec<String>,
+    /// Origins of web pages that may use it beside those of this machine, as `https://chat.example`;
+    /// `*` allows all.
+    pub allowed_origins: Vec<String>,
+    /// Of HTTP connections.
+    pub limits: HttpLimits,
     /// How long running answers may finish once asked to drain.
     pub drain_wait_max: Duration,
 }
@@ -165,10 +173,30 @@ pub async fn start(settings: Settings) -> Result<Running, LocalError> {
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     };
     let (draining, drain) = watch::channel(false);
-    let guard = Guard::new(addr, settings.key);
+    let guard = Guard::new(settings.key);
+    let names = if addr.ip().is_loopback() {
+        Names::Local {
+            also: settings.allowed_hosts,
+        }
+    } else {
+        Names::Any
+    };
+    let origins = if settings.allowed_origins.iter().any(|origin| origin == "*") {
+        OriginRule::Any
+    } else {
+        OriginRule::Local {
+            also: settings.allowed_origins,
+        }
+    };
     let app = Arc::new(App::new(settings.model_id, model, guard, drain.clone()));
-    let connections_max = settings.connections_max;
-    let http = http::serve(Arc::clone(&app), listener, connections_max, drain.clone());
+    let router = http::router(&app, names, origins);
+    let http = serve(
+        listener,
+        router,
+        settings.limits,
+        Arc::new(()),
+        drain.clone(),
+    );
     let http = tokio::spawn(http);
     let ended = tokio::spawn(supervise(app, http, drain, settings.drain_wait_max));
     tracing::info!(%addr, "local server up");

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use cereus_local::{Backend, Running, Settings, start};
+use cereus_http::contract::{self, Server};
+use cereus_local::{Backend, HttpLimits, Running, Settings, start};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -18,7 +19,9 @@ fn settings(words: u32, pause: Duration) -> Settings {
         kv_bytes_max: 1 << 20,
         disk: None,
         key: None,
-        connections_max: 16,
+        allowed_hosts: vec![],
+        allowed_origins: vec![],
+        limits: HttpLimits::with_connections(16),
         drain_wait_max: Duration::from_secs(20),
     }
 }
@@ -338,5 +341,19 @@ async fn a_busy_port_is_said_before_the_model_is_loaded() {
     };
     let error = start(again).await.unwrap_err().to_string();
     assert!(error.contains("is busy"), "{error}");
+    end(running).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_keeps_what_every_server_keeps() {
+    let running = serve(2, Duration::ZERO).await;
+    let server = Server {
+        addr: running.addr(),
+        key: None,
+        model: "org/echo".to_owned(),
+    };
+    tokio::task::spawn_blocking(move || contract::keeps(&server))
+        .await
+        .unwrap();
     end(running).await;
 }

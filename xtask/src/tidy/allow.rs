@@ -33,8 +33,14 @@ pub(super) const ARROWS: &[Arrow] = &[
         without: &[("cereus-engine", "mlx")],
     },
     Arrow {
-        from: "cereus-coordinator",
+        from: "cereus-http",
         to: &["cereus-core"],
+        to_in_tests: &[],
+        without: &[],
+    },
+    Arrow {
+        from: "cereus-coordinator",
+        to: &["cereus-core", "cereus-http"],
         to_in_tests: &["cereus-client"],
         without: &[],
     },
@@ -46,7 +52,7 @@ pub(super) const ARROWS: &[Arrow] = &[
     },
     Arrow {
         from: "cereus-local",
-        to: &["cereus-core", "cereus-engine"],
+        to: &["cereus-core", "cereus-engine", "cereus-http"],
         to_in_tests: &[],
         without: &[],
     },
@@ -226,7 +232,8 @@ pub(super) const EXTERNALS: &[External] = &[
 
 /// Everything that may stand at the top of the tree.
 pub(super) const TOP_FOLDERS: &[&str] = &[
-    ".cargo", ".ci", "benches", "core", "engine", "fuzz", "shells", "sim", "traces", "xtask",
+    ".cargo", ".ci", "benches", "core", "docs", "engine", "fuzz", "shells", "sim", "traces",
+    "xtask",
 ];
 pub(super) const TOP_FILES: &[&str] = &[
     ".editorconfig",

@@ -1,18 +1,16 @@
 //! `POST /v1/chat/completions`, streamed and plain.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use axum::http::StatusCode;
 use bytes::Bytes;
 use cereus_core::api::{ChatRequest, Delivery, Envelope, Framing};
 use cereus_core::denial::Denial;
-use cereus_core::ids::{AccountId, RequestId};
+use cereus_core::ids::AccountId;
 use cereus_core::relay::{Relay, Shape};
-use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use cereus_http::{Call, Pieces, Reply, events, json};
 
-use super::body;
-use super::reply::{JSON, Reply, ReplyBody, whole};
 use crate::answer::{Answer, Head, Stream};
 use crate::app::App;
 use crate::control::Notice;
@@ -20,11 +18,10 @@ use crate::store::unix_now_s;
 
 pub(super) async fn answer(
     app: &Arc<App>,
-    id: RequestId,
     account: AccountId,
-    request: Request<Incoming>,
+    call: Call,
 ) -> Result<Reply, Envelope> {
-    let body = body::read(request.into_body()).await?;
+    let Call { id, body, .. } = call;
     let chat = ChatRequest::parse(&body)?;
     let ask = chat.ask(id, account, &app.config.catalog)?;
     let spec = app
@@ -52,16 +49,14 @@ pub(super) async fn answer(
     match stream.head().await {
         Head::Refused(denial) => Err(denial.into()),
         Head::Open => Ok(match delivery {
-            Delivery::Whole => whole(StatusCode::OK, JSON, stream.whole().await),
-            Delivery::Streamed => streamed(stream),
+            Delivery::Whole => json(StatusCode::OK, stream.whole().await),
+            Delivery::Streamed => events(stream),
         }),
     }
 }
 
-fn streamed(stream: Stream) -> Reply {
-    let mut reply = Response::new(ReplyBody::Stream(stream));
-    let headers = reply.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    reply
+impl Pieces for Stream {
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.poll_bytes(context)
+    }
 }

@@ -1,125 +1,126 @@
-//! The HTTP server: connections in, requests to their routes.
+//! The coordinator behind the API's routes, with the routes that it alone has.
 
-mod body;
 mod chat;
-mod reply;
-mod route;
 mod upgrade;
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::get;
+use cereus_core::api::{BODY_SIZE_MAX, Envelope, write_model, write_models};
+use cereus_core::denial::Denial;
+use cereus_core::ids::AccountId;
+use cereus_http::{
+    Backend, Call, Connections, Endpoint, Failed, Names, OriginRule, Reply, bytes, complaint, json,
+    routes, shown_key,
+};
+use serde_json::json;
 
 use crate::app::App;
+use crate::metrics::Status;
 
-/// From the first byte of a request's head to its last.
-const HEAD_WAIT: Duration = Duration::from_secs(15);
-/// Bytes of a request's head.
-const HEAD_SIZE_MAX: usize = 64 << 10;
-const HEADERS_MAX: usize = 100;
-/// After an accept that failed, most likely for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Serves until `closing` turns true; returns when every connection has ended.
-pub(crate) async fn serve(
-    app: Arc<App>,
-    listener: TcpListener,
-    connections_max: usize,
-    mut closing: watch::Receiver<bool>,
-) {
-    let places = Arc::new(Semaphore::new(connections_max));
-    loop {
-        let place = Arc::clone(&places)
-            .acquire_owned()
-            .await
-            .expect("never closed");
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    tokio::spawn(connection(Arc::clone(&app), stream, place, closing.clone()));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            },
-            () = turned(&mut closing) => break,
-        }
-    }
-    drop(listener);
-    let all = u32::try_from(connections_max).unwrap_or(u32::MAX);
-    let _ = places.acquire_many(all).await;
+/// Every route. Any page may call them and under any name: who may spend is a question of keys.
+pub(crate) fn router(app: &Arc<App>) -> Router {
+    let own = Router::new()
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .route("/ws/provider", get(upgrade::answer))
+        .route("/v1/receipts/{id}", get(receipt))
+        .with_state(Arc::clone(app));
+    routes(app, own, Names::Any, OriginRule::Any)
 }
 
-async fn connection(
-    app: Arc<App>,
-    stream: TcpStream,
-    place: OwnedSemaphorePermit,
-    mut closing: watch::Receiver<bool>,
-) {
-    let stream = match prompt(stream) {
-        Ok(stream) => stream,
-        Err(error) => {
-            tracing::debug!(%error, "a connection ended before it began");
-            return;
+impl Backend for App {
+    type Caller = AccountId;
+    const BODY_SIZE_MAX: usize = BODY_SIZE_MAX;
+    const ENDPOINTS: &'static [Endpoint] = &[Endpoint::Chat];
+    const OWN_PATHS: &'static [&'static str] =
+        &["/v1/receipts/{id}", "/health", "/metrics", "/ws/provider"];
+
+    async fn caller(&self, headers: &HeaderMap) -> Result<AccountId, Envelope> {
+        account(self, headers).await
+    }
+
+    async fn answer(self: Arc<Self>, account: AccountId, call: Call) -> Result<Reply, Envelope> {
+        match call.endpoint {
+            Endpoint::Chat => chat::answer(&self, account, call).await,
+            Endpoint::Completions => unreachable!("not among this server's endpoints"),
         }
-    };
-    app.metrics.connections.inc();
-    let service = service_fn(|request| {
-        let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(route::answer(app, request).await) }
+    }
+
+    fn models(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        write_models(&self.config.catalog, self.started_unix_s, &mut body);
+        body
+    }
+
+    fn model(&self, id: &str) -> Result<Vec<u8>, Envelope> {
+        let catalog = &self.config.catalog;
+        let spec = catalog.find(id).and_then(|model| catalog.spec(model));
+        let mut body = Vec::new();
+        write_model(
+            spec.ok_or(Denial::UnknownModel)?,
+            self.started_unix_s,
+            &mut body,
+        );
+        Ok(body)
+    }
+
+    fn replied(&self, status: StatusCode) {
+        let status = Status {
+            status: status.as_u16(),
+        };
+        self.metrics.replies.get_or_create(&status).inc();
+    }
+}
+
+impl Connections for App {
+    fn opened(&self) {
+        self.metrics.connections.inc();
+    }
+
+    fn closed(&self) {
+        self.metrics.connections.dec();
+    }
+}
+
+/// The account of the caller's key.
+async fn account(app: &App, headers: &HeaderMap) -> Result<AccountId, Envelope> {
+    let key = shown_key(headers).ok_or_else(Envelope::missing_key)?;
+    let account = app.directory.account(key).await;
+    account.ok_or_else(|| Denial::UnknownAccount.into())
+}
+
+async fn health(State(app): State<Arc<App>>) -> Reply {
+    let mut body = json!({
+        "status": "ok",
+        "providers": app.metrics.providers.get(),
+        "providers_verified": app.metrics.providers_verified.get(),
+        "version": env!("CARGO_PKG_VERSION"),
     });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WAIT)
-        .max_buf_size(HEAD_SIZE_MAX)
-        .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = turned(&mut closing) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection ended badly");
+    if app.is_draining() {
+        body["draining"] = json!(true);
     }
-    app.metrics.connections.dec();
-    drop(place);
+    json(StatusCode::OK, body.to_string())
 }
 
-/// Returns when the flag is up. Cancel safe.
-async fn turned(flag: &mut watch::Receiver<bool>) {
-    let _ = flag.wait_for(|flag| *flag).await;
+async fn metrics(State(app): State<Arc<App>>) -> Reply {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    bytes(StatusCode::OK, kind, app.metrics.page())
 }
 
-/// Without this a first token on a reused connection waits 40 ms for the peer's delayed ACK.
-fn prompt(stream: TcpStream) -> std::io::Result<TcpStream> {
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn every_connection_writes_without_delay() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let _peer = TcpStream::connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
-        let (accepted, _) = listener.accept().await.unwrap();
-        assert!(!accepted.nodelay().unwrap());
-        assert!(prompt(accepted).unwrap().nodelay().unwrap());
-    }
+async fn receipt(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Reply, Failed> {
+    let account = account(&app, &headers).await?;
+    let receipt = app.receipts.find(&id, account, &app.config.catalog);
+    let receipt = receipt.ok_or_else(|| {
+        let text = "no receipt of that id is kept; only the newest are";
+        complaint(StatusCode::NOT_FOUND, "not_found", text)
+    })?;
+    Ok(json(StatusCode::OK, receipt.to_string()))
 }

@@ -2,41 +2,45 @@
 
 use std::sync::Arc;
 
-use cereus_core::api::Envelope;
-use cereus_core::denial::Denial;
-use hyper::body::Incoming;
-use hyper::header::{
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{
     CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use hyper::{Request, StatusCode};
+use axum::http::{Request, StatusCode};
+use cereus_core::api::Envelope;
+use cereus_core::denial::Denial;
+use cereus_http::{Failed, Reply, complaint};
 use hyper_util::rt::TokioIo;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-use super::reply::{Reply, complaint, whole};
 use crate::app::App;
 use crate::provider;
 
 /// A provider's longest message (`spec/wire` 1.2).
 const MESSAGE_SIZE_MAX: usize = 10 << 20;
 
-pub(super) fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Reply, Envelope> {
+pub(super) async fn answer(
+    State(app): State<Arc<App>>,
+    request: Request<Body>,
+) -> Result<Reply, Failed> {
     let key = key(request.headers())?;
     if app.is_draining() {
-        return Err(Denial::Draining.into());
+        return Err(Envelope::from(Denial::Draining).into());
     }
     let Some(place) = app.provider_place() else {
-        return Err(Denial::Full { retry_after_s: 30 }.into());
+        return Err(Envelope::from(Denial::Full { retry_after_s: 30 }).into());
     };
     let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
         .expect("base64 is fit for a header");
-    tokio::spawn(take_over(Arc::clone(app), request, place));
-    let mut reply = whole(StatusCode::SWITCHING_PROTOCOLS, "text/plain", "");
+    tokio::spawn(take_over(app, request, place));
+    let mut reply = Reply::new(Body::empty());
+    *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = reply.headers_mut();
-    headers.remove(hyper::header::CONTENT_TYPE);
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
@@ -67,14 +71,13 @@ fn key(headers: &HeaderMap) -> Result<String, Envelope> {
         }
         Some(_) | None => Err(complaint(
             StatusCode::UPGRADE_REQUIRED,
-            "invalid_request_error",
             "upgrade_required",
             "this endpoint takes WebSocket connections of providers (version 13)",
         )),
     }
 }
 
-async fn take_over(app: Arc<App>, request: Request<Incoming>, place: OwnedSemaphorePermit) {
+async fn take_over(app: Arc<App>, request: Request<Body>, place: OwnedSemaphorePermit) {
     let upgraded = match hyper::upgrade::on(request).await {
         Ok(upgraded) => TokioIo::new(upgraded),
         Err(error) => {

@@ -1,24 +1,19 @@
 //! `POST /v1/chat/completions` and `POST /v1/completions`, streamed and plain.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use axum::http::StatusCode;
+use bytes::Bytes;
 use cereus_core::api::Envelope;
-use hyper::StatusCode;
-use hyper::body::Incoming;
+use cereus_http::{Call, Endpoint, Pieces, Reply, complaint, events, json};
 use serde::Deserialize;
 use serde_json::error::Category;
 
-use super::body;
-use super::reply::{JSON, Reply, complaint, streamed, whole};
+use super::known;
 use crate::answer::Stream;
 use crate::app::{App, unix_now_s};
 use crate::wire::{Shape, StreamWriter, UsageChunk, envelope};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Endpoint {
-    Chat,
-    Text,
-}
 
 /// What concerns the server and not the engine.
 #[derive(Deserialize)]
@@ -35,30 +30,25 @@ struct StreamOptions {
     include_usage: Option<bool>,
 }
 
-pub(super) async fn answer(
-    app: &Arc<App>,
-    endpoint: Endpoint,
-    body: Incoming,
-) -> Result<Reply, Envelope> {
-    let body = body::read(body).await?;
+pub(super) async fn answer(app: &Arc<App>, call: Call) -> Result<Reply, Envelope> {
+    let Call { id, endpoint, body } = call;
     let delivery = delivery(&body)?;
     known(app, delivery.model.as_deref())?;
     let is_right = match endpoint {
         Endpoint::Chat => delivery.messages.is_some() && delivery.prompt.is_none(),
-        Endpoint::Text => delivery.prompt.is_some() && delivery.messages.is_none(),
+        Endpoint::Completions => delivery.prompt.is_some() && delivery.messages.is_none(),
     };
     if !is_right {
         return Err(invalid(match endpoint {
             Endpoint::Chat => "messages is required here, and prompt has no place",
-            Endpoint::Text => "prompt is required here, and messages has no place",
+            Endpoint::Completions => "prompt is required here, and messages has no place",
         }));
     }
     let refused = |failure| envelope(&failure);
-    let mut answer = app.submit(body).map_err(refused)?;
-    let id = app.request_id(answer.row());
+    let mut answer = app.submit(body.into()).map_err(refused)?;
     let shape = match endpoint {
         Endpoint::Chat => Shape::chat(id, unix_now_s(), &app.model_id),
-        Endpoint::Text => Shape::text(id, unix_now_s(), &app.model_id),
+        Endpoint::Completions => Shape::text(id, unix_now_s(), &app.model_id),
     };
     if delivery.stream == Some(true) {
         answer.accepted().await.map_err(refused)?;
@@ -67,28 +57,10 @@ pub(super) async fn answer(
             Some(true) => UsageChunk::Last,
             None | Some(false) => UsageChunk::Absent,
         };
-        return Ok(streamed(Stream::new(
-            answer,
-            StreamWriter::new(shape, usage),
-        )));
+        return Ok(events(Stream::new(answer, StreamWriter::new(shape, usage))));
     }
     let answer = answer.whole().await.map_err(refused)?;
-    Ok(whole(StatusCode::OK, JSON, shape.whole(&answer)))
-}
-
-/// A request may leave the model out: there is only one.
-pub(super) fn known(app: &App, model: Option<&str>) -> Result<(), Envelope> {
-    if model.is_none_or(|model| model == app.model_id) {
-        return Ok(());
-    }
-    let text = format!(
-        "this server has one model, `{}`; leave `model` out or name it",
-        app.model_id
-    );
-    Err(Envelope {
-        param: Some("model".into()),
-        ..complaint(StatusCode::NOT_FOUND, "model_not_found", text)
-    })
+    Ok(json(StatusCode::OK, shape.whole(&answer)))
 }
 
 fn delivery(body: &[u8]) -> Result<Delivery, Envelope> {
@@ -103,4 +75,10 @@ fn delivery(body: &[u8]) -> Result<Delivery, Envelope> {
 
 fn invalid(text: &'static str) -> Envelope {
     complaint(StatusCode::BAD_REQUEST, "invalid_request_error", text)
+}
+
+impl Pieces for Stream {
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.poll_bytes(context)
+    }
 }

@@ -1,96 +1,81 @@
-//! The HTTP server: connections in, requests to their routes.
+//! One model behind the API's routes, with the routes that this server alone has.
 
-mod body;
 mod generate;
-mod reply;
-mod route;
 mod status;
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-
-pub(crate) use reply::complaint;
+use axum::Router;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::get;
+use cereus_core::api::Envelope;
+use cereus_engine::chat::BODY_BYTES_MAX;
+use cereus_http::{Backend, Call, Endpoint, Names, OriginRule, Reply, complaint, routes};
+use serde_json::{Value, json};
 
 use crate::app::App;
 
-/// From the first byte of a request's head to its last.
-const HEAD_WAIT: Duration = Duration::from_secs(15);
-/// Bytes of a request's head.
-const HEAD_SIZE_MAX: usize = 64 << 10;
-const HEADERS_MAX: usize = 100;
-/// After an accept that failed, most likely for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Serves until `closing` turns true; returns when every connection has ended.
-pub(crate) async fn serve(
-    app: Arc<App>,
-    listener: TcpListener,
-    connections_max: usize,
-    mut closing: watch::Receiver<bool>,
-) {
-    let places = Arc::new(Semaphore::new(connections_max));
-    let graceful = GracefulShutdown::new();
-    loop {
-        let place = Arc::clone(&places);
-        tokio::select! {
-            (stream, place) = accept(&listener, place) => {
-                tokio::spawn(connection(Arc::clone(&app), stream, place, graceful.watcher()));
-            }
-            _ = closing.wait_for(|closing| *closing) => break,
-        }
-    }
-    drop(listener);
-    graceful.shutdown().await;
+pub(crate) fn router(app: &Arc<App>, names: Names, origins: OriginRule) -> Router {
+    let own = Router::new()
+        .route("/health", get(status::health))
+        .route("/v1/health", get(status::health))
+        .route("/metrics", get(status::metrics))
+        .route("/v1/status", get(status::status))
+        .with_state(Arc::clone(app));
+    routes(app, own, names, origins)
 }
 
-/// The next connection, once there is a place for it. Cancel safe.
-async fn accept(
-    listener: &TcpListener,
-    places: Arc<Semaphore>,
-) -> (TcpStream, OwnedSemaphorePermit) {
-    let place = places.acquire_owned().await.expect("never closed");
-    loop {
-        // Without this a first token on a reused connection waits for the peer's delayed ACK.
-        let accepted = listener
-            .accept()
-            .await
-            .and_then(|(stream, _)| stream.set_nodelay(true).map(|()| stream));
-        match accepted {
-            Ok(stream) => return (stream, place),
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+impl Backend for App {
+    /// All who reach this server are one.
+    type Caller = ();
+    const BODY_SIZE_MAX: usize = BODY_BYTES_MAX;
+    const ENDPOINTS: &'static [Endpoint] = &Endpoint::ALL;
+    const OWN_PATHS: &'static [&'static str] = &["/v1/status", "/health", "/metrics"];
+
+    async fn caller(&self, _: &HeaderMap) -> Result<(), Envelope> {
+        Ok(())
+    }
+
+    async fn answer(self: Arc<Self>, (): (), call: Call) -> Result<Reply, Envelope> {
+        generate::answer(&self, call).await
+    }
+
+    fn models(&self) -> Vec<u8> {
+        json!({"object": "list", "data": [model(self)]})
+            .to_string()
+            .into_bytes()
+    }
+
+    fn model(&self, id: &str) -> Result<Vec<u8>, Envelope> {
+        known(self, Some(id))?;
+        Ok(model(self).to_string().into_bytes())
+    }
+
+    fn admit(&self, path: &str, headers: &HeaderMap) -> Result<(), Envelope> {
+        self.guard.admit(path, headers)
     }
 }
 
-async fn connection(
-    app: Arc<App>,
-    stream: TcpStream,
-    place: OwnedSemaphorePermit,
-    watcher: Watcher,
-) {
-    let service = service_fn(|request| {
-        let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(route::answer(app, request).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WAIT)
-        .max_buf_size(HEAD_SIZE_MAX)
-        .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(%error, "a connection ended badly");
+fn model(app: &App) -> Value {
+    json!({
+        "id": app.model_id,
+        "object": "model",
+        "created": app.started_unix_s,
+        "owned_by": "local",
+    })
+}
+
+/// A request may leave the model out: there is only one.
+fn known(app: &App, model: Option<&str>) -> Result<(), Envelope> {
+    if model.is_none_or(|model| model == app.model_id) {
+        return Ok(());
     }
-    drop(place);
+    let text = format!(
+        "this server has one model, `{}`; leave `model` out or name it",
+        app.model_id
+    );
+    Err(Envelope {
+        param: Some("model".into()),
+        ..complaint(StatusCode::NOT_FOUND, "model_not_found", text)
+    })
 }

@@ -1,12 +1,14 @@
 //! How the engine is doing: for people, for programs and for Prometheus.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use axum::extract::State;
+use axum::http::StatusCode;
 use cereus_engine::runtime::CapacitySnapshot;
-use hyper::StatusCode;
+use cereus_http::{Reply, bytes, json};
 use serde_json::{Map, Value, json};
 
-use super::reply::{JSON, Reply, whole};
 use crate::app::App;
 
 /// A figure of the engine.
@@ -22,7 +24,7 @@ enum Kind {
     Gauge,
 }
 
-pub(super) fn health(app: &App) -> Reply {
+pub(super) async fn health(State(app): State<Arc<App>>) -> Reply {
     let capacity = app.capacity();
     let (status, text) = if capacity.has_crashed {
         (StatusCode::SERVICE_UNAVAILABLE, "crashed")
@@ -32,10 +34,10 @@ pub(super) fn health(app: &App) -> Reply {
         (StatusCode::OK, "ok")
     };
     let body = json!({"status": text, "model": app.model_id, "version": env!("CARGO_PKG_VERSION")});
-    whole(status, JSON, body.to_string())
+    json(status, body.to_string())
 }
 
-pub(super) fn status(app: &App) -> Reply {
+pub(super) async fn status(State(app): State<Arc<App>>) -> Reply {
     let capacity = app.capacity();
     let mut body: Map<String, Value> = figures(&capacity)
         .into_iter()
@@ -43,10 +45,10 @@ pub(super) fn status(app: &App) -> Reply {
         .collect();
     body.insert("model".to_owned(), app.model_id.as_str().into());
     body.insert("state".to_owned(), capacity.state().into());
-    whole(StatusCode::OK, JSON, Value::from(body).to_string())
+    json(StatusCode::OK, Value::from(body).to_string())
 }
 
-pub(super) fn metrics(app: &App) -> Reply {
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> Reply {
     let mut page = String::new();
     for figure in figures(&app.capacity()) {
         let Figure {
@@ -63,7 +65,7 @@ pub(super) fn metrics(app: &App) -> Reply {
     }
     page.push_str("# EOF\n");
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    whole(StatusCode::OK, kind, page)
+    bytes(StatusCode::OK, kind, page)
 }
 
 fn figures(capacity: &CapacitySnapshot) -> Vec<Figure> {

@@ -1,0 +1,23 @@
+//! The HTTP side that `cereus coordinator` and `cereus local` share: connections and their limits,
+//! the routes of the API, bodies, replies, error envelopes, request ids and CORS.
+//!
+//! A server implements [`Backend`] and gives [`routes`] those of its own; [`serve`] runs them on a
+//! listener. Nothing here knows a model, an account or a price.
+
+mod body;
+#[cfg(feature = "contract")]
+pub mod contract;
+mod origin;
+mod phase;
+mod reply;
+mod routes;
+mod server;
+mod timed;
+
+pub use self::body::read as read_body;
+pub use self::origin::{Names, OriginRule};
+pub use self::reply::{Failed, Pieces, Reply, bytes, complaint, events, json};
+pub use self::routes::{Backend, Call, Endpoint, RequestTag, routes, shown_key};
+pub use self::server::{Connections, HttpLimits, Peer, serve};
+
+pub use axum;

@@ -1,0 +1,63 @@
+//! Where a connection stands between two requests, shared by its socket and its service.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::Waker;
+
+use futures_util::task::AtomicWaker;
+
+/// What the next byte from the peer would be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// The first byte of a request: the connection rests.
+    Idle = 0,
+    /// More of a request's head.
+    Head = 1,
+    /// Part of a body, or nothing: a request is being answered.
+    Busy = 2,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct SharedPhase(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    phase: AtomicU8,
+    /// The connection's task. hyper looks at its socket once while it answers and then not again
+    /// before bytes come; the time that a connection may rest begins all the same.
+    reader: AtomicWaker,
+}
+
+impl SharedPhase {
+    pub(crate) fn new(phase: Phase) -> Self {
+        Self(Arc::new(Shared {
+            phase: AtomicU8::new(phase as u8),
+            reader: AtomicWaker::new(),
+        }))
+    }
+
+    pub(crate) fn get(&self) -> Phase {
+        // One task polls both sides of a connection, so no order between other memory is needed.
+        match self.0.phase.load(Ordering::Relaxed) {
+            0 => Phase::Idle,
+            1 => Phase::Head,
+            _ => Phase::Busy,
+        }
+    }
+
+    pub(crate) fn set(&self, phase: Phase) {
+        self.0.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// The answer is over: whoever waits to read looks again.
+    pub(crate) fn rest(&self) {
+        self.set(Phase::Idle);
+        self.0.reader.wake();
+    }
+
+    /// Whom [`Self::rest`] wakes.
+    pub(crate) fn register(&self, reader: &Waker) {
+        self.0.reader.register(reader);
+    }
+}

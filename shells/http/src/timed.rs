@@ -1,0 +1,123 @@
+//! A socket that gives up a peer which rests too long or sends its request's head too slowly.
+//!
+//! hyper has one time limit from the end of an answer to the end of the next head. A connection may
+//! rest for minutes between requests, while a head should arrive within seconds: two limits.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::phase::{Phase, SharedPhase};
+
+pub(crate) struct Timed<S> {
+    inner: S,
+    phase: SharedPhase,
+    idle_wait: Duration,
+    head_wait: Duration,
+    /// The phase that the timer is set for.
+    armed: Phase,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl<S> Timed<S> {
+    /// A fresh connection owes its first head at once.
+    pub(crate) fn new(
+        inner: S,
+        phase: SharedPhase,
+        idle_wait: Duration,
+        head_wait: Duration,
+    ) -> Self {
+        phase.set(Phase::Head);
+        Self {
+            inner,
+            phase,
+            idle_wait,
+            head_wait,
+            armed: Phase::Head,
+            timer: Box::pin(sleep_until(Instant::now() + head_wait)),
+        }
+    }
+
+    fn arm(&mut self, phase: Phase, wait: Duration) {
+        self.armed = phase;
+        self.timer.as_mut().reset(Instant::now() + wait);
+    }
+
+    /// # Errors
+    /// The peer's time is over.
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let phase = self.phase.get();
+        match phase {
+            Phase::Busy => {
+                self.phase.register(context.waker());
+                self.armed = Phase::Busy;
+                return Ok(());
+            }
+            Phase::Idle if self.armed != Phase::Idle => self.arm(phase, self.idle_wait),
+            Phase::Head if self.armed != Phase::Head => self.arm(phase, self.head_wait),
+            Phase::Idle | Phase::Head => {}
+        }
+        if self.timer.as_mut().poll(context).is_pending() {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            match phase {
+                Phase::Idle => "the connection rested too long",
+                Phase::Head | Phase::Busy => "the head of a request did not arrive in time",
+            },
+        ))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.check(context)?;
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.inner).poll_read(context, buf);
+        let has_come = buf.filled().len() > before;
+        if has_come && this.phase.get() == Phase::Idle {
+            this.phase.set(Phase::Head);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
