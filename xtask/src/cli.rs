@@ -123,6 +123,7 @@ pub(crate) struct SimArgs {
     cargo xtask bench --list           their names\n  \
     cargo xtask bench wire             one of them\n  \
     cargo xtask bench load             the whole path over HTTP, beside its floors\n  \
+    cargo xtask bench peers            the same beside another router, with one connection and with many\n  \
     cargo xtask bench engine           the engine beside mlx-lm, into the README, in about half an hour\n  \
     cargo xtask bench engine --only served --json served.json\n  \
     cargo xtask bench engine --smoke   the same in small, to see that it works\n  \

@@ -25,6 +25,11 @@ pub(crate) const MLX_LM: Environment = Environment {
     folder: "venv-mlx-lm",
     packages: &["mlx-lm==0.32.2", "mlx[cpu]==0.32.2"],
 };
+/// What the coordinator is measured against.
+pub(crate) const ROUTERS: Environment = Environment {
+    folder: "venv-routers",
+    packages: &["sglang-router==0.3.2"],
+};
 
 /// Lists what was installed; compared before asking pip.
 const STAMP: &str = "installed";

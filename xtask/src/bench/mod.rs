@@ -7,6 +7,7 @@ mod soak;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::SystemTime;
 
 use serde_json::Value;
@@ -14,7 +15,7 @@ use serde_json::Value;
 use crate::cli::BenchArgs;
 use crate::demo::cargo_in_tree;
 use crate::failure::{Doing, Failure};
-use crate::{project, run, say};
+use crate::{project, python, run, say};
 
 const PACKAGE: &str = "cereus-benches";
 /// The end-to-end bench, which is a program and not criterion's.
@@ -22,6 +23,11 @@ const LOAD: &str = "load";
 /// Seconds for each number: enough that a second run agrees, few enough to wait for them all.
 const BRIEF: [&str; 4] = ["--warm-up-time", "1", "--measurement-time", "3"];
 const MEND: &str = "read the message above";
+/// The same program beside other routers.
+const PEERS: &str = "peers";
+/// Where memory serves as a disk, if the system has such a place: what is compared is the way there
+/// and back, and the router writes nothing.
+const RAM_DISK: &str = "/dev/shm";
 /// The comparison with mlx-lm, which takes so long that it runs only when it is named.
 const ENGINE: &str = "engine";
 /// The same holds for this one.
@@ -43,8 +49,11 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<(), Failure> {
             format!("name it: cargo xtask bench {ENGINE}, or {SOAK}"),
         ));
     }
+    if args.name.as_deref() == Some(PEERS) && !args.list {
+        return peers(args);
+    }
     if args.list {
-        names.extend([ENGINE, SOAK].map(str::to_owned));
+        names.extend([ENGINE, PEERS, SOAK].map(str::to_owned));
         for name in names {
             println!("{name}");
         }
@@ -71,16 +80,33 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<(), Failure> {
 }
 
 fn load(args: &BenchArgs) -> Result<(), Failure> {
+    let mut command = load_generator()?;
+    say::heading("load over loopback HTTP");
+    run::openly(MEND, command.args(&args.args))
+}
+
+fn peers(args: &BenchArgs) -> Result<(), Failure> {
+    let python = python::ROUTERS.interpreter()?;
+    let mut command = load_generator()?;
+    say::heading("plain answers and streams over loopback HTTP, beside a router");
+    command.arg("--peers").arg(python);
+    if Path::new(RAM_DISK).is_dir() {
+        command.args(["--data", RAM_DISK]);
+    }
+    run::openly(MEND, command.args(&args.args))
+}
+
+/// The load generator, built, with `cereus` beside it.
+fn load_generator() -> Result<Command, Failure> {
     say::heading("build cereus without the tensors, and the load generator");
     let mut command = cargo_in_tree("build");
     command.args(["--release", "--package", "cereus", "--no-default-features"]);
     command.args(["--package", PACKAGE, "--bin", LOAD]);
     run::openly(MEND, &mut command)?;
     let binaries = project::target()?.join("release");
-    say::heading("load over loopback HTTP");
-    let mut command = std::process::Command::new(binaries.join(LOAD));
+    let mut command = Command::new(binaries.join(LOAD));
     command.arg("--cereus").arg(binaries.join("cereus"));
-    run::openly(MEND, command.args(&args.args))
+    Ok(command)
 }
 
 fn criterion(name: &str, args: &BenchArgs) -> Result<(), Failure> {

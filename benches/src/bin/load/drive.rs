@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::{Contestant, MODEL, Outcome};
+use crate::{Contestant, MODEL, Outcome, Shape};
 
 /// Bytes read at once.
 const READ_SIZE: usize = 16 << 10;
@@ -18,8 +18,7 @@ const RETRY: Duration = Duration::from_millis(100);
 pub(crate) struct Asked {
     addr: String,
     request: Vec<u8>,
-    /// Events without which an answer is not whole.
-    events_min: u32,
+    shape: Shape,
 }
 
 /// What one round measured.
@@ -28,7 +27,7 @@ pub(crate) struct Round {
     pub(crate) requests: u64,
     pub(crate) events: u64,
     pub(crate) elapsed: Duration,
-    /// Microseconds to each first event, sorted.
+    /// Microseconds to each first event, or to the whole of a plain answer; sorted.
     pub(crate) first_us: Vec<u64>,
     pub(crate) front_cpu_us: u64,
     pub(crate) behind_cpu_us: u64,
@@ -64,22 +63,25 @@ impl Round {
 }
 
 impl Asked {
-    pub(crate) fn new(addr: String, key: &str, pieces: u32) -> Outcome<Self> {
+    pub(crate) fn new(addr: String, key: &str, shape: Shape) -> Self {
+        let (is_streamed, tokens_max) = match shape {
+            Shape::Plain => (false, 8),
+            Shape::Streamed { pieces } => (true, pieces * 2),
+        };
         let body = format!(
-            "{{\"model\":\"{MODEL}\",\"stream\":true,\"max_tokens\":{},\
-             \"messages\":[{{\"role\":\"user\",\"content\":\"Say it again, please.\"}}]}}",
-            pieces * 2
+            "{{\"model\":\"{MODEL}\",\"stream\":{is_streamed},\"max_tokens\":{tokens_max},\
+             \"messages\":[{{\"role\":\"user\",\"content\":\"Say it again, please.\"}}]}}"
         );
         let request = format!(
             "POST /v1/chat/completions HTTP/1.1\r\nHost: {addr}\r\nAuthorization: Bearer {key}\r\n\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        Ok(Self {
+        Self {
             addr,
             request: request.into_bytes(),
-            events_min: pieces,
-        })
+            shape,
+        }
     }
 
     /// Waits until one whole answer came.
@@ -108,11 +110,16 @@ fn run<T>(work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
 }
 
 /// One round against one contestant.
-pub(crate) fn drive(contestant: &Contestant, concurrent: u16, time: Duration) -> Outcome<Round> {
+pub(crate) fn drive(
+    contestant: &Contestant,
+    shape: Shape,
+    concurrent: u16,
+    time: Duration,
+) -> Outcome<Round> {
     let cpu = |processes: &[crate::Process]| processes.iter().map(crate::Process::cpu_us).sum();
     let behind_before: u64 = cpu(&contestant.behind);
     let front_before = contestant.front.cpu_us();
-    let asked = contestant.asked.clone();
+    let asked = contestant.asked(shape);
     let mut round = run(async move { streams(asked, concurrent, time).await })
         .map_err(|why| format!("{}: {why}", contestant.name))?;
     round.front_cpu_us = contestant.front.cpu_us() - front_before;
@@ -160,6 +167,17 @@ struct Answer {
     first_us: u64,
 }
 
+/// What a reply's head says of its body.
+#[derive(Default)]
+struct Head {
+    is_chunked: bool,
+    length: Option<usize>,
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
 /// One kept connection, with what was read and not yet used.
 struct Connection {
     stream: TcpStream,
@@ -188,7 +206,34 @@ impl Connection {
             .write_all(&asked.request)
             .await
             .map_err(|error| format!("cannot write: {error}"))?;
-        self.headers().await?;
+        match asked.shape {
+            Shape::Plain => self.whole(began).await,
+            Shape::Streamed { pieces } => self.events(began, pieces).await,
+        }
+    }
+
+    /// A reply in one piece, which says how long it is.
+    async fn whole(&mut self, began: Instant) -> Outcome<Answer> {
+        let head = self.head().await?;
+        let size = head
+            .length
+            .ok_or("a plain answer without its length".to_owned())?;
+        self.fill(size).await?;
+        let body = &self.buffer[self.used..self.used + size];
+        if !body.windows(9).any(|nine| nine == b"\"choices\"") {
+            return Err("a plain answer without choices".to_owned());
+        }
+        self.used += size;
+        Ok(Answer {
+            events: 1,
+            first_us: micros(began),
+        })
+    }
+
+    async fn events(&mut self, began: Instant, events_min: u32) -> Outcome<Answer> {
+        if !self.head().await?.is_chunked {
+            return Err("the answer is not streamed".to_owned());
+        }
         let mut answer = Answer {
             events: 0,
             first_us: 0,
@@ -210,8 +255,7 @@ impl Connection {
                 if is_newline && was_newline {
                     answer.events += 1;
                     if answer.events == 1 {
-                        let us = began.elapsed().as_micros();
-                        answer.first_us = u64::try_from(us).unwrap_or(u64::MAX);
+                        answer.first_us = micros(began);
                     }
                 }
                 was_newline = is_newline;
@@ -222,28 +266,28 @@ impl Connection {
             tail[from..].copy_from_slice(&chunk[chunk.len() - kept..]);
             self.used += size + 2;
         }
-        if answer.events < asked.events_min || !tail.ends_with(b"data: [DONE]\n\n") {
+        if answer.events < events_min || !tail.ends_with(b"data: [DONE]\n\n") {
             return Err(format!("half an answer: {} events", answer.events));
         }
         Ok(answer)
     }
 
-    async fn headers(&mut self) -> Outcome<()> {
+    async fn head(&mut self) -> Outcome<Head> {
         let status = self.line().await?;
         if !status.starts_with("HTTP/1.1 200") {
             return Err(format!("refused: {}", status.trim()));
         }
-        let mut is_chunked = false;
+        let mut head = Head::default();
         loop {
-            let line = self.line().await?;
+            let line = self.line().await?.to_ascii_lowercase();
             if line.is_empty() {
-                break;
+                return Ok(head);
             }
-            is_chunked |= line.eq_ignore_ascii_case("transfer-encoding: chunked");
+            head.is_chunked |= line == "transfer-encoding: chunked";
+            if let Some(length) = line.strip_prefix("content-length:") {
+                head.length = length.trim().parse().ok();
+            }
         }
-        is_chunked
-            .then_some(())
-            .ok_or_else(|| "the answer is not streamed".to_owned())
     }
 
     async fn line(&mut self) -> Outcome<String> {

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Either, Full};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
@@ -18,19 +18,44 @@ use tokio::net::TcpListener;
 
 use crate::Outcome;
 
-/// Streams the same events as the echo backend, one at a time.
+/// Streams the same events as the echo backend, one at a time, where a stream is asked for, and says
+/// the same in one piece elsewhere. Whatever else a router asks gets an empty object.
 pub(crate) fn echo(pieces: u32) -> Outcome<()> {
     serve(move |request: Request<Incoming>| async move {
-        let _ = request.into_body().collect().await;
-        let mut response = Response::new(Events {
-            left: pieces + 2,
-            is_pending: false,
-        });
-        let kind = HeaderValue::from_static("text/event-stream");
+        let is_chat = request.uri().path() == "/v1/chat/completions";
+        let body = request.into_body().collect().await;
+        let body = body.map_err(|error| error.to_string())?.to_bytes();
+        let is_streamed = body.windows(13).any(|it| it == b"\"stream\":true");
+        let (kind, body) = match (is_chat, is_streamed) {
+            (true, true) => (
+                "text/event-stream",
+                Either::Left(Events {
+                    left: pieces + 2,
+                    is_pending: false,
+                }),
+            ),
+            (true, false) => (
+                "application/json",
+                Either::Right(Full::new(Bytes::from_static(WHOLE.as_bytes()))),
+            ),
+            (false, _) => (
+                "application/json",
+                Either::Right(Full::new(Bytes::from_static(b"{}"))),
+            ),
+        };
+        let mut response = Response::new(body);
+        let kind = HeaderValue::from_static(kind);
         response.headers_mut().insert(CONTENT_TYPE, kind);
         Ok(response)
     })
 }
+
+const WHOLE: &str = concat!(
+    "{\"id\":\"chatcmpl-00000000-0000-4000-8000-000000000000\",\"object\":\"chat.completion\",",
+    "\"created\":1782864000,\"model\":\"echo\",\"choices\":[{\"index\":0,\"message\":{",
+    "\"role\":\"assistant\",\"content\":\"echo \"},\"finish_reason\":\"stop\"}],",
+    "\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":1,\"total_tokens\":10}}"
+);
 
 /// Asks `upstream` the same and passes the answer on as it comes.
 pub(crate) fn proxy(upstream: SocketAddr) -> Outcome<()> {
@@ -65,7 +90,7 @@ where
     S: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Result<Response<B>, String>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
-    B::Error: std::error::Error + Send + Sync + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -6,6 +6,7 @@
 
 mod drive;
 mod floor;
+mod peers;
 mod system;
 mod table;
 
@@ -43,6 +44,21 @@ struct Cli {
     /// Rounds of each contestant; the middle one is shown
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Compare with other routers instead, run by this Python, which has their packages
+    #[arg(long, value_name = "PYTHON")]
+    peers: Option<PathBuf>,
+    /// Where servers keep their data; the system's folder for temporary files if not given
+    #[arg(long)]
+    data: Option<PathBuf>,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// A whole answer of one piece.
+    Plain,
+    /// A stream of so many pieces.
+    Streamed { pieces: u32 },
 }
 
 /// What this program is to be when it starts itself.
@@ -61,7 +77,10 @@ fn main() -> ExitCode {
     let outcome = match cli.role {
         Some(Role::Echo { pieces }) => floor::echo(pieces),
         Some(Role::Proxy { upstream }) => floor::proxy(upstream),
-        None => compare(&cli),
+        None => match &cli.peers {
+            Some(python) => peers::compare(&cli, python),
+            None => compare(&cli),
+        },
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -75,16 +94,35 @@ fn main() -> ExitCode {
 /// Somebody who answers, and the processes whose time it takes.
 pub(crate) struct Contestant {
     pub(crate) name: &'static str,
-    asked: Asked,
+    addr: String,
+    key: String,
     /// The one that consumers talk to, then those behind it.
     front: Process,
     behind: Vec<Process>,
 }
 
+impl Contestant {
+    /// A server that lets everybody in, and whoever stands behind it.
+    fn open(name: &'static str, addr: &str, front: Process, behind: Vec<Process>) -> Self {
+        Self {
+            name,
+            addr: addr.trim().to_owned(),
+            key: "none".to_owned(),
+            front,
+            behind,
+        }
+    }
+
+    fn asked(&self, shape: Shape) -> Asked {
+        Asked::new(self.addr.clone(), &self.key, shape)
+    }
+}
+
 fn compare(cli: &Cli) -> Outcome<()> {
-    let workspace = Workspace::new()?;
+    let workspace = Workspace::new(cli.data.as_deref())?;
+    let shape = Shape::Streamed { pieces: cli.pieces };
     let mut contestants = vec![
-        cereus(cli, workspace.path())?,
+        cereus(cli, workspace.path(), cli.pieces)?,
         bare_echo(cli)?,
         bare_proxy(cli)?,
     ];
@@ -94,7 +132,7 @@ fn compare(cli: &Cli) -> Outcome<()> {
     }
     let mut rounds: Vec<Vec<Round>> = contestants.iter().map(|_| vec![]).collect();
     for contestant in &contestants {
-        drive(contestant, cli.concurrent, Duration::from_secs(1))?;
+        drive(contestant, shape, cli.concurrent, Duration::from_secs(1))?;
     }
     // By turns, so that whatever else the machine does falls on all of them.
     for round in 1..=cli.rounds {
@@ -102,6 +140,7 @@ fn compare(cli: &Cli) -> Outcome<()> {
         for (contestant, rounds) in contestants.iter().zip(&mut rounds) {
             rounds.push(drive(
                 contestant,
+                shape,
                 cli.concurrent,
                 Duration::from_secs(cli.seconds),
             )?);
@@ -116,7 +155,7 @@ fn compare(cli: &Cli) -> Outcome<()> {
     Ok(())
 }
 
-fn cereus(cli: &Cli, folder: &Path) -> Outcome<Contestant> {
+fn cereus(cli: &Cli, folder: &Path, pieces: u32) -> Outcome<Contestant> {
     let program = &cli.cereus;
     let data = folder.join("coordinator");
     let data = data.to_string_lossy();
@@ -144,8 +183,8 @@ fn cereus(cli: &Cli, folder: &Path) -> Outcome<Contestant> {
     let (front, line) = Process::start(program, &serve, "listening on ")?;
     let addr = line.trim().trim_start_matches("http://").to_owned();
     let url = format!("http://{addr}");
-    let (pieces, room) = (
-        cli.pieces.to_string(),
+    let (said, room) = (
+        pieces.to_string(),
         cli.concurrent.div_ceil(PROVIDERS).to_string(),
     );
     let mut behind = vec![];
@@ -160,7 +199,7 @@ fn cereus(cli: &Cli, folder: &Path) -> Outcome<Contestant> {
             "--model-id",
             MODEL,
             "--echo-pieces",
-            &pieces,
+            &said,
             "--concurrency",
             &room,
             "--data",
@@ -168,14 +207,16 @@ fn cereus(cli: &Cli, folder: &Path) -> Outcome<Contestant> {
         ];
         behind.push(Process::start(program, &serve, "joined")?.0);
     }
-    let asked = Asked::new(addr, key.trim(), cli.pieces)?;
-    asked.until_served(Duration::from_secs(30))?;
-    Ok(Contestant {
+    let contestant = Contestant {
         name: "Cereus: coordinator and providers",
-        asked,
+        addr,
+        key: key.trim().to_owned(),
         front,
         behind,
-    })
+    };
+    let whole = contestant.asked(Shape::Streamed { pieces });
+    whole.until_served(Duration::from_secs(30))?;
+    Ok(contestant)
 }
 
 fn start_echo(cli: &Cli) -> Outcome<(Process, String)> {
@@ -185,26 +226,15 @@ fn start_echo(cli: &Cli) -> Outcome<(Process, String)> {
 
 fn bare_echo(cli: &Cli) -> Outcome<Contestant> {
     let (front, addr) = start_echo(cli)?;
-    let asked = Asked::new(addr.trim().to_owned(), "none", cli.pieces)?;
-    Ok(Contestant {
-        name: "hyper: echo",
-        asked,
-        front,
-        behind: vec![],
-    })
+    Ok(Contestant::open("hyper: echo", &addr, front, vec![]))
 }
 
 fn bare_proxy(cli: &Cli) -> Outcome<Contestant> {
     let (echo, addr) = start_echo(cli)?;
     let own = system::own_program()?;
     let (front, addr) = Process::start(&own, &["proxy", addr.trim()], "listening on ")?;
-    let asked = Asked::new(addr.trim().to_owned(), "none", cli.pieces)?;
-    Ok(Contestant {
-        name: "hyper: proxy and echo",
-        asked,
-        front,
-        behind: vec![echo],
-    })
+    let name = "hyper: proxy and echo";
+    Ok(Contestant::open(name, &addr, front, vec![echo]))
 }
 
 fn nginx(cli: &Cli, folder: &Path) -> Outcome<Contestant> {
@@ -228,12 +258,9 @@ fn nginx(cli: &Cli, folder: &Path) -> Outcome<Contestant> {
         .map_err(|error| format!("cannot write its configuration: {error}"))?;
     let (home, path) = (home.to_string_lossy(), path.to_string_lossy());
     let front = Process::spawn(Path::new("nginx"), &["-p", &home, "-c", &path])?;
-    let asked = Asked::new(addr.to_string(), "none", cli.pieces)?;
+    let name = "nginx: proxy, and echo";
+    let contestant = Contestant::open(name, &addr.to_string(), front, vec![echo]);
+    let asked = contestant.asked(Shape::Plain);
     asked.until_served(Duration::from_secs(5))?;
-    Ok(Contestant {
-        name: "nginx: proxy, and echo",
-        asked,
-        front,
-        behind: vec![echo],
-    })
+    Ok(contestant)
 }

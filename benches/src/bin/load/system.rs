@@ -15,8 +15,9 @@ const TICKS_PER_S: u64 = 100;
 pub(crate) struct Workspace(PathBuf);
 
 impl Workspace {
-    pub(crate) fn new() -> Outcome<Self> {
-        let path = std::env::temp_dir().join(format!("cereus-load-{}", std::process::id()));
+    pub(crate) fn new(parent: Option<&Path>) -> Outcome<Self> {
+        let parent = parent.map_or_else(std::env::temp_dir, Path::to_owned);
+        let path = parent.join(format!("cereus-load-{}", std::process::id()));
         fs::create_dir_all(&path).map_err(|error| format!("cannot make a folder: {error}"))?;
         Ok(Self(path))
     }
