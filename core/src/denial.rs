@@ -28,6 +28,10 @@ pub enum Denial {
     NoProvider {
         retry_after_s: u16,
     },
+    /// Machines serve the model, and none of them could hold this request even when idle.
+    NoneLargeEnough {
+        retry_after_s: u16,
+    },
     /// Every attempt failed.
     ProviderFailed,
     /// Nobody answered in time.
@@ -50,7 +54,7 @@ impl Denial {
             Self::Duplicate => 409,
             Self::Draining => 503,
             Self::Encryption | Self::ProviderFailed => 502,
-            Self::Full { .. } | Self::NoProvider { .. } => 429,
+            Self::Full { .. } | Self::NoProvider { .. } | Self::NoneLargeEnough { .. } => 429,
             Self::Timeout => 504,
             Self::TooLong => 400,
             Self::UnknownAccount => 401,
@@ -62,9 +66,9 @@ impl Denial {
     #[must_use]
     pub const fn retry_after_s(self) -> Option<u16> {
         match self {
-            Self::Full { retry_after_s } | Self::NoProvider { retry_after_s } => {
-                Some(retry_after_s)
-            }
+            Self::Full { retry_after_s }
+            | Self::NoProvider { retry_after_s }
+            | Self::NoneLargeEnough { retry_after_s } => Some(retry_after_s),
             Self::Draining => Some(5),
             Self::Broke
             | Self::Cancelled
@@ -91,6 +95,7 @@ impl Denial {
             Self::Encryption => "encryption_failure",
             Self::Full { .. } => "machine_busy",
             Self::NoProvider { .. } => "no_provider",
+            Self::NoneLargeEnough { .. } => "no_provider_large_enough",
             Self::ProviderFailed => "provider_error",
             Self::Timeout => "timeout",
             Self::TooLong => "context_length_exceeded",
@@ -113,6 +118,9 @@ impl Denial {
             Self::Encryption => "The provider broke the encryption contract and was excluded.",
             Self::Full { .. } => "Every machine that serves this model is busy. Try again later.",
             Self::NoProvider { .. } => "No machine serves this model at present. Try again later.",
+            Self::NoneLargeEnough { .. } => {
+                "No machine that serves this model at present can hold prompt and max_tokens together. Lower max_tokens or try again later."
+            }
             Self::ProviderFailed => "The providers that tried this request failed.",
             Self::Timeout => "No provider answered in time.",
             Self::TooLong => "Prompt and max_tokens together exceed the model's context.",

@@ -51,10 +51,18 @@ const _: () = assert!(size_of::<Effect>() <= 64, "effects travel by value");
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Alarm {
     AccountsFull,
+    /// The memory of machines that are gone is full: one with faults was forgotten.
+    FaultsForgotten,
+    /// Two processes share the identity of one machine.
+    IdentityContested,
+    /// An inventory was longer than a provider may offer; the rest is not routed to.
+    ModelsCut,
     /// A provider claimed more tokens than the bytes that it streamed can hold (INV-06).
     OverClaim,
     ProvidersFull,
     RequestsFull,
+    /// A timer could not be armed; what it would have ended has ended at once.
+    TimersFull,
 }
 
 /// Where money can be.

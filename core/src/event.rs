@@ -71,6 +71,21 @@ pub struct SlotReport {
     pub wedged: bool,
 }
 
+impl SlotReport {
+    /// The `budget_max` of a slot that says what a token costs and grants nothing: full at this
+    /// moment, and silent about how much an empty machine holds.
+    pub const BUDGET_SPENT: u64 = 1;
+
+    /// The largest request that the machine could hold if it were empty, if the report says so.
+    #[must_use]
+    pub const fn capacity_tokens(&self) -> Option<u64> {
+        match self.budget_max {
+            0 | Self::BUDGET_SPENT => None,
+            tokens => Some(tokens),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Thermal {
     #[default]
@@ -124,6 +139,9 @@ pub enum GoneCause {
     Violation,
     /// A write did not finish in time.
     WriteStalled,
+    /// Connections that prove the same identity replace each other too often: two processes share
+    /// it, and the newer one goes.
+    Contested,
 }
 
 /// Why one attempt failed, as far as routing cares (`spec/wire` 10).

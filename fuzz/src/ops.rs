@@ -440,6 +440,7 @@ fn gone_cause(number: u8) -> GoneCause {
         GoneCause::Silent,
         GoneCause::Violation,
         GoneCause::WriteStalled,
+        GoneCause::Contested,
     ];
     causes[usize::from(number) % causes.len()]
 }

@@ -125,7 +125,9 @@ const fn kind(denial: Denial) -> &'static str {
         Denial::Draining => "service_unavailable",
         Denial::Duplicate => "conflict",
         Denial::Encryption | Denial::ProviderFailed => "provider_error",
-        Denial::Full { .. } | Denial::NoProvider { .. } => "rate_limit_exceeded",
+        Denial::Full { .. } | Denial::NoProvider { .. } | Denial::NoneLargeEnough { .. } => {
+            "rate_limit_exceeded"
+        }
         Denial::Timeout => "timeout",
         Denial::UnknownAccount => "authentication_error",
         Denial::UnknownModel => "model_not_found",
@@ -144,6 +146,7 @@ const fn param(denial: Denial) -> Option<&'static str> {
         | Denial::Encryption
         | Denial::Full { .. }
         | Denial::NoProvider { .. }
+        | Denial::NoneLargeEnough { .. }
         | Denial::ProviderFailed
         | Denial::Timeout
         | Denial::UnknownAccount => None,
@@ -161,6 +164,7 @@ const fn should_retry(denial: Denial) -> Option<bool> {
         | Denial::Encryption
         | Denial::Full { .. }
         | Denial::NoProvider { .. }
+        | Denial::NoneLargeEnough { .. }
         | Denial::ProviderFailed
         | Denial::Timeout
         | Denial::TooLong

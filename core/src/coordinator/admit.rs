@@ -4,9 +4,10 @@
 use smallvec::SmallVec;
 
 use super::books::HoldError;
-use super::fleet::Load;
+use super::fleet::{Load, Reach};
 use super::life::{Attempt, Phase, Progress, Racing, Request, Served, TRIED_MAX};
 use super::pool::MachineTag;
+use super::queue::Whose;
 use super::{Coordinator, Due, Mischief, WakeReason};
 use crate::denial::Denial;
 use crate::draw::Purpose;
@@ -22,6 +23,16 @@ const RETRY_AFTER_MAX_S: u64 = 60;
 /// Wait for a consumer's place when nothing was measured yet (`spec/routing` 6.7).
 const RETRY_AFTER_UNMEASURED_S: u64 = 2;
 const NO_PROVIDER_RETRY_S: u16 = 5;
+
+/// What becomes of a request that may enter.
+#[derive(Clone, Copy)]
+enum Way {
+    /// It goes to this offer.
+    Now(u32),
+    Queued,
+    /// It waits, and this one no longer does.
+    InPlaceOf(Key),
+}
 
 impl Coordinator {
     pub(super) fn on_arrived(&mut self, now: Tick, ask: Ask, out: &mut Effects) {
@@ -53,7 +64,7 @@ impl Coordinator {
             .ok_or(Denial::UnknownModel)?;
         let need = u64::from(ask.prompt_tokens) + u64::from(ask.output_tokens_max);
         let price = spec.price;
-        if need > u64::from(spec.context_tokens) || !self.fleet.could_ever_fit(ask.model, need) {
+        if need > u64::from(spec.context_tokens) {
             return Err(Denial::TooLong);
         }
         let bound = ask.prompt_tokens_bound.max(ask.prompt_tokens);
@@ -67,26 +78,19 @@ impl Coordinator {
             });
             return Err(self.full(ask.request, ask.model));
         };
-        let offer = self.choose(key);
-        let outcome = match offer {
-            Some(_) => Ok(()),
-            None if self.fleet.capable_count(ask.model) == 0 => Err(Denial::NoProvider {
-                retry_after_s: NO_PROVIDER_RETRY_S,
-            }),
-            None if self.queue(ask.model).count() >= self.config.limits.queue_depth_max => {
-                Err(self.full(ask.request, ask.model))
-            }
-            None => Ok(()),
+        let way = match self.choose(key) {
+            Some(offer) => Ok(Way::Now(offer)),
+            None => self.place_in_queue(&ask, need),
         };
-        let held = outcome.and_then(|()| {
-            self.books
-                .hold(ask.account, ask.request, amount)
-                .map_err(|error| match error {
-                    HoldError::Insufficient => Denial::Broke,
-                    HoldError::UnknownAccount => Denial::UnknownAccount,
-                })
+        let held = way.and_then(|way| {
+            let held = self.books.hold(ask.account, ask.request, amount);
+            let (hold, transfer) = held.map_err(|error| match error {
+                HoldError::Insufficient => Denial::Broke,
+                HoldError::UnknownAccount => Denial::UnknownAccount,
+            })?;
+            Ok((way, hold, transfer))
         });
-        let (hold, transfer) = match held {
+        let (way, hold, transfer) = match held {
             Ok(placed) => placed,
             Err(denial) => {
                 self.requests.remove(key);
@@ -99,11 +103,42 @@ impl Coordinator {
         request.held = hold.amount;
         request.hold = Some(hold);
         self.by_id.insert(ask.request, key.slot);
-        match offer {
-            Some(offer) => self.dispatch(now, key, offer, out),
-            None => self.enqueue(key),
+        match way {
+            Way::Now(offer) => self.dispatch(now, key, offer, out),
+            Way::Queued => self.enqueue(key),
+            Way::InPlaceOf(other) => {
+                self.shed(other, out);
+                self.enqueue(key);
+            }
         }
         Ok(())
+    }
+
+    /// Where a request that nobody can take now may wait. A full queue is shared: who has fewer
+    /// places than another account gets one of that account's.
+    fn place_in_queue(&self, ask: &Ask, need_tokens: u64) -> Result<Way, Denial> {
+        let retry_after_s = NO_PROVIDER_RETRY_S;
+        match self.fleet.reach(ask.model, ask.account, need_tokens) {
+            Reach::Nobody => return Err(Denial::NoProvider { retry_after_s }),
+            Reach::NoneLargeEnough => return Err(Denial::NoneLargeEnough { retry_after_s }),
+            Reach::Possible => {}
+        }
+        let queue = self.queue(ask.model);
+        if queue.count() < self.config.limits.queue_depth_max {
+            return Ok(Way::Queued);
+        }
+        match queue.gives_way_to(ask.account) {
+            Some(other) => Ok(Way::InPlaceOf(other)),
+            None => Err(self.full(ask.request, ask.model)),
+        }
+    }
+
+    /// Refuses a request that waits.
+    fn shed(&mut self, key: Key, out: &mut Effects) {
+        let ask = self.requests.get(key).expect("a queued request lives").ask;
+        self.queues[usize::from(ask.model.0)].remove(&mut self.requests, key);
+        let denial = self.full(ask.request, ask.model);
+        self.refuse(key, denial, out);
     }
 
     fn enqueue(&mut self, key: Key) {
@@ -236,10 +271,22 @@ impl Coordinator {
         for at in 0..count {
             let offer = self.fleet.providers.at(slot).offers[at];
             let model = usize::from(self.fleet.offers.at(offer).model.0);
-            while self.queues[model].count() > 0 {
-                let tag = self.fleet.providers.at(slot).tag;
+            let provider = self.fleet.providers.at(slot);
+            let tag = provider.tag;
+            let whose = match provider.is_private() {
+                true => Whose::Only(provider.owner),
+                false => Whose::Anybody,
+            };
+            // Most offers are closed or the queue is empty: no request is looked at then.
+            while self.queues[model].count() > 0
+                && self
+                    .fleet
+                    .has_room(offer, self.queues[model].need_tokens_min())
+            {
                 let fleet = &self.fleet;
-                let key = self.queues[model].pop(&mut self.requests, |request| {
+                let looks = &mut self.counts.queue_looks;
+                let key = self.queues[model].pop(&mut self.requests, whose, |request| {
+                    *looks += 1;
                     fleet.has_room(offer, request.need_tokens()) && !request.has_tried(tag)
                 });
                 let Some(key) = key else { break };
@@ -285,9 +332,9 @@ impl Coordinator {
     /// Everybody is busy: come back when the queue will have drained, spread by a keyed draw.
     pub(super) fn full(&self, request: RequestId, model: ModelIx) -> Denial {
         let depth = u64::from(self.queue(model).count()) + 1;
-        let measured = self.paces[usize::from(model.0)];
-        let wait_s = measured.map_or(RETRY_AFTER_UNMEASURED_S, |pace| {
-            (depth * u64::from(pace.interval_ms.value())).div_ceil(1_000)
+        let interval_ms = self.queue(model).interval_ms();
+        let wait_s = interval_ms.map_or(RETRY_AFTER_UNMEASURED_S, |interval_ms| {
+            (depth * u64::from(interval_ms)).div_ceil(1_000)
         });
         let wait_s = wait_s.clamp(RETRY_AFTER_MIN_S, RETRY_AFTER_MAX_S);
         let spread = wait_s / 4 + 1;

@@ -2,9 +2,9 @@
 //!
 //! Each function panics with the invariant's number when the state breaks it.
 
-use super::Coordinator;
 use super::fleet::NIL;
 use super::life::Phase;
+use super::{Coordinator, TIMERS_PER_PROVIDER};
 use crate::money::MicroUsd;
 
 impl Coordinator {
@@ -108,25 +108,22 @@ impl Coordinator {
     /// The index holds exactly the open offers, each where it says.
     pub fn invariant_index(&self) {
         let mut placed = 0;
-        for (key, _) in self.fleet.offers.iter() {
+        for (key, offer) in self.fleet.offers.iter() {
             let (gate, place) = self.fleet.place_of(key.slot);
+            let is_private = self.fleet.providers.at(offer.provider).is_private();
             assert_eq!(
-                gate.is_open(),
+                gate.is_open() && !is_private,
                 place.is_some(),
                 "INV-12: the index names a stale offer"
             );
             let Some(place) = place else { continue };
-            let model = self.fleet.offers.at(key.slot).model;
-            assert_eq!(
-                self.fleet.pool(model).at(place).offer,
-                key.slot,
-                "INV-12: misplaced"
-            );
+            let supply = self.fleet.supply(offer.model);
+            assert_eq!(supply.pool.at(place).offer, key.slot, "INV-12: misplaced");
             placed += 1;
         }
         let models = self.config.catalog.iter();
         let indexed: usize = models
-            .map(|(model, _)| self.fleet.pool(model).count())
+            .map(|(model, _)| self.fleet.supply(model).pool.count())
             .sum();
         assert_eq!(
             placed, indexed,
@@ -160,8 +157,14 @@ impl Coordinator {
         for queue in &self.queues {
             assert!(queue.count() <= limits.queue_depth_max, "INV-12: queue");
         }
-        let timers_max =
-            self.requests.count() + self.attempts.count() + 2 * self.fleet.machines.len() + 64;
+        let memory = &self.fleet.memory;
+        assert!(
+            memory.count() <= memory.count_max() as usize,
+            "INV-12: machines"
+        );
+        let timers_max = self.requests.count()
+            + self.attempts.count()
+            + TIMERS_PER_PROVIDER as usize * self.fleet.providers.count();
         assert!(self.wheel.count() <= timers_max, "INV-12: timers");
     }
 

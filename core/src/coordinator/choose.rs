@@ -1,10 +1,12 @@
 //! Which machine serves a request: the least expected time to first content, with the decode work
-//! that it would disturb, among a handful of candidates from the shortest waits.
+//! that it would disturb, among a handful of candidates from several sources: the shortest waits,
+//! and the asker's own machines.
 
 use super::Coordinator;
 use super::admit::fresh_request;
 use super::life::Request;
 use super::pool::{Candidate, MachineTag};
+use crate::config::Limits;
 use crate::draw::Purpose;
 use crate::event::Ask;
 use crate::ids::ConnId;
@@ -12,13 +14,40 @@ use crate::slab::Key;
 
 /// A prefill stalls the rows that decode on the same machine; their delay counts a quarter of ours.
 const INTERFERENCE_DIVISOR: u64 = 4;
+/// Candidates that one choice looks at, those without room among them: the cost of a choice does
+/// not grow with the fleet.
+pub(super) const INSPECTED_MAX: usize = 256;
+/// Of them, in one bucket, or among the asker's own machines.
+pub(super) const INSPECTED_PER_SOURCE_MAX: usize = 64;
 
 /// Total order: cost, then chance, then identity (never the place, so join order does not matter).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
+pub(super) struct Rank {
     cost_us: u64,
     tie: u64,
     machine: MachineTag,
+}
+
+/// The best candidate so far, how many were compared for it and how many were looked at.
+pub(super) struct Weighing {
+    best: Option<(Rank, u32)>,
+    pub(super) inspected: usize,
+    weighed: usize,
+    weighed_max: usize,
+    per_bucket_max: usize,
+}
+
+impl Weighing {
+    fn new(limits: &Limits) -> Self {
+        let weighed_max = usize::from(limits.candidates_max).max(1);
+        Self {
+            best: None,
+            inspected: 0,
+            weighed: 0,
+            weighed_max,
+            per_bucket_max: weighed_max.div_ceil(2),
+        }
+    }
 }
 
 impl Coordinator {
@@ -38,12 +67,31 @@ impl Coordinator {
     }
 
     fn choose_for(&self, request: &Request) -> Option<u32> {
-        let need = u32::try_from(request.need_tokens()).unwrap_or(u32::MAX);
-        let candidates_max = usize::from(self.config.limits.candidates_max).max(1);
-        let per_bucket_max = candidates_max.div_ceil(2);
-        let mut best: Option<(Rank, u32)> = None;
-        let mut weighed = 0;
-        for (depth, bucket) in (0u128..).zip(self.fleet.pool(request.ask.model).buckets()) {
+        self.weighing_for(request).best.map(|(_, offer)| offer)
+    }
+
+    pub(super) fn weighing_for(&self, request: &Request) -> Weighing {
+        let mut weighing = Weighing::new(&self.config.limits);
+        self.weigh_own(request, &mut weighing);
+        self.weigh_shortest_waits(request, &mut weighing);
+        weighing
+    }
+
+    /// The asker's own machines that serve nobody else.
+    fn weigh_own(&self, request: &Request, weighing: &mut Weighing) {
+        let own = self.fleet.own(request.ask.model, request.ask.account);
+        for &offer in own.iter().take(INSPECTED_PER_SOURCE_MAX) {
+            if self.fleet.is_open(offer) {
+                let candidate = self.fleet.candidate(offer, &self.config.limits);
+                self.weigh(request, &candidate, weighing);
+            }
+        }
+    }
+
+    /// A few of each bucket, from a drawn place on, shortest waits first.
+    fn weigh_shortest_waits(&self, request: &Request, weighing: &mut Weighing) {
+        let pool = &self.fleet.supply(request.ask.model).pool;
+        for (depth, bucket) in (0u128..).zip(pool.buckets()) {
             let draw_ix = (u128::from(request.attempts) << 64) | depth;
             let id = request.ask.request.0;
             let count = bucket.len() as u64;
@@ -52,26 +100,31 @@ impl Coordinator {
                 .seed
                 .draw_below(Purpose::Candidate, id, draw_ix, count);
             let (before, after) = bucket.split_at(usize::try_from(start).expect("an index"));
-            let mut weighed_here = 0;
-            for candidate in after.iter().chain(before) {
-                if candidate.room_tokens < need || request.has_tried(candidate.machine) {
-                    continue;
-                }
-                let rank = self.rank(request, candidate);
-                if best.is_none_or(|(leader, _)| rank < leader) {
-                    best = Some((rank, candidate.offer));
-                }
-                weighed_here += 1;
-                if weighed_here == per_bucket_max {
+            let weighed_before = weighing.weighed;
+            for candidate in after.iter().chain(before).take(INSPECTED_PER_SOURCE_MAX) {
+                self.weigh(request, candidate, weighing);
+                if weighing.weighed - weighed_before == weighing.per_bucket_max {
                     break;
                 }
             }
-            weighed += weighed_here;
-            if weighed >= candidates_max {
-                break;
+            if weighing.weighed >= weighing.weighed_max || weighing.inspected >= INSPECTED_MAX {
+                return;
             }
         }
-        best.map(|(_, offer)| offer)
+    }
+
+    /// Takes a candidate into the weighing, if it can take the request at all.
+    fn weigh(&self, request: &Request, candidate: &Candidate, weighing: &mut Weighing) {
+        weighing.inspected += 1;
+        let need = u32::try_from(request.need_tokens()).unwrap_or(u32::MAX);
+        if candidate.room_tokens < need || request.has_tried(candidate.machine) {
+            return;
+        }
+        weighing.weighed += 1;
+        let rank = self.rank(request, candidate);
+        if weighing.best.is_none_or(|(leader, _)| rank < leader) {
+            weighing.best = Some((rank, candidate.offer));
+        }
     }
 
     fn rank(&self, request: &Request, candidate: &Candidate) -> Rank {

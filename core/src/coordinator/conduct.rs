@@ -4,16 +4,12 @@
 //! only when nothing else is free. What no honest machine does bars at once. Bars grow with each
 //! further fault and end by time; each good answer takes one fault away.
 
-use super::fleet::NIL;
+use super::fleet::FAULTS_TO_BAR;
 use super::{Coordinator, Due};
 use crate::effect::Effects;
 use crate::ids::MachineId;
-use crate::time::{Span, Tick};
-
-/// Faults in a row after which a machine is barred.
-const FAULTS_TO_BAR: u8 = 3;
-const BAR: Span = Span::secs(30);
-const BAR_MAX: Span = Span::secs(600);
+use crate::slab::Key;
+use crate::time::Tick;
 
 /// What a machine did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,44 +52,40 @@ impl Coordinator {
 
     /// The machine may be gone by now: it will come back.
     pub(super) fn strike_machine(&mut self, now: Tick, machine: MachineId, offence: Offence) {
-        let Some(record) = self.fleet.record(machine) else {
-            return;
-        };
-        record.faults = record.faults.saturating_add(1).max(offence.faults_min());
-        let (faults, live) = (record.faults, record.live);
-        let is_barred = faults >= FAULTS_TO_BAR;
-        if is_barred {
-            let doublings = u32::from(faults - FAULTS_TO_BAR).min(5);
-            let bar = Span((BAR.0 << doublings).min(BAR_MAX.0));
-            let is_armed = record.barred_until > now;
-            record.barred_until = now + bar;
-            if !is_armed {
-                // A full wheel only means that the bar stays until the machine's next success.
-                let _ = self.wheel.arm(now + bar, Due::Machine(machine));
-            }
-        }
-        if live != NIL {
-            let provider = self.fleet.providers.at_mut(live);
-            provider.has_faults = true;
-            provider.is_barred |= is_barred;
-            self.fleet.refresh(live, &self.config);
+        self.fleet.blame(now, machine, offence.faults_min());
+        for at in 0..self.fleet.connections(machine).len() {
+            let slot = self.fleet.connections(machine)[at];
+            self.time_bar(slot);
+            self.fleet.refresh(slot, &self.config);
         }
     }
 
-    pub(super) fn on_bar_lifted(&mut self, now: Tick, machine: MachineId, out: &mut Effects) {
-        let Some(record) = self.fleet.machines.get_mut(&machine) else {
-            return;
-        };
-        if record.barred_until > now {
-            let _ = self.wheel.arm(record.barred_until, Due::Machine(machine));
+    /// It completed what it was asked.
+    pub(super) fn absolve(&mut self, slot: u32) {
+        if self.fleet.absolve(slot) {
+            self.fleet.refresh(slot, &self.config);
+        }
+    }
+
+    /// Bars are timed while their machine is here; one that comes back is looked at when it joins.
+    pub(super) fn time_bar(&mut self, slot: u32) {
+        let key = self.fleet.providers.key_at(slot);
+        let old = self.fleet.providers.at(slot).bar_timer;
+        self.wheel.cancel(old);
+        // Without a timer the bar ends with the first report after its time.
+        let until = self.fleet.barred_until(slot);
+        let timer = until.and_then(|until| self.arm(until, Due::Bar(key)));
+        self.fleet.providers.at_mut(slot).bar_timer = timer.unwrap_or(Key::NONE);
+    }
+
+    pub(super) fn on_bar_lifted(&mut self, now: Tick, key: Key, out: &mut Effects) {
+        if self.fleet.providers.get(key).is_none() {
             return;
         }
-        record.barred_until = Tick::ZERO;
-        let live = record.live;
-        if live != NIL {
-            self.fleet.providers.at_mut(live).is_barred = false;
-            self.fleet.refresh(live, &self.config);
-            self.fill(now, live, out);
-        }
+        let slot = key.slot;
+        self.fleet.serve_bar(now, slot);
+        self.time_bar(slot);
+        self.fleet.refresh(slot, &self.config);
+        self.fill(now, slot, out);
     }
 }

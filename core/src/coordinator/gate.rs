@@ -1,5 +1,7 @@
 //! Why an offer cannot be routed to: each reason is a bit, and open means none.
 
+use core::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// The reasons against one offer at this moment.
@@ -13,7 +15,8 @@ impl Gate {
     pub const DISTRUSTED: Self = Self(1 << 2);
     pub const DRAINING: Self = Self(1 << 3);
     pub const FULL: Self = Self(1 << 4);
-    pub const PRIVATE_ONLY: Self = Self(1 << 5);
+    /// The machine no longer lists the model.
+    pub const WITHDRAWN: Self = Self(1 << 5);
     /// It refused work since its last report: believed full until the next one.
     pub const REFUSED: Self = Self(1 << 6);
     pub const RELOADING: Self = Self(1 << 7);
@@ -22,6 +25,24 @@ impl Gate {
     pub const TRUST_FLOOR: Self = Self(1 << 10);
     pub const UNVERIFIED: Self = Self(1 << 11);
     pub const WEDGED: Self = Self(1 << 12);
+
+    pub(crate) const REASONS: usize = 13;
+    /// In the order of their bits.
+    const NAMES: [&'static str; Self::REASONS] = [
+        "cannot seal",
+        "crashed",
+        "distrusted",
+        "draining",
+        "full",
+        "withdrawn",
+        "refused since its last report",
+        "reloading",
+        "too hot",
+        "not enough memory for the model",
+        "below the demanded trust",
+        "not verified",
+        "wedged",
+    ];
 
     /// Reasons that pass by themselves as work ends: waiting makes sense.
     const PASSING: u32 = Self::FULL.0 | Self::REFUSED.0;
@@ -41,5 +62,36 @@ impl Gate {
         if holds {
             self.0 |= reason.0;
         }
+    }
+
+    /// The numbers of the reasons that hold.
+    pub(crate) fn reasons(self) -> impl Iterator<Item = usize> {
+        let mut left = self.0;
+        core::iter::from_fn(move || {
+            if left == 0 {
+                return None;
+            }
+            let reason = left.trailing_zeros();
+            left &= left - 1;
+            usize::try_from(reason).ok()
+        })
+    }
+
+    pub(crate) const fn name(reason: usize) -> &'static str {
+        Self::NAMES[reason]
+    }
+}
+
+/// `open`, or the reasons.
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_open() {
+            return f.write_str("open");
+        }
+        for (nth, reason) in self.reasons().enumerate() {
+            let comma = if nth == 0 { "" } else { ", " };
+            write!(f, "{comma}{}", Self::name(reason))?;
+        }
+        Ok(())
     }
 }

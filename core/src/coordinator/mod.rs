@@ -11,6 +11,7 @@ pub mod books;
 pub mod check;
 mod choose;
 mod conduct;
+pub mod explain;
 mod fleet;
 pub mod gate;
 mod life;
@@ -34,12 +35,11 @@ use self::life::{Attempt, RACERS_MAX, Request};
 use self::queue::Queue;
 pub use self::tally::{BAND_PERCENT, BAND_TOKENS};
 use self::tally::{Claim, Tally};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::digest::Mix;
 use crate::effect::{Alarm, Effect, Effects};
-use crate::event::Event;
-use crate::ewma::Ewma;
-use crate::ids::{MachineId, RequestId};
+use crate::event::{Ask, Event};
+use crate::ids::RequestId;
 use crate::lookup::Lookup;
 use crate::slab::{Key, Slab};
 use crate::time::Tick;
@@ -72,10 +72,25 @@ impl WakeReason {
 /// Whose deadline it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Due {
-    Machine(MachineId),
-    Provider(Key),
     Attempt(Key, WakeReason),
+    Bar(Key),
+    Challenge(Key),
     Queued(Key),
+}
+
+/// Timers of one provider: the end of its bar, and the age of its last challenge.
+const TIMERS_PER_PROVIDER: u32 = 2;
+
+/// Attempts that can be out at once.
+fn attempts_max(limits: &Limits) -> u32 {
+    let racers_max = u32::try_from(RACERS_MAX).expect("few race for one request");
+    limits.requests_max.saturating_mul(racers_max)
+}
+
+/// Room for every timer that can be armed at once, so that arming one never fails. A request has
+/// the timer of its wait or those of its attempts.
+fn timers_max(limits: &Limits) -> u32 {
+    attempts_max(limits).saturating_add(limits.providers_max.saturating_mul(TIMERS_PER_PROVIDER))
 }
 
 /// The shell broke the contract. The state is unchanged.
@@ -137,6 +152,8 @@ pub struct Counts {
     pub failovers: u64,
     pub queued: u64,
     pub requeued: u64,
+    /// Waiting requests that were held against an offer with room.
+    pub queue_looks: u64,
     pub stale_events: u64,
     pub stale_reports: u64,
     pub reports: u64,
@@ -154,13 +171,6 @@ pub struct Gauges {
     pub held: i64,
 }
 
-/// Service of one model as the last completions showed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-struct Pace {
-    completed_at: Tick,
-    interval_ms: Ewma,
-}
-
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Coordinator {
@@ -172,7 +182,6 @@ pub struct Coordinator {
     by_id: Lookup<RequestId>,
     attempts: Slab<Attempt>,
     queues: Vec<Queue>,
-    paces: Vec<Option<Pace>>,
     tallies: Vec<Tally>,
     wheel: Wheel<Due>,
     /// Holds and settlements whose durability somebody waits for, by transfer number.
@@ -180,6 +189,8 @@ pub struct Coordinator {
     durable_up_to: u64,
     is_draining: bool,
     has_drained: bool,
+    /// A timer found no room since the last step.
+    has_lost_timer: bool,
     counts: Counts,
     mischief: Mischief,
     steps: u64,
@@ -192,26 +203,21 @@ impl Coordinator {
     pub fn new(config: Config) -> Self {
         let models = config.catalog.count();
         let limits = &config.limits;
-        let racers_max = u32::try_from(RACERS_MAX).expect("few race for one request");
-        let attempts_max = limits.requests_max.saturating_mul(racers_max);
-        // A request has the timer of its wait or those of its attempts; a machine that of its bar,
-        // whether it is here or not, and a connection that of its proof.
-        let timers_max = attempts_max.saturating_add(limits.providers_max.saturating_mul(3));
         Self {
             now: Tick::ZERO,
             books: Books::new(limits.accounts_max, config.fee_percent),
             fleet: Fleet::new(&config),
             requests: Slab::with_limit(limits.requests_max),
             by_id: Lookup::default(),
-            attempts: Slab::with_limit(attempts_max),
+            attempts: Slab::with_limit(attempts_max(limits)),
             queues: vec![Queue::default(); models],
-            paces: vec![None; models],
             tallies: vec![Tally::new(); models],
-            wheel: Wheel::new(timers_max),
+            wheel: Wheel::new(timers_max(limits)),
             awaiting: VecDeque::new(),
             durable_up_to: 0,
             is_draining: false,
             has_drained: false,
+            has_lost_timer: false,
             counts: Counts::default(),
             mischief: Mischief::None,
             steps: 0,
@@ -234,6 +240,7 @@ impl Coordinator {
         self.now = now;
         self.steps += 1;
         self.apply(now, event, out);
+        self.sound_alarms(out);
         if self.is_draining && !self.has_drained && self.requests.is_empty() {
             self.has_drained = true;
             out.push(Effect::Drained);
@@ -250,9 +257,9 @@ impl Coordinator {
     pub fn next_wake(&self) -> Option<(Tick, WakeReason)> {
         let (at, due) = self.wheel.next_wake()?;
         let reason = match due {
-            Due::Machine(_) => WakeReason::BarLifted,
-            Due::Provider(_) => WakeReason::ChallengeExpired,
             Due::Attempt(_, reason) => reason,
+            Due::Bar(_) => WakeReason::BarLifted,
+            Due::Challenge(_) => WakeReason::ChallengeExpired,
             Due::Queued(_) => WakeReason::QueueOverdue,
         };
         Some((at, reason))
@@ -322,38 +329,50 @@ impl Coordinator {
     fn admissible(&self, event: &Event<'_>) -> Result<(), Misuse> {
         let catalog = &self.config.catalog;
         let is_known = |model: &crate::ids::ModelIx| catalog.spec(*model).is_some();
+        let refuse_if = |broken: bool, misuse: Misuse| match broken {
+            true => Err(misuse),
+            false => Ok(()),
+        };
         match event {
-            Event::AccountOpened { account, .. } if self.books.is_open(*account) => {
-                Err(Misuse::AccountReopened)
+            Event::AccountOpened { account, .. } => {
+                refuse_if(self.books.is_open(*account), Misuse::AccountReopened)
             }
-            Event::AccountCredited { account, .. } | Event::HoldRecovered { account, .. }
-                if self.books.account(*account).is_none() =>
-            {
-                Err(Misuse::UnknownAccount)
+            Event::AccountCredited { account, .. } | Event::HoldRecovered { account, .. } => {
+                let is_unknown = self.books.account(*account).is_none();
+                refuse_if(is_unknown, Misuse::UnknownAccount)
             }
-            Event::Persisted { up_to } if *up_to > self.books.last_seq() => {
-                Err(Misuse::PersistedUnposted)
+            Event::Persisted { up_to } => {
+                refuse_if(*up_to > self.books.last_seq(), Misuse::PersistedUnposted)
             }
-            Event::ProviderJoined { conn, .. } if self.fleet.find(*conn).is_some() => {
-                Err(Misuse::ConnReused)
+            Event::ProviderJoined { conn, models, .. } => {
+                refuse_if(self.fleet.find(*conn).is_some(), Misuse::ConnReused)?;
+                refuse_if(!models.iter().all(is_known), Misuse::UnknownModel)
             }
-            Event::ProviderJoined { models, .. } | Event::ProviderRestocked { models, .. }
-                if !models.iter().all(is_known) =>
-            {
-                Err(Misuse::UnknownModel)
+            Event::ProviderRestocked { models, .. } => {
+                refuse_if(!models.iter().all(is_known), Misuse::UnknownModel)
             }
-            Event::ProviderReported { slots, .. }
-                if !slots.iter().all(|slot| is_known(&slot.model)) =>
-            {
-                Err(Misuse::UnknownModel)
+            Event::ProviderReported { slots, .. } => {
+                let are_known = slots.iter().all(|slot| is_known(&slot.model));
+                refuse_if(!are_known, Misuse::UnknownModel)
             }
-            Event::Arrived(ask) if !is_known(&ask.model) => Err(Misuse::UnknownModel),
-            Event::ModelLoaded { model, .. } | Event::ModelLoadFailed { model, .. }
-                if !is_known(model) =>
-            {
-                Err(Misuse::UnknownModel)
+            Event::Arrived(Ask { model, .. })
+            | Event::ModelLoaded { model, .. }
+            | Event::ModelLoadFailed { model, .. } => {
+                refuse_if(!is_known(model), Misuse::UnknownModel)
             }
-            _ => Ok(()),
+            // Whoever is named may be gone by now: that is news that came late, and no misuse.
+            Event::ProviderVerified { .. }
+            | Event::ProviderUnverified { .. }
+            | Event::ProviderDistrusted { .. }
+            | Event::ProviderLeft { .. }
+            | Event::ConsumerLeft { .. }
+            | Event::AttemptAccepted { .. }
+            | Event::AttemptStarted { .. }
+            | Event::AttemptProgressed { .. }
+            | Event::AttemptCompleted { .. }
+            | Event::AttemptFailed { .. }
+            | Event::DrainBegan
+            | Event::Woke => Ok(()),
         }
     }
 
@@ -394,7 +413,7 @@ impl Coordinator {
                 spec,
                 models,
             } => {
-                let id = provider::Identity {
+                let id = fleet::Identity {
                     conn: *conn,
                     machine: *machine,
                     owner: *owner,
@@ -460,14 +479,36 @@ impl Coordinator {
         }
     }
 
+    /// Arms a timer. `None` when there is no room; the caller then does what is safe without, and the
+    /// operator hears of it.
+    fn arm(&mut self, deadline: Tick, due: Due) -> Option<Key> {
+        let timer = self.wheel.arm(deadline, due);
+        self.has_lost_timer |= timer.is_none();
+        timer
+    }
+
+    /// Limits that parts of the state have met in this step.
+    fn sound_alarms(&mut self, out: &mut Effects) {
+        let has_lost_timer = core::mem::replace(&mut self.has_lost_timer, false);
+        let has_forgotten = self.fleet.memory.take_forgotten();
+        for (is_due, alarm) in [
+            (has_lost_timer, Alarm::TimersFull),
+            (has_forgotten, Alarm::FaultsForgotten),
+        ] {
+            if is_due {
+                out.push(Effect::Alarm { alarm, count: 1 });
+            }
+        }
+    }
+
     fn on_woke(&mut self, now: Tick, out: &mut Effects) {
         let mut fired = core::mem::take(&mut self.fired);
         self.wheel.expire(now, &mut fired);
         for due in fired.drain(..) {
             match due {
-                Due::Machine(machine) => self.on_bar_lifted(now, machine, out),
-                Due::Provider(key) => self.on_challenge_expired(key),
                 Due::Attempt(key, reason) => self.on_overdue(now, key, reason, out),
+                Due::Bar(key) => self.on_bar_lifted(now, key, out),
+                Due::Challenge(key) => self.on_challenge_expired(key),
                 Due::Queued(key) => self.on_queue_overdue(key, out),
             }
         }

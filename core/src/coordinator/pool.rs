@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Mix;
+use crate::ids::MachineId;
 use crate::lookup::LookupKey;
 
 pub(crate) const BUCKETS: usize = 64;
@@ -15,6 +17,12 @@ pub(crate) const BUCKETS: usize = 64;
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub(crate) struct MachineTag(pub(crate) u64);
+
+impl MachineTag {
+    pub(crate) fn of(machine: MachineId) -> Self {
+        Self(Mix::of(&machine) as u64)
+    }
+}
 
 impl LookupKey for MachineTag {
     fn bits(self) -> u128 {

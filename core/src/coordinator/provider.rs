@@ -1,25 +1,23 @@
 //! Providers come, prove themselves, report and go.
 
 use super::attempt::Remains;
-use super::fleet::NIL;
+use super::fleet::{Handover, Identity, NIL, Stocked};
 use super::{Coordinator, Due, Mischief};
 use crate::effect::{Alarm, Effect, Effects};
 use crate::event::{
     AttemptFault, GoneCause, MachineReport, MachineSpec, SlotReport, SlotState, Trust,
 };
-use crate::ids::{AccountId, ConnId, MachineId, ModelIx};
+use crate::ids::{ConnId, MachineId, ModelIx};
 use crate::slab::Key;
 use crate::time::Tick;
 
-/// Who joins.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Identity {
-    pub(super) conn: ConnId,
-    pub(super) machine: MachineId,
-    pub(super) owner: AccountId,
-}
+/// Connections that may claim one machine at a time: the one that works, and newcomers that have
+/// not proven themselves. The oldest of these makes room for another.
+const CONNECTIONS_PER_MACHINE_MAX: usize = 4;
 
 impl Coordinator {
+    /// A newcomer stands beside the connection that its machine has until it has answered its
+    /// challenge: anybody can repeat what a machine said when it registered.
     pub(super) fn on_joined(
         &mut self,
         now: Tick,
@@ -29,39 +27,17 @@ impl Coordinator {
         models: &[ModelIx],
         out: &mut Effects,
     ) {
-        let Identity {
-            conn,
-            machine,
-            owner,
-        } = id;
-        // The newest connection of a machine wins; its predecessor is named by place, so a late
-        // goodbye of the old one cannot touch the new one.
-        let older = self
-            .fleet
-            .machines
-            .get(&machine)
-            .map_or(NIL, |record| record.live);
-        if older != NIL {
-            let older_conn = self.fleet.providers.at(older).conn;
+        self.make_way(now, id.machine, out);
+        let Some(slot) = self.fleet.join(now, id, trust, spec) else {
+            alarm(Alarm::ProvidersFull, out);
             out.push(Effect::Disconnect {
-                conn: older_conn,
-                cause: GoneCause::Replaced,
-            });
-            self.remove(now, older, out);
-        }
-        let Some(slot) = self.fleet.join(conn, machine, owner, trust, spec) else {
-            out.push(Effect::Alarm {
-                alarm: Alarm::ProvidersFull,
-                count: 1,
-            });
-            out.push(Effect::Disconnect {
-                conn,
+                conn: id.conn,
                 cause: GoneCause::Closed,
             });
             return;
         };
-        self.fleet.restock(slot, models, &self.config.limits);
-        self.fleet.refresh(slot, &self.config);
+        self.time_bar(slot);
+        self.stock(slot, models, out);
     }
 
     pub(super) fn on_restocked(
@@ -72,9 +48,15 @@ impl Coordinator {
         out: &mut Effects,
     ) {
         let Some(slot) = self.known(conn) else { return };
-        self.fleet.restock(slot, models, &self.config.limits);
-        self.fleet.refresh(slot, &self.config);
+        self.stock(slot, models, out);
         self.fill(now, slot, out);
+    }
+
+    fn stock(&mut self, slot: u32, models: &[ModelIx], out: &mut Effects) {
+        if self.fleet.restock(slot, models, &self.config.limits) == Stocked::InPart {
+            alarm(Alarm::ModelsCut, out);
+        }
+        self.fleet.refresh(slot, &self.config);
     }
 
     pub(super) fn on_verified(&mut self, now: Tick, conn: ConnId, out: &mut Effects) {
@@ -82,16 +64,64 @@ impl Coordinator {
         if self.fleet.is_distrusted(slot) {
             return;
         }
+        if !self.fleet.providers.at(slot).is_proven {
+            self.fleet.prove(slot);
+            if self.take_over(now, slot, out) == Handover::Contested {
+                return;
+            }
+        }
         let key = self.fleet.providers.key_at(slot);
         let until = now + self.config.limits.challenge_fresh_max;
+        let old = self.fleet.providers.at(slot).challenge_timer;
+        self.wheel.cancel(old);
+        // A proof whose age nobody would notice is none.
+        let timer = self.arm(until, Due::Challenge(key));
         let provider = self.fleet.providers.at_mut(slot);
-        provider.is_verified = true;
-        self.wheel.cancel(provider.challenge_timer);
-        // Without a place on the wheel the provider stays verified until it leaves.
-        let timer = self.wheel.arm(until, Due::Provider(key));
-        self.fleet.providers.at_mut(slot).challenge_timer = timer.unwrap_or(Key::NONE);
+        provider.is_verified = timer.is_some();
+        provider.challenge_timer = timer.unwrap_or(Key::NONE);
         self.fleet.refresh(slot, &self.config);
         self.fill(now, slot, out);
+    }
+
+    /// Closes the older connections of a machine that has proven itself on a newer one. When that
+    /// happens too often, two processes share the identity: the newer one is told and goes.
+    fn take_over(&mut self, now: Tick, slot: u32, out: &mut Effects) -> Handover {
+        let machine = self.fleet.providers.at(slot).machine;
+        let connections = self.fleet.connections(machine);
+        let older: Vec<u32> = connections
+            .iter()
+            .copied()
+            .take_while(|&other| other != slot)
+            .collect();
+        let has_worked = |&other: &u32| self.fleet.providers.at(other).is_proven;
+        if older.iter().any(has_worked) && self.fleet.hand_over(now, slot) == Handover::Contested {
+            alarm(Alarm::IdentityContested, out);
+            self.disconnect(now, slot, GoneCause::Contested, out);
+            return Handover::Contested;
+        }
+        for other in older {
+            self.disconnect(now, other, GoneCause::Replaced, out);
+        }
+        Handover::Allowed
+    }
+
+    /// Makes room for one more connection of a machine.
+    fn make_way(&mut self, now: Tick, machine: MachineId, out: &mut Effects) {
+        let connections = self.fleet.connections(machine);
+        if connections.len() < CONNECTIONS_PER_MACHINE_MAX {
+            return;
+        }
+        let is_unproven = |other: &u32| !self.fleet.providers.at(*other).is_proven;
+        // A proven one closed all before it, so at most the first is proven.
+        let oldest = connections.iter().copied().find(is_unproven);
+        let oldest = oldest.expect("at most one connection of a machine is proven");
+        self.disconnect(now, oldest, GoneCause::Replaced, out);
+    }
+
+    fn disconnect(&mut self, now: Tick, slot: u32, cause: GoneCause, out: &mut Effects) {
+        let conn = self.fleet.providers.at(slot).conn;
+        out.push(Effect::Disconnect { conn, cause });
+        self.remove(now, slot, out);
     }
 
     pub(super) fn on_unverified(&mut self, conn: ConnId) {
@@ -132,6 +162,7 @@ impl Coordinator {
             self.counts.stale_reports += 1;
             return;
         }
+        self.fleet.serve_bar(now, slot);
         self.fleet.refresh(slot, &self.config);
         self.fill(now, slot, out);
     }
@@ -164,9 +195,11 @@ impl Coordinator {
         self.fleet.distrust(slot);
         self.fleet.refresh(slot, &self.config);
         self.abandon_attempts(now, slot, Tell::Nothing, out);
-        let timer = self.fleet.providers.at(slot).challenge_timer;
-        self.wheel.cancel(timer);
-        self.fleet.leave(slot);
+        let provider = self.fleet.providers.at(slot);
+        for timer in [provider.bar_timer, provider.challenge_timer] {
+            self.wheel.cancel(timer);
+        }
+        self.fleet.leave(now, slot);
     }
 
     fn abandon_attempts(&mut self, now: Tick, slot: u32, tell: Tell, out: &mut Effects) {
@@ -191,6 +224,10 @@ impl Coordinator {
         }
         found
     }
+}
+
+fn alarm(alarm: Alarm, out: &mut Effects) {
+    out.push(Effect::Alarm { alarm, count: 1 });
 }
 
 /// Whether the provider is still there to be told.

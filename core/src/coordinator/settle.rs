@@ -5,17 +5,13 @@ use super::conduct::Offence;
 use super::life::{Attempt, Phase};
 use super::tally::{Claim, Excess};
 use super::verdict::{Verdict, is_agreed};
-use super::{Coordinator, Mischief, Pace};
+use super::{Coordinator, Mischief};
 use crate::effect::{Alarm, Effect, Effects, Receipt};
 use crate::event::{Ending, Usage};
-use crate::ewma::Ewma;
-use crate::ids::{AttemptKey, ConnId, ModelIx};
+use crate::ids::{AttemptKey, ConnId};
 use crate::money::MicroUsd;
 use crate::slab::Key;
 use crate::time::Tick;
-
-/// Weighs the newest interval one eighth.
-const PACE_SHIFT: u8 = 3;
 
 impl Coordinator {
     pub(super) fn on_completed(
@@ -70,7 +66,7 @@ impl Coordinator {
             request.settle_seq = seq;
             self.awaiting.push_back((seq, key));
         }
-        self.note_pace(now, ask.model);
+        self.queues[usize::from(ask.model.0)].completed(now);
         self.fill(now, slot, out);
     }
 
@@ -106,7 +102,7 @@ impl Coordinator {
         let offence = match (claim.ending, excess) {
             (Ending::Cut, _) => Offence::Overrun,
             (Ending::Said, Excess::None) if claim.shown.pieces == 0 => return,
-            (Ending::Said, Excess::None) => return self.fleet.absolve(slot),
+            (Ending::Said, Excess::None) => return self.absolve(slot),
             (Ending::Said, Excess::Slight) => Offence::OverClaim,
             (Ending::Said, Excess::Gross) => Offence::GrossOverClaim,
         };
@@ -231,20 +227,5 @@ impl Coordinator {
         self.counts.finished += 1;
         self.forget(key);
         out.finish(receipt);
-    }
-
-    fn note_pace(&mut self, now: Tick, model: ModelIx) {
-        let pace = &mut self.paces[usize::from(model.0)];
-        let Some(pace) = pace else {
-            *pace = Some(Pace {
-                completed_at: now,
-                interval_ms: Ewma::seeded(1_000, PACE_SHIFT),
-            });
-            return;
-        };
-        let interval = now.since(pace.completed_at).as_millis_floor();
-        pace.interval_ms
-            .push(u32::try_from(interval).unwrap_or(u32::MAX));
-        pace.completed_at = now;
     }
 }

@@ -229,6 +229,10 @@ impl ProviderLink {
 pub(super) const fn farewell(cause: GoneCause) -> (u16, &'static str) {
     match cause {
         GoneCause::Closed => (1000, ""),
+        GoneCause::Contested => (
+            1008,
+            "another provider uses this identity; give each its own data folder",
+        ),
         GoneCause::Lost => (1001, "connection lost"),
         GoneCause::Replaced => (1000, "replaced by a newer connection"),
         GoneCause::Silent => (1008, "no heartbeat"),

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 
 use cereus_core::effect::{Effect, Effects};
 use cereus_core::event::{Event, SlotReport, Trust};
-use cereus_core::ids::{ConnId, MachineId, ModelIx};
+use cereus_core::ids::{ConnId, ModelIx};
 
 use super::{Origin, Violation, require};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ConnModel {
-    machine: MachineId,
     is_verified: bool,
     is_distrusted: bool,
     can_seal: bool,
@@ -25,6 +24,38 @@ struct ConnModel {
 pub(super) struct Room {
     pub(super) rows_max: u64,
     pub(super) tokens_max: u64,
+}
+
+impl ConnModel {
+    fn hear(&mut self, event: &Event<'_>) {
+        match event {
+            Event::ProviderVerified { .. } => self.is_verified = true,
+            Event::ProviderUnverified { .. } => self.is_verified = false,
+            Event::ProviderDistrusted { .. } => self.is_distrusted = true,
+            Event::ProviderReported { report, slots, .. } => {
+                self.report_seq = self.report_seq.max(report.seq);
+                self.rooms = slots.iter().map(|slot| (slot.model, room(slot))).collect();
+            }
+            Event::AccountOpened { .. }
+            | Event::AccountCredited { .. }
+            | Event::HoldRecovered { .. }
+            | Event::Persisted { .. }
+            | Event::ProviderJoined { .. }
+            | Event::ProviderRestocked { .. }
+            | Event::ProviderLeft { .. }
+            | Event::ModelLoaded { .. }
+            | Event::ModelLoadFailed { .. }
+            | Event::Arrived(_)
+            | Event::ConsumerLeft { .. }
+            | Event::AttemptAccepted { .. }
+            | Event::AttemptStarted { .. }
+            | Event::AttemptProgressed { .. }
+            | Event::AttemptCompleted { .. }
+            | Event::AttemptFailed { .. }
+            | Event::DrainBegan
+            | Event::Woke => {}
+        }
+    }
 }
 
 /// See the module.
@@ -58,7 +89,27 @@ impl FleetModel {
                 .alive
                 .get(&conn)
                 .is_some_and(|model| report.seq == 0 || report.seq > model.report_seq),
-            _ => self.alive.contains_key(&conn),
+            Event::ProviderRestocked { .. }
+            | Event::ProviderVerified { .. }
+            | Event::ProviderUnverified { .. }
+            | Event::ProviderDistrusted { .. }
+            | Event::ProviderLeft { .. }
+            | Event::ModelLoaded { .. }
+            | Event::ModelLoadFailed { .. }
+            | Event::AttemptAccepted { .. }
+            | Event::AttemptStarted { .. }
+            | Event::AttemptProgressed { .. }
+            | Event::AttemptCompleted { .. }
+            | Event::AttemptFailed { .. } => self.alive.contains_key(&conn),
+            // No connection says these.
+            Event::AccountOpened { .. }
+            | Event::AccountCredited { .. }
+            | Event::HoldRecovered { .. }
+            | Event::Persisted { .. }
+            | Event::Arrived(_)
+            | Event::ConsumerLeft { .. }
+            | Event::DrainBegan
+            | Event::Woke => true,
         }
     }
 
@@ -70,47 +121,28 @@ impl FleetModel {
             self.stale += 1;
             return;
         }
-        if let Event::ProviderJoined {
-            machine,
-            trust,
-            spec,
-            ..
-        } = event
-        {
-            self.alive.retain(|_, model| model.machine != *machine);
-            let is_refused = out.list.iter().any(
-                |effect| matches!(effect, Effect::Disconnect { conn: gone, .. } if *gone == conn),
-            );
-            if !is_refused {
-                let model = ConnModel {
-                    machine: *machine,
-                    is_verified: false,
-                    is_distrusted: false,
-                    can_seal: spec.can_seal,
-                    trust: *trust,
-                    report_seq: 0,
-                    rooms: BTreeMap::new(),
-                };
-                self.alive.insert(conn, model);
-            }
-            return;
+        if let Event::ProviderJoined { trust, spec, .. } = event {
+            let model = ConnModel {
+                is_verified: false,
+                is_distrusted: false,
+                can_seal: spec.can_seal,
+                trust: *trust,
+                report_seq: 0,
+                rooms: BTreeMap::new(),
+            };
+            self.alive.insert(conn, model);
+        }
+        if let Some(model) = self.alive.get_mut(&conn) {
+            model.hear(event);
         }
         if matches!(event, Event::ProviderLeft { .. }) {
             self.alive.remove(&conn);
-            return;
         }
-        let Some(model) = self.alive.get_mut(&conn) else {
-            return;
-        };
-        match event {
-            Event::ProviderVerified { .. } => model.is_verified = true,
-            Event::ProviderUnverified { .. } => model.is_verified = false,
-            Event::ProviderDistrusted { .. } => model.is_distrusted = true,
-            Event::ProviderReported { report, slots, .. } => {
-                model.report_seq = model.report_seq.max(report.seq);
-                model.rooms = slots.iter().map(|slot| (slot.model, room(slot))).collect();
+        // Replaced, or refused.
+        for effect in &out.list {
+            if let Effect::Disconnect { conn, .. } = effect {
+                self.alive.remove(conn);
             }
-            _ => {}
         }
     }
 

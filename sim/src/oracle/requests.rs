@@ -71,13 +71,36 @@ impl RequestModel {
     pub(super) fn has_force(&self, event: &Event<'_>) -> bool {
         match event {
             Event::Arrived(ask) => !self.open.contains_key(&ask.request),
-            _ => true,
+            Event::AccountOpened { .. }
+            | Event::AccountCredited { .. }
+            | Event::HoldRecovered { .. }
+            | Event::Persisted { .. }
+            | Event::ProviderJoined { .. }
+            | Event::ProviderRestocked { .. }
+            | Event::ProviderVerified { .. }
+            | Event::ProviderUnverified { .. }
+            | Event::ProviderDistrusted { .. }
+            | Event::ProviderReported { .. }
+            | Event::ProviderLeft { .. }
+            | Event::ModelLoaded { .. }
+            | Event::ModelLoadFailed { .. }
+            | Event::ConsumerLeft { .. }
+            | Event::AttemptAccepted { .. }
+            | Event::AttemptStarted { .. }
+            | Event::AttemptProgressed { .. }
+            | Event::AttemptCompleted { .. }
+            | Event::AttemptFailed { .. }
+            | Event::DrainBegan
+            | Event::Woke => true,
         }
     }
 
     pub(super) fn enter(&mut self, event: &Event<'_>) -> Result<(), Violation> {
         match event {
-            Event::Arrived(ask) if !self.open.contains_key(&ask.request) => {
+            Event::Arrived(ask) => {
+                if self.open.contains_key(&ask.request) {
+                    return Ok(());
+                }
                 self.arrived += 1;
                 let need = u64::from(ask.prompt_tokens) + u64::from(ask.output_tokens_max);
                 let model = AskModel {
@@ -95,7 +118,24 @@ impl RequestModel {
                 }
             }
             Event::ProviderLeft { conn, .. } => self.drop_conn(*conn),
-            _ => {}
+            Event::AccountOpened { .. }
+            | Event::AccountCredited { .. }
+            | Event::HoldRecovered { .. }
+            | Event::Persisted { .. }
+            | Event::ProviderJoined { .. }
+            | Event::ProviderRestocked { .. }
+            | Event::ProviderVerified { .. }
+            | Event::ProviderUnverified { .. }
+            | Event::ProviderDistrusted { .. }
+            | Event::ProviderReported { .. }
+            | Event::ModelLoaded { .. }
+            | Event::ModelLoadFailed { .. }
+            | Event::ConsumerLeft { .. }
+            | Event::AttemptAccepted { .. }
+            | Event::AttemptStarted { .. }
+            | Event::AttemptProgressed { .. }
+            | Event::DrainBegan
+            | Event::Woke => {}
         }
         Ok(())
     }

@@ -5,7 +5,9 @@ use super::offer::Offer;
 use super::{Provider, REFERENCE_PROMPT_TOKENS};
 use crate::config::{Limits, ModelSpec};
 use crate::coordinator::gate::Gate;
+use crate::coordinator::pool::Candidate;
 use crate::event::{SlotState, Thermal, Trust};
+use crate::time::Span;
 
 /// Provider-wide caps (`spec/routing` 2.6).
 const CONCURRENCY_UNREPORTED: u32 = 4;
@@ -29,13 +31,13 @@ pub(super) fn gate_of(
     gate.add_if(Gate::UNVERIFIED, !provider.is_verified);
     gate.add_if(Gate::TRUST_FLOOR, provider.trust < trust_min);
     gate.add_if(Gate::CANNOT_SEAL, !provider.spec.can_seal);
-    gate.add_if(Gate::PRIVATE_ONLY, provider.spec.private_only);
     gate.add_if(Gate::DRAINING, provider.report.draining);
     gate.add_if(Gate::THERMAL, provider.report.thermal == Thermal::Critical);
     gate.add_if(Gate::CRASHED, state == SlotState::Crashed);
     gate.add_if(Gate::RELOADING, state == SlotState::Reloading);
     gate.add_if(Gate::WEDGED, offer.report.wedged);
     gate.add_if(Gate::REFUSED, offer.has_refused);
+    gate.add_if(Gate::WITHDRAWN, offer.is_withdrawn);
     let is_too_large = !state.is_resident()
         && provider
             .report
@@ -48,6 +50,22 @@ pub(super) fn gate_of(
     let is_full = offer.load() >= slot_cap || provider.pending >= cap || offer.room_tokens() == 0;
     gate.add_if(Gate::FULL, is_full);
     gate
+}
+
+pub(super) fn candidate_of(
+    provider: &Provider,
+    ix: u32,
+    offer: &Offer,
+    limits: &Limits,
+) -> Candidate {
+    Candidate {
+        machine: provider.tag,
+        offer: ix,
+        wait_us: u32::try_from(wait_us(provider, offer, limits)).unwrap_or(u32::MAX),
+        prefill_us_per_ktok: prefill_us_per_ktok(provider, offer),
+        room_tokens: offer.room_tokens(),
+        load: offer.load(),
+    }
 }
 
 /// `spec/routing` 2.6.
@@ -78,7 +96,7 @@ fn decode_mtps(provider: &Provider, offer: &Offer) -> u64 {
     u64::from(provider.spec.bandwidth_gbs).isqrt().max(1) * 1_000
 }
 
-pub(super) fn prefill_us_per_ktok(provider: &Provider, offer: &Offer) -> u32 {
+fn prefill_us_per_ktok(provider: &Provider, offer: &Offer) -> u32 {
     let mtps = if offer.report.prefill_mtps > 0 {
         u64::from(offer.report.prefill_mtps)
     } else if provider.spec.prefill_mtps > 0 {
@@ -89,9 +107,21 @@ pub(super) fn prefill_us_per_ktok(provider: &Provider, offer: &Offer) -> u32 {
     u32::try_from(1_000_000_000_000 / mtps).unwrap_or(u32::MAX)
 }
 
+/// Expected time to first content of a prompt, whatever the machine did before.
+pub(super) fn forecast(
+    provider: &Provider,
+    offer: &Offer,
+    prompt_tokens: u32,
+    limits: &Limits,
+) -> Span {
+    let per_ktok = u64::from(prefill_us_per_ktok(provider, offer));
+    let prefill_us = u64::from(prompt_tokens) * per_ktok / 1_000;
+    Span(unbarred_wait_us(provider, offer, limits).saturating_add(prefill_us))
+}
+
 /// Expected time to first content, the arriving request's own prefill aside: a load if the model is
 /// cold, the prompts ahead, and one decode step in the batch that it would join.
-pub(super) fn wait_us(provider: &Provider, offer: &Offer, limits: &Limits) -> u64 {
+fn wait_us(provider: &Provider, offer: &Offer, limits: &Limits) -> u64 {
     let barred_us = if provider.is_barred {
         BARRED_WAIT_US
     } else {
@@ -101,14 +131,14 @@ pub(super) fn wait_us(provider: &Provider, offer: &Offer, limits: &Limits) -> u6
 }
 
 /// The same, whatever the machine did before.
-pub(super) fn unbarred_wait_us(provider: &Provider, offer: &Offer, limits: &Limits) -> u64 {
+fn unbarred_wait_us(provider: &Provider, offer: &Offer, limits: &Limits) -> u64 {
     let load_us = match (offer.report.state.is_resident(), offer.report.load_ms) {
         (true, _) => 0,
         (false, 0) => limits.cold_load_default.0,
         (false, measured_ms) => u64::from(measured_ms) * 1_000,
     };
     let waiting = u64::from(offer.report.waiting) * REFERENCE_PROMPT_TOKENS;
-    let ahead_tokens = offer.prefill_tokens + if offer.foreign > 0 { waiting } else { 0 };
+    let ahead_tokens = offer.prefill_tokens + if offer.others() > 0 { waiting } else { 0 };
     let ahead_us = ahead_tokens * u64::from(prefill_us_per_ktok(provider, offer)) / 1_000;
     let step_us = 1_000_000_000 / decode_mtps(provider, offer);
     let step_us = step_us * (1_000 + BATCH_SLOWDOWN_MILLI * u64::from(offer.load())) / 1_000;

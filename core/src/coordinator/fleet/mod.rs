@@ -5,19 +5,26 @@
 //! it counts beyond these is foreign work. Labels such as "serving" are derived, never stored.
 
 mod estimate;
+mod index;
+mod ledger;
+mod memory;
 mod offer;
+mod standing;
+mod supply;
 
-use std::collections::btree_map::Entry;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use self::estimate::{gate_of, prefill_us_per_ktok, unbarred_wait_us, wait_us};
+pub(crate) use self::ledger::Load;
+pub(crate) use self::memory::Handover;
+use self::memory::Memory;
 use self::offer::Offer;
-use super::gate::Gate;
-use super::pool::{Candidate, MachineTag, Place, Pool, bucket_of};
+pub(crate) use self::standing::FAULTS_TO_BAR;
+pub(crate) use self::supply::{Reach, Supply};
+use super::pool::{Candidate, MachineTag};
 use crate::config::{Config, Limits};
-use crate::digest::Mix;
 use crate::event::{MachineReport, MachineSpec, SlotReport, SlotState, Trust};
 use crate::ids::{AccountId, ConnId, MachineId, ModelIx};
 use crate::lookup::Lookup;
@@ -39,9 +46,14 @@ pub(crate) struct Provider {
     spec: MachineSpec,
     is_distrusted: bool,
     pub(crate) is_verified: bool,
-    pub(crate) is_barred: bool,
-    /// Its record has faults; most have none, and the record need not be looked up.
+    /// It has passed a challenge at least once: whoever speaks holds the machine's key.
+    pub(crate) is_proven: bool,
+    /// Of its machine's record.
+    is_barred: bool,
+    /// Of its machine's record: most have none, and the record need not be looked up.
     pub(crate) has_faults: bool,
+    /// Place of its machine's record.
+    record: u32,
     report: MachineReport,
     pub(crate) reported_at: Tick,
     /// Places in the slab of offers, by model.
@@ -49,31 +61,31 @@ pub(crate) struct Provider {
     /// Our attempts on it, and the first of their list.
     pub(crate) pending: u32,
     pub(crate) first_attempt: u32,
+    pub(crate) bar_timer: Key,
     pub(crate) challenge_timer: Key,
 }
 
-/// What survives a reconnect (INV-13).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct MachineRecord {
-    /// Place of the live provider, or [`NIL`].
-    pub(crate) live: u32,
-    pub(crate) faults: u8,
-    pub(crate) barred_until: Tick,
+impl Provider {
+    /// Serves its owner's requests alone.
+    pub(crate) const fn is_private(&self) -> bool {
+        self.spec.private_only
+    }
 }
 
-impl MachineRecord {
-    const BLANK: Self = Self {
-        live: NIL,
-        faults: 0,
-        barred_until: Tick::ZERO,
-    };
-}
-
-/// Size of a reservation.
+/// Who joins.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Load {
-    pub(crate) prompt_tokens: u32,
-    pub(crate) need_tokens: u64,
+pub(crate) struct Identity {
+    pub(crate) conn: ConnId,
+    pub(crate) machine: MachineId,
+    pub(crate) owner: AccountId,
+}
+
+/// Whether all of an inventory could be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stocked {
+    Whole,
+    /// The limit of models for one provider cut it short.
+    InPart,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -81,20 +93,15 @@ pub(crate) struct Fleet {
     pub(crate) providers: Slab<Provider>,
     pub(crate) offers: Slab<Offer>,
     by_conn: Lookup<ConnId>,
-    by_tag: Lookup<MachineTag>,
-    pools: Vec<Pool>,
-    /// Offers of each model that are open or closed only for want of capacity.
-    capable: Vec<u32>,
-    /// Largest token budget that any machine ever reported for each model.
-    budget_seen: Vec<u64>,
-    pub(crate) machines: std::collections::BTreeMap<MachineId, MachineRecord>,
-    machines_max: usize,
+    supplies: Vec<Supply>,
+    /// Offers of machines that serve their owner alone.
+    own: BTreeMap<(ModelIx, AccountId), Vec<u32>>,
+    pub(crate) memory: Memory,
     trust_min: Trust,
 }
 
 impl Fleet {
     pub(crate) fn new(config: &Config) -> Self {
-        let models = config.catalog.count();
         let limits = &config.limits;
         let offers_max = limits
             .providers_max
@@ -103,12 +110,9 @@ impl Fleet {
             providers: Slab::with_limit(limits.providers_max),
             offers: Slab::with_limit(offers_max.min(NIL - 1)),
             by_conn: Lookup::default(),
-            by_tag: Lookup::default(),
-            pools: vec![Pool::new(); models],
-            capable: vec![0; models],
-            budget_seen: vec![0; models],
-            machines: std::collections::BTreeMap::new(),
-            machines_max: 2 * limits.providers_max as usize,
+            supplies: vec![Supply::new(); config.catalog.count()],
+            own: BTreeMap::new(),
+            memory: Memory::new(limits.providers_max.saturating_mul(2).max(1)),
             trust_min: config.trust_min,
         }
     }
@@ -117,117 +121,138 @@ impl Fleet {
         self.by_conn.get(conn)
     }
 
-    pub(crate) fn pool(&self, model: ModelIx) -> &Pool {
-        &self.pools[usize::from(model.0)]
+    pub(crate) fn supply(&self, model: ModelIx) -> &Supply {
+        &self.supplies[usize::from(model.0)]
     }
 
-    pub(crate) fn capable_count(&self, model: ModelIx) -> u32 {
-        self.capable[usize::from(model.0)]
+    /// Offers of `account`'s own machines that serve nobody else.
+    pub(crate) fn own(&self, model: ModelIx, account: AccountId) -> &[u32] {
+        self.own.get(&(model, account)).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether a request of that size could fit an empty machine, as far as we know.
     /// Machines that could take work of a model now or later, beside those named.
     pub(crate) fn capable_beside(&self, model: ModelIx, machines: &[MachineTag]) -> u32 {
-        let is_capable = |machine: &&MachineTag| {
-            let slot = self.by_tag.get(**machine);
-            let offer = slot.and_then(|slot| self.offer_of(slot, model));
-            offer.is_some_and(|offer| self.offers.at(offer).gate.is_capable())
+        let is_counted = |machine: &&MachineTag| {
+            let mut slots = self.memory.here_by_tag(**machine).iter();
+            slots.any(|&slot| {
+                let offer = self.offer_of(slot, model);
+                let is_private = self.providers.at(slot).is_private();
+                offer.is_some_and(|ix| self.offers.at(ix).gate.is_capable()) && !is_private
+            })
         };
-        let among = machines.iter().filter(is_capable).count();
+        let among = machines.iter().filter(is_counted).count();
         let among = u32::try_from(among).expect("few are tried");
-        self.capable_count(model).saturating_sub(among)
+        self.supply(model).capable_count().saturating_sub(among)
     }
 
     /// Expected time to first content of a prompt, faults of the past aside.
     pub(crate) fn forecast(&self, ix: u32, prompt_tokens: u32, limits: &Limits) -> Span {
         let offer = self.offers.at(ix);
-        let provider = self.providers.at(offer.provider);
-        let per_ktok = u64::from(prefill_us_per_ktok(provider, offer));
-        let prefill_us = u64::from(prompt_tokens) * per_ktok / 1_000;
-        Span(unbarred_wait_us(provider, offer, limits).saturating_add(prefill_us))
+        estimate::forecast(
+            self.providers.at(offer.provider),
+            offer,
+            prompt_tokens,
+            limits,
+        )
     }
 
-    pub(crate) fn could_ever_fit(&self, model: ModelIx, need_tokens: u64) -> bool {
-        let seen = self.budget_seen[usize::from(model.0)];
-        seen == 0 || need_tokens <= seen
+    /// Whether a request of `account` for so many tokens can be served, now or once there is room.
+    pub(crate) fn reach(&self, model: ModelIx, account: AccountId, need_tokens: u64) -> Reach {
+        let everybody = self.supply(model).reach(need_tokens);
+        let mut own = Reach::Nobody;
+        for &ix in self.own(model, account) {
+            let offer = self.offers.at(ix);
+            if offer.gate.is_capable() {
+                if need_tokens <= offer.capacity_tokens {
+                    return Reach::Possible;
+                }
+                own = Reach::NoneLargeEnough;
+            }
+        }
+        match everybody {
+            Reach::Nobody => own,
+            Reach::NoneLargeEnough | Reach::Possible => everybody,
+        }
+    }
+
+    /// The connections of a machine, oldest first.
+    pub(crate) fn connections(&self, machine: MachineId) -> &[u32] {
+        self.memory.here(machine)
     }
 
     /// `None` when the fleet is full.
     pub(crate) fn join(
         &mut self,
-        conn: ConnId,
-        machine: MachineId,
-        owner: AccountId,
+        now: Tick,
+        id: Identity,
         trust: Trust,
         spec: MachineSpec,
     ) -> Option<u32> {
-        let record = self.machines.get(&machine);
         let provider = Provider {
-            conn,
-            machine,
-            tag: MachineTag(Mix::of(&machine) as u64),
-            owner,
+            conn: id.conn,
+            machine: id.machine,
+            tag: MachineTag::of(id.machine),
+            owner: id.owner,
             trust,
             spec,
             is_distrusted: false,
             is_verified: false,
-            is_barred: record.is_some_and(|record| record.barred_until > Tick::ZERO),
-            has_faults: record.is_some_and(|record| record.faults > 0),
+            is_proven: false,
+            is_barred: false,
+            has_faults: false,
+            record: NIL,
             report: MachineReport::default(),
-            reported_at: Tick::ZERO,
+            reported_at: now,
             offers: SmallVec::new(),
             pending: 0,
             first_attempt: NIL,
+            bar_timer: Key::NONE,
             challenge_timer: Key::NONE,
         };
         let slot = self.providers.insert(provider)?.slot;
-        if self.machines.len() >= self.machines_max {
-            self.machines.retain(|_, record| record.live != NIL); // INV-12
-        }
-        self.by_conn.insert(conn, slot);
-        self.by_tag.insert(self.providers.at(slot).tag, slot);
-        let record = self.machines.entry(machine);
-        record.or_insert(MachineRecord::BLANK).live = slot;
+        self.by_conn.insert(id.conn, slot);
+        let record = self.memory.arrive(now, id.machine, slot);
+        self.memory.at_mut(record).standing.serve(now);
+        self.providers.at_mut(slot).record = record;
+        self.recall(record);
         Some(slot)
     }
 
-    /// What is remembered of a machine, here or not; `None` when nothing more can be (INV-12).
-    pub(crate) fn record(&mut self, machine: MachineId) -> Option<&mut MachineRecord> {
-        let has_room = self.machines.len() < self.machines_max;
-        match self.machines.entry(machine) {
-            Entry::Occupied(entry) => Some(entry.into_mut()),
-            Entry::Vacant(entry) if has_room => Some(entry.insert(MachineRecord::BLANK)),
-            Entry::Vacant(_) => None,
+    /// Replaces the inventory. What is no longer in it gets nothing more, and keeps its debits until
+    /// its last attempt has ended.
+    pub(crate) fn restock(&mut self, slot: u32, models: &[ModelIx], limits: &Limits) -> Stocked {
+        for ix in self.providers.at(slot).offers.clone() {
+            let offer = self.offers.at_mut(ix);
+            offer.is_withdrawn = !models.contains(&offer.model);
         }
-    }
-
-    /// Replaces the inventory. Offers with attempts out keep their debits.
-    pub(crate) fn restock(&mut self, slot: u32, models: &[ModelIx], limits: &Limits) {
-        let kept = self.providers.at(slot).offers.clone();
-        for offer in kept {
-            let is_gone = !models.contains(&self.offers.at(offer).model);
-            if is_gone && self.offers.at(offer).pending == 0 {
-                self.drop_offer(offer);
-            }
-        }
+        self.sweep(slot);
+        let mut stocked = Stocked::Whole;
         for &model in models {
             let provider = self.providers.at(slot);
             let at = provider
                 .offers
                 .binary_search_by_key(&model, |&ix| self.offers.at(ix).model);
             let Err(at) = at else { continue };
-            if provider.offers.len() >= usize::from(limits.models_per_provider_max) {
-                break;
-            }
-            let Some(key) = self.offers.insert(Offer::cold(slot, model)) else {
+            let listed = provider.offers.iter();
+            let listed = listed.filter(|&&ix| !self.offers.at(ix).is_withdrawn);
+            let has_place = listed.count() < usize::from(limits.models_per_provider_max);
+            let key = if has_place {
+                self.offers.insert(Offer::cold(slot, model))
+            } else {
+                None
+            };
+            let Some(key) = key else {
+                stocked = Stocked::InPart;
                 break;
             };
             self.providers.at_mut(slot).offers.insert(at, key.slot);
+            self.list(key.slot);
         }
+        stocked
     }
 
     /// Forgets a connection. Its attempts were taken off before.
-    pub(crate) fn leave(&mut self, slot: u32) {
+    pub(crate) fn leave(&mut self, now: Tick, slot: u32) {
         for offer in self.providers.at(slot).offers.clone() {
             self.drop_offer(offer);
         }
@@ -237,17 +262,7 @@ impl Fleet {
             .expect("it was there");
         assert_eq!(provider.pending, 0, "a connection leaves without attempts");
         self.by_conn.remove(provider.conn);
-        self.by_tag.remove(provider.tag);
-        let record = self
-            .machines
-            .get_mut(&provider.machine)
-            .expect("a live machine has a record");
-        if record.live == slot {
-            record.live = NIL;
-            if record.faults == 0 {
-                self.machines.remove(&provider.machine);
-            }
-        }
+        self.memory.leave(now, provider.record, slot);
     }
 
     /// Applies a report. `false`: it is out of order and counts as a sign of life only.
@@ -265,13 +280,12 @@ impl Fleet {
         }
         provider.report = *report;
         provider.reported_at = now;
-        let offers = core::mem::take(&mut provider.offers);
+        self.sweep(slot);
+        let offers = core::mem::take(&mut self.providers.at_mut(slot).offers);
         for &ix in &offers {
             let offer = self.offers.at_mut(ix);
             let told = slots.iter().find(|told| told.model == offer.model);
             offer.reconcile(told, report.has_capacity);
-            let seen = &mut self.budget_seen[usize::from(offer.model.0)];
-            *seen = (*seen).max(offer.report.budget_max);
         }
         self.providers.at_mut(slot).offers = offers;
         true
@@ -285,17 +299,50 @@ impl Fleet {
         self.providers.at(slot).is_distrusted
     }
 
-    /// It completed work as it should: that takes one of its faults away.
-    pub(crate) fn absolve(&mut self, slot: u32) {
-        let provider = self.providers.at_mut(slot);
-        if provider.has_faults {
-            let record = self
-                .machines
-                .get_mut(&provider.machine)
-                .expect("a live machine has a record");
-            record.faults = record.faults.saturating_sub(1);
-            provider.has_faults = record.faults > 0;
+    /// A challenge was answered: whoever speaks is the machine.
+    pub(crate) fn prove(&mut self, slot: u32) {
+        self.providers.at_mut(slot).is_proven = true;
+    }
+
+    /// A newer connection proved itself beside one that works.
+    pub(crate) fn hand_over(&mut self, now: Tick, slot: u32) -> Handover {
+        self.memory.hand_over(now, self.providers.at(slot).record)
+    }
+
+    /// It completed work: one fault is made good, and a bar ends.
+    /// `true`: that changed what is thought of it.
+    pub(crate) fn absolve(&mut self, slot: u32) -> bool {
+        let provider = self.providers.at(slot);
+        let (had_faults, record) = (provider.has_faults, provider.record);
+        if had_faults {
+            self.memory.at_mut(record).standing.success();
+            self.recall(record);
         }
+        had_faults
+    }
+
+    /// A machine failed through a fault of its own, which brings it at least to so many.
+    pub(crate) fn blame(&mut self, now: Tick, machine: MachineId, faults_min: u8) {
+        let record = self.memory.of(now, machine);
+        self.memory.at_mut(record).standing.fault(now, faults_min);
+        self.recall(record);
+    }
+
+    /// When the bar of a provider's machine ends, if there is one.
+    pub(crate) fn barred_until(&self, slot: u32) -> Option<Tick> {
+        let record = self.providers.at(slot).record;
+        self.memory.at(record).standing.barred_until()
+    }
+
+    /// Ends a bar whose time is up.
+    pub(crate) fn serve_bar(&mut self, now: Tick, slot: u32) {
+        let provider = self.providers.at(slot);
+        if !provider.is_barred {
+            return;
+        }
+        let record = provider.record;
+        self.memory.at_mut(record).standing.serve(now);
+        self.recall(record);
     }
 
     /// A load ended: the model is resident, or it is not.
@@ -311,73 +358,8 @@ impl Fleet {
         Some(offers[at])
     }
 
-    /// Debits one attempt (INV-08: never beyond what is believed to be there).
-    pub(crate) fn reserve(&mut self, ix: u32, load: Load) {
-        let offer = self.offers.at_mut(ix);
-        assert!(offer.gate.is_open(), "work goes to open offers only");
-        assert!(
-            offer.fits(load.need_tokens),
-            "a reservation fits the believed budget"
-        );
-        offer.pending += 1;
-        offer.reserved_tokens += load.need_tokens;
-        offer.prefill_tokens += u64::from(load.prompt_tokens);
-        let provider = offer.provider;
-        self.providers.at_mut(provider).pending += 1;
-    }
-
-    /// The provider counts this attempt in its reports from now on.
-    pub(crate) fn accepted(&mut self, ix: u32, load: Load) {
-        let offer = self.offers.at_mut(ix);
-        offer.accepted += 1;
-        offer.accepted_tokens += load.need_tokens;
-    }
-
-    /// First content came: the prompt is no longer ahead of anybody.
-    pub(crate) fn prefilled(&mut self, ix: u32, load: Load) {
-        self.offers.at_mut(ix).prefill_tokens -= u64::from(load.prompt_tokens);
-    }
-
-    /// Credits one attempt back. What the engine may still run (`lingers`) counts as foreign until
-    /// the next report says otherwise: a cancelled attempt's load stays visible.
-    pub(crate) fn release(
-        &mut self,
-        ix: u32,
-        load: Load,
-        was_accepted: bool,
-        was_started: bool,
-        lingers: bool,
-    ) {
-        let offer = self.offers.at_mut(ix);
-        offer.pending -= 1;
-        offer.reserved_tokens -= load.need_tokens;
-        if was_accepted {
-            offer.accepted -= 1;
-            offer.accepted_tokens -= load.need_tokens;
-        }
-        if !was_started {
-            offer.prefill_tokens -= u64::from(load.prompt_tokens);
-        }
-        if lingers {
-            offer.foreign += 1;
-            offer.foreign_tokens += load.need_tokens;
-        }
-        let provider = offer.provider;
-        self.providers.at_mut(provider).pending -= 1;
-    }
-
-    /// Believed full until its next report.
-    pub(crate) fn refused(&mut self, ix: u32) {
-        self.offers.at_mut(ix).has_refused = true;
-    }
-
-    /// Brings the index in line with the ledger for every offer of a provider.
-    pub(crate) fn refresh(&mut self, slot: u32, config: &Config) {
-        let count = self.providers.at(slot).offers.len();
-        for at in 0..count {
-            let ix = self.providers.at(slot).offers[at];
-            self.refresh_offer(ix, config);
-        }
+    pub(crate) fn is_open(&self, ix: u32) -> bool {
+        self.offers.at(ix).gate.is_open()
     }
 
     /// Whether the offer is open and has room for a request of that size.
@@ -386,71 +368,32 @@ impl Fleet {
         offer.gate.is_open() && offer.fits(need_tokens)
     }
 
-    fn refresh_offer(&mut self, ix: u32, config: &Config) {
+    /// What a choice needs to know of an offer that is in no pool.
+    pub(crate) fn candidate(&self, ix: u32, limits: &Limits) -> Candidate {
         let offer = self.offers.at(ix);
-        let provider = self.providers.at(offer.provider);
-        let spec = config
-            .catalog
-            .spec(offer.model)
-            .expect("offers name models of the catalogue");
-        let gate = gate_of(provider, offer, spec, self.trust_min);
-        let (was, place, model) = (offer.gate, offer.place, usize::from(offer.model.0));
-        let wait_us = wait_us(provider, offer, &config.limits);
-        let per_ktok = prefill_us_per_ktok(provider, offer);
-        let candidate = Candidate {
-            machine: provider.tag,
-            offer: ix,
-            wait_us: u32::try_from(wait_us).unwrap_or(u32::MAX),
-            prefill_us_per_ktok: per_ktok,
-            room_tokens: offer.room_tokens(),
-            load: offer.load(),
-        };
-        let bucket = bucket_of(wait_us + REFERENCE_PROMPT_TOKENS * u64::from(per_ktok) / 1_000);
-        self.capable[model] += u32::from(gate.is_capable());
-        self.capable[model] -= u32::from(was.is_capable());
-        let place = match place {
-            Some(place) if gate.is_open() && place.bucket == bucket => {
-                self.pools[model].replace(place, candidate);
-                Some(place)
-            }
-            _ => {
-                self.take_out(ix);
-                gate.is_open()
-                    .then(|| self.pools[model].put(bucket, candidate))
-            }
-        };
-        let offer = self.offers.at_mut(ix);
-        offer.gate = gate;
-        offer.place = place;
+        estimate::candidate_of(self.providers.at(offer.provider), ix, offer, limits)
     }
 
-    fn take_out(&mut self, ix: u32) {
-        let offer = self.offers.at_mut(ix);
-        let Some(place) = offer.place.take() else {
-            return;
-        };
-        let model = usize::from(offer.model.0);
-        if let Some(moved) = self.pools[model].take(place) {
-            self.offers.at_mut(moved).place = Some(place);
+    /// Withdrawn offers without attempts go.
+    fn sweep(&mut self, slot: u32) {
+        for at in (0..self.providers.at(slot).offers.len()).rev() {
+            let ix = self.providers.at(slot).offers[at];
+            let offer = self.offers.at(ix);
+            if offer.is_withdrawn && offer.pending == 0 {
+                self.drop_offer(ix);
+            }
         }
     }
 
-    fn drop_offer(&mut self, ix: u32) {
-        self.take_out(ix);
-        let offer = self
-            .offers
-            .remove(self.offers.key_at(ix))
-            .expect("it was there");
-        self.capable[usize::from(offer.model.0)] -= u32::from(offer.gate.is_capable());
-        self.providers
-            .at_mut(offer.provider)
-            .offers
-            .retain(|other| *other != ix);
-    }
-
-    /// What the index says of an offer, for the checks.
-    pub(crate) fn place_of(&self, ix: u32) -> (Gate, Option<Place>) {
-        let offer = self.offers.at(ix);
-        (offer.gate, offer.place)
+    /// Copies what a record says of a machine to its connections.
+    fn recall(&mut self, record: u32) {
+        let record = self.memory.at(record);
+        let is_barred = record.standing.barred_until().is_some();
+        let has_faults = !record.standing.is_spotless();
+        for &slot in &record.here {
+            let provider = self.providers.at_mut(slot);
+            provider.is_barred = is_barred;
+            provider.has_faults = has_faults;
+        }
     }
 }

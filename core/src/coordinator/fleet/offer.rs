@@ -21,10 +21,20 @@ pub(crate) struct Offer {
     pub(super) accepted_tokens: u64,
     /// Prompt tokens sent whose first content has not come.
     pub(super) prefill_tokens: u64,
-    /// Work that is not ours, or no longer ours.
-    pub(super) foreign: u32,
-    pub(super) foreign_tokens: u64,
+    /// Work that is not ours, as last reported.
+    foreign: u32,
+    foreign_tokens: u64,
+    /// Work that was ours and may still run: given up since the last report.
+    lingering: u32,
+    lingering_tokens: u64,
     pub(super) has_refused: bool,
+    /// No longer in the inventory: gets nothing more, and goes once its last attempt has ended.
+    pub(super) is_withdrawn: bool,
+    /// The largest request that an empty machine holds, as last reported; `u64::MAX` as long as it
+    /// never said.
+    pub(super) capacity_tokens: u64,
+    /// The capacity under which the model's supply counts this offer.
+    pub(super) counted_tokens: u64,
     pub(super) gate: Gate,
     pub(super) place: Option<Place>,
 }
@@ -57,7 +67,12 @@ impl Offer {
             prefill_tokens: 0,
             foreign: 0,
             foreign_tokens: 0,
+            lingering: 0,
+            lingering_tokens: 0,
             has_refused: false,
+            is_withdrawn: false,
+            capacity_tokens: u64::MAX,
+            counted_tokens: u64::MAX,
             gate,
             place: None,
         }
@@ -66,6 +81,10 @@ impl Offer {
     pub(super) fn reconcile(&mut self, told: Option<&SlotReport>, has_capacity: bool) {
         let model = self.model;
         self.has_refused = false;
+        // What was given up had the time from one report to the next to end; if it still runs, the
+        // report counts it.
+        self.lingering = 0;
+        self.lingering_tokens = 0;
         match told {
             Some(told) => self.report = *told,
             // Without a slot the model is not loaded, whatever else was said (`spec/routing` 1.4);
@@ -82,7 +101,12 @@ impl Offer {
                 self.report.prefill_mtps = prefill_mtps;
                 self.report.load_ms = load_ms;
             }
-            None => return,
+            // Not a word about work: what was counted before has no support any more.
+            None => {
+                self.foreign = 0;
+                self.foreign_tokens = 0;
+                return;
+            }
         }
         let told_rows = u32::from(self.report.running) + u32::from(self.report.waiting);
         self.foreign = told_rows.saturating_sub(self.accepted);
@@ -91,14 +115,30 @@ impl Offer {
             .budget_used
             .saturating_add(self.report.budget_queued);
         self.foreign_tokens = told_tokens.saturating_sub(self.accepted_tokens);
+        if let Some(capacity_tokens) = self.report.capacity_tokens() {
+            self.capacity_tokens = capacity_tokens;
+        }
+    }
+
+    /// An attempt was given up; the engine may still be running it.
+    pub(super) fn linger(&mut self, need_tokens: u64) {
+        self.lingering += 1;
+        self.lingering_tokens = self.lingering_tokens.saturating_add(need_tokens);
+    }
+
+    /// Rows that the machine runs or has waiting beside our attempts.
+    pub(super) fn others(&self) -> u32 {
+        self.foreign + self.lingering
     }
 
     pub(super) fn load(&self) -> u32 {
-        self.pending + self.foreign
+        self.pending + self.others()
     }
 
     pub(super) fn used_tokens(&self) -> u64 {
-        self.reserved_tokens.saturating_add(self.foreign_tokens)
+        self.reserved_tokens
+            .saturating_add(self.foreign_tokens)
+            .saturating_add(self.lingering_tokens)
     }
 
     pub(super) fn fits(&self, need_tokens: u64) -> bool {

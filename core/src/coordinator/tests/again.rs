@@ -151,7 +151,7 @@ fn a_slow_machine_is_given_the_time_that_its_own_figures_explain() {
 fn all_attempts_and_waits_of_a_request_share_one_deadline() {
     let mut config = config();
     config.limits.first_content_wait_max = Span::secs(20);
-    let mut world = World::with(config);
+    let mut world = World::of(config);
     for machine in 1..=6u64 {
         world.provider(machine, u128::from(machine) * 11, 1);
     }

@@ -106,8 +106,7 @@ fn free_world() -> World {
     config.catalog = Catalog::new(vec![free]).unwrap();
     World {
         core: Coordinator::new(config),
-        now: Tick(1_000),
-        out: Effects::default(),
+        ..World::new()
     }
 }
 

@@ -1,0 +1,101 @@
+//! Why a request would go where it would go, for people.
+
+use core::fmt;
+
+use super::Coordinator;
+use super::admit::fresh_request;
+use super::fleet::Reach;
+use super::gate::Gate;
+use crate::event::Ask;
+use crate::ids::ConnId;
+
+/// What would become of a request that arrived at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlook {
+    /// It would be sent here.
+    Now(ConnId),
+    /// It would wait: machines that could take it are full.
+    Waits,
+    /// Machines serve the model, and none of them is large enough.
+    NoneLargeEnough,
+    /// No machine serves the model at present.
+    Nobody,
+    /// The model is not sold.
+    UnknownModel,
+}
+
+/// The facts of one ask, and what the fleet makes of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    pub ask: Ask,
+    pub outlook: Outlook,
+    /// Machines that serve everybody and could take some request of this model now.
+    pub open: usize,
+    /// How many offers of the model each reason closes; one offer may have several.
+    pub closed: Vec<(&'static str, u32)>,
+    /// The asker's own machines that serve nobody else.
+    pub own: usize,
+}
+
+impl Coordinator {
+    /// Changes nothing; the same code decides for real.
+    #[must_use]
+    pub fn explain(&self, ask: Ask) -> Explanation {
+        let mut explanation = Explanation {
+            ask,
+            outlook: Outlook::UnknownModel,
+            open: 0,
+            closed: Vec::new(),
+            own: 0,
+        };
+        if self.config.catalog.spec(ask.model).is_none() {
+            return explanation;
+        }
+        let request = fresh_request(self.now, ask);
+        let need_tokens = request.need_tokens();
+        explanation.outlook = match self.preview(ask) {
+            Some(conn) => Outlook::Now(conn),
+            None => match self.fleet.reach(ask.model, ask.account, need_tokens) {
+                Reach::Possible => Outlook::Waits,
+                Reach::NoneLargeEnough => Outlook::NoneLargeEnough,
+                Reach::Nobody => Outlook::Nobody,
+            },
+        };
+        let supply = self.fleet.supply(ask.model);
+        explanation.open = supply.pool.count();
+        explanation.own = self.fleet.own(ask.model, ask.account).len();
+        let counts = supply.closed().iter().enumerate();
+        let counts = counts.filter(|(_, count)| **count > 0);
+        let named = counts.map(|(reason, &count)| (Gate::name(reason), count));
+        explanation.closed = named.collect();
+        explanation
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ask = &self.ask;
+        writeln!(
+            f,
+            "request {}: account {}, model {}, about {} prompt tokens (at most {}), at most {} out",
+            ask.request,
+            ask.account.0,
+            ask.model.0,
+            ask.prompt_tokens,
+            ask.prompt_tokens_bound,
+            ask.output_tokens_max
+        )?;
+        match self.outlook {
+            Outlook::Now(conn) => writeln!(f, "goes to connection {} now", conn.0),
+            Outlook::Waits => writeln!(f, "waits: machines that could take it are full"),
+            Outlook::NoneLargeEnough => writeln!(f, "refused: no machine is large enough"),
+            Outlook::Nobody => writeln!(f, "refused: no machine serves the model at present"),
+            Outlook::UnknownModel => return writeln!(f, "refused: the model is not sold"),
+        }?;
+        writeln!(f, "{} offers open, {} of its own", self.open, self.own)?;
+        for (reason, count) in &self.closed {
+            writeln!(f, "{count} closed: {reason}")?;
+        }
+        Ok(())
+    }
+}

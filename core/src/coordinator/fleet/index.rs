@@ -1,0 +1,107 @@
+//! Keeps each model's supply in line with the ledger.
+
+use super::estimate::{candidate_of, gate_of};
+use super::{Fleet, REFERENCE_PROMPT_TOKENS};
+use crate::config::Config;
+use crate::coordinator::gate::Gate;
+use crate::coordinator::pool::{Place, bucket_of};
+
+impl Fleet {
+    /// Brings the index in line with the ledger for every offer of a provider.
+    pub(crate) fn refresh(&mut self, slot: u32, config: &Config) {
+        let count = self.providers.at(slot).offers.len();
+        for at in 0..count {
+            let ix = self.providers.at(slot).offers[at];
+            self.refresh_offer(ix, config);
+        }
+    }
+
+    fn refresh_offer(&mut self, ix: u32, config: &Config) {
+        let offer = self.offers.at(ix);
+        let provider = self.providers.at(offer.provider);
+        let spec = config
+            .catalog
+            .spec(offer.model)
+            .expect("offers name models of the catalogue");
+        let gate = gate_of(provider, offer, spec, self.trust_min);
+        if provider.is_private() {
+            self.offers.at_mut(ix).gate = gate;
+            return;
+        }
+        let (was, place, model) = (offer.gate, offer.place, usize::from(offer.model.0));
+        let (counted_tokens, capacity_tokens) = (offer.counted_tokens, offer.capacity_tokens);
+        let candidate = candidate_of(provider, ix, offer, &config.limits);
+        let reference_us =
+            REFERENCE_PROMPT_TOKENS * u64::from(candidate.prefill_us_per_ktok) / 1_000;
+        let bucket = bucket_of(u64::from(candidate.wait_us) + reference_us);
+        if was != gate || counted_tokens != capacity_tokens {
+            self.supplies[model].leave(was, counted_tokens);
+            self.supplies[model].enter(gate, capacity_tokens);
+        }
+        let place = match place {
+            Some(place) if gate.is_open() && place.bucket == bucket => {
+                self.supplies[model].pool.replace(place, candidate);
+                Some(place)
+            }
+            _ => {
+                self.take_out(ix);
+                gate.is_open()
+                    .then(|| self.supplies[model].pool.put(bucket, candidate))
+            }
+        };
+        let offer = self.offers.at_mut(ix);
+        offer.gate = gate;
+        offer.place = place;
+        offer.counted_tokens = capacity_tokens;
+    }
+
+    fn take_out(&mut self, ix: u32) {
+        let offer = self.offers.at_mut(ix);
+        let Some(place) = offer.place.take() else {
+            return;
+        };
+        let model = usize::from(offer.model.0);
+        if let Some(moved) = self.supplies[model].pool.take(place) {
+            self.offers.at_mut(moved).place = Some(place);
+        }
+    }
+
+    /// Lists a new offer, closed as it is.
+    pub(super) fn list(&mut self, ix: u32) {
+        let offer = self.offers.at(ix);
+        let provider = self.providers.at(offer.provider);
+        if provider.is_private() {
+            let own = self.own.entry((offer.model, provider.owner));
+            own.or_default().push(ix);
+            return;
+        }
+        let (model, gate, tokens) = (offer.model, offer.gate, offer.counted_tokens);
+        self.supplies[usize::from(model.0)].enter(gate, tokens);
+    }
+
+    pub(super) fn drop_offer(&mut self, ix: u32) {
+        self.take_out(ix);
+        let offer = self
+            .offers
+            .remove(self.offers.key_at(ix))
+            .expect("it was there");
+        let provider = self.providers.at_mut(offer.provider);
+        provider.offers.retain(|other| *other != ix);
+        if provider.is_private() {
+            let name = (offer.model, provider.owner);
+            let own = self.own.get_mut(&name).expect("it was listed");
+            own.retain(|other| *other != ix);
+            if own.is_empty() {
+                self.own.remove(&name);
+            }
+            return;
+        }
+        self.supplies[usize::from(offer.model.0)].leave(offer.gate, offer.counted_tokens);
+    }
+
+    /// What the index says of an offer, for the checks.
+    pub(crate) fn place_of(&self, ix: u32) -> (Gate, Option<Place>) {
+        let offer = self.offers.at(ix);
+        (offer.gate, offer.place)
+    }
+}

@@ -1,0 +1,73 @@
+//! Debits and credits: what was sent to an offer and has not come back.
+
+use serde::{Deserialize, Serialize};
+
+use super::Fleet;
+
+/// Size of a reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Load {
+    pub(crate) prompt_tokens: u32,
+    pub(crate) need_tokens: u64,
+}
+
+impl Fleet {
+    /// Debits one attempt (INV-08: never beyond what is believed to be there).
+    pub(crate) fn reserve(&mut self, ix: u32, load: Load) {
+        let offer = self.offers.at_mut(ix);
+        assert!(offer.gate.is_open(), "work goes to open offers only");
+        assert!(
+            offer.fits(load.need_tokens),
+            "a reservation fits the believed budget"
+        );
+        offer.pending += 1;
+        offer.reserved_tokens += load.need_tokens;
+        offer.prefill_tokens += u64::from(load.prompt_tokens);
+        let provider = offer.provider;
+        self.providers.at_mut(provider).pending += 1;
+    }
+
+    /// The provider counts this attempt in its reports from now on.
+    pub(crate) fn accepted(&mut self, ix: u32, load: Load) {
+        let offer = self.offers.at_mut(ix);
+        offer.accepted += 1;
+        offer.accepted_tokens += load.need_tokens;
+    }
+
+    /// First content came: the prompt is no longer ahead of anybody.
+    pub(crate) fn prefilled(&mut self, ix: u32, load: Load) {
+        self.offers.at_mut(ix).prefill_tokens -= u64::from(load.prompt_tokens);
+    }
+
+    /// Credits one attempt back. What the engine may still run (`lingers`) stays visible as load
+    /// until the next report.
+    pub(crate) fn release(
+        &mut self,
+        ix: u32,
+        load: Load,
+        was_accepted: bool,
+        was_started: bool,
+        lingers: bool,
+    ) {
+        let offer = self.offers.at_mut(ix);
+        offer.pending -= 1;
+        offer.reserved_tokens -= load.need_tokens;
+        if was_accepted {
+            offer.accepted -= 1;
+            offer.accepted_tokens -= load.need_tokens;
+        }
+        if !was_started {
+            offer.prefill_tokens -= u64::from(load.prompt_tokens);
+        }
+        if lingers {
+            offer.linger(load.need_tokens);
+        }
+        let provider = offer.provider;
+        self.providers.at_mut(provider).pending -= 1;
+    }
+
+    /// Believed full until its next report.
+    pub(crate) fn refused(&mut self, ix: u32) {
+        self.offers.at_mut(ix).has_refused = true;
+    }
+}

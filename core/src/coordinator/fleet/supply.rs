@@ -1,0 +1,90 @@
+//! What the fleet offers of one model: who could take a request now, and what those who could take
+//! one later are able to hold.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::coordinator::gate::Gate;
+use crate::coordinator::pool::Pool;
+
+/// Whether waiting can help a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Somebody has, or will have, room for it.
+    Possible,
+    /// Machines serve the model, and none is large enough.
+    NoneLargeEnough,
+    /// No machine serves the model at present.
+    Nobody,
+}
+
+/// One model, all machines that serve everybody.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Supply {
+    pub(crate) pool: Pool,
+    /// How many offers that are open, or closed only for want of room, can hold at most so many
+    /// tokens.
+    capable: BTreeMap<u64, u32>,
+    capable_count: u32,
+    /// How many offers each reason closes.
+    closed: [u32; Gate::REASONS],
+}
+
+impl Supply {
+    pub(super) fn new() -> Self {
+        Self {
+            pool: Pool::new(),
+            capable: BTreeMap::new(),
+            capable_count: 0,
+            closed: [0; Gate::REASONS],
+        }
+    }
+
+    pub(super) fn enter(&mut self, gate: Gate, capacity_tokens: u64) {
+        for reason in gate.reasons() {
+            self.closed[reason] += 1;
+        }
+        if gate.is_capable() {
+            self.capable_count += 1;
+            *self.capable.entry(capacity_tokens).or_insert(0) += 1;
+        }
+    }
+
+    /// Undoes [`Supply::enter`] with the same arguments.
+    pub(super) fn leave(&mut self, gate: Gate, capacity_tokens: u64) {
+        for reason in gate.reasons() {
+            self.closed[reason] -= 1;
+        }
+        if !gate.is_capable() {
+            return;
+        }
+        let count = self
+            .capable
+            .get_mut(&capacity_tokens)
+            .expect("it was entered");
+        *count -= 1;
+        self.capable_count -= 1;
+        if *count == 0 {
+            self.capable.remove(&capacity_tokens);
+        }
+    }
+
+    pub(super) fn reach(&self, need_tokens: u64) -> Reach {
+        match self.capable.last_key_value() {
+            None => Reach::Nobody,
+            Some((&largest, _)) if largest < need_tokens => Reach::NoneLargeEnough,
+            Some(_) => Reach::Possible,
+        }
+    }
+
+    /// How many offers are open, or closed only for want of room.
+    pub(super) const fn capable_count(&self) -> u32 {
+        self.capable_count
+    }
+
+    /// How many offers each reason closes, by the reason's number.
+    pub(crate) const fn closed(&self) -> &[u32; Gate::REASONS] {
+        &self.closed
+    }
+}
