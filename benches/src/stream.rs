@@ -1,13 +1,15 @@
-//! One answer on its way: sealed by a provider, read by its link, opened and written by its relay.
+//! One answer on its way: sealed by a provider, read by its link, opened and written by its relay, as
+//! the exchange wires the two.
 
 use cereus_core::api::{Delivery, Framing};
 use cereus_core::config::{Catalog, ModelSpec};
 use cereus_core::draw::Seed;
-use cereus_core::envelope::{BoxKey, KeyText, SecretKey};
+use cereus_core::envelope::{BoxKey, KeyText, PublicKey, SecretKey};
+use cereus_core::exchange::{Connection, ConnectionEffect, ConnectionEvent, Host, Order, Sealed};
 use cereus_core::ids::{AccountId, AttemptKey, ConnId, RequestId, WireId};
 use cereus_core::link::{LinkConfig, LinkEvent, LinkOut, LinkRules, Owners, ProviderLink};
 use cereus_core::money::Price;
-use cereus_core::relay::{Relay, RelayEvent, Shape};
+use cereus_core::relay::{AttemptNews, Relay, RelayEffect, RelayEvent, Shape};
 use cereus_core::time::{Span, Tick};
 use cereus_core::wire::messages::{
     Capacity, Heartbeat, ModelEntry, Register, Slot, SystemMetrics, encode_inference_request,
@@ -154,18 +156,77 @@ pub fn heartbeat() -> Vec<u8> {
     frame
 }
 
-/// A joined link with one attempt, and that attempt's relay with a consumer that keeps up.
-pub struct Stream {
-    link: ProviderLink,
-    rules: LinkRules,
-    link_out: LinkOut,
+/// The one request of a [`Stream`], with a consumer that keeps up.
+struct Desk {
     relay: Relay,
-    relay_out: Vec<cereus_core::relay::RelayEffect>,
     taken: Vec<u8>,
+    since_take: u32,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let shape = Shape {
+            delivery: Delivery::Streamed,
+            include_usage: true,
+            output_tokens_max: 1_000_000,
+        };
+        Self {
+            relay: Relay::new(Framing::new(RequestId(9), 1_782_864_000, MODEL), shape),
+            taken: vec![],
+            since_take: 0,
+        }
+    }
+
+    fn take(&mut self) {
+        self.since_take += 1;
+        if self.since_take == TAKE_EVERY {
+            self.since_take = 0;
+            self.relay.take(&mut self.taken);
+        }
+    }
+}
+
+impl Host for Desk {
+    type Request = ();
+
+    fn step_relay(
+        &mut self,
+        now: Tick,
+        (): &(),
+        attempt: AttemptKey,
+        event: RelayEvent<'_>,
+        out: &mut Vec<RelayEffect>,
+    ) -> AttemptNews {
+        self.relay.step(now, event, out);
+        // The consumer is told elsewhere.
+        out.retain(|effect| !matches!(effect, RelayEffect::Open | RelayEffect::Readable));
+        self.relay.news_of(attempt)
+    }
+
+    fn seal(&mut self, (): &(), wire: WireId, to: PublicKey) -> Option<Sealed> {
+        let mut frame = vec![];
+        encode_inference_request(wire, "key", "box", "", &mut frame);
+        Some(Sealed {
+            key: session().agree(&to).ok()?,
+            sealer: to.text(),
+            frame,
+        })
+    }
+}
+
+/// A joined connection with one attempt, and that attempt's relay.
+pub struct Stream {
+    connection: Connection<()>,
+    rules: LinkRules,
+    out: Vec<ConnectionEffect>,
+    desk: Desk,
+    /// The link alone, with the same attempt.
+    link: ProviderLink,
+    link_out: LinkOut,
+    relay_out: Vec<RelayEffect>,
     now: Tick,
     frames: Vec<Vec<u8>>,
     turn: usize,
-    since_take: u32,
 }
 
 impl Default for Stream {
@@ -176,7 +237,7 @@ impl Default for Stream {
 
 impl Stream {
     /// # Panics
-    /// When the link does not take a provider that does everything right.
+    /// When the connection does not take a provider that does everything right.
     #[must_use]
     pub fn new() -> Self {
         let spec = |id: &str| ModelSpec {
@@ -191,22 +252,18 @@ impl Stream {
             catalog: Catalog::new(vec![spec(MODEL), spec("acme/zebra")]).expect("two models"),
             owners: Owners::default(),
         };
-        let shape = Shape {
-            delivery: Delivery::Streamed,
-            include_usage: true,
-            output_tokens_max: 1_000_000,
-        };
+        let (conn, owner) = (ConnId(1), AccountId(1));
         let mut stream = Self {
-            link: ProviderLink::new(Tick::ZERO, ConnId(1), AccountId(1), &rules.config),
+            connection: Connection::new(Tick::ZERO, conn, owner, &rules),
+            link: ProviderLink::new(Tick::ZERO, conn, owner, &rules.config),
             rules,
+            out: vec![],
+            desk: Desk::new(),
             link_out: LinkOut::default(),
-            relay: Relay::new(Framing::new(RequestId(9), 1_782_864_000, MODEL), shape),
             relay_out: vec![],
-            taken: vec![],
             now: Tick(1),
             frames: frames(),
             turn: 0,
-            since_take: 0,
         };
         stream.open();
         stream
@@ -229,43 +286,47 @@ impl Stream {
         let mut frame = vec![];
         register.encode(&mut frame);
         self.hear(&frame);
-        let mut frame = vec![];
-        encode_inference_request(wire(), "key", "box", "", &mut frame);
-        let event = LinkEvent::DispatchRequested {
-            attempt: ATTEMPT,
+        let attempt = ATTEMPT;
+        for event in [
+            RelayEvent::AttemptDispatched { attempt },
+            RelayEvent::Released,
+        ] {
+            self.desk.relay.step(self.now, event, &mut self.relay_out);
+        }
+        self.step(ConnectionEvent::Ordered(Order::Dispatch {
+            attempt,
             wire: wire(),
-            frame,
-        };
-        self.link
-            .step(self.now, event, &self.rules, &mut self.link_out)
-            .expect("a fresh id");
+            request: (),
+        }));
+        assert_eq!(self.connection.carried_count(), 1, "it took the dispatch");
+
+        let mut inference = vec![];
+        encode_inference_request(wire(), "key", "box", "", &mut inference);
+        for event in [
+            LinkEvent::FrameReceived(&frame),
+            LinkEvent::DispatchRequested {
+                attempt,
+                wire: wire(),
+                frame: inference,
+            },
+        ] {
+            self.link
+                .step(self.now, event, &self.rules, &mut self.link_out)
+                .expect("a fresh id");
+        }
         assert_eq!(self.link.attempts_count(), 1, "the link took the dispatch");
-        let key = provider()
-            .agree(&session().public())
-            .expect("both keys are sound");
-        let began = RelayEvent::AttemptBegan {
-            attempt: ATTEMPT,
-            key,
-            sealer,
-        };
-        self.relay.step(self.now, began, &mut self.relay_out);
-        self.relay
-            .step(self.now, RelayEvent::Released, &mut self.relay_out);
+    }
+
+    fn step(&mut self, event: ConnectionEvent<'_, ()>) {
+        self.out.clear();
+        self.connection
+            .step(self.now, event, &self.rules, &mut self.desk, &mut self.out);
     }
 
     /// A frame that is no chunk.
-    ///
-    /// # Panics
-    /// Never: a frame is no misuse.
     pub fn hear(&mut self, frame: &[u8]) {
         self.now = self.now + BETWEEN;
-        self.link_out.clear();
-        let event = LinkEvent::FrameReceived(frame);
-        let chunk = self
-            .link
-            .step(self.now, event, &self.rules, &mut self.link_out)
-            .expect("a frame is no misuse");
-        assert!(chunk.is_none(), "it is no chunk");
+        self.step(ConnectionEvent::FrameReceived(frame));
     }
 
     /// Only the link's part of the next chunk.
@@ -288,52 +349,40 @@ impl Stream {
     /// When the frame is no chunk.
     pub fn relay_next(&mut self) {
         self.turn = (self.turn + 1) % self.frames.len();
-        let frame = core::mem::take(&mut self.frames[self.turn]);
-        let Ok(ToCoordinator::Chunk(chunk)) = ToCoordinator::decode(&frame) else {
+        self.now = self.now + BETWEEN;
+        let frame = &self.frames[self.turn];
+        let Ok(ToCoordinator::Chunk(chunk)) = ToCoordinator::decode(frame) else {
             panic!("it is a chunk");
         };
-        self.relay(RelayEvent::ChunkCame {
+        let event = RelayEvent::ChunkCame {
             attempt: ATTEMPT,
             chunk: &chunk,
-        });
-        self.frames[self.turn] = frame;
+        };
+        self.relay_out.clear();
+        self.desk.relay.step(self.now, event, &mut self.relay_out);
+        assert!(
+            !self.relay_out.is_empty(),
+            "the consumer has something to take"
+        );
+        self.desk.take();
     }
 
     /// The whole way of the next chunk, from the socket's bytes to the consumer's.
     ///
     /// # Panics
-    /// When the link does not relay the chunk.
+    /// When the chunk is not relayed.
     pub fn next(&mut self) {
         self.turn = (self.turn + 1) % self.frames.len();
+        let before = self.desk.relay.counts().pieces;
         let frame = core::mem::take(&mut self.frames[self.turn]);
-        self.link_out.clear();
-        let event = LinkEvent::FrameReceived(&frame);
-        let chunk = self
-            .link
-            .step(self.now, event, &self.rules, &mut self.link_out)
-            .expect("a frame is no misuse")
-            .expect("the chunk is relayed");
-        let event = RelayEvent::SealedCame {
-            attempt: chunk.attempt,
-            ciphertext: &chunk.ciphertext,
-        };
-        self.relay(event);
+        self.hear(&frame);
         self.frames[self.turn] = frame;
-    }
-
-    fn relay(&mut self, event: RelayEvent<'_>) {
-        self.now = self.now + BETWEEN;
-        self.relay_out.clear();
-        self.relay.step(self.now, event, &mut self.relay_out);
-        assert!(
-            !self.relay_out.is_empty(),
-            "the consumer has something to take"
+        assert_ne!(
+            self.desk.relay.counts().pieces,
+            before,
+            "the chunk is relayed"
         );
-        self.since_take += 1;
-        if self.since_take == TAKE_EVERY {
-            self.since_take = 0;
-            self.relay.take(&mut self.taken);
-        }
+        self.desk.take();
     }
 }
 
@@ -352,8 +401,8 @@ mod tests {
         for _ in 0..3 {
             stream.next();
         }
-        stream.relay.take(&mut stream.taken);
-        let taken = String::from_utf8(stream.taken.clone()).expect("text");
+        stream.desk.relay.take(&mut stream.desk.taken);
+        let taken = String::from_utf8(stream.desk.taken.clone()).expect("text");
         assert_eq!(taken.matches("data: ").count(), 3);
     }
 }

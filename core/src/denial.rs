@@ -41,6 +41,14 @@ pub enum Denial {
     /// The account is not known to the core.
     UnknownAccount,
     UnknownModel,
+    // The order is part of the digests of effects: what is newer stands below.
+    /// A plain answer outgrew what one reply may hold. Nothing of it was shown, or costs anything.
+    AnswerTooLarge,
+    /// So much of a stream was held back, because its charge was not yet on disk, that it was given
+    /// up. Nothing of it was shown, or costs anything.
+    HoldOverdue,
+    /// A mistake of our own.
+    Internal,
 }
 
 impl Denial {
@@ -52,8 +60,10 @@ impl Denial {
             Self::Cancelled => 499,
             Self::Client(status) => status,
             Self::Duplicate => 409,
+            Self::HoldOverdue => 503,
+            Self::Internal => 500,
             Self::Draining => 503,
-            Self::Encryption | Self::ProviderFailed => 502,
+            Self::AnswerTooLarge | Self::Encryption | Self::ProviderFailed => 502,
             Self::Full { .. } | Self::NoProvider { .. } | Self::NoneLargeEnough { .. } => 429,
             Self::Timeout => 504,
             Self::TooLong => 400,
@@ -69,12 +79,14 @@ impl Denial {
             Self::Full { retry_after_s }
             | Self::NoProvider { retry_after_s }
             | Self::NoneLargeEnough { retry_after_s } => Some(retry_after_s),
-            Self::Draining => Some(5),
-            Self::Broke
+            Self::Draining | Self::HoldOverdue => Some(5),
+            Self::AnswerTooLarge
+            | Self::Broke
             | Self::Cancelled
             | Self::Client(_)
             | Self::Duplicate
             | Self::Encryption
+            | Self::Internal
             | Self::ProviderFailed
             | Self::Timeout
             | Self::TooLong
@@ -87,6 +99,7 @@ impl Denial {
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
+            Self::AnswerTooLarge => "answer_too_large",
             Self::Broke => "insufficient_quota",
             Self::Cancelled => "request_cancelled",
             Self::Client(_) => "invalid_request",
@@ -94,6 +107,8 @@ impl Denial {
             Self::Draining => "draining",
             Self::Encryption => "encryption_failure",
             Self::Full { .. } => "machine_busy",
+            Self::HoldOverdue => "ledger_busy",
+            Self::Internal => "internal_error",
             Self::NoProvider { .. } => "no_provider",
             Self::NoneLargeEnough { .. } => "no_provider_large_enough",
             Self::ProviderFailed => "provider_error",
@@ -108,6 +123,10 @@ impl Denial {
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
+            Self::AnswerTooLarge => {
+                "The answer is larger than one reply may be; nothing was charged. Ask with stream set \
+                 to true, or lower max_tokens."
+            }
             Self::Broke => {
                 "The balance does not cover this request. Add credit or lower max_tokens."
             }
@@ -117,6 +136,11 @@ impl Denial {
             Self::Draining => "The coordinator is restarting. Try again in a few seconds.",
             Self::Encryption => "The provider broke the encryption contract and was excluded.",
             Self::Full { .. } => "Every machine that serves this model is busy. Try again later.",
+            Self::HoldOverdue => {
+                "The ledger could not note the charge in time, so nothing was shown or charged. Try \
+                 again in a few seconds."
+            }
+            Self::Internal => "The coordinator made a mistake with this request. Try again.",
             Self::NoProvider { .. } => "No machine serves this model at present. Try again later.",
             Self::NoneLargeEnough { .. } => {
                 "No machine that serves this model at present can hold prompt and max_tokens together. Lower max_tokens or try again later."

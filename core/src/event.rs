@@ -149,7 +149,7 @@ pub enum GoneCause {
 pub enum AttemptFault {
     /// Transient: queue full, no memory, draining. Another machine may do it.
     Busy,
-    /// The consumer could not be written to in time: ends with 499.
+    /// The consumer, who has seen a part, could not be written to in time: ends with 499.
     ConsumerStalled,
     /// The request itself is at fault, with the status to pass on (400, 413, 415, 422).
     Client(u16),
@@ -163,6 +163,12 @@ pub enum AttemptFault {
     Cancelled,
     /// The frame could not be queued or written.
     Unsent,
+    // The order is part of the journal's format: what is newer stands below.
+    /// A plain answer outgrew what one reply may hold; nothing of it was shown.
+    AnswerTooLarge,
+    /// More of a stream came than may be held back while its hold is not durable; nothing of it was
+    /// shown.
+    HoldOverdue,
 }
 
 /// Tokens of a finished attempt.

@@ -18,6 +18,7 @@ pub mod effect;
 pub mod envelope;
 pub mod event;
 pub mod ewma;
+pub mod exchange;
 pub mod ids;
 pub mod journal;
 pub mod link;

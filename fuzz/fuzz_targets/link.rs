@@ -9,7 +9,7 @@ use arbitrary::Arbitrary;
 use cereus_core::config::{Catalog, ModelSpec};
 use cereus_core::draw::Seed;
 use cereus_core::envelope::SecretKey;
-use cereus_core::event::{Event, GoneCause};
+use cereus_core::event::{Event, GoneCause, Shown};
 use cereus_core::ids::{AccountId, AttemptKey, ConnId, ModelIx, WireId};
 use cereus_core::link::{
     Lane, LinkConfig, LinkEffect, LinkEvent, LinkMisuse, LinkOut, LinkRules, Owners, ProviderLink,
@@ -440,7 +440,10 @@ impl Scene {
         };
         live.is_cancelled = true;
         let attempt = live.attempt;
-        self.step(LinkEvent::CancelRequested { attempt });
+        self.step(LinkEvent::CancelRequested {
+            attempt,
+            shown: Shown::default(),
+        });
     }
 
     fn answer(&mut self, signature: &str, is_for_us: bool) {

@@ -8,9 +8,9 @@ use arbitrary::Arbitrary;
 use cereus_core::api::{Delivery, Framing};
 use cereus_core::denial::Denial;
 use cereus_core::envelope::{BoxKey, KeyText, SecretKey};
-use cereus_core::event::{AttemptFault, Usage, UsageParts};
+use cereus_core::event::{Usage, UsageParts};
 use cereus_core::ids::{AttemptKey, RequestId};
-use cereus_core::relay::{Relay, RelayEffect, RelayEvent, Shape};
+use cereus_core::relay::{RACING_MAX, Relay, RelayEffect, RelayEvent, Shape};
 use cereus_core::time::{Span, Tick};
 use cereus_core::wire::messages::SealedText;
 use cereus_core::wire::{ChunkFrame, Text};
@@ -36,11 +36,12 @@ enum Op {
     },
     Completed {
         attempt: u8,
-        tokens: u16,
+        cached_tokens: u16,
     },
     ConsumerLeft,
     Denied,
-    Errored(u8),
+    Dispatch(u8),
+    Ended(u8),
     Finished(u16),
     /// Not sealed as agreed.
     Forged {
@@ -116,7 +117,7 @@ const TOKENS: [&str; 40] = [
     "\u{2028}",
 ];
 const OPS_MAX: usize = 200;
-const ATTEMPTS: u8 = 3;
+const ATTEMPTS: u8 = 6;
 
 static PROVIDER: LazyLock<SecretKey> = LazyLock::new(|| SecretKey::from_bytes([7; 32]));
 static SEALER: LazyLock<KeyText> = LazyLock::new(|| PROVIDER.public().text());
@@ -146,10 +147,9 @@ struct Scene {
     now: Tick,
     out: Vec<RelayEffect>,
     nonce: u64,
-    /// The attempt whose chunks count.
-    running: Option<u8>,
-    /// Its key was taken away: only its terminal counts.
-    is_mute: bool,
+    racing: Racing,
+    /// Whose content the consumer is given.
+    winner: Option<u8>,
     /// What the consumer must get.
     content: Content,
     taken: Vec<u8>,
@@ -157,6 +157,83 @@ struct Scene {
     is_released: bool,
     has_closed: bool,
     has_left: bool,
+    dispatched: [bool; ATTEMPTS as usize],
+}
+
+/// Which attempts the relay knows, by a plain list.
+#[derive(Debug, Default)]
+struct Racing {
+    runners: Vec<Runner>,
+}
+
+#[derive(Debug)]
+struct Runner {
+    number: u8,
+    is_sealed: bool,
+    is_mute: bool,
+    /// What it said while another had won; nothing for what does not open.
+    held: Vec<Option<Vec<u8>>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BrokenOff {
+    Cut,
+    Failed,
+    No,
+}
+
+impl Racing {
+    fn push(&mut self, number: u8) {
+        if self.runners.len() == RACING_MAX {
+            self.runners.remove(0);
+        }
+        self.runners.push(Runner {
+            number,
+            is_sealed: false,
+            is_mute: false,
+            held: vec![],
+        });
+    }
+
+    fn remove(&mut self, number: u8) {
+        self.runners.retain(|runner| runner.number != number);
+    }
+
+    fn seal(&mut self, number: u8) {
+        for runner in &mut self.runners {
+            runner.is_sealed |= runner.number == number && !runner.is_mute;
+        }
+    }
+
+    fn mute(&mut self, which: impl Fn(u8) -> bool) {
+        for runner in &mut self.runners {
+            runner.is_mute |= which(runner.number);
+        }
+    }
+
+    fn hold(&mut self, number: u8, text: Option<Vec<u8>>) {
+        let mut runners = self.runners.iter_mut();
+        if let Some(runner) = runners.find(|runner| runner.number == number) {
+            runner.held.push(text);
+        }
+    }
+
+    fn take_held(&mut self, number: u8) -> Vec<Option<Vec<u8>>> {
+        let mut runners = self.runners.iter_mut();
+        let runner = runners.find(|runner| runner.number == number && !runner.is_mute);
+        runner.map_or_else(Vec::new, |runner| core::mem::take(&mut runner.held))
+    }
+
+    fn runs(&self, number: u8) -> bool {
+        let mut runners = self.runners.iter();
+        runners.any(|runner| runner.number == number && !runner.is_mute)
+    }
+
+    /// Its chunks count.
+    fn shows(&self, number: u8) -> bool {
+        let mut runners = self.runners.iter();
+        runners.any(|runner| runner.number == number && !runner.is_mute && runner.is_sealed)
+    }
 }
 
 fn attempt_key(number: u8) -> AttemptKey {
@@ -183,14 +260,15 @@ impl Scene {
             now: Tick::ZERO,
             out: vec![],
             nonce: 0,
-            running: None,
-            is_mute: true,
+            racing: Racing::default(),
+            winner: None,
             content: Content::default(),
             taken: vec![],
             is_opened: false,
             is_released: false,
             has_closed: false,
             has_left: false,
+            dispatched: [false; ATTEMPTS as usize],
         }
     }
 
@@ -204,35 +282,41 @@ impl Scene {
             Op::Cancelled(number) => {
                 let attempt = attempt_key(*number);
                 self.step(RelayEvent::AttemptCancelled { attempt });
-                self.is_mute |= self.running == Some(*number % ATTEMPTS);
+                self.racing.mute(|it| it == *number % ATTEMPTS);
+                if self.winner == Some(*number % ATTEMPTS) {
+                    self.disown(*number % ATTEMPTS);
+                }
             }
             Op::Chunk { attempt, text } => self.chunk(*attempt % ATTEMPTS, text),
-            Op::Completed { attempt, tokens } => {
-                let key = attempt_key(*attempt);
+            Op::Completed {
+                attempt,
+                cached_tokens,
+            } => {
+                let pieces = self.relay.counts().pieces;
+                let parts = UsageParts {
+                    cached_tokens: u32::from(*cached_tokens),
+                    reasoning_tokens: 1,
+                };
                 self.step(RelayEvent::Completed {
-                    attempt: key,
-                    usage: usage(*tokens),
-                    parts: UsageParts {
-                        cached_tokens: u32::from(*tokens),
-                        reasoning_tokens: 1,
-                    },
+                    attempt: attempt_key(*attempt),
+                    parts,
                 });
-                let is_running = self
-                    .running
-                    .take_if(|it| *it == *attempt % ATTEMPTS)
-                    .is_some();
-                assert_eq!(is_running, !self.out.is_empty(), "a terminal counts once");
+                self.completed(*attempt % ATTEMPTS, pieces);
             }
             Op::ConsumerLeft => {
                 self.step(RelayEvent::ConsumerLeft);
                 self.has_left = true;
-                self.is_mute = true;
+                self.racing.mute(|_| true);
             }
             Op::Denied => self.denied(),
-            Op::Errored(number) => {
-                let (attempt, fault) = (attempt_key(*number), AttemptFault::Internal);
-                self.step(RelayEvent::Errored { attempt, fault });
-                self.running.take_if(|it| *it == *number % ATTEMPTS);
+            Op::Dispatch(number) => self.dispatch(*number % ATTEMPTS),
+            Op::Ended(number) => {
+                let attempt = attempt_key(*number);
+                self.step(RelayEvent::AttemptEnded { attempt });
+                self.racing.remove(*number % ATTEMPTS);
+                if self.winner == Some(*number % ATTEMPTS) {
+                    self.disown(*number % ATTEMPTS);
+                }
             }
             Op::Finished(tokens) => self.finish(*tokens),
             Op::Forged { attempt, forgery } => self.forged(*attempt % ATTEMPTS, forgery),
@@ -261,6 +345,10 @@ impl Scene {
                 self.broken_off();
             }
         }
+        if let Some(winner) = self.winner.filter(|_| self.is_opened) {
+            // What was seen cannot be taken back.
+            self.racing.mute(|it| it != winner);
+        }
         assert!(
             self.relay
                 .next_wake()
@@ -280,13 +368,27 @@ impl Scene {
                 }
                 RelayEffect::Readable => assert!(self.is_opened, "bytes follow the headers"),
                 RelayEffect::Refuse { .. } => assert!(!self.is_opened, "the status is taken"),
-                RelayEffect::AttemptCompleted { .. }
+                RelayEffect::AttemptCut { .. }
                 | RelayEffect::AttemptFailed { .. }
                 | RelayEffect::AttemptProgressed { .. }
                 | RelayEffect::AttemptStarted { .. }
-                | RelayEffect::Cancel { .. }
                 | RelayEffect::Close => {}
             }
+        }
+    }
+
+    /// The coordinator names each attempt once.
+    fn dispatch(&mut self, number: u8) {
+        if self.is_over() || core::mem::replace(&mut self.dispatched[usize::from(number)], true) {
+            return;
+        }
+        let attempt = attempt_key(number);
+        self.step(RelayEvent::AttemptDispatched { attempt });
+        self.racing.push(number);
+        let is_over = self.winner.is_none_or(|winner| !self.racing.runs(winner));
+        if is_over && !self.is_opened {
+            self.winner = None;
+            self.content = Content::default();
         }
     }
 
@@ -298,32 +400,60 @@ impl Scene {
             key,
             sealer: *SEALER,
         });
-        self.running = Some(number);
-        self.is_mute = self.is_over();
-        if !self.is_opened && !self.is_over() {
+        assert!(self.out.is_empty(), "a key alone shows nothing");
+        if !self.is_over() {
+            self.racing.seal(number);
+        }
+    }
+
+    fn completed(&mut self, number: u8, pieces: u32) {
+        let held = self.racing.take_held(number);
+        if held.is_empty() || self.has_rival_won(number) {
+            assert!(self.out.is_empty(), "what an end means the core says");
+        } else {
+            self.opened(number, &held, pieces);
+        }
+        self.racing.remove(number);
+    }
+
+    /// How the last step ended an attempt, if it did.
+    fn broken_off(&mut self) -> BrokenOff {
+        let mut broken_off = BrokenOff::No;
+        for effect in &self.out {
+            let attempt = match effect {
+                RelayEffect::AttemptCut { attempt, .. } => {
+                    broken_off = BrokenOff::Cut;
+                    attempt
+                }
+                RelayEffect::AttemptFailed { attempt, .. } => {
+                    broken_off = BrokenOff::Failed;
+                    attempt
+                }
+                _ => continue,
+            };
+            let number = u8::try_from(attempt.slot).expect("ours");
+            self.racing.remove(number);
+        }
+        broken_off
+    }
+
+    /// Nobody is given what this attempt said, unless somebody has seen it.
+    fn disown(&mut self, number: u8) {
+        if self.winner.is_none_or(|winner| winner == number) && !self.is_opened {
+            self.winner = None;
             self.content = Content::default();
         }
     }
 
-    /// Whether the last step ended the running attempt.
-    fn broken_off(&mut self) -> bool {
-        let is_broken = self
-            .out
-            .iter()
-            .any(|effect| matches!(effect, RelayEffect::AttemptFailed { .. }));
-        if is_broken {
-            let cancels = |effect: &RelayEffect| matches!(effect, RelayEffect::Cancel { .. });
-            assert!(self.out.iter().any(cancels), "the provider is told to stop");
-            self.running = None;
-        }
-        is_broken
+    fn has_rival_won(&self, number: u8) -> bool {
+        self.winner.is_some_and(|winner| winner != number)
     }
 
     fn chunk(&mut self, number: u8, text: &[u8]) {
         let chunk = self.sealed(number, text);
         let pieces = self.relay.counts().pieces;
-        let is_live = self.running == Some(number) && !self.is_mute;
         let attempt = attempt_key(number);
+        let shows = self.racing.shows(number);
         // By turns as a frame and as what a link has checked already.
         match chunk
             .encrypted_data
@@ -342,46 +472,87 @@ impl Scene {
                 chunk: &chunk,
             }),
         }
-        if !is_live {
-            assert!(self.out.is_empty(), "a stale chunk has no effect");
+        self.fed(number, shows, Some(text.to_vec()), pieces);
+    }
+
+    /// `text` was fed to the relay, sealed, or something that does not open.
+    fn fed(&mut self, number: u8, shows: bool, text: Option<Vec<u8>>, pieces: u32) {
+        if !shows || self.has_rival_won(number) {
+            assert!(self.out.is_empty(), "what nobody is to see has no effect");
             assert_eq!(self.relay.counts().pieces, pieces);
+            if shows {
+                self.racing.hold(number, text);
+            }
             return;
         }
-        let is_broken = self.broken_off();
-        let (expected, is_sound) = contents(text);
+        let mut texts = self.racing.take_held(number);
+        texts.push(text);
+        self.opened(number, &texts, pieces);
+    }
+
+    /// The relay has read these in turn, up to the first that is nothing.
+    fn opened(&mut self, number: u8, texts: &[Option<Vec<u8>>], pieces: u32) {
+        let (mut expected, mut is_sound) = (vec![], true);
+        for text in texts {
+            let (read, is_read) = text.as_deref().map_or((vec![], false), contents);
+            expected.extend(read);
+            is_sound &= is_read;
+            if !is_sound {
+                break;
+            }
+        }
+        let broken_off = self.broken_off();
+        if broken_off == BrokenOff::Failed && !self.is_opened {
+            return self.disown(number);
+        }
         let relayed = (self.relay.counts().pieces - pieces) as usize;
-        if is_broken {
-            assert!(relayed <= expected.len(), "more than the chunk held");
-        } else {
-            assert!(is_sound, "something that is no event was passed over");
-            assert_eq!(relayed, expected.len(), "a piece was lost");
+        match broken_off {
+            BrokenOff::Cut | BrokenOff::Failed => {
+                assert!(relayed <= expected.len(), "more than the chunk held");
+            }
+            BrokenOff::No => {
+                assert!(is_sound, "something that is no event was passed over");
+                assert_eq!(relayed, expected.len(), "a piece was lost");
+            }
         }
         for piece in &expected[..relayed] {
             self.content.push(piece);
+        }
+        if relayed > 0 {
+            self.winner.get_or_insert(number);
         }
     }
 
     fn forged(&mut self, number: u8, forgery: &Forgery) {
         let mut chunk = self.sealed(number, b"data: {}\n\n");
         let sealed = chunk.encrypted_data.as_mut().expect("it was sealed");
+        let mut has_form = false;
         match forgery {
-            Forgery::Ciphertext(text) => sealed.ciphertext = Text::from(text.as_str()),
+            Forgery::Ciphertext(text) => {
+                has_form = true;
+                sealed.ciphertext = Text::from(text.as_str());
+            }
             Forgery::Missing => chunk.encrypted_data = None,
             Forgery::Plain(text) if text.is_empty() => return,
             Forgery::Plain(text) => chunk.data = Text::from(text.as_str()),
             Forgery::Sealer(text) if text == SEALER.as_str() => return,
             Forgery::Sealer(text) => sealed.ephemeral_public_key = Text::from(text.as_str()),
         }
-        let is_live = self.running == Some(number) && !self.is_mute;
+        let pieces = self.relay.counts().pieces;
+        let shows = self.racing.shows(number);
         self.step(RelayEvent::ChunkCame {
             attempt: attempt_key(number),
             chunk: &chunk,
         });
-        assert_eq!(
-            self.broken_off(),
-            is_live,
-            "what is not sealed ends the attempt"
-        );
+        if has_form {
+            return self.fed(number, shows, None, pieces);
+        }
+        let broken_off = self.broken_off();
+        let is_failed = broken_off == BrokenOff::Failed;
+        assert_eq!(is_failed, shows, "what is not sealed ends the attempt");
+        if is_failed && self.winner == Some(number) {
+            self.disown(number);
+        }
     }
 
     fn sealed(&mut self, number: u8, text: &[u8]) -> ChunkFrame<'static> {
@@ -405,7 +576,7 @@ impl Scene {
         self.step(RelayEvent::Denied {
             denial: Denial::ProviderFailed,
         });
-        self.running = None;
+        self.racing.mute(|_| true);
         if was_over {
             assert!(self.out.is_empty());
             return;
@@ -437,7 +608,7 @@ impl Scene {
         self.step(RelayEvent::Finished {
             usage: usage(tokens),
         });
-        self.running = None;
+        self.racing.mute(|_| true);
         if was_over {
             assert!(self.out.is_empty());
             return;

@@ -428,6 +428,8 @@ fn attempt_fault(number: u8) -> AttemptFault {
         AttemptFault::ModelUnavailable,
         AttemptFault::Cancelled,
         AttemptFault::Unsent,
+        AttemptFault::AnswerTooLarge,
+        AttemptFault::HoldOverdue,
     ];
     faults[usize::from(number) % faults.len()]
 }

@@ -124,7 +124,9 @@ const fn kind(denial: Denial) -> &'static str {
         Denial::Client(_) | Denial::TooLong => "invalid_request_error",
         Denial::Draining => "service_unavailable",
         Denial::Duplicate => "conflict",
-        Denial::Encryption | Denial::ProviderFailed => "provider_error",
+        Denial::AnswerTooLarge | Denial::Encryption | Denial::ProviderFailed => "provider_error",
+        Denial::HoldOverdue => "service_unavailable",
+        Denial::Internal => "server_error",
         Denial::Full { .. } | Denial::NoProvider { .. } | Denial::NoneLargeEnough { .. } => {
             "rate_limit_exceeded"
         }
@@ -138,13 +140,16 @@ const fn param(denial: Denial) -> Option<&'static str> {
     match denial {
         Denial::TooLong => Some("messages"),
         Denial::UnknownModel => Some("model"),
-        Denial::Broke
+        Denial::AnswerTooLarge
+        | Denial::Broke
         | Denial::Cancelled
         | Denial::Client(_)
         | Denial::Draining
         | Denial::Duplicate
         | Denial::Encryption
         | Denial::Full { .. }
+        | Denial::HoldOverdue
+        | Denial::Internal
         | Denial::NoProvider { .. }
         | Denial::NoneLargeEnough { .. }
         | Denial::ProviderFailed
@@ -156,13 +161,16 @@ const fn param(denial: Denial) -> Option<&'static str> {
 /// Clients repeat every 409 and 5xx: a repeated id stays a repeat (`spec/api` 4.4).
 const fn should_retry(denial: Denial) -> Option<bool> {
     match denial {
-        Denial::Duplicate => Some(false),
+        // Whoever asks again for the same gets the same.
+        Denial::AnswerTooLarge | Denial::Duplicate => Some(false),
         Denial::Broke
         | Denial::Cancelled
         | Denial::Client(_)
         | Denial::Draining
         | Denial::Encryption
         | Denial::Full { .. }
+        | Denial::HoldOverdue
+        | Denial::Internal
         | Denial::NoProvider { .. }
         | Denial::NoneLargeEnough { .. }
         | Denial::ProviderFailed

@@ -141,7 +141,10 @@ impl Coordinator {
             return;
         };
         let remains = match fault {
-            AttemptFault::ConsumerStalled | AttemptFault::Encryption => Remains::Lingers,
+            AttemptFault::AnswerTooLarge
+            | AttemptFault::ConsumerStalled
+            | AttemptFault::Encryption
+            | AttemptFault::HoldOverdue => Remains::Lingers,
             AttemptFault::Busy
             | AttemptFault::Cancelled
             | AttemptFault::Client(_)
@@ -149,8 +152,17 @@ impl Coordinator {
             | AttemptFault::ModelUnavailable
             | AttemptFault::Unsent => Remains::Ended,
         };
-        if fault == AttemptFault::ConsumerStalled {
-            self.send_cancel(key, out);
+        match fault {
+            AttemptFault::AnswerTooLarge
+            | AttemptFault::ConsumerStalled
+            | AttemptFault::HoldOverdue => self.send_cancel(key, out),
+            AttemptFault::Busy
+            | AttemptFault::Cancelled
+            | AttemptFault::Client(_)
+            | AttemptFault::Encryption
+            | AttemptFault::Internal
+            | AttemptFault::ModelUnavailable
+            | AttemptFault::Unsent => {}
         }
         let attempt = self.take_attempt(key, remains);
         match fault {
@@ -161,9 +173,11 @@ impl Coordinator {
                 self.fleet
                     .loaded(attempt.offer, crate::event::SlotState::Crashed);
             }
-            AttemptFault::Cancelled
+            AttemptFault::AnswerTooLarge
+            | AttemptFault::Cancelled
             | AttemptFault::ConsumerStalled
             | AttemptFault::Encryption
+            | AttemptFault::HoldOverdue
             | AttemptFault::Unsent => {}
         }
         self.after_fault(now, &attempt, fault, out);
@@ -225,6 +239,7 @@ impl Coordinator {
             .expect("a live request")
             .capacity_refusals = refusals;
         let (denial, is_final) = match fault {
+            AttemptFault::AnswerTooLarge => (Denial::AnswerTooLarge, true),
             AttemptFault::Busy => {
                 let is_final = refusals >= self.config.limits.capacity_refusals_max;
                 (self.full(id, model), is_final)
@@ -232,6 +247,7 @@ impl Coordinator {
             AttemptFault::Cancelled | AttemptFault::ConsumerStalled => (Denial::Cancelled, true),
             AttemptFault::Client(status) => (Denial::Client(status), is_agreed),
             AttemptFault::Encryption => (Denial::Encryption, false),
+            AttemptFault::HoldOverdue => (Denial::HoldOverdue, true),
             AttemptFault::Internal | AttemptFault::ModelUnavailable | AttemptFault::Unsent => {
                 (Denial::ProviderFailed, false)
             }

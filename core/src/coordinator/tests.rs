@@ -655,6 +655,8 @@ fn apply(world: &mut World, op: Op, conns: &mut u64, seen: &mut Vec<(AttemptKey,
                 AttemptFault::ModelUnavailable,
                 AttemptFault::Cancelled,
                 AttemptFault::Unsent,
+                AttemptFault::AnswerTooLarge,
+                AttemptFault::HoldOverdue,
             ];
             world.step(Event::AttemptFailed {
                 conn,

@@ -1,5 +1,6 @@
 //! The attempts that this connection carries, by their id on the wire.
 
+use crate::event::Shown;
 use crate::ids::{AttemptKey, WireId};
 use crate::time::{Span, Tick};
 
@@ -10,6 +11,8 @@ pub(super) struct Carried {
     pub(super) key: AttemptKey,
     /// Given up: its terminal may still settle money, its chunks reach nobody.
     pub(super) cancelled_at: Option<Tick>,
+    /// What had been relayed of it when it was given up.
+    pub(super) shown: Shown,
 }
 
 /// Sorted by wire id; few at a time.
@@ -29,6 +32,7 @@ impl Attempts {
                 wire,
                 key,
                 cancelled_at: None,
+                shown: Shown::default(),
             },
         );
     }
@@ -44,9 +48,10 @@ impl Attempts {
             .map(|carried| carried.wire)
     }
 
-    pub(super) fn cancel(&mut self, wire: WireId, now: Tick) {
+    pub(super) fn cancel(&mut self, wire: WireId, now: Tick, shown: Shown) {
         if let Ok(ix) = self.place(wire) {
             self.list[ix].cancelled_at = Some(now);
+            self.list[ix].shown = shown;
         }
     }
 

@@ -148,7 +148,7 @@ impl ProviderLink {
             self.counts.late_chunks += 1;
             // A cancel can get lost in a full lane, or overtake the request that it cancels.
             if now.since(cancelled_at) >= rules.config.stray_cancel_every {
-                self.attempts.cancel(carried.wire, now);
+                self.attempts.cancel(carried.wire, now, carried.shown);
                 self.send_cancel(carried.wire, rules);
             }
             return None;
@@ -214,6 +214,7 @@ impl ProviderLink {
             wire: carried.wire,
             usage: complete.usage.usage(),
             parts: complete.usage.parts(),
+            shown_when_cancelled: carried.cancelled_at.map(|_| carried.shown),
         });
     }
 

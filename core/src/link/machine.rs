@@ -11,7 +11,7 @@ use super::{Chunk, LinkConfig, LinkEvent, LinkMisuse, LinkOut, LinkRules, LinkWa
 use crate::digest::Mix;
 use crate::envelope::PublicKey;
 use crate::event::{GoneCause, Trust};
-use crate::ids::{AccountId, ConnId, MachineId};
+use crate::ids::{AccountId, AttemptKey, ConnId, MachineId, WireId};
 use crate::time::Tick;
 
 /// What happened and changed nothing else. For metrics.
@@ -84,7 +84,9 @@ impl ProviderLink {
         }
         let mut chunk = None;
         match event {
-            LinkEvent::CancelRequested { attempt } => self.on_cancel(now, attempt, rules),
+            LinkEvent::CancelRequested { attempt, shown } => {
+                self.on_cancel(now, attempt, shown, rules);
+            }
             LinkEvent::ChunkRefused { wire } => {
                 if let Some(carried) = self.attempts.find(wire) {
                     self.on_violation(carried, rules, out);
@@ -189,6 +191,12 @@ impl ProviderLink {
     #[must_use]
     pub fn trust(&self) -> Option<Trust> {
         Some(self.session()?.trust)
+    }
+
+    /// The id on the wire of an attempt between its dispatch and its terminal.
+    #[must_use]
+    pub fn wire_of(&self, attempt: AttemptKey) -> Option<WireId> {
+        self.attempts.wire_of(attempt)
     }
 
     /// Attempts between dispatch and terminal, cancelled ones included.

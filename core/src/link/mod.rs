@@ -19,7 +19,7 @@ mod stray;
 
 use crate::config::Catalog;
 use crate::draw::Seed;
-use crate::event::{Ending, Event, GoneCause, Shown, Usage, UsageParts};
+use crate::event::{Event, GoneCause, Shown, Usage, UsageParts};
 use crate::ids::{AccountId, AttemptKey, ModelIx, WireId};
 use crate::time::{Span, Tick};
 use crate::wire::Text;
@@ -152,9 +152,10 @@ impl Owners {
 /// Something happened to the connection, or somebody wants something sent on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent<'f> {
-    /// The coordinator gave this attempt up (`Effect::CancelAttempt`).
+    /// The coordinator gave this attempt up (`Effect::CancelAttempt`), of which so much was relayed.
     CancelRequested {
         attempt: AttemptKey,
+        shown: Shown,
     },
     /// The attempt's relay could not open what we delivered: a violation (`spec/wire` 6.6).
     ChunkRefused {
@@ -200,36 +201,20 @@ pub enum LinkEvent<'f> {
 pub enum LinkEffect {
     /// Close the socket and forget the link; nothing follows.
     Close { code: u16, reason: &'static str },
-    /// The attempt's terminal: its relay says how many tokens it relayed, then the coordinator hears
-    /// [`completed`].
+    /// The attempt's terminal. The coordinator hears of it with what was relayed: the relay knows it,
+    /// or the cancel told it.
     Completed {
         attempt: AttemptKey,
         wire: WireId,
         usage: Usage,
         parts: UsageParts,
+        shown_when_cancelled: Option<Shown>,
     },
     /// An event for the coordinator. An `AttemptFailed` among them ends the attempt's relay.
     Tell(Event<'static>),
     /// Write this frame, alone, as one text message; then say `WriteFinished`. Past `deadline` the
     /// link gives the connection up.
     Write { frame: Vec<u8>, deadline: Tick },
-}
-
-/// The coordinator's event for a [`LinkEffect::Completed`], once the relay has counted.
-#[must_use]
-pub const fn completed(
-    conn: crate::ids::ConnId,
-    attempt: AttemptKey,
-    usage: Usage,
-    shown: Shown,
-) -> Event<'static> {
-    Event::AttemptCompleted {
-        conn,
-        attempt,
-        usage,
-        shown,
-        ending: Ending::Said,
-    }
 }
 
 /// A sealed piece of an answer, for the relay of `attempt`: sender, identity and form are checked.

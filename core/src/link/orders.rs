@@ -6,7 +6,7 @@ use super::machine::{Phase, ProviderLink};
 use super::outbox::Lane;
 use super::stray::Strays;
 use super::{LinkEffect, LinkMisuse, LinkOut, LinkRules};
-use crate::event::{AttemptFault, Event, GoneCause, Trust};
+use crate::event::{AttemptFault, Event, GoneCause, Shown, Trust};
 use crate::ids::{AttemptKey, ModelIx, WireId};
 use crate::time::Tick;
 use crate::wire::messages::{AttestationChallenge, Cancel, LoadModel, TrustStatus};
@@ -50,7 +50,13 @@ impl ProviderLink {
         Ok(())
     }
 
-    pub(super) fn on_cancel(&mut self, now: Tick, attempt: AttemptKey, rules: &LinkRules) {
+    pub(super) fn on_cancel(
+        &mut self,
+        now: Tick,
+        attempt: AttemptKey,
+        shown: Shown,
+        rules: &LinkRules,
+    ) {
         let found = self
             .attempts
             .wire_of(attempt)
@@ -65,7 +71,7 @@ impl ProviderLink {
             self.attempts.remove(carried.wire);
             return;
         }
-        self.attempts.cancel(carried.wire, now);
+        self.attempts.cancel(carried.wire, now, shown);
         self.send_cancel(carried.wire, rules);
     }
 

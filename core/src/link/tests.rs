@@ -6,7 +6,7 @@ use core::fmt::Write as _;
 use super::*;
 use crate::config::ModelSpec;
 use crate::envelope::SecretKey;
-use crate::event::{AttemptFault, Trust};
+use crate::event::{AttemptFault, Shown, Trust};
 use crate::ids::ConnId;
 use crate::money::Price;
 use crate::wire::messages::{
@@ -435,12 +435,15 @@ fn a_cancel_overtakes_the_bodies_that_wait() {
         world.dispatch(number);
     }
     world.step(LinkEvent::CancelRequested {
+        shown: Shown::default(),
         attempt: attempt(1),
     });
     world.step(LinkEvent::CancelRequested {
+        shown: Shown::default(),
         attempt: attempt(1),
     });
     world.step(LinkEvent::CancelRequested {
+        shown: Shown::default(),
         attempt: attempt(3),
     });
     for _ in 0..3 {
@@ -578,6 +581,7 @@ fn a_cancelled_attempt_delivers_nothing_but_its_terminal() {
     for number in 1..=2 {
         world.dispatch(number);
         world.step(LinkEvent::CancelRequested {
+            shown: Shown::default(),
             attempt: attempt(number),
         });
     }
@@ -595,6 +599,7 @@ fn a_cancelled_attempt_delivers_nothing_but_its_terminal() {
     assert_eq!(world.link.counts().unexpected_terminals, 1);
     world.dispatch(3);
     world.step(LinkEvent::CancelRequested {
+        shown: Shown::default(),
         attempt: attempt(3),
     });
     world.now = world.now + Span::secs(60);

@@ -16,6 +16,9 @@ pub(super) enum Breach {
     Overflow,
     /// More than the bound that the machine was given.
     Overrun,
+    /// It lost to another attempt, which was given up after all, and not all that it said meanwhile
+    /// was kept.
+    Torn,
 }
 
 impl From<Malformed> for Breach {

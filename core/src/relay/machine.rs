@@ -3,11 +3,12 @@
 use core::hash::{Hash, Hasher};
 
 use super::breach::{Breach, opened, sealed_by};
+use super::racing::{Opening, Racing};
 use super::text::{Piece, payloads, piece};
 use super::{
-    BUFFER_EVENTS_MAX, BUFFER_SIZE_MAX, END_TOKENS, GRACE, OVERFLOW_FACTOR,
+    AttemptNews, BUFFER_EVENTS_MAX, BUFFER_SIZE_MAX, END_TOKENS, GRACE, OVERFLOW_FACTOR,
     OVERRUN_BYTES_PER_TOKEN, PROGRESS_PIECES, PROGRESS_SPAN, RelayCounts, RelayEffect, RelayEvent,
-    RelayWake, Shape, TOKEN_SIZE_MAX,
+    RelayMischief, RelayWake, Shape, TOKEN_SIZE_MAX,
 };
 use crate::api::{
     Answer, AnswerUsage, Delivery, FinishReason, Framing, Tally, write_done, write_error,
@@ -15,7 +16,7 @@ use crate::api::{
 use crate::denial::Denial;
 use crate::digest::Mix;
 use crate::envelope::{BoxKey, KeyText};
-use crate::event::{AttemptFault, Ending, Shown, Usage, UsageParts};
+use crate::event::{AttemptFault, Shown, Usage, UsageParts};
 use crate::ids::AttemptKey;
 use crate::time::Tick;
 
@@ -24,7 +25,9 @@ use crate::time::Tick;
 pub struct Relay {
     framing: Framing,
     shape: Shape,
-    attempt: Option<Attempt>,
+    racing: Racing,
+    /// The attempt whose content the consumer is given: the first that had any.
+    winner: Option<AttemptKey>,
     consumer: Consumer,
     is_released: bool,
     grace_until: Option<Tick>,
@@ -42,14 +45,7 @@ pub struct Relay {
     reported_at: Tick,
     /// Holds an opened chunk during a step; kept for its capacity.
     scratch: Vec<u8>,
-}
-
-/// The attempt that is running. Its box key is dropped, and so wiped, at its terminal.
-#[derive(Debug)]
-struct Attempt {
-    key: AttemptKey,
-    /// `None`: nothing more of it is relayed, only its terminal is awaited.
-    opening: Option<(BoxKey, KeyText)>,
+    mischief: RelayMischief,
 }
 
 /// How far the consumer's side is.
@@ -69,7 +65,8 @@ impl Relay {
         Self {
             framing,
             shape,
-            attempt: None,
+            racing: Racing::default(),
+            winner: None,
             consumer: Consumer::Waiting,
             is_released: false,
             grace_until: None,
@@ -83,6 +80,7 @@ impl Relay {
             reported_pieces: 0,
             reported_at: Tick::ZERO,
             scratch: Vec::new(),
+            mischief: RelayMischief::None,
         }
     }
 
@@ -93,25 +91,20 @@ impl Relay {
                 attempt,
                 key,
                 sealer,
-            } => self.begin(attempt, key, sealer),
-            RelayEvent::AttemptCancelled { attempt } => self.forget_key(attempt),
+            } => self.on_began(attempt, key, sealer),
+            RelayEvent::AttemptCancelled { attempt } => self.on_cancelled(attempt),
+            RelayEvent::AttemptDispatched { attempt } => self.on_dispatched(attempt),
+            RelayEvent::AttemptEnded { attempt } => self.on_ended(attempt),
             RelayEvent::ChunkCame { attempt, chunk } => {
                 self.on_chunk(now, attempt, |sealer| sealed_by(sealer, chunk), out);
             }
-            RelayEvent::Completed {
-                attempt,
-                usage,
-                parts,
-            } => self.on_completed(attempt, usage, parts, out),
+            RelayEvent::Completed { attempt, parts } => {
+                self.on_completed(now, attempt, parts, out);
+            }
             RelayEvent::ConsumerLeft => self.on_consumer_left(),
             RelayEvent::Denied { denial } => self.on_denied(denial, out),
-            RelayEvent::Errored { attempt, fault } => {
-                if self.end_attempt(attempt) {
-                    out.push(RelayEffect::AttemptFailed { attempt, fault });
-                }
-            }
             RelayEvent::Finished { usage } => self.on_finished(usage, out),
-            RelayEvent::Released => self.on_released(now, out),
+            RelayEvent::Released => self.on_released(out),
             RelayEvent::SealedCame {
                 attempt,
                 ciphertext,
@@ -137,6 +130,29 @@ impl Relay {
         self.grace_until.map(|tick| (tick, RelayWake::GraceOver))
     }
 
+    /// What was relayed of `attempt`: nothing of one that lost to another.
+    #[must_use]
+    pub fn shown_of(&self, attempt: AttemptKey) -> Shown {
+        if self.winner.is_some_and(|winner| winner != attempt) {
+            return Shown::default();
+        }
+        Shown {
+            pieces: self.counts.pieces,
+            text_bytes: u32::try_from(self.counts.text_bytes).unwrap_or(u32::MAX),
+            marks: self.marks.saturating_add(END_TOKENS),
+            counted: None,
+        }
+    }
+
+    /// What the connection that carries `attempt` wants to know after a step.
+    #[must_use]
+    pub fn news_of(&self, attempt: AttemptKey) -> AttemptNews {
+        AttemptNews {
+            wake_at: self.grace_until,
+            shown: self.shown_of(attempt),
+        }
+    }
+
     /// Whether the consumer's side has ended: drop the relay once nothing is left to take.
     #[must_use]
     pub const fn is_over(&self) -> bool {
@@ -152,10 +168,8 @@ impl Relay {
     #[must_use]
     pub fn digest(&self) -> u128 {
         let mut mix = Mix::default();
-        self.attempt
-            .as_ref()
-            .map(|attempt| (attempt.key, attempt.opening.is_some()))
-            .hash(&mut mix);
+        self.racing.hash(&mut mix);
+        self.winner.hash(&mut mix);
         self.consumer.hash(&mut mix);
         self.is_released.hash(&mut mix);
         self.grace_until.hash(&mut mix);
@@ -168,46 +182,71 @@ impl Relay {
         mix.end_wide()
     }
 
-    fn begin(&mut self, attempt: AttemptKey, key: BoxKey, sealer: KeyText) {
-        self.attempt = Some(Attempt {
-            key: attempt,
-            opening: (self.consumer != Consumer::Over).then_some((key, sealer)),
-        });
-        self.finish = None;
-        self.parts = UsageParts::default();
-        if self.consumer == Consumer::Waiting {
-            // Failing over is invisible: nothing of the attempt before is shown or counted.
+    /// Plants a bug, for the proof that the oracles notice.
+    pub fn dangerous_plant(&mut self, mischief: RelayMischief) {
+        self.mischief = mischief;
+    }
+
+    fn on_dispatched(&mut self, attempt: AttemptKey) {
+        self.racing.dispatched(attempt);
+        if self.winner.is_none_or(|winner| !self.racing.runs(winner)) {
+            // Failing over is invisible: nothing of the attempts before is shown or counted.
             self.discard();
         }
     }
 
+    fn on_began(&mut self, attempt: AttemptKey, key: BoxKey, sealer: KeyText) {
+        if self.mischief == RelayMischief::LastBegunWins {
+            self.racing = Racing::default();
+            self.racing.dispatched(attempt);
+            self.winner = None;
+        }
+        if self.consumer != Consumer::Over {
+            self.racing.began(attempt, key, sealer);
+        }
+    }
+
+    /// The coordinator's word is final: where it gives up the winner whose content nobody has seen,
+    /// another may still win.
+    fn on_cancelled(&mut self, attempt: AttemptKey) {
+        self.racing.mute(attempt);
+        self.disown(attempt);
+    }
+
+    /// The attempt ended badly.
+    fn on_ended(&mut self, attempt: AttemptKey) {
+        self.close(attempt);
+        self.disown(attempt);
+    }
+
+    fn disown(&mut self, attempt: AttemptKey) {
+        if self.winner == Some(attempt) {
+            self.discard();
+        }
+    }
+
+    /// The attempt counts nothing more. What it has shown stays.
+    fn close(&mut self, attempt: AttemptKey) {
+        self.racing.remove(attempt);
+        if self.winner.is_none_or(|winner| winner == attempt) {
+            self.grace_until = None;
+        }
+    }
+
+    /// Forgets what was gathered, unless the consumer has seen it.
     fn discard(&mut self) {
+        if self.consumer != Consumer::Waiting {
+            return;
+        }
+        self.winner = None;
+        self.finish = None;
+        self.parts = UsageParts::default();
         self.ready.clear();
         self.ready_events = 0;
         self.answer.clear();
         self.marks = 0;
         self.counts.pieces = 0;
         self.counts.text_bytes = 0;
-    }
-
-    fn live(&mut self, attempt: AttemptKey) -> Option<&mut Attempt> {
-        self.attempt.as_mut().filter(|live| live.key == attempt)
-    }
-
-    fn forget_key(&mut self, attempt: AttemptKey) {
-        if let Some(live) = self.live(attempt) {
-            live.opening = None;
-        }
-    }
-
-    /// False when the attempt is not the running one: its terminal came too late to matter.
-    fn end_attempt(&mut self, attempt: AttemptKey) -> bool {
-        let is_live = self.live(attempt).is_some();
-        if is_live {
-            self.attempt = None;
-            self.grace_until = None;
-        }
-        is_live
     }
 
     fn on_chunk<'c>(
@@ -217,24 +256,53 @@ impl Relay {
         ciphertext: impl FnOnce(&KeyText) -> Result<&'c str, Breach>,
         out: &mut Vec<RelayEffect>,
     ) {
-        let mut scratch = core::mem::take(&mut self.scratch);
-        let opening = self
-            .attempt
-            .as_ref()
-            .filter(|live| live.key == attempt)
-            .and_then(|live| live.opening.as_ref());
-        let Some((key, sealer)) = opening else {
+        let Some(Opening { sealer, .. }) = self.racing.opening(attempt) else {
             self.counts.stale_chunks = self.counts.stale_chunks.saturating_add(1);
-            self.scratch = scratch;
             return;
         };
-        let relayed = ciphertext(sealer)
-            .and_then(|ciphertext| opened(key, ciphertext, &mut scratch))
-            .and_then(|text| self.relay(now, attempt, text, out));
-        self.scratch = scratch;
+        let relayed = ciphertext(sealer).and_then(|ciphertext| {
+            if self.has_rival_won(attempt) {
+                self.racing.hold(attempt, ciphertext);
+                return Ok(());
+            }
+            self.replay(now, attempt, out)?;
+            self.open(now, attempt, ciphertext, out)
+        });
         if let Err(breach) = relayed {
             self.break_off(attempt, &breach, out);
         }
+    }
+
+    fn has_rival_won(&self, attempt: AttemptKey) -> bool {
+        self.winner.is_some_and(|winner| winner != attempt)
+    }
+
+    /// What an attempt said while it had lost, once it has not.
+    fn replay(
+        &mut self,
+        now: Tick,
+        attempt: AttemptKey,
+        out: &mut Vec<RelayEffect>,
+    ) -> Result<(), Breach> {
+        for ciphertext in self.racing.take_held(attempt)? {
+            self.open(now, attempt, &ciphertext, out)?;
+        }
+        Ok(())
+    }
+
+    fn open(
+        &mut self,
+        now: Tick,
+        attempt: AttemptKey,
+        ciphertext: &str,
+        out: &mut Vec<RelayEffect>,
+    ) -> Result<(), Breach> {
+        let mut scratch = core::mem::take(&mut self.scratch);
+        let opening = self.racing.opening(attempt).ok_or(Breach::Encryption)?;
+        let relayed = opened(&opening.key, ciphertext, &mut scratch)
+            .and_then(|text| self.relay(now, attempt, text, out));
+        self.scratch = scratch;
+        relayed
     }
 
     fn relay(
@@ -259,9 +327,9 @@ impl Relay {
         piece: &Piece<'_>,
         out: &mut Vec<RelayEffect>,
     ) -> Result<(), Breach> {
-        if piece.finish.is_some() {
+        if let Some(finish) = piece.finish {
             // Held until the settlement is durable.
-            self.finish = piece.finish;
+            self.racing.finishes(attempt, finish);
         }
         let tally = piece.delta.tally()?;
         if !tally.is_content() {
@@ -276,6 +344,10 @@ impl Relay {
             Delivery::Streamed => self.write_piece(piece)?,
             Delivery::Whole => self.answer.push(&piece.delta)?,
         }
+        if self.winner.is_none() {
+            // First content decides. The coordinator hears, and gives up whoever else runs.
+            self.winner = Some(attempt);
+        }
         self.counts.pieces = self.counts.pieces.saturating_add(1);
         self.counts.text_bytes = self.counts.text_bytes.saturating_add(tally.text_bytes);
         let marks = u32::try_from(tally.marks).unwrap_or(u32::MAX);
@@ -289,7 +361,7 @@ impl Relay {
         {
             self.reported_pieces = self.counts.pieces;
             self.reported_at = now;
-            let shown = self.shown();
+            let shown = self.shown_of(attempt);
             out.push(RelayEffect::AttemptProgressed { attempt, shown });
         }
         if self.shape.delivery == Delivery::Streamed {
@@ -307,16 +379,6 @@ impl Relay {
         let is_many = u64::from(self.counts.pieces) >= bound
             && bytes > bound * u64::from(OVERRUN_BYTES_PER_TOKEN);
         is_many || bytes > bound * u64::from(TOKEN_SIZE_MAX)
-    }
-
-    /// What was relayed of the running attempt.
-    fn shown(&self) -> Shown {
-        Shown {
-            pieces: self.counts.pieces,
-            text_bytes: u32::try_from(self.counts.text_bytes).unwrap_or(u32::MAX),
-            marks: self.marks.saturating_add(END_TOKENS),
-            counted: None,
-        }
     }
 
     fn write_piece(&mut self, piece: &Piece<'_>) -> Result<(), Breach> {
@@ -345,6 +407,10 @@ impl Relay {
         }
         if self.consumer == Consumer::Waiting {
             self.consumer = Consumer::Opened;
+            if let Some(winner) = self.winner {
+                // What was seen cannot be taken back: nobody else can win any more.
+                self.racing.mute_all_but(winner);
+            }
             out.push(RelayEffect::Open);
         }
         out.push(RelayEffect::Readable);
@@ -368,45 +434,56 @@ impl Relay {
         self.ready_events > BUFFER_EVENTS_MAX || self.ready.len() > BUFFER_SIZE_MAX
     }
 
-    /// Ends the running attempt from this side: the provider is told to stop, the coordinator why.
+    /// Ends an attempt from this side: the provider is told to stop, the coordinator why.
     fn break_off(&mut self, attempt: AttemptKey, breach: &Breach, out: &mut Vec<RelayEffect>) {
-        let was_live = self.end_attempt(attempt);
-        assert!(was_live, "only the running attempt can be broken off");
-        out.push(RelayEffect::Cancel { attempt });
         let fault = match breach {
             Breach::Encryption => AttemptFault::Encryption,
             Breach::Malformed => AttemptFault::Internal,
-            Breach::Overflow => AttemptFault::ConsumerStalled,
+            Breach::Overflow => self.overflow(),
+            // The machine is not to blame: the request goes elsewhere.
+            Breach::Torn => AttemptFault::Unsent,
             Breach::Overrun => {
+                self.close(attempt);
                 self.finish = Some(FinishReason::Length);
-                return out.push(RelayEffect::AttemptCompleted {
-                    attempt,
-                    usage: Usage::default(),
-                    shown: self.shown(),
-                    ending: Ending::Cut,
-                });
+                let shown = self.shown_of(attempt);
+                out.push(RelayEffect::AttemptCut { attempt, shown });
+                return;
             }
         };
+        self.on_ended(attempt);
         out.push(RelayEffect::AttemptFailed { attempt, fault });
+    }
+
+    /// Why there was no room: a consumer who has seen a part pays for it, whoever saw nothing does not.
+    const fn overflow(&self) -> AttemptFault {
+        match (self.consumer, self.shape.delivery) {
+            (Consumer::Opened | Consumer::Over, _) => AttemptFault::ConsumerStalled,
+            (Consumer::Waiting, Delivery::Streamed) => AttemptFault::HoldOverdue,
+            (Consumer::Waiting, Delivery::Whole) => AttemptFault::AnswerTooLarge,
+        }
     }
 
     fn on_completed(
         &mut self,
+        now: Tick,
         attempt: AttemptKey,
-        usage: Usage,
         parts: UsageParts,
         out: &mut Vec<RelayEffect>,
     ) {
-        if !self.end_attempt(attempt) {
+        if self.has_rival_won(attempt) {
+            self.close(attempt);
             return;
         }
+        if let Err(breach) = self.replay(now, attempt, out) {
+            self.break_off(attempt, &breach, out);
+        }
+        if !self.racing.knows(attempt) {
+            // It was cut, or given up for good: what ended it stands.
+            return;
+        }
+        self.finish = self.racing.finish_of(attempt);
         self.parts = parts;
-        out.push(RelayEffect::AttemptCompleted {
-            attempt,
-            usage,
-            shown: self.shown(),
-            ending: Ending::Said,
-        });
+        self.close(attempt);
     }
 
     fn on_consumer_left(&mut self) {
@@ -415,20 +492,15 @@ impl Relay {
         self.ready = Vec::new();
         self.ready_events = 0;
         self.answer.clear();
-        // The provider's terminal still matters: it settles what was relayed.
-        if let Some(live) = &mut self.attempt {
-            live.opening = None;
-        }
+        self.racing.mute_all();
     }
 
-    fn on_released(&mut self, now: Tick, out: &mut Vec<RelayEffect>) {
+    fn on_released(&mut self, out: &mut Vec<RelayEffect>) {
         if self.is_released || self.consumer == Consumer::Over {
             return;
         }
         self.is_released = true;
-        if self.is_full() {
-            self.grace_until = Some(now + GRACE);
-        }
+        // A buffer that is full already gets its grace when the next piece comes.
         self.announce(out);
     }
 
@@ -437,16 +509,15 @@ impl Relay {
             return;
         }
         self.grace_until = None;
-        let Some(attempt) = self.attempt.as_ref().map(|live| live.key) else {
-            return;
-        };
-        if self.is_full() {
+        if self.is_full()
+            && let Some(attempt) = self.winner.filter(|winner| self.racing.runs(*winner))
+        {
             self.break_off(attempt, &Breach::Overflow, out);
         }
     }
 
     fn on_denied(&mut self, denial: Denial, out: &mut Vec<RelayEffect>) {
-        self.attempt = None;
+        self.racing.mute_all();
         self.grace_until = None;
         match self.consumer {
             Consumer::Over => return,
@@ -466,7 +537,7 @@ impl Relay {
     }
 
     fn on_finished(&mut self, usage: Usage, out: &mut Vec<RelayEffect>) {
-        self.attempt = None;
+        self.racing.mute_all();
         self.grace_until = None;
         if self.consumer == Consumer::Over {
             return;

@@ -3,11 +3,16 @@
 //! A [`Relay`] opens sealed chunks, reads the events inside, writes them anew in the consumer's
 //! shape, counts them, and holds back what may not be seen yet: everything until the hold is durable
 //! (INV-05), the last bytes until the settlement is. It never drops a piece silently and never lets
-//! one through that was not sealed. Its caller is whoever owns the request's stream; it feeds events
-//! in their order and takes bytes out when the consumer can be written to.
+//! one through that was not sealed.
+//!
+//! Three tasks tell it things: the control task which attempts there are and how the request ends, a
+//! connection's task what came of its attempt, the consumer's that it left. The order between them is
+//! nobody's, so it never matters: which attempt counts follows from what the control task said, and
+//! what an attempt's end means is not for the relay to say. Its caller is [`crate::exchange`].
 
 mod breach;
 mod machine;
+mod racing;
 mod text;
 
 #[cfg(test)]
@@ -16,9 +21,9 @@ mod tests;
 use crate::api::{ChatRequest, Delivery};
 use crate::denial::Denial;
 use crate::envelope::{BoxKey, KeyText};
-use crate::event::{AttemptFault, Ending, Shown, Usage, UsageParts};
+use crate::event::{AttemptFault, Shown, Usage, UsageParts};
 use crate::ids::AttemptKey;
-use crate::time::Span;
+use crate::time::{Span, Tick};
 use crate::wire::ChunkFrame;
 
 pub use self::machine::Relay;
@@ -45,6 +50,11 @@ pub const OVERRUN_BYTES_PER_TOKEN: u32 = 4;
 /// Bytes of the longest token that there is: more than this for each token of the bound is an
 /// overrun in however few pieces.
 pub const TOKEN_SIZE_MAX: u32 = 128;
+/// Attempts of one request that may run side by side: one, and one that hedges it.
+pub const RACING_MAX: usize = 2;
+/// Sealed bytes of an attempt that has lost which are kept until the coordinator gives it up, or the
+/// winner.
+pub const HELD_SIZE_MAX: usize = 1 << 20;
 
 /// What the consumer is to be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +79,7 @@ impl Shape {
 /// Something happened to this answer.
 #[derive(Clone, Debug)]
 pub enum RelayEvent<'a> {
-    /// The request was sealed to a provider. Ends whatever attempt was before.
+    /// The request was sealed to the provider of an attempt that was dispatched.
     AttemptBegan {
         attempt: AttemptKey,
         key: BoxKey,
@@ -80,23 +90,29 @@ pub enum RelayEvent<'a> {
     AttemptCancelled {
         attempt: AttemptKey,
     },
+    /// The coordinator sent the request out (`Effect::Dispatch`): told in the order of its decisions
+    /// and before the connection hears of it, whichever connection then runs first.
+    AttemptDispatched {
+        attempt: AttemptKey,
+    },
+    /// Its provider ended the attempt with an error, or the connection ended. The coordinator hears
+    /// of it from the connection.
+    AttemptEnded {
+        attempt: AttemptKey,
+    },
     /// A chunk as it stood on the wire: all of `spec/wire` 6.6 is checked here.
     ChunkCame {
         attempt: AttemptKey,
         chunk: &'a ChunkFrame<'a>,
     },
+    /// Its provider says that the attempt is complete. The coordinator hears of it from the
+    /// connection, with [`Relay::shown_of`].
     Completed {
         attempt: AttemptKey,
-        usage: Usage,
         parts: UsageParts,
     },
     /// The consumer went away. The caller tells the coordinator.
     ConsumerLeft,
-    /// The provider ended the attempt with an error, or its connection ended.
-    Errored {
-        attempt: AttemptKey,
-        fault: AttemptFault,
-    },
     /// The coordinator ended the request badly, before or after content.
     Denied {
         denial: Denial,
@@ -127,20 +143,16 @@ pub enum RelayEffect {
         attempt: AttemptKey,
         shown: Shown,
     },
-    AttemptCompleted {
+    /// The machine goes on beyond the bound that it was given: what came until now is the answer, and
+    /// the provider is to be told to stop.
+    AttemptCut {
         attempt: AttemptKey,
-        usage: Usage,
         shown: Shown,
-        ending: Ending,
     },
+    /// The relay breaks the attempt off: the provider is to be told to stop.
     AttemptFailed {
         attempt: AttemptKey,
         fault: AttemptFault,
-    },
-
-    // For the provider.
-    Cancel {
-        attempt: AttemptKey,
     },
 
     // For the consumer.
@@ -161,6 +173,24 @@ pub enum RelayEffect {
 pub enum RelayWake {
     /// The consumer had its grace.
     GraceOver,
+}
+
+/// What a connection asks after each step that concerns its attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttemptNews {
+    /// When the relay wants [`RelayEvent::Woke`].
+    pub wake_at: Option<Tick>,
+    /// What was relayed of the attempt so far.
+    pub shown: Shown,
+}
+
+/// A planted bug, to prove that the simulator finds it. Never set outside tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RelayMischief {
+    /// The attempt whose connection ran last replaces all others, be it older or not.
+    LastBegunWins,
+    #[default]
+    None,
 }
 
 /// What went by, for metrics.

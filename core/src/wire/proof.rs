@@ -230,6 +230,11 @@ pub enum Posture {
     Required,
 }
 
+impl Posture {
+    /// What a coordinator asks of its machines, unless it is told to ask for more.
+    pub const REFERENCE: Self = Self::Advisory;
+}
+
 /// Why a registration blob proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlobFault {

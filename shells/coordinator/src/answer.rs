@@ -11,10 +11,9 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use cereus_core::denial::Denial;
-use cereus_core::effect::Receipt;
 use cereus_core::event::Event;
-use cereus_core::ids::RequestId;
-use cereus_core::relay::{Relay, RelayEffect, RelayEvent};
+use cereus_core::ids::{AttemptKey, RequestId};
+use cereus_core::relay::{AttemptNews, Relay, RelayEffect, RelayEvent};
 use cereus_core::time::Tick;
 
 use crate::app::App;
@@ -90,72 +89,25 @@ impl Answer {
         self.shared().sealing = sealing;
     }
 
-    /// One step of the relay. What concerns the coordinator or the provider goes to `out`, what
-    /// concerns the consumer is done here.
-    pub(crate) fn step(&self, now: Tick, event: RelayEvent<'_>, out: &mut Vec<RelayEffect>) {
-        let mut shared = self.shared();
-        let shared = &mut *shared;
-        shared.relay.step(now, event, &mut shared.effects);
-        let mut is_news = false;
-        for effect in shared.effects.drain(..) {
-            match effect {
-                RelayEffect::Open => {
-                    shared.head = Some(Head::Open);
-                    is_news = true;
-                }
-                RelayEffect::Readable => is_news = true,
-                RelayEffect::Refuse { denial } => {
-                    shared.head = Some(Head::Refused(denial));
-                    shared.is_closed = true;
-                    is_news = true;
-                }
-                RelayEffect::Close => {
-                    shared.is_closed = true;
-                    is_news = true;
-                }
-                RelayEffect::AttemptCompleted { .. }
-                | RelayEffect::AttemptFailed { .. }
-                | RelayEffect::AttemptProgressed { .. }
-                | RelayEffect::AttemptStarted { .. }
-                | RelayEffect::Cancel { .. } => out.push(effect),
-            }
-        }
-        if is_news && let Some(waker) = shared.waker.take() {
-            waker.wake();
-        }
-    }
-
-    /// When the relay wants to be woken.
-    pub(crate) fn next_wake(&self) -> Option<Tick> {
-        self.shared().relay.next_wake().map(|(at, _)| at)
-    }
-
-    pub(crate) fn release(&self, now: Tick) {
-        self.end(now, RelayEvent::Released);
-    }
-
-    /// Badly, before or after content: the relay knows which.
-    pub(crate) fn deny(&self, now: Tick, denial: Denial) {
-        self.end(now, RelayEvent::Denied { denial });
-    }
-
-    pub(crate) fn finish(&self, now: Tick, receipt: &Receipt) {
-        self.end(
-            now,
-            RelayEvent::Finished {
-                usage: receipt.usage,
-            },
-        );
-    }
-
-    /// An event after which only the consumer hears.
-    fn end(&self, now: Tick, event: RelayEvent<'_>) {
+    /// One step of the relay that concerns the consumer only.
+    pub(crate) fn step(&self, now: Tick, event: RelayEvent<'_>) {
         let mut out = Vec::new();
-        self.step(now, event, &mut out);
-        assert!(
-            out.is_empty(),
-            "releasing and ending concern the consumer only"
-        );
+        self.shared().step(now, event, &mut out);
+        assert!(out.is_empty(), "it concerns the consumer only");
+    }
+
+    /// One step of the relay and how `attempt` stands then, under one lock. What concerns the attempt
+    /// goes to `out`.
+    pub(crate) fn step_attempt(
+        &self,
+        now: Tick,
+        attempt: AttemptKey,
+        event: RelayEvent<'_>,
+        out: &mut Vec<RelayEffect>,
+    ) -> AttemptNews {
+        let mut shared = self.shared();
+        shared.step(now, event, out);
+        shared.relay.news_of(attempt)
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -226,6 +178,37 @@ impl Stream {
 }
 
 impl Shared {
+    /// What concerns the consumer is done here.
+    fn step(&mut self, now: Tick, event: RelayEvent<'_>, out: &mut Vec<RelayEffect>) {
+        self.relay.step(now, event, &mut self.effects);
+        let mut is_news = false;
+        for effect in self.effects.drain(..) {
+            match effect {
+                RelayEffect::Open => {
+                    self.head = Some(Head::Open);
+                    is_news = true;
+                }
+                RelayEffect::Readable => is_news = true,
+                RelayEffect::Refuse { denial } => {
+                    self.head = Some(Head::Refused(denial));
+                    self.is_closed = true;
+                    is_news = true;
+                }
+                RelayEffect::Close => {
+                    self.is_closed = true;
+                    is_news = true;
+                }
+                RelayEffect::AttemptCut { .. }
+                | RelayEffect::AttemptFailed { .. }
+                | RelayEffect::AttemptProgressed { .. }
+                | RelayEffect::AttemptStarted { .. } => out.push(effect),
+            }
+        }
+        if is_news && let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
     fn taken(&mut self) -> Bytes {
         let mut bytes = Vec::new();
         self.relay.take(&mut bytes);
@@ -246,9 +229,8 @@ impl Drop for Stream {
         if self.answer.shared().relay.is_over() {
             return;
         }
-        let mut out = Vec::new();
         self.answer
-            .step(self.app.clock.now(), RelayEvent::ConsumerLeft, &mut out);
+            .step(self.app.clock.now(), RelayEvent::ConsumerLeft);
         let notice = Notice::Happened(Event::ConsumerLeft {
             request: self.request,
         });

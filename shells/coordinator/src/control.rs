@@ -1,4 +1,5 @@
-//! The one task that owns the [`Coordinator`]: drains its inbox in batches, steps, carries out.
+//! The one task that owns the control half of the exchange: drains its inbox in batches, steps, carries
+//! out.
 //!
 //! It hears of events only; the bytes of answers go past it. It never waits for a consumer or a
 //! provider: whoever cannot take an order at once is let go.
@@ -6,12 +7,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use cereus_core::coordinator::Coordinator;
-use cereus_core::denial::Denial;
-use cereus_core::effect::{Effect, Effects, TransferKind};
-use cereus_core::event::{Ask, AttemptFault, Event, GoneCause};
-use cereus_core::ids::{AttemptKey, ConnId, ModelIx, RequestId, WireId};
+use cereus_core::coordinator::{Coordinator, Misuse};
+use cereus_core::effect::Effects;
+use cereus_core::event::{Ask, Event};
+use cereus_core::exchange::{self, ControlEffect, ControlEvent, Witness};
+use cereus_core::ids::ConnId;
 use cereus_core::time::Tick;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
 use crate::answer::Answer;
@@ -42,25 +44,7 @@ pub(crate) enum Notice {
 }
 
 /// What the coordinator tells the task of a provider's connection.
-#[derive(Debug)]
-pub(crate) enum Order {
-    Cancel {
-        attempt: AttemptKey,
-    },
-    Close {
-        cause: GoneCause,
-    },
-    Dispatch {
-        attempt: AttemptKey,
-        wire: WireId,
-        answer: Arc<Answer>,
-    },
-    /// Going away for a deployment.
-    Drain,
-    LoadModel {
-        model: ModelIx,
-    },
-}
+pub(crate) type Order = exchange::Order<Arc<Answer>>;
 
 /// Why the loop ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,30 +55,21 @@ pub(crate) enum Ending {
 
 pub(crate) struct Control {
     app: Arc<App>,
-    core: Coordinator,
-    out: Effects,
+    exchange: exchange::Control<Arc<Answer>>,
+    /// What has happened and was not stepped yet.
+    todo: VecDeque<ControlEvent<Arc<Answer>>>,
+    out: Vec<ControlEffect<Arc<Answer>>>,
     recorder: Recorder,
     writer: Writer,
     durable: watch::Receiver<Durable>,
-    providers: HashMap<ConnId, Line>,
-    answers: HashMap<RequestId, Arc<Answer>>,
-    /// Deposits in the order in which the core heard of them.
-    crediting: VecDeque<i64>,
+    /// The ways to registered connections.
+    orders: HashMap<ConnId, mpsc::Sender<Order>>,
     /// What this turn posted.
     entries: Vec<Entry>,
     posted_up_to: u64,
-    /// Events that carrying out effects gave rise to.
-    echoes: VecDeque<Event<'static>>,
     /// When the newest batch went to the store.
     committing: VecDeque<Committing>,
     is_drained: bool,
-}
-
-/// The way to a registered provider's connection.
-struct Line {
-    orders: mpsc::Sender<Order>,
-    /// Passed its last challenge; for the display, the core keeps its own account.
-    is_verified: bool,
 }
 
 struct Committing {
@@ -110,18 +85,16 @@ impl Control {
         durable: watch::Receiver<Durable>,
     ) -> Self {
         Self {
-            core: Coordinator::new(app.config.clone()),
+            exchange: exchange::Control::new(app.config.clone()),
             app,
-            out: Effects::with_capacity(BATCH_MAX),
+            todo: VecDeque::new(),
+            out: Vec::new(),
             recorder,
             writer,
             durable,
-            providers: HashMap::new(),
-            answers: HashMap::new(),
-            crediting: VecDeque::new(),
+            orders: HashMap::new(),
             entries: Vec::new(),
             posted_up_to: 0,
-            echoes: VecDeque::new(),
             committing: VecDeque::new(),
             is_drained: false,
         }
@@ -137,7 +110,8 @@ impl Control {
         let mut is_draining = false;
         while !self.is_drained {
             let wake = self
-                .core
+                .exchange
+                .core()
                 .next_wake()
                 .map(|(at, _)| self.app.clock.instant(at));
             let wake_at = wake.unwrap_or_else(tokio::time::Instant::now);
@@ -153,7 +127,7 @@ impl Control {
                 }
                 _ = drain.wait_for(|drain| *drain), if !is_draining => {
                     is_draining = true;
-                    self.happened(&Event::DrainBegan);
+                    self.step(ControlEvent::Happened(Event::DrainBegan));
                 }
                 count = inbox.recv_many(&mut batch, BATCH_MAX) => {
                     self.app.metrics.batch_events.observe(count_f64(count));
@@ -162,122 +136,64 @@ impl Control {
                     }
                 }
                 () = tokio::time::sleep_until(wake_at), if wake.is_some() => {
-                    self.happened(&Event::Woke);
+                    self.step(ControlEvent::Happened(Event::Woke));
                 }
             }
             self.end_turn().await;
         }
-        for line in self.providers.values() {
-            let _ = line.orders.try_send(Order::Drain);
-        }
-        self.recorder.close(&self.core).await;
+        self.recorder.close(self.exchange.core()).await;
         Ending::Drained
     }
 
     fn noticed(&mut self, notice: Notice) {
         match notice {
-            Notice::Happened(event) => self.happened(&event),
+            Notice::Happened(event) => self.step(ControlEvent::Happened(event)),
             Notice::Arrived { ask, answer } => {
                 self.app.metrics.requests_running.inc();
-                self.answers.insert(ask.request, answer);
-                self.happened(&Event::Arrived(ask));
+                let request = answer;
+                self.step(ControlEvent::Arrived { ask, request });
             }
             Notice::Joined {
                 conn,
                 orders,
                 event,
             } => {
-                self.providers.insert(
-                    conn,
-                    Line {
-                        orders,
-                        is_verified: false,
-                    },
-                );
-                self.happened(&event);
+                self.orders.insert(conn, orders);
+                self.step(ControlEvent::Happened(event));
             }
-            Notice::Credited(deposit) => {
-                self.crediting.push_back(deposit.id);
-                let WaitingDeposit {
-                    account, amount, ..
-                } = deposit;
-                self.happened(&Event::AccountCredited { account, amount });
-            }
+            Notice::Credited(WaitingDeposit {
+                id,
+                account,
+                amount,
+            }) => self.step(ControlEvent::Credited {
+                deposit: id,
+                account,
+                amount,
+            }),
         }
     }
 
-    /// One event and all that follows from it.
-    fn happened(&mut self, event: &Event<'_>) {
-        self.step(event);
-        while let Some(echo) = self.echoes.pop_front() {
-            self.step(&echo);
+    /// One event and all that follows from it, in order.
+    fn step(&mut self, event: ControlEvent<Arc<Answer>>) {
+        self.todo.push_back(event);
+        while let Some(event) = self.todo.pop_front() {
+            let now = self.app.clock.now();
+            let mut out = std::mem::take(&mut self.out);
+            let mut journal = Journal {
+                recorder: &mut self.recorder,
+                app: &self.app,
+            };
+            self.exchange.step(now, event, &mut journal, &mut out);
+            for effect in out.drain(..) {
+                self.carry_out(now, effect);
+            }
+            self.out = out;
         }
     }
 
-    fn step(&mut self, event: &Event<'_>) {
-        let now = self.app.clock.now();
-        self.recorder.event(now, event);
-        self.app.metrics.events.inc();
-        let mut out = std::mem::take(&mut self.out);
-        out.clear();
-        if let Err(misuse) = self.core.step(now, event, &mut out) {
-            tracing::error!(%misuse, "the core refused an event");
-            self.refused(event);
-        }
-        self.recorder.effects(&out, 0);
-        for effect in &out.list {
-            self.carry_out(now, *effect, &out);
-        }
-        self.out = out;
-        self.watch_fleet(event);
-    }
-
-    /// What `/health` and the metrics show of the fleet.
-    fn watch_fleet(&mut self, event: &Event<'_>) {
-        let (conn, is_verified) = match event {
-            Event::ProviderLeft { conn, .. } => {
-                self.providers.remove(conn);
-                (conn, false)
-            }
-            Event::ProviderVerified { conn } => (conn, true),
-            Event::ProviderDistrusted { conn } | Event::ProviderUnverified { conn } => {
-                (conn, false)
-            }
-            Event::ProviderJoined { conn, .. } => (conn, false),
-            _ => return,
-        };
-        if let Some(line) = self.providers.get_mut(conn) {
-            line.is_verified = is_verified;
-        }
-        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        let verified = self
-            .providers
-            .values()
-            .filter(|line| line.is_verified)
-            .count();
-        self.app.metrics.providers.set(gauge(self.providers.len()));
-        self.app.metrics.providers_verified.set(gauge(verified));
-    }
-
-    /// The core took no notice of `event`: whoever waits for its outcome must not wait for ever.
-    fn refused(&mut self, event: &Event<'_>) {
-        match event {
-            Event::Arrived(ask) => {
-                self.app.ended("misuse");
-                if let Some(answer) = self.answers.remove(&ask.request) {
-                    answer.deny(self.app.clock.now(), Denial::UnknownAccount);
-                }
-            }
-            Event::ProviderJoined { conn, .. } => {
-                self.providers.remove(conn);
-            }
-            _ => {}
-        }
-    }
-
-    fn carry_out(&mut self, now: Tick, effect: Effect, out: &Effects) {
+    fn carry_out(&mut self, now: Tick, effect: ControlEffect<Arc<Answer>>) {
         match effect {
-            Effect::Alarm { alarm, count } => {
+            ControlEffect::Alarm { alarm, count } => {
                 tracing::warn!(?alarm, count, "alarm");
                 let name = format!("{alarm:?}");
                 self.app
@@ -286,91 +202,44 @@ impl Control {
                     .get_or_create(&crate::metrics::Named { name })
                     .inc();
             }
-            Effect::CancelAttempt { attempt, conn } => {
-                self.order(conn, Order::Cancel { attempt });
+            ControlEffect::CreditRefused { deposit, misuse } => {
+                tracing::error!(deposit, %misuse, "the core refused a credit");
             }
-            Effect::Disconnect { conn, cause } => self.order(conn, Order::Close { cause }),
-            Effect::Dispatch {
-                request,
-                attempt,
-                conn,
-                wire,
-            } => {
-                self.dispatch(request, attempt, conn, wire);
-            }
-            Effect::Drained => self.is_drained = true,
-            Effect::Fail { request, denial } => {
-                self.app.ended(denial.code());
-                if let Some(answer) = self.answers.remove(&request) {
-                    answer.deny(now, denial);
-                }
-            }
-            Effect::Finish { request, receipt } => {
-                let receipt = out.receipts[usize::try_from(receipt).expect("an index of u32")];
+            ControlEffect::Denied { request: _, denial } => self.app.ended(denial.code()),
+            ControlEffect::Drained => self.is_drained = true,
+            ControlEffect::Finished { request, receipt } => {
                 self.app.finished(&receipt);
-                if let Some(answer) = self.answers.remove(&request) {
-                    self.app.receipts.keep(receipt, answer.sealing());
-                    answer.finish(now, &receipt);
+                self.app.receipts.keep(receipt, request.sealing());
+            }
+            ControlEffect::LetGo { conn } => {
+                self.orders.remove(&conn);
+            }
+            ControlEffect::Order { conn, order } => {
+                let refused = match self.orders.get(&conn) {
+                    Some(orders) => orders.try_send(order).err().map(TrySendError::into_inner),
+                    None => Some(order),
+                };
+                if let Some(order) = refused {
+                    tracing::warn!(conn = conn.0, "a provider's connection takes no orders");
+                    self.todo
+                        .push_back(ControlEvent::OrderRefused { conn, order });
                 }
             }
-            Effect::LoadModel { conn, model } => self.order(conn, Order::LoadModel { model }),
-            Effect::Post { transfer } => {
-                let transfer = out.transfers[usize::try_from(transfer).expect("an index of u32")];
-                let deposit = match transfer.kind {
-                    TransferKind::Deposit => self.crediting.pop_front(),
-                    TransferKind::Hold | TransferKind::Settle | TransferKind::Void => None,
-                };
+            ControlEffect::Post { transfer, deposit } => {
                 self.posted_up_to = transfer.seq;
                 self.entries.push(Entry { transfer, deposit });
             }
-            Effect::Refuse { request, denial } => {
-                self.app.ended(denial.code());
-                if let Some(answer) = self.answers.remove(&request) {
-                    answer.deny(now, denial);
-                }
+            ControlEffect::Relay { request, event } => request.step(now, event),
+            ControlEffect::Released { request } => {
+                let waited = now.since(request.arrived_at());
+                self.app
+                    .metrics
+                    .first_content_seconds
+                    .observe(waited.0 as f64 / 1e6);
             }
-            Effect::Release { request } => {
-                if let Some(answer) = self.answers.get(&request) {
-                    let waited = now.since(answer.arrived_at());
-                    self.app
-                        .metrics
-                        .first_content_seconds
-                        .observe(waited.0 as f64 / 1e6);
-                    answer.release(now);
-                }
+            ControlEffect::WasMisused(misuse) => {
+                tracing::error!(%misuse, "the core refused an event");
             }
-        }
-    }
-
-    fn dispatch(&mut self, request: RequestId, attempt: AttemptKey, conn: ConnId, wire: WireId) {
-        let sent = self.answers.get(&request).is_some_and(|answer| {
-            let order = Order::Dispatch {
-                attempt,
-                wire,
-                answer: Arc::clone(answer),
-            };
-            self.providers
-                .get(&conn)
-                .is_some_and(|line| line.orders.try_send(order).is_ok())
-        });
-        if !sent {
-            let fault = AttemptFault::Unsent;
-            self.echoes.push_back(Event::AttemptFailed {
-                conn,
-                attempt,
-                fault,
-            });
-        }
-    }
-
-    /// A connection that takes no orders is let go: its task ends when its sender is dropped.
-    fn order(&mut self, conn: ConnId, order: Order) {
-        let Some(line) = self.providers.get(&conn) else {
-            return;
-        };
-        if line.orders.try_send(order).is_err() {
-            tracing::warn!(conn = conn.0, "a provider's connection takes no orders");
-            self.providers.remove(&conn);
         }
     }
 
@@ -386,13 +255,21 @@ impl Control {
                     let took = now.since(batch.at);
                     self.app.metrics.commit_seconds.observe(took.0 as f64 / 1e6);
                 }
-                self.happened(&Event::Persisted { up_to });
+                self.step(ControlEvent::Happened(Event::Persisted { up_to }));
                 None
             }
         }
     }
 
     async fn end_turn(&mut self) {
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        let metrics = &self.app.metrics;
+        metrics
+            .providers
+            .set(gauge(self.exchange.connection_count()));
+        metrics
+            .providers_verified
+            .set(gauge(self.exchange.verified_count()));
         if !self.entries.is_empty() {
             let up_to = self.posted_up_to;
             self.app.metrics.transfers_posted.set(up_to);
@@ -404,7 +281,31 @@ impl Control {
                 .commit(std::mem::take(&mut self.entries), up_to)
                 .await;
         }
-        self.recorder.flush(&self.core).await;
+        self.recorder.flush(self.exchange.core()).await;
+    }
+}
+
+/// Every step of the core goes to the journal.
+struct Journal<'a> {
+    recorder: &'a mut Recorder,
+    app: &'a App,
+}
+
+impl Witness for Journal<'_> {
+    fn before(&mut self, now: Tick, event: &Event<'_>) {
+        self.recorder.event(now, event);
+        self.app.metrics.events.inc();
+    }
+
+    fn after(
+        &mut self,
+        _now: Tick,
+        _event: &Event<'_>,
+        _stepped: Result<(), Misuse>,
+        effects: &Effects,
+        _core: &Coordinator,
+    ) {
+        self.recorder.effects(effects, 0);
     }
 }
 

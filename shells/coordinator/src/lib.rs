@@ -208,7 +208,7 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
     let clock = Clock::start();
     let started_unix_s = u64::try_from(unix_now_s()).unwrap_or_default();
     // Its own secret: the core's seed is in the journal.
-    let link_config = LinkConfig::reference(fresh_seed(), started_unix_s, Posture::Advisory);
+    let link_config = LinkConfig::reference(fresh_seed(), started_unix_s, Posture::REFERENCE);
     let directory = Directory::new(
         writer.clone(),
         control.clone(),

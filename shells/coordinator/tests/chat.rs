@@ -180,6 +180,44 @@ async fn a_consumer_who_leaves_before_the_answer_cancels_the_work() {
     provider.cancelled(&request).await;
 }
 
+/// The provider ends what it was told to stop: that settles the request, by the provider's count, and
+/// not a timer of ours by our own.
+#[tokio::test]
+async fn a_consumer_who_leaves_pays_what_was_streamed_and_has_the_rest_back_with_the_end() {
+    let world = World::new().await;
+    let mut provider = world.provider().await;
+    let client = world.client(open_account(world.folder.path(), "poor", 450));
+    let ask = |tokens_max: u32| {
+        let client = client.clone();
+        let mut body = question();
+        body["max_tokens"] = json!(tokens_max);
+        tokio::spawn(async move { client.chat_stream(&body).await })
+    };
+    // Holds 400 micro-dollars.
+    let asked = ask(2_000);
+    let request = provider.accept().await;
+    provider.piece(&request, &"word ".repeat(800)).await;
+    drop(asked.await.unwrap().unwrap());
+    provider.cancelled(&request).await;
+    provider.complete(&request, 4, 900).await;
+
+    let (asked, request) = loop {
+        let mut asked = ask(64);
+        tokio::select! {
+            request = provider.accept() => break (asked, request),
+            refused = &mut asked => assert_eq!(api_error(refused.unwrap()).status, 402),
+        }
+    };
+    provider.piece(&request, "five").await;
+    provider.complete(&request, 20, 3).await;
+    let mut stream = asked.await.unwrap().unwrap();
+    assert_eq!(text_of(&mut stream).await.unwrap(), "five");
+    let path = format!("/v1/receipts/{}", stream.request_id());
+    let receipt = client.get(&path).await.unwrap();
+    // 900 tokens out cost 180, and what we had counted until then less than half.
+    assert_eq!(receipt["micro_usd"]["balance_before"], 450 - 180);
+}
+
 #[tokio::test]
 async fn a_provider_that_vanishes_before_content_is_replaced_unseen() {
     let world = World::new().await;

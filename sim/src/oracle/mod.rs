@@ -7,6 +7,7 @@ mod fleet;
 mod money;
 mod requests;
 mod shadow;
+mod terminals;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ pub use fleet::FleetModel;
 pub use money::MoneyModel;
 pub use requests::RequestModel;
 pub use shadow::Shadow;
+pub use terminals::Terminals;
 
 /// A broken law.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ mod provider;
 #[cfg(test)]
 mod tests;
 mod text;
+mod turns;
 mod world;
 
 use core::fmt;
@@ -31,17 +32,21 @@ pub enum Plant {
     LeakedHold,
     LostCancel,
     OldConnection,
+    OlderAttempt,
     StaleReport,
+    UnheardTerminal,
 }
 
 impl Plant {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::DoubleSettle,
         Self::DroppedChunk,
         Self::LeakedHold,
         Self::LostCancel,
         Self::OldConnection,
+        Self::OlderAttempt,
         Self::StaleReport,
+        Self::UnheardTerminal,
     ];
 
     #[must_use]
@@ -52,18 +57,23 @@ impl Plant {
             Self::LeakedHold => "leaked-hold",
             Self::LostCancel => "lost-cancel",
             Self::OldConnection => "old-connection",
+            Self::OlderAttempt => "older-attempt",
             Self::StaleReport => "stale-report",
+            Self::UnheardTerminal => "unheard-terminal",
         }
     }
 
-    /// The bugs that only the core itself can have; the others are in the pump around it.
+    /// The bugs of the coordinator; the others are in what surrounds it.
     const fn in_core(self) -> Option<Mischief> {
         match self {
             Self::DoubleSettle => Some(Mischief::DoubleSettle),
             Self::LeakedHold => Some(Mischief::LeakedHold),
             Self::LostCancel => Some(Mischief::LostCancel),
             Self::StaleReport => Some(Mischief::StaleReport),
-            Self::DroppedChunk | Self::OldConnection => None,
+            Self::DroppedChunk
+            | Self::OldConnection
+            | Self::OlderAttempt
+            | Self::UnheardTerminal => None,
         }
     }
 }

@@ -110,6 +110,20 @@ pub struct PlannedMachine {
     pub is_attested: bool,
 }
 
+/// How the tasks of the coordinator's process take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskPlan {
+    /// A task that something waits for runs within this time; which of several is first is drawn.
+    pub lag_max: Span,
+    /// Now and then one gets no turn for as long as [`Self::stall_max`].
+    pub stalls: Ratio,
+    pub stall_max: Span,
+    /// Events that may wait for the control task before whoever has more waits too.
+    pub inbox_max: u16,
+    /// Orders that may wait for a connection's task before it is let go.
+    pub orders_max: u16,
+}
+
 /// See the module. Printed with a failing seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -125,6 +139,7 @@ pub struct Plan {
     pub latency_spread: Span,
     pub disk_min: Span,
     pub disk_spread: Span,
+    pub tasks: TaskPlan,
     /// Heartbeats that are sent again, late.
     pub stale_beats: Ratio,
     /// Faults end and liars come back honest.
@@ -173,6 +188,7 @@ impl Plan {
             } else {
                 Ratio::NEVER
             },
+            tasks: draw_tasks(seed),
             heals_at,
         }
     }
@@ -222,6 +238,18 @@ fn draw_machines(seed: u64) -> Vec<PlannedMachine> {
         is_attested: has_attested,
     };
     (0..count).map(one).collect()
+}
+
+fn draw_tasks(seed: u64) -> TaskPlan {
+    let mut stream = Stream::new(seed, "task plan");
+    let stalls = [Ratio::NEVER, Ratio::new(1, 30), Ratio::new(1, 300)];
+    TaskPlan {
+        lag_max: Span(pick(&mut stream, &[0, 50, 2_000, 50_000])),
+        stalls: pick(&mut stream, &stalls),
+        stall_max: Span(pick(&mut stream, &[300_000, 3_000_000])),
+        inbox_max: pick(&mut stream, &[1, 8, 16_384]),
+        orders_max: pick(&mut stream, &[1, 4, 1_024]),
+    }
 }
 
 fn draw_limits(seed: u64, machines: u32) -> Limits {

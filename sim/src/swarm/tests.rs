@@ -64,6 +64,18 @@ fn an_old_connections_event_is_found() {
     assert_found(Plant::OldConnection, &["INV-10", "INV-23"]);
 }
 
+/// Two connections' tasks run in the other order than the coordinator decided.
+#[test]
+fn an_older_attempt_that_replaces_a_newer_one_is_found() {
+    assert_found(Plant::OlderAttempt, &["INV-21"]);
+}
+
+/// The consumer leaves, the provider ends at once, and nobody tells the core.
+#[test]
+fn a_terminal_that_the_core_does_not_hear_is_found() {
+    assert_found(Plant::UnheardTerminal, &["INV-24"]);
+}
+
 #[test]
 fn a_stale_report_is_found() {
     assert_found(Plant::StaleReport, &["INV-10"]);

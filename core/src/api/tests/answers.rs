@@ -54,6 +54,27 @@ fn each_denial_has_the_status_and_type_that_clients_switch_on() {
         ),
         (Denial::Timeout, 504, "timeout", "timeout", None),
         (
+            Denial::AnswerTooLarge,
+            502,
+            "provider_error",
+            "answer_too_large",
+            None,
+        ),
+        (
+            Denial::HoldOverdue,
+            503,
+            "service_unavailable",
+            "ledger_busy",
+            Some(5),
+        ),
+        (
+            Denial::Internal,
+            500,
+            "server_error",
+            "internal_error",
+            None,
+        ),
+        (
             Denial::Draining,
             503,
             "service_unavailable",

@@ -38,6 +38,7 @@ fn apply(world: &mut World, op: &Op) {
     match op {
         Op::Bytes(bytes) => world.frame(bytes),
         Op::Cancel(number) => world.step(LinkEvent::CancelRequested {
+            shown: Shown::default(),
             attempt: attempt(*number),
         }),
         Op::Chunk(number) => world.chunk((*number).into(), key.as_str()),

@@ -15,15 +15,8 @@ fn a_streamed_answer_arrives_in_the_consumers_shape() {
     assert_eq!(scene.says("lo"), [RelayEffect::Readable]);
     assert_eq!(scene.chunk(FIRST, FINISH), []);
     assert_eq!(scene.chunk(FIRST, "data: [DONE]\n\n"), []);
-    assert_eq!(
-        scene.complete(),
-        [RelayEffect::AttemptCompleted {
-            attempt: FIRST,
-            usage: usage(),
-            shown: shown(2, 5),
-            ending: Ending::Said,
-        }]
-    );
+    assert_eq!(scene.complete(), []);
+    assert_eq!(scene.relay.shown_of(FIRST), shown(2, 5));
     assert_eq!(scene.finish(), [RelayEffect::Readable, RelayEffect::Close]);
 
     let text = scene.taken();
@@ -96,17 +89,7 @@ fn the_finish_waits_for_the_settlement() {
 fn failing_over_before_content_is_invisible_and_old_chunks_are_ignored() {
     let mut scene = Scene::new(Delivery::Streamed);
     scene.chunk(FIRST, PREAMBLE);
-    let fault = AttemptFault::Busy;
-    assert_eq!(
-        scene.step(RelayEvent::Errored {
-            attempt: FIRST,
-            fault
-        }),
-        [RelayEffect::AttemptFailed {
-            attempt: FIRST,
-            fault
-        }]
-    );
+    scene.step(RelayEvent::AttemptEnded { attempt: FIRST });
     scene.begin(SECOND);
     assert_eq!(scene.says("late"), [], "a chunk of the first attempt");
     assert_eq!(scene.complete(), [], "its terminal as well");
@@ -155,15 +138,8 @@ fn what_was_relayed_is_settled_after_the_consumer_left() {
     scene.says("abc");
     assert_eq!(scene.step(RelayEvent::ConsumerLeft), []);
     assert_eq!(scene.says("never counted"), []);
-    assert_eq!(
-        scene.complete(),
-        [RelayEffect::AttemptCompleted {
-            attempt: FIRST,
-            usage: usage(),
-            shown: shown(1, 3),
-            ending: Ending::Said,
-        }]
-    );
+    assert_eq!(scene.complete(), []);
+    assert_eq!(scene.relay.shown_of(FIRST), shown(1, 3));
     assert_eq!(scene.finish(), []);
     assert_eq!(scene.taken(), "");
 }
@@ -224,7 +200,6 @@ fn cached_and_thought_tokens_are_told_and_never_more_than_the_tokens_they_are_pa
             scene.chunk(FIRST, FINISH);
             scene.step(RelayEvent::Completed {
                 attempt: FIRST,
-                usage: usage(),
                 parts: UsageParts {
                     cached_tokens: cached,
                     reasoning_tokens: thought,
@@ -254,7 +229,6 @@ fn what_a_failed_attempt_had_found_is_not_told_of_the_next() {
     scene.says("x");
     scene.step(RelayEvent::Completed {
         attempt: FIRST,
-        usage: usage(),
         parts: UsageParts {
             cached_tokens: 2,
             reasoning_tokens: 0,
@@ -264,9 +238,96 @@ fn what_a_failed_attempt_had_found_is_not_told_of_the_next() {
     scene.chunk(SECOND, &content("y"));
     scene.step(RelayEvent::Completed {
         attempt: SECOND,
-        usage: usage(),
         parts: UsageParts::default(),
     });
     scene.finish();
     assert!(!scene.taken().contains("cached_tokens"));
+}
+
+/// The order of the connections' tasks is nobody's: what the coordinator decided last counts.
+#[test]
+fn an_older_attempt_never_replaces_a_newer_one() {
+    let mut scene = Scene::new(Delivery::Streamed);
+    scene.step(RelayEvent::AttemptDispatched { attempt: SECOND });
+    scene.step(RelayEvent::AttemptCancelled { attempt: FIRST });
+    scene.seal(SECOND);
+    scene.seal(FIRST);
+    assert_eq!(scene.chunk(FIRST, &content("old")), []);
+    assert_eq!(
+        scene.chunk(SECOND, &content("new")),
+        [RelayEffect::AttemptStarted { attempt: SECOND }]
+    );
+    scene.step(RelayEvent::Released);
+    assert_eq!(said(&scene.events()), "new");
+    assert_eq!(scene.relay.shown_of(FIRST), Shown::default());
+    assert_eq!(scene.relay.shown_of(SECOND), shown(1, 3));
+}
+
+#[test]
+fn of_two_attempts_that_race_the_first_content_wins() {
+    for (winner, loser) in [(FIRST, SECOND), (SECOND, FIRST)] {
+        let mut scene = Scene::new(Delivery::Streamed);
+        scene.begin(SECOND);
+        scene.chunk(loser, PREAMBLE);
+        assert_eq!(
+            scene.chunk(winner, &content("won")),
+            [RelayEffect::AttemptStarted { attempt: winner }]
+        );
+        assert_eq!(scene.chunk(loser, &content("lost")), []);
+        scene.step(RelayEvent::Released);
+        assert_eq!(said(&scene.events()), "won");
+        assert_eq!(scene.relay.shown_of(loser), Shown::default());
+    }
+}
+
+/// The coordinator may give up the one whose content came first, before it has heard of it.
+#[test]
+fn when_the_winner_is_given_up_unseen_the_other_loses_nothing_that_it_said_meanwhile() {
+    for ends_at_once in [false, true] {
+        let mut scene = Scene::new(Delivery::Streamed);
+        scene.begin(SECOND);
+        scene.chunk(FIRST, &content("gone"));
+        assert_eq!(scene.chunk(SECOND, &content("one ")), [], "it has lost");
+        assert_eq!(scene.relay.shown_of(SECOND), Shown::default());
+        scene.step(RelayEvent::AttemptCancelled { attempt: FIRST });
+        let started = RelayEffect::AttemptStarted { attempt: SECOND };
+        let effects = if ends_at_once {
+            scene.step(RelayEvent::Completed {
+                attempt: SECOND,
+                parts: UsageParts::default(),
+            })
+        } else {
+            scene.chunk(SECOND, &content("two"))
+        };
+        assert_eq!(effects, [started]);
+        scene.step(RelayEvent::Released);
+        let expected = if ends_at_once { "one " } else { "one two" };
+        assert_eq!(said(&scene.events()), expected);
+        assert_eq!(scene.chunk(FIRST, &content("late")), []);
+    }
+}
+
+#[test]
+fn an_attempt_that_said_too_much_while_it_had_lost_is_tried_elsewhere() {
+    let mut scene = Scene::bounded(Delivery::Streamed, u32::MAX);
+    scene.begin(SECOND);
+    scene.says("first");
+    scene.chunk(SECOND, &content(&"x".repeat(HELD_SIZE_MAX)));
+    scene.step(RelayEvent::AttemptCancelled { attempt: FIRST });
+    assert_eq!(
+        scene.chunk(SECOND, &content("more")),
+        [RelayEffect::AttemptFailed {
+            attempt: SECOND,
+            fault: AttemptFault::Unsent
+        }]
+    );
+}
+
+#[test]
+fn an_attempt_that_was_never_dispatched_shows_nothing() {
+    let mut scene = Scene::new(Delivery::Streamed);
+    scene.step(RelayEvent::Released);
+    scene.seal(SECOND);
+    assert_eq!(scene.chunk(SECOND, &content("stray")), []);
+    assert_eq!(scene.taken(), "");
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::api::Framing;
 use crate::envelope::{PublicKey, SecretKey};
-use crate::event::{Ending, Shown, Usage};
+use crate::event::{Shown, Usage};
 use crate::ids::RequestId;
 use crate::time::Tick;
 use crate::wire::{ChunkFrame, Text, messages::SealedText};
@@ -94,6 +94,12 @@ impl Scene {
     }
 
     fn begin(&mut self, attempt: AttemptKey) {
+        self.step(RelayEvent::AttemptDispatched { attempt });
+        self.seal(attempt);
+    }
+
+    /// The attempt's connection has sealed the request.
+    fn seal(&mut self, attempt: AttemptKey) {
         let sealer = *SEALER;
         let key = key(attempt);
         self.step(RelayEvent::AttemptBegan {
@@ -137,7 +143,6 @@ impl Scene {
     fn complete(&mut self) -> Vec<RelayEffect> {
         self.step(RelayEvent::Completed {
             attempt: FIRST,
-            usage: usage(),
             parts: UsageParts::default(),
         })
     }

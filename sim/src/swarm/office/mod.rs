@@ -1,48 +1,68 @@
-//! One life of a coordinator's process: the core, a link for each socket, a relay for each answer.
+//! One life of a coordinator's process, as the tasks that it consists of: one for control, one for
+//! each connection, with what waits for each between them.
 //!
-//! The simulated twin of the coordinator's shell. It passes bytes and carries out effects; every step
-//! of the core goes by the oracles.
+//! The simulated twin of the coordinator's shell. A task runs when the world says so, and the world
+//! draws when; so whatever two tasks can do in either order is done in either order somewhere. Every
+//! step of the core goes by the oracles.
 
-mod orders;
-mod streams;
+mod answers;
+mod tasks;
+mod witness;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use cereus_core::api::{ChatRequest, Framing};
+use cereus_core::api::ChatRequest;
 use cereus_core::coordinator::Coordinator;
 use cereus_core::denial::Denial;
 use cereus_core::draw::{Purpose, Seed};
-use cereus_core::effect::Effects;
-use cereus_core::envelope::{BoxKey, KeyText, NONCE_SIZE, PublicKey, SecretKey};
 use cereus_core::event::Event;
-use cereus_core::ids::{AccountId, AttemptKey, ConnId, MachineId, RequestId, WireId};
-use cereus_core::link::{LinkConfig, LinkEvent, LinkOut, LinkRules, Owners, ProviderLink};
-use cereus_core::relay::{Relay, RelayEffect, RelayEvent, Shape};
+use cereus_core::exchange::{
+    Connection, ConnectionEffect, Control, ControlEffect, ControlEvent, ExchangeMischief, Order,
+};
+use cereus_core::ids::{AccountId, ConnId, MachineId, RequestId};
+use cereus_core::link::{LinkConfig, LinkRules, Owners};
+use cereus_core::relay::RelayEvent;
 use cereus_core::time::{Span, Tick};
 use cereus_core::wire::proof::Posture;
 
 use super::Plant;
-use super::plan::Plan;
-use crate::oracle::{MoneyModel, Origin, Violation, Watch, require};
+use super::plan::{Plan, TaskPlan};
+use crate::oracle::{MoneyModel, Origin, Terminals, Violation, Watch};
 use crate::stream::Stream;
+use answers::Answers;
 
 /// What the world does for the office.
 #[derive(Clone, Debug)]
 pub(super) enum Deed {
-    Hangup { conn: ConnId },
-    Post { seq: u64 },
-    Wake { at: Tick, who: Sleeper },
-    Word { request: RequestId, word: Word },
-    Write { conn: ConnId, frame: Vec<u8> },
+    Hangup {
+        conn: ConnId,
+    },
+    Post {
+        seq: u64,
+    },
+    /// Something waits for this task: let it run when it may.
+    Run {
+        task: Task,
+    },
+    Wake {
+        at: Tick,
+        task: Task,
+    },
+    Word {
+        request: RequestId,
+        word: Word,
+    },
+    Write {
+        conn: ConnId,
+        frame: Vec<u8>,
+    },
 }
 
-/// Who wants to be woken.
+/// A task of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Sleeper {
-    Agent(u32),
-    Core,
-    Link(ConnId),
-    Relay(RequestId),
+pub(super) enum Task {
+    Connection(ConnId),
+    Control,
 }
 
 /// What a consumer hears.
@@ -54,234 +74,195 @@ pub(super) enum Word {
     Refused(Denial),
 }
 
-#[derive(Debug)]
-enum Todo {
-    Core(Origin, Event<'static>),
-    Link(ConnId, LinkEvent<'static>),
-    Relay(RequestId, RelayEvent<'static>),
+/// What comes from a socket, besides the frames that are written to it.
+#[derive(Clone, Debug)]
+pub(super) enum Heard {
+    Closed,
+    Frame(Vec<u8>),
+    Written,
 }
 
+/// A connection's task, with what waits for it. It takes from its three sources in any order.
 #[derive(Debug)]
-struct Answering {
-    relay: Relay,
-    /// As the provider will get it.
-    lowered: Vec<u8>,
-    /// The consumer left: nobody is told of the end.
-    is_deserted: bool,
+struct Post {
+    connection: Connection<RequestId>,
+    heard: VecDeque<Heard>,
+    orders: VecDeque<Order<RequestId>>,
+    /// After the orders that are there, none come.
+    is_let_go: bool,
+    is_woken: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Sent {
-    request: RequestId,
-    conn: ConnId,
-    wire: WireId,
-    sealer: KeyText,
+/// What waits for the control task. It takes from its three sources in any order.
+#[derive(Debug, Default)]
+struct Inbox {
+    events: VecDeque<(Origin, ControlEvent<RequestId>)>,
+    /// How far the ledger is on disk: only the newest word of it counts.
+    durable: Option<u64>,
+    is_woken: bool,
 }
 
 /// See the module.
 pub(super) struct Office {
-    pub(super) core: Coordinator,
+    control: Control<RequestId>,
     pub(super) watch: Watch,
+    terminals: Terminals,
     rules: LinkRules,
-    links: BTreeMap<ConnId, ProviderLink>,
-    answers: BTreeMap<RequestId, Answering>,
-    sent: BTreeMap<AttemptKey, Sent>,
+    inbox: Inbox,
+    posts: BTreeMap<ConnId, Post>,
+    /// Tasks that the world was asked to run.
+    due: BTreeSet<Task>,
+    /// Tasks that wait for room in the inbox.
+    blocked: BTreeSet<Task>,
+    answers: Answers,
+    /// Requests that the core has heard of.
+    arrived: BTreeSet<RequestId>,
+    limits: TaskPlan,
     /// Whose each connection is, and the newest of each machine.
     machines: BTreeMap<ConnId, MachineId>,
     newest: BTreeMap<MachineId, ConnId>,
-    secret: SecretKey,
-    sealing_text: KeyText,
-    boxes: BTreeMap<PublicKey, BoxKey>,
-    nonces: u64,
     plant: Option<Plant>,
-    dropping: Stream,
-    todo: VecDeque<Todo>,
-    out: Effects,
-    link_out: LinkOut,
-    relay_out: Vec<RelayEffect>,
+    control_out: Vec<ControlEffect<RequestId>>,
+    connection_out: Vec<ConnectionEffect>,
 }
 
 impl Office {
     pub(super) fn new(plan: &Plan, life: u64, plant: Option<Plant>) -> Self {
         let config = plan.core(life);
         let seed = config.seed;
+        // As in production, a cancelled attempt is remembered for longer than the core waits for it.
+        let cancelled_keep = Span::secs(15);
         let rules = LinkRules {
             config: LinkConfig {
                 stale_after: Span::secs(12),
                 sweep_every: Span::secs(3),
                 challenge_every: Span::secs(12),
                 challenge_reply_max: Span::secs(3),
-                cancelled_keep: Span::secs(5),
+                cancelled_keep,
                 ..LinkConfig::reference(seed, 1_700_000_000, Posture::Advisory)
             },
             catalog: config.catalog.clone(),
             owners: Owners::default(),
         };
-        let mut core = Coordinator::new(config);
+        let mut control = Control::new(config);
         if let Some(mischief) = plant.and_then(Plant::in_core) {
-            core.dangerous_plant(mischief);
+            control.core_mut().dangerous_plant(mischief);
         }
-        let secret = SecretKey::from_bytes(key_bytes(seed, u128::MAX));
         Self {
-            watch: Watch::new(&core),
-            core,
+            watch: Watch::new(control.core()),
+            control,
+            terminals: Terminals::new(cancelled_keep),
             rules,
-            links: BTreeMap::new(),
-            answers: BTreeMap::new(),
-            sent: BTreeMap::new(),
+            inbox: Inbox::default(),
+            posts: BTreeMap::new(),
+            due: BTreeSet::new(),
+            blocked: BTreeSet::new(),
+            answers: Answers::new(plan.seed, seed, plant),
+            arrived: BTreeSet::new(),
+            limits: plan.tasks,
             machines: BTreeMap::new(),
             newest: BTreeMap::new(),
-            sealing_text: secret.public().text(),
-            secret,
-            boxes: BTreeMap::new(),
-            nonces: 0,
             plant,
-            dropping: Stream::new(plan.seed, "dropped chunks"),
-            todo: VecDeque::new(),
-            out: Effects::default(),
-            link_out: LinkOut::default(),
-            relay_out: Vec::new(),
+            control_out: Vec::new(),
+            connection_out: Vec::new(),
         }
     }
 
-    /// Something that only the core hears of: accounts, the disk, a wake, the consumer.
-    pub(super) fn tell(
-        &mut self,
-        now: Tick,
-        event: Event<'static>,
-        by: &mut Hands<'_>,
-    ) -> Result<(), Violation> {
-        if let Event::ConsumerLeft { request } = &event {
-            if let Some(answering) = self.answers.get_mut(request) {
-                answering.is_deserted = true;
-            }
-            self.todo
-                .push_back(Todo::Relay(*request, RelayEvent::ConsumerLeft));
-        }
-        self.todo.push_back(Todo::Core(Origin::Inside, event));
-        self.drain(now, by)
+    pub(super) const fn core(&self) -> &Coordinator {
+        self.control.core()
+    }
+
+    /// Something that only the core hears of: accounts, a request to drain.
+    pub(super) fn tell(&mut self, event: Event<'static>, by: &mut Hands<'_>) {
+        self.post(Origin::Inside, ControlEvent::Happened(event), by);
+    }
+
+    /// The store has written.
+    pub(super) fn durable(&mut self, up_to: u64, by: &mut Hands<'_>) {
+        self.inbox.durable = Some(up_to);
+        self.want(Task::Control, by);
     }
 
     /// A body came over HTTP. A repeated one is told to the core again, and changes nothing.
     pub(super) fn ask(
         &mut self,
-        now: Tick,
         request: RequestId,
         account: AccountId,
         body: &[u8],
         by: &mut Hands<'_>,
-    ) -> Result<(), Violation> {
+    ) {
         let chat = ChatRequest::parse(body).expect("consumers write well-formed bodies");
         let ask = chat.ask(request, account, &self.rules.catalog);
         let ask = ask.expect("consumers name models that exist");
-        if !self.answers.contains_key(&request) {
-            let spec = self.rules.catalog.spec(ask.model).expect("just found");
-            let mut lowered = Vec::new();
-            chat.lower(&spec.id, ask.output_tokens_max, &mut lowered);
-            let framing = Framing::new(request, 1_700_000_000, &spec.id);
-            let answering = Answering {
-                relay: Relay::new(framing, Shape::of(&chat, ask.output_tokens_max)),
-                lowered,
-                is_deserted: false,
-            };
-            self.answers.insert(request, answering);
-        }
-        self.todo
-            .push_back(Todo::Core(Origin::Inside, Event::Arrived(ask)));
-        self.drain(now, by)
+        let spec = self.rules.catalog.spec(ask.model).expect("just found");
+        self.answers.open(request, &chat, ask, &spec.id);
+        let arrived = ControlEvent::Arrived { ask, request };
+        self.post(Origin::Inside, arrived, by);
+    }
+
+    /// The consumer's task sees that its connection is gone: it tells the relay, then the core.
+    pub(super) fn left(&mut self, now: Tick, request: RequestId, by: &mut Hands<'_>) {
+        self.answers.step(now, request, RelayEvent::ConsumerLeft);
+        self.tell(Event::ConsumerLeft { request }, by);
     }
 
     pub(super) fn accept(&mut self, now: Tick, conn: ConnId, owner: AccountId, by: &mut Hands<'_>) {
-        let link = ProviderLink::new(now, conn, owner, &self.rules.config);
-        if let Some((at, _)) = link.next_wake() {
-            by.deeds.push(Deed::Wake {
-                at,
-                who: Sleeper::Link(conn),
-            });
+        let mut connection = Connection::new(now, conn, owner, &self.rules);
+        if self.plant == Some(Plant::UnheardTerminal) {
+            connection.dangerous_plant(ExchangeMischief::UnheardTerminal);
         }
-        self.links.insert(conn, link);
+        if let Some(at) = connection.next_wake() {
+            let task = Task::Connection(conn);
+            by.deeds.push(Deed::Wake { at, task });
+        }
+        let post = Post {
+            connection,
+            heard: VecDeque::new(),
+            orders: VecDeque::new(),
+            is_let_go: false,
+            is_woken: false,
+        };
+        self.posts.insert(conn, post);
     }
 
-    /// Something happened to a socket other than a frame.
-    pub(super) fn socket(
-        &mut self,
-        now: Tick,
-        conn: ConnId,
-        event: LinkEvent<'static>,
-        by: &mut Hands<'_>,
-    ) -> Result<(), Violation> {
-        self.todo.push_back(Todo::Link(conn, event));
-        self.drain(now, by)
+    /// Something came from a socket.
+    pub(super) fn hear(&mut self, conn: ConnId, heard: Heard, by: &mut Hands<'_>) {
+        if let Some(post) = self.posts.get_mut(&conn) {
+            post.heard.push_back(heard);
+            self.want(Task::Connection(conn), by);
+        }
     }
 
-    pub(super) fn frame(
-        &mut self,
-        now: Tick,
-        conn: ConnId,
-        frame: &[u8],
-        by: &mut Hands<'_>,
-    ) -> Result<(), Violation> {
-        self.step_link(now, conn, LinkEvent::FrameReceived(frame), by)?;
-        self.drain(now, by)
-    }
-
-    pub(super) fn wake_relay(
-        &mut self,
-        now: Tick,
-        request: RequestId,
-        by: &mut Hands<'_>,
-    ) -> Result<(), Violation> {
-        self.todo.push_back(Todo::Relay(request, RelayEvent::Woke));
-        self.drain(now, by)
+    pub(super) fn wake(&mut self, task: Task, by: &mut Hands<'_>) {
+        match task {
+            Task::Connection(conn) => match self.posts.get_mut(&conn) {
+                Some(post) => post.is_woken = true,
+                None => return,
+            },
+            Task::Control => self.inbox.is_woken = true,
+        }
+        self.want(task, by);
     }
 
     /// What the consumer may read now.
     pub(super) fn take(&mut self, request: RequestId, into: &mut Vec<u8>) {
-        into.clear();
-        if let Some(answering) = self.answers.get_mut(&request) {
-            answering.relay.take(into);
-        }
+        self.answers.take(request, into);
     }
 
-    fn drain(&mut self, now: Tick, by: &mut Hands<'_>) -> Result<(), Violation> {
-        while let Some(todo) = self.todo.pop_front() {
-            match todo {
-                Todo::Core(origin, event) => self.step_core(now, origin, &event, by)?,
-                Todo::Link(conn, event) => self.step_link(now, conn, event, by)?,
-                Todo::Relay(request, event) => self.step_relay(now, request, event, by),
-            }
-        }
-        Ok(())
+    /// Nothing waits for any task.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.due.is_empty()
     }
 
-    fn step_core(
-        &mut self,
-        now: Tick,
-        origin: Origin,
-        event: &Event<'static>,
-        by: &mut Hands<'_>,
-    ) -> Result<(), Violation> {
-        let mut out = core::mem::take(&mut self.out);
-        out.clear();
-        let stepped = self.core.step(now, event, &mut out);
-        require(stepped.is_ok(), "INV-16", || {
-            format!("{stepped:?} after {event:?}")
-        })?;
-        self.watch
-            .step(now, origin, event, &out, &self.core, by.money)?;
-        self.core.check();
-        by.steps += 1;
-        for effect in &out.list {
-            self.carry_out(effect, &out, by);
+    fn post(&mut self, origin: Origin, event: ControlEvent<RequestId>, by: &mut Hands<'_>) {
+        self.inbox.events.push_back((origin, event));
+        self.want(Task::Control, by);
+    }
+
+    fn want(&mut self, task: Task, by: &mut Hands<'_>) {
+        if self.due.insert(task) {
+            by.deeds.push(Deed::Run { task });
         }
-        self.out = out;
-        if let Some((at, _)) = self.core.next_wake() {
-            by.deeds.push(Deed::Wake {
-                at,
-                who: Sleeper::Core,
-            });
-        }
-        Ok(())
     }
 }
 
@@ -289,13 +270,9 @@ impl Office {
 pub(super) struct Hands<'a> {
     pub(super) money: &'a mut MoneyModel,
     pub(super) deeds: &'a mut Vec<Deed>,
+    /// Draws what a task takes first.
+    pub(super) order: &'a mut Stream,
     pub(super) steps: u64,
-}
-
-pub(super) fn nonce(count: u64) -> [u8; NONCE_SIZE] {
-    let mut nonce = [0; NONCE_SIZE];
-    nonce[..8].copy_from_slice(&count.to_le_bytes());
-    nonce
 }
 
 pub(super) fn key_bytes(seed: Seed, whose: u128) -> [u8; 32] {
@@ -306,3 +283,6 @@ pub(super) fn key_bytes(seed: Seed, whose: u128) -> [u8; 32] {
     }
     bytes
 }
+
+/// What a step of the office may break.
+type Checked = Result<(), Violation>;

@@ -1,6 +1,5 @@
 //! The consumers' side of a swarm world.
 
-use cereus_core::event::Event;
 use cereus_core::ids::AccountId;
 use cereus_core::time::Tick;
 
@@ -36,7 +35,8 @@ impl World {
         let (request, account) = (person.request, AccountId(u64::from(person.ask.account) + 1));
         let body = text::body(number, &person.ask);
         self.with_office(now, |office, by| {
-            office.ask(now, request, account, &body, by)
+            office.ask(request, account, &body, by);
+            Ok(())
         })
     }
 
@@ -58,10 +58,11 @@ impl World {
             return Ok(());
         }
         person.end(Outcome::Left)?;
-        let event = Event::ConsumerLeft {
-            request: person.request,
-        };
-        self.with_office(now, |office, by| office.tell(now, event, by))
+        let request = person.request;
+        self.with_office(now, |office, by| {
+            office.left(now, request, by);
+            Ok(())
+        })
     }
 
     pub(super) fn heard(&mut self, now: Tick, number: u32, word: Word) -> Result<(), Violation> {

@@ -13,6 +13,7 @@ impl World {
     /// Faults are over; liars come back as honest processes.
     pub(super) fn heal(&mut self, now: Tick) -> Result<(), Violation> {
         self.net.heal();
+        self.turns.heal();
         self.disk.heal();
         for machine in 0..u32::try_from(self.posts.len()).expect("few machines") {
             if self.posts[machine as usize].provider.lie != Lie::None {
@@ -51,7 +52,8 @@ impl World {
             return false;
         };
         self.people.iter().all(|person| person.ended.is_some())
-            && office.core.gauges().requests == 0
+            && office.core().gauges().requests == 0
+            && office.is_quiet()
             && self.disk.is_quiet()
             && self.posts.iter().all(|post| post.provider.is_idle())
     }
@@ -59,8 +61,8 @@ impl World {
     pub(super) fn conclude(&mut self) -> Result<(), Violation> {
         self.require_restorable()?;
         let office = self.office.as_ref().expect("the office is up at the end");
-        office.watch.quiescent(&office.core, &self.money)?;
-        office.core.invariant_quiescent();
+        office.watch.quiescent(office.core(), &self.money)?;
+        office.core().invariant_quiescent();
         for person in &self.people[self.plan.asks.len()..] {
             require(person.ended == Some(Outcome::Answered), "INV-15", || {
                 format!(
@@ -69,7 +71,7 @@ impl World {
                 )
             })?;
         }
-        self.digest.wide(office.core.running_digest());
+        self.digest.wide(office.core().running_digest());
         self.tally.stale_events += office.watch.fleet.stale;
         for person in &self.people {
             let count = match person.ended.expect("all have ended") {
@@ -90,9 +92,9 @@ impl World {
         let Some(office) = &self.office else {
             return Ok(());
         };
-        let restored = Coordinator::restore(&office.core.snapshot());
+        let restored = Coordinator::restore(&office.core().snapshot());
         let restored = restored.map(|core| core.digest());
-        require(restored == Ok(office.core.digest()), "INV-17", || {
+        require(restored == Ok(office.core().digest()), "INV-17", || {
             format!("the snapshot restores to {restored:?}")
         })
     }
@@ -101,7 +103,7 @@ impl World {
         let waiting = self.people.iter().filter(|person| person.is_waiting());
         let waiting: Vec<String> = waiting.map(|person| person.request.to_string()).collect();
         let busy = self.posts.iter().filter(|post| !post.provider.is_idle());
-        let gauges = self.office.as_ref().map(|office| office.core.gauges());
+        let gauges = self.office.as_ref().map(|office| office.core().gauges());
         format!(
             "nothing ends: waiting {waiting:?}, {} machines busy, {gauges:?}, store quiet {}",
             busy.count(),

@@ -5,9 +5,8 @@ use cereus_core::ids::ConnId;
 use cereus_core::time::{Span, Tick};
 
 use super::super::lies::is_of;
-use super::super::office::{Hands, Sleeper};
 use super::super::provider::Act;
-use super::{Happening, OWNER, World};
+use super::{Happening, OWNER, Sleeper, World};
 use crate::machine::StepDue;
 
 impl World {
@@ -97,24 +96,19 @@ impl World {
         if self.posts[machine as usize].life != life {
             return;
         }
-        let Some(office) = &mut self.office else {
+        if self.office.is_none() {
             let failed = AgentEvent::DialFailed { session };
             return self.with_provider(now, machine, |provider, acts| {
                 provider.step(now, failed, acts);
             });
-        };
+        }
         let conn = self.net.open(machine);
         self.posts[machine as usize].socket = Some((session, conn));
-        let mut deeds = Vec::new();
-        let mut hands = Hands {
-            money: &mut self.money,
-            deeds: &mut deeds,
-            steps: 0,
-        };
-        office.accept(now, conn, OWNER, &mut hands);
-        for deed in deeds {
-            self.carry_out(now, deed).expect("a wake breaks no law");
-        }
+        let accepted = self.with_office(now, |office, by| {
+            office.accept(now, conn, OWNER, by);
+            Ok(())
+        });
+        accepted.expect("a new socket breaks no law");
         self.with_provider(now, machine, |provider, acts| {
             provider.connected(now, session, acts);
         });

@@ -10,17 +10,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cereus_core::agent::{AgentEvent, SessionId};
 use cereus_core::digest::Mix;
-use cereus_core::event::Event;
 use cereus_core::ids::{AccountId, ConnId};
-use cereus_core::link::LinkEvent;
 use cereus_core::time::{Span, Tick};
 
 use super::disk::Disk;
 use super::net::Net;
-use super::office::{Deed, Hands, Office, Sleeper};
+use super::office::{Deed, Hands, Heard, Office, Task};
 use super::people::Person;
 use super::plan::Plan;
 use super::provider::{Act, Provider};
+use super::turns::Turns;
 use super::{Failure, Plant, Tally};
 use crate::oracle::{MoneyModel, Violation, require};
 use crate::queue::EventQueue;
@@ -67,6 +66,11 @@ enum Happening {
         conn: ConnId,
     },
     Probe,
+    /// The turn of a task of the coordinator's process.
+    Ran {
+        task: Task,
+        life: u64,
+    },
     Read {
         number: u32,
         is_last: bool,
@@ -94,6 +98,13 @@ enum Happening {
     },
 }
 
+/// Who wants to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Sleeper {
+    Agent(u32),
+    Task(Task),
+}
+
 struct Post {
     provider: Provider,
     life: u32,
@@ -111,6 +122,7 @@ pub(super) struct World {
     money: MoneyModel,
     disk: Disk,
     net: Net,
+    turns: Turns,
     posts: Vec<Post>,
     people: Vec<Person>,
     wakes: BTreeMap<Sleeper, Tick>,
@@ -141,6 +153,7 @@ impl World {
             money: MoneyModel::new(),
             disk: Disk::new(&plan),
             net: Net::new(&plan),
+            turns: Turns::new(&plan),
             wakes: BTreeMap::new(),
             stale_beats: Stream::new(plan.seed, "stale beats"),
             deeds: Vec::new(),
@@ -220,6 +233,10 @@ impl World {
             }
             Happening::Repeated { number } => self.repeated(now, number),
             Happening::Left { number } => self.left(now, number),
+            Happening::Ran { task, life } if life == self.life => {
+                self.with_office(now, |office, by| office.run(now, task, by))
+            }
+            Happening::Ran { .. } => Ok(()),
             Happening::Read { number, is_last } => self.read(number, is_last),
             Happening::Dialled {
                 machine,
@@ -241,19 +258,26 @@ impl World {
             }
             Happening::Up { conn, frame } => {
                 self.tally.frames += 1;
-                self.with_office(now, |office, by| office.frame(now, conn, &frame, by))
+                self.with_office(now, |office, by| {
+                    office.hear(conn, Heard::Frame(frame), by);
+                    Ok(())
+                })
             }
             Happening::UpClosed { conn } => {
                 self.net.socket(conn).is_office_open = false;
-                let closed = LinkEvent::SocketClosed { code: None };
-                self.with_office(now, |office, by| office.socket(now, conn, closed, by))
+                self.with_office(now, |office, by| {
+                    office.hear(conn, Heard::Closed, by);
+                    Ok(())
+                })
             }
             Happening::WriteDone { conn } => {
                 if !self.net.socket(conn).is_office_open {
                     return Ok(());
                 }
-                let done = LinkEvent::WriteFinished;
-                self.with_office(now, |office, by| office.socket(now, conn, done, by))
+                self.with_office(now, |office, by| {
+                    office.hear(conn, Heard::Written, by);
+                    Ok(())
+                })
             }
             Happening::Down { conn, frame } => {
                 self.down(now, conn, &frame);
@@ -265,8 +289,10 @@ impl World {
             }
             Happening::DiskWritten { life } if life == self.life && self.office.is_some() => {
                 let up_to = self.disk.written();
-                let event = Event::Persisted { up_to };
-                self.with_office(now, |office, by| office.tell(now, event, by))
+                self.with_office(now, |office, by| {
+                    office.durable(up_to, by);
+                    Ok(())
+                })
             }
             Happening::DiskWritten { .. } => Ok(()),
             Happening::Woke { who, life } => self.woke(now, who, life),
@@ -293,6 +319,7 @@ impl World {
         let mut hands = Hands {
             money: &mut self.money,
             deeds: &mut deeds,
+            order: self.turns.order(),
             steps: 0,
         };
         let stepped = step(&mut office, &mut hands);
@@ -318,7 +345,13 @@ impl World {
                 self.queue.push(at, Happening::DownClosed { conn });
             }
             Deed::Post { seq } => self.disk.post(seq),
-            Deed::Wake { at, who } => self.arm(now, at, who),
+            Deed::Run { task } => {
+                let (at, rank) = self.turns.draw(now);
+                let life = self.life;
+                self.queue
+                    .push_ranked(at, rank, Happening::Ran { task, life });
+            }
+            Deed::Wake { at, task } => self.arm(now, at, Sleeper::Task(task)),
             Deed::Word { request, word } => {
                 let number = u32::try_from(request.0 - 1).expect("requests are numbered");
                 self.heard(now, number, word)?;
@@ -345,24 +378,25 @@ impl World {
     }
 
     fn woke(&mut self, now: Tick, who: Sleeper, life: u64) -> Result<(), Violation> {
-        if let Sleeper::Agent(machine) = who {
-            if self.wakes.get(&who) == Some(&now) {
+        if self.wakes.get(&who) != Some(&now) {
+            return Ok(());
+        }
+        match who {
+            Sleeper::Agent(machine) => {
                 self.wakes.remove(&who);
                 self.with_provider(now, machine, |provider, acts| {
                     provider.step(now, AgentEvent::Woke, acts);
                 });
+                Ok(())
             }
-            return Ok(());
+            Sleeper::Task(task) if life == self.life => {
+                self.wakes.remove(&who);
+                self.with_office(now, |office, by| {
+                    office.wake(task, by);
+                    Ok(())
+                })
+            }
+            Sleeper::Task(_) => Ok(()),
         }
-        if life != self.life || self.wakes.get(&who) != Some(&now) {
-            return Ok(());
-        }
-        self.wakes.remove(&who);
-        self.with_office(now, |office, by| match who {
-            Sleeper::Agent(_) => unreachable!("handled above"),
-            Sleeper::Core => office.tell(now, Event::Woke, by),
-            Sleeper::Link(conn) => office.socket(now, conn, LinkEvent::Woke, by),
-            Sleeper::Relay(request) => office.wake_relay(now, request, by),
-        })
     }
 }

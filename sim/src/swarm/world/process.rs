@@ -5,10 +5,10 @@ use cereus_core::ids::AccountId;
 use cereus_core::money::MicroUsd;
 use cereus_core::time::Tick;
 
-use super::super::office::{Office, Sleeper};
+use super::super::office::Office;
 use super::super::people::Outcome;
 use super::super::plan::Fault;
-use super::{Happening, PROBER, World};
+use super::{Happening, PROBER, Sleeper, World};
 use crate::oracle::Violation;
 
 impl World {
@@ -47,12 +47,15 @@ impl World {
     }
 
     pub(super) fn inform(&mut self, now: Tick, event: Event<'static>) -> Result<(), Violation> {
-        self.with_office(now, |office, by| office.tell(now, event, by))
+        self.with_office(now, |office, by| {
+            office.tell(event, by);
+            Ok(())
+        })
     }
 
     pub(super) fn close_office(&mut self, now: Tick) -> Result<(), Violation> {
         if let Some(office) = self.office.take() {
-            self.digest.wide(office.core.running_digest());
+            self.digest.wide(office.core().running_digest());
             self.tally.stale_events += office.watch.fleet.stale;
         }
         self.disk.crash();

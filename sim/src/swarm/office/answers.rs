@@ -1,0 +1,182 @@
+//! The relays and bodies of the requests of one life, as the exchange's host.
+
+use std::collections::BTreeMap;
+
+use cereus_core::api::{ChatRequest, Framing};
+use cereus_core::draw::Seed;
+use cereus_core::envelope::{BoxKey, KeyText, NONCE_SIZE, PublicKey, SecretKey};
+use cereus_core::event::Ask;
+use cereus_core::exchange::{Host, Sealed};
+use cereus_core::ids::{AttemptKey, RequestId, WireId};
+use cereus_core::relay::{AttemptNews, Relay, RelayEffect, RelayEvent, RelayMischief, Shape};
+use cereus_core::time::Tick;
+use cereus_core::wire::messages::encode_inference_request;
+
+use super::{Deed, Word, key_bytes};
+use crate::stream::{Ratio, Stream};
+use crate::swarm::Plant;
+
+#[derive(Debug)]
+struct Answering {
+    relay: Relay,
+    /// As the provider will get it.
+    lowered: Vec<u8>,
+}
+
+/// See the module.
+pub(super) struct Answers {
+    answers: BTreeMap<RequestId, Answering>,
+    /// What consumers heard, in order, until the office passes it on.
+    words: Vec<(RequestId, Word)>,
+    secret: SecretKey,
+    sealing_text: KeyText,
+    /// Agreed once: the curve is slow without optimisation.
+    boxes: BTreeMap<PublicKey, BoxKey>,
+    nonces: u64,
+    plant: Option<Plant>,
+    dropping: Stream,
+    relay_out: Vec<RelayEffect>,
+}
+
+impl Answers {
+    pub(super) fn new(world: u64, seed: Seed, plant: Option<Plant>) -> Self {
+        let secret = SecretKey::from_bytes(key_bytes(seed, u128::MAX));
+        Self {
+            answers: BTreeMap::new(),
+            words: Vec::new(),
+            sealing_text: secret.public().text(),
+            secret,
+            boxes: BTreeMap::new(),
+            nonces: 0,
+            plant,
+            dropping: Stream::new(world, "dropped chunks"),
+            relay_out: Vec::new(),
+        }
+    }
+
+    pub(super) fn open(
+        &mut self,
+        request: RequestId,
+        chat: &ChatRequest<'_>,
+        ask: Ask,
+        model: &str,
+    ) {
+        let mischief = match self.plant {
+            Some(Plant::OlderAttempt) => RelayMischief::LastBegunWins,
+            Some(_) | None => RelayMischief::None,
+        };
+        self.answers.entry(request).or_insert_with(|| {
+            let mut lowered = Vec::new();
+            chat.lower(model, ask.output_tokens_max, &mut lowered);
+            let framing = Framing::new(request, 1_700_000_000, model);
+            let mut relay = Relay::new(framing, Shape::of(chat, ask.output_tokens_max));
+            relay.dangerous_plant(mischief);
+            Answering { relay, lowered }
+        });
+    }
+
+    pub(super) fn take(&mut self, request: RequestId, into: &mut Vec<u8>) {
+        into.clear();
+        if let Some(answering) = self.answers.get_mut(&request) {
+            answering.relay.take(into);
+        }
+    }
+
+    /// An event that concerns the consumer only.
+    pub(super) fn step(&mut self, now: Tick, request: RequestId, event: RelayEvent<'_>) {
+        let mut out = Vec::new();
+        self.relay(now, request, event, &mut out);
+        assert!(out.is_empty(), "it concerns the consumer only");
+    }
+
+    pub(super) fn drain(&mut self, deeds: &mut Vec<Deed>) {
+        let words = self.words.drain(..);
+        deeds.extend(words.map(|(request, word)| Deed::Word { request, word }));
+    }
+
+    pub(super) fn finished(&mut self, request: RequestId, completion_tokens: u32) {
+        let word = Word::Finished { completion_tokens };
+        self.words.push((request, word));
+    }
+
+    /// The memoised key that this process shares with a provider.
+    fn shared(&mut self, peer: PublicKey) -> Option<BoxKey> {
+        if !self.boxes.contains_key(&peer) {
+            let agreed = self.secret.agree(&peer).ok()?;
+            self.boxes.insert(peer, agreed);
+        }
+        self.boxes.get(&peer).cloned()
+    }
+
+    fn relay(
+        &mut self,
+        now: Tick,
+        request: RequestId,
+        event: RelayEvent<'_>,
+        out: &mut Vec<RelayEffect>,
+    ) {
+        let Some(answering) = self.answers.get_mut(&request) else {
+            return;
+        };
+        answering.relay.step(now, event, &mut self.relay_out);
+        for effect in self.relay_out.drain(..) {
+            let word = match effect {
+                RelayEffect::AttemptCut { .. }
+                | RelayEffect::AttemptFailed { .. }
+                | RelayEffect::AttemptProgressed { .. }
+                | RelayEffect::AttemptStarted { .. } => {
+                    out.push(effect);
+                    continue;
+                }
+                RelayEffect::Close => Word::Closed,
+                RelayEffect::Open => continue,
+                RelayEffect::Readable => Word::Readable,
+                RelayEffect::Refuse { denial } => Word::Refused(denial),
+            };
+            self.words.push((request, word));
+        }
+    }
+
+    fn is_dropped(&mut self, event: &RelayEvent<'_>) -> bool {
+        self.plant == Some(Plant::DroppedChunk)
+            && matches!(event, RelayEvent::SealedCame { .. })
+            && self.dropping.chance(Ratio::new(1, 4))
+    }
+}
+
+impl Host for Answers {
+    type Request = RequestId;
+
+    fn step_relay(
+        &mut self,
+        now: Tick,
+        request: &RequestId,
+        attempt: AttemptKey,
+        event: RelayEvent<'_>,
+        out: &mut Vec<RelayEffect>,
+    ) -> AttemptNews {
+        if !self.is_dropped(&event) {
+            self.relay(now, *request, event, out);
+        }
+        let answering = self.answers.get(request);
+        answering.map_or_else(AttemptNews::default, |it| it.relay.news_of(attempt))
+    }
+
+    fn seal(&mut self, request: &RequestId, wire: WireId, to: PublicKey) -> Option<Sealed> {
+        let key = self.shared(to)?;
+        let answering = self.answers.get(request)?;
+        self.nonces += 1;
+        let mut nonce = [0; NONCE_SIZE];
+        nonce[..8].copy_from_slice(&self.nonces.to_le_bytes());
+        let mut ciphertext = String::new();
+        key.seal_text(nonce, &answering.lowered, &mut Vec::new(), &mut ciphertext);
+        let mut frame = Vec::new();
+        let sealer = self.sealing_text.as_str();
+        encode_inference_request(wire, sealer, &ciphertext, "", &mut frame);
+        Some(Sealed {
+            key,
+            sealer: to.text(),
+            frame,
+        })
+    }
+}
