@@ -252,14 +252,46 @@ fn a_models_own_way_of_sampling_holds_where_a_request_says_nothing() {
     )
     .unwrap();
     assert_eq!(serve(folder.path(), 1, &[body("go", "")]), greedy);
-    fs::write(&generation, r#"{"top_p":7.5}"#).unwrap();
-    let error = MlxBackend::open(folder.path()).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("generation_config.json is damaged"),
-        "{error}"
-    );
+    for damaged in [
+        r#"{"top_p":7.5}"#,
+        r#"{"top_k":2.5}"#,
+        r#"{"top_k":-2}"#,
+        r#"{"repetition_penalty":0}"#,
+    ] {
+        fs::write(&generation, damaged).unwrap();
+        let error = MlxBackend::open(folder.path()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("generation_config.json is damaged"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_count_of_tokens_is_read_as_people_write_it() {
+    let folder = tempfile::tempdir().unwrap();
+    write_byte_folder(folder.path(), 3);
+    let generation = folder.path().join("generation_config.json");
+    let config = config(&QWEN3.replace("61", "259"));
+    for (written, meant) in [("-1", 0), ("0", 0), ("20.0", 20), ("20", 20), ("null", 0)] {
+        fs::write(&generation, format!(r#"{{"top_k":{written}}}"#)).unwrap();
+        let language = Language::load(folder.path(), &config).unwrap();
+        assert_eq!(language.defaults().top_k, meant, "{written}");
+    }
+}
+
+#[test]
+fn a_models_own_repetition_penalty_holds_where_a_request_says_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    write_byte_folder(folder.path(), 3);
+    let ask = |extra: &str| serve(folder.path(), 1, &[body("go", extra)]);
+    let asked = ask(r#","temperature":0,"repetition_penalty":1.7"#);
+    assert_ne!(ask(r#","temperature":0"#), asked);
+    let generation = folder.path().join("generation_config.json");
+    fs::write(&generation, r#"{"repetition_penalty":1.7}"#).unwrap();
+    assert_eq!(ask(r#","temperature":0"#), asked);
 }
 
 #[test]

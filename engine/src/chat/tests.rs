@@ -1,3 +1,5 @@
+use std::num::NonZeroU32;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -65,7 +67,8 @@ fn a_plain_request_takes_the_defaults_that_clients_know() {
 fn every_wish_is_read() {
     let body = with(
         r#","max_tokens":5,"max_completion_tokens":7,"temperature":0.5,"top_p":0.9,
-        "top_k":40,"min_p":0.25,"repetition_penalty":1.5,"frequency_penalty":-0.5,
+        "top_k":40,"min_p":0.25,"repetition_penalty":1.5,"repetition_context_size":20,
+        "frequency_penalty":-0.5,
         "presence_penalty":2,"logit_bias":{"20":-100,"3":1.5},"logprobs":true,
         "top_logprobs":3,"seed":-1,"stop":["a","b"],"stream":true,"user":"x","n":1,"tools":[],
         "chat_template_kwargs":{"enable_thinking":false}"#,
@@ -78,6 +81,7 @@ fn every_wish_is_read() {
         top_k: 40,
         min_p: 0.25,
         repetition_penalty: 1.5,
+        repetition_window: NonZeroU32::new(20),
         frequency_penalty: -0.5,
         presence_penalty: 2.0,
         logit_bias: vec![(3, 1.5), (20, -100.0)],
@@ -89,6 +93,7 @@ fn every_wish_is_read() {
         top_p: 0.5,
         top_k: 3,
         min_p: 0.1,
+        repetition_penalty: 1.1,
     };
     assert_eq!(request.wishes.or(defaults, 9), sampling);
     assert_eq!(request.stops, ["a", "b"]);
@@ -128,6 +133,10 @@ fn what_cannot_be_honoured_is_refused_by_name_and_without_the_prompt() {
         ),
         (with(r#","frequency_penalty":-3"#), "frequency_penalty"),
         (with(r#","repetition_penalty":0"#), "repetition_penalty"),
+        (
+            with(r#","repetition_context_size":0"#),
+            "repetition_context_size must be at least 1",
+        ),
         (with(r#","min_p":1.5"#), "min_p must lie between 0 and 1"),
         (
             with(r#","logprobs":true,"top_logprobs":21"#),

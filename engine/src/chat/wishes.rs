@@ -1,6 +1,7 @@
 //! How the caller wants tokens chosen: the sampling fields of a body, each held to its range.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 use serde::Deserialize;
 
@@ -24,6 +25,7 @@ pub struct Wishes {
     pub top_k: Option<u32>,
     pub min_p: Option<f32>,
     pub repetition_penalty: Option<f32>,
+    pub repetition_window: Option<NonZeroU32>,
     pub frequency_penalty: Option<f32>,
     pub presence_penalty: Option<f32>,
     pub logit_bias: Vec<(u32, f32)>,
@@ -40,7 +42,10 @@ impl Wishes {
             top_p: self.top_p.unwrap_or(defaults.top_p),
             top_k: self.top_k.unwrap_or(defaults.top_k),
             min_p: self.min_p.unwrap_or(defaults.min_p),
-            repetition_penalty: self.repetition_penalty.unwrap_or(1.0),
+            repetition_penalty: self
+                .repetition_penalty
+                .unwrap_or(defaults.repetition_penalty),
+            repetition_window: self.repetition_window,
             frequency_penalty: self.frequency_penalty.unwrap_or(0.0),
             presence_penalty: self.presence_penalty.unwrap_or(0.0),
             logit_bias: self.logit_bias,
@@ -57,6 +62,7 @@ pub struct Defaults {
     pub top_p: f32,
     pub top_k: u32,
     pub min_p: f32,
+    pub repetition_penalty: f32,
 }
 
 impl Defaults {
@@ -66,6 +72,7 @@ impl Defaults {
         top_p: 1.0,
         top_k: 0,
         min_p: 0.0,
+        repetition_penalty: 1.0,
     };
 }
 
@@ -84,6 +91,7 @@ pub(super) struct RawWishes {
     pub(super) top_k: Option<i64>,
     pub(super) min_p: Option<f64>,
     pub(super) repetition_penalty: Option<f64>,
+    pub(super) repetition_context_size: Option<u64>,
     pub(super) frequency_penalty: Option<f64>,
     pub(super) presence_penalty: Option<f64>,
     pub(super) logit_bias: Option<BTreeMap<String, f64>>,
@@ -113,6 +121,7 @@ impl RawWishes {
                 REPETITION_PENALTY_MIN,
                 REPETITION_PENALTY_MAX,
             )?,
+            repetition_window: self.repetition_context_size.map(window).transpose()?,
             frequency_penalty: penalty("frequency_penalty", self.frequency_penalty)?,
             presence_penalty: penalty("presence_penalty", self.presence_penalty)?,
             logit_bias: biases(self.logit_bias.unwrap_or_default())?,
@@ -120,6 +129,12 @@ impl RawWishes {
             top_logprobs: top_logprobs(self.logprobs, self.top_logprobs)?,
         })
     }
+}
+
+/// A window beyond any context is all of it.
+fn window(tokens: u64) -> Result<NonZeroU32, Failure> {
+    NonZeroU32::new(u32::try_from(tokens).unwrap_or(u32::MAX))
+        .ok_or_else(|| Failure::client("repetition_context_size must be at least 1"))
 }
 
 fn penalty(field: &str, value: Option<f64>) -> Result<Option<f32>, Failure> {

@@ -83,8 +83,27 @@ struct GenerationConfig {
     do_sample: Option<bool>,
     temperature: Option<f32>,
     top_p: Option<f32>,
-    top_k: Option<u32>,
+    /// Written as a float by some; minus one and zero mean all tokens.
+    top_k: Option<f64>,
     min_p: Option<f32>,
+    repetition_penalty: Option<f32>,
+}
+
+/// What `top_k` says, if it says anything.
+fn top_k(raw: f64) -> Option<u32> {
+    let is_all = raw == -1.0;
+    let is_count = raw.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&raw);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a whole number within the bounds of the type"
+    )]
+    let count = raw as u32;
+    match (is_all, is_count) {
+        (true, _) => Some(0),
+        (false, true) => Some(count),
+        (false, false) => None,
+    }
 }
 
 impl GenerationConfig {
@@ -96,21 +115,32 @@ impl GenerationConfig {
         };
         let top_p = self.top_p.unwrap_or(api.top_p);
         let min_p = self.min_p.unwrap_or(api.min_p);
+        let repetition_penalty = self.repetition_penalty.unwrap_or(api.repetition_penalty);
+        let top_k = self.top_k.map_or(Some(api.top_k), top_k);
         let is_share = |value: f32| (0.0..=1.0).contains(&value);
         let is_temperature = temperature >= 0.0 && temperature.is_finite();
-        if !(is_temperature && is_share(top_p) && is_share(min_p)) {
-            return Err(ModelError::Damaged {
-                file: GENERATION_CONFIG.to_owned(),
-                cause: format!(
-                    "temperature {temperature}, top_p {top_p} or min_p {min_p} is out of range"
-                ),
-            });
+        let is_penalty = repetition_penalty > 0.0 && repetition_penalty.is_finite();
+        let damaged = |cause: String| ModelError::Damaged {
+            file: GENERATION_CONFIG.to_owned(),
+            cause,
+        };
+        if !(is_temperature && is_share(top_p) && is_share(min_p) && is_penalty) {
+            return Err(damaged(format!(
+                "temperature {temperature}, top_p {top_p}, min_p {min_p} or repetition_penalty \
+                 {repetition_penalty} is out of range"
+            )));
         }
         Ok(Defaults {
             temperature,
             top_p,
-            top_k: self.top_k.unwrap_or(api.top_k),
+            top_k: top_k.ok_or_else(|| {
+                let raw = self.top_k.unwrap_or_default();
+                damaged(format!(
+                    "top_k is {raw}, neither -1, 0 nor a count of tokens"
+                ))
+            })?,
             min_p,
+            repetition_penalty,
         })
     }
 }

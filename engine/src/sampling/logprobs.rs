@@ -13,7 +13,8 @@ const LOGPROB_MIN: f32 = -9_999.0;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Logprobs {
     pub chosen: f32,
-    /// The likeliest tokens, likeliest first.
+    /// The likeliest tokens, likeliest first. The chosen one is among them, as one more and the last
+    /// where it is not likely enough; none at all where none were asked for.
     pub top: Vec<(u32, f32)>,
 }
 
@@ -33,12 +34,14 @@ impl Logprobs {
         let logprob = |logit: f32| (logit - offset).clamp(LOGPROB_MIN, 0.0);
         let chosen = usize::try_from(token).ok().and_then(|ix| logits.get(ix));
         filter::sorted_greatest(logits, usize::from(count), candidates);
-        Self {
-            chosen: chosen.map_or(LOGPROB_MIN, |&logit| logprob(logit)),
-            top: candidates
-                .iter()
-                .map(|candidate| (candidate.token, logprob(candidate.value)))
-                .collect(),
+        let chosen = chosen.map_or(LOGPROB_MIN, |&logit| logprob(logit));
+        let likeliest = candidates.iter();
+        let mut top: Vec<(u32, f32)> = likeliest
+            .map(|candidate| (candidate.token, logprob(candidate.value)))
+            .collect();
+        if count > 0 && top.iter().all(|&(other, _)| other != token) {
+            top.push((token, chosen));
         }
+        Self { chosen, top }
     }
 }

@@ -13,9 +13,11 @@ mod mask;
 mod tests;
 mod weights;
 
+use std::num::NonZeroU32;
+
 use cereus_core::draw::{Purpose, Seed};
 
-pub use history::{History, REPETITION_WINDOW_TOKENS};
+pub use history::History;
 pub use logprobs::{Logprobs, TOP_LOGPROBS_MAX};
 pub use mask::TokenMask;
 
@@ -35,8 +37,10 @@ pub struct Sampling {
     pub top_k: u32,
     /// Tokens less likely than this share of the likeliest one are left out; zero keeps all.
     pub min_p: f32,
-    /// Weakens tokens of the last [`REPETITION_WINDOW_TOKENS`]; one changes nothing.
+    /// Weakens tokens that prompt or answer hold already; one changes nothing.
     pub repetition_penalty: f32,
+    /// So many of the last tokens count as held already; all of them when absent.
+    pub repetition_window: Option<NonZeroU32>,
     /// Taken from a token's logit for each time that the answer holds it.
     pub frequency_penalty: f32,
     /// Taken from a token's logit once the answer holds it.
@@ -57,6 +61,7 @@ impl Sampling {
             top_k: 0,
             min_p: 0.0,
             repetition_penalty: 1.0,
+            repetition_window: None,
             frequency_penalty: 0.0,
             presence_penalty: 0.0,
             logit_bias: vec![],

@@ -54,7 +54,10 @@ fn penalised_slowly(
     logits: &[f32],
 ) -> Vec<f32> {
     let said: Vec<u32> = prompt.iter().chain(answer).copied().collect();
-    let window = &said[said.len().saturating_sub(64)..];
+    let window = sampling
+        .repetition_window
+        .map_or(said.len(), |window| window.get() as usize);
+    let window = &said[said.len().saturating_sub(window)..];
     let adjust = |(token, &logit): (u32, &f32)| {
         let mut logit = logit;
         for (biased, bias) in &sampling.logit_bias {
@@ -253,9 +256,23 @@ fn the_repetition_penalty_comes_before_the_other_two() {
 }
 
 #[test]
-fn the_repetition_penalty_looks_back_on_prompt_and_answer_and_no_further_than_its_window() {
+fn the_repetition_penalty_looks_at_the_whole_of_prompt_and_answer() {
     let sampling = Sampling {
         repetition_penalty: 2.0,
+        ..Sampling::greedy()
+    };
+    let prompt = [&[0][..], &[2; 200]].concat();
+    assert_eq!(
+        choose_after(&sampling, &prompt, &[2; 200], 200, &[3.0, 2.0, 0.0]),
+        Some(1)
+    );
+}
+
+#[test]
+fn the_repetition_penalty_looks_no_further_back_than_the_window_that_was_asked_for() {
+    let sampling = Sampling {
+        repetition_penalty: 2.0,
+        repetition_window: NonZeroU32::new(64),
         ..Sampling::greedy()
     };
     let logits = [3.0, 2.0, 0.0];
@@ -353,6 +370,32 @@ fn log_probabilities_are_those_of_the_raw_logits() {
     assert!(near(logprobs.chosen, 0.125), "{logprobs:?}");
     assert_eq!((logprobs.top[0].0, logprobs.top[1].0), (2, 1));
     assert!(near(logprobs.top[0].1, 0.625) && near(logprobs.top[1].1, 0.25));
+    // The bias alone made it be chosen: it is one more than were asked for.
+    assert_eq!(logprobs.top[2..], [(0, logprobs.chosen)]);
+}
+
+#[test]
+fn the_chosen_token_is_told_once_among_the_likeliest_and_not_where_none_are_asked_for() {
+    let told = |count: u8, bias: f32| {
+        let sampling = Sampling {
+            logit_bias: vec![(3, bias)],
+            top_logprobs: Some(count),
+            ..Sampling::greedy()
+        };
+        let sample = Sample {
+            sampling: &sampling,
+            history: &History::default(),
+            allowed: None,
+            step: 0,
+        };
+        let chosen = Sampler::default().choose(&sample, &[1.0, 4.0, 3.0, 2.0]);
+        let top = chosen.unwrap().logprobs.unwrap().top;
+        top.into_iter().map(|(token, _)| token).collect::<Vec<_>>()
+    };
+    assert_eq!(told(2, 0.0), [1, 2]);
+    assert_eq!(told(2, 100.0), [1, 2, 3]);
+    assert_eq!(told(3, 100.0), [1, 2, 3]);
+    assert!(told(0, 100.0).is_empty());
 }
 
 #[test]
@@ -398,14 +441,16 @@ prop_compose! {
         top_k in prop_oneof![Just(0_u32), 1_u32..80],
         min_p in prop_oneof![Just(0.0_f32), 0.0_f32..1.0],
         repetition_penalty in prop_oneof![Just(1.0_f32), 0.5_f32..2.0],
+        repetition_window in prop_oneof![Just(0_u32), 1_u32..40],
         frequency_penalty in prop_oneof![Just(0.0_f32), -2.0_f32..2.0],
         presence_penalty in prop_oneof![Just(0.0_f32), -2.0_f32..2.0],
         logit_bias in prop::collection::vec((0_u32..70, -20.0_f32..20.0), 0..4),
         seed: u64,
     ) -> Sampling {
         Sampling {
-            temperature, top_p, top_k, min_p, repetition_penalty, frequency_penalty,
-            presence_penalty, logit_bias, seed, top_logprobs: None,
+            temperature, top_p, top_k, min_p, repetition_penalty,
+            repetition_window: NonZeroU32::new(repetition_window),
+            frequency_penalty, presence_penalty, logit_bias, seed, top_logprobs: None,
         }
     }
 }
