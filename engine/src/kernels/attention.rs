@@ -11,12 +11,13 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::exponential::exp;
 use super::norm::inverse_rms;
 use super::pages::{PAGE_TOKENS, PagePool};
-use super::rotary::{Rotary, rotate};
+use super::rotary::{Pairs, Rotary, rotate};
+use super::vectors::arch;
 use super::{LANES, Lanes, Rows, crew};
 
 /// Queries that share one reading of a page.
@@ -98,9 +99,10 @@ pub unsafe fn attend(
     let turns = layer
         .rotary
         .as_ref()
-        .map(|rotary| (rotary.width(), rotary.table(end)));
-    let turns = turns.as_ref().map(|(width, table)| Turns {
-        width: *width,
+        .map(|rotary| (rotary, rotary.table(end)));
+    let turns = turns.as_ref().map(|(rotary, table)| Turns {
+        width: rotary.width(),
+        pairs: rotary.pairs(),
         table,
     });
     let job = Job {
@@ -111,7 +113,7 @@ pub unsafe fn attend(
         output: Output(output.as_mut_ptr()),
         output_len: output.len(),
     };
-    let arch = Arch::new();
+    let arch = arch();
     crew::for_each(rows.len() * layer.kv_heads, &|ix| {
         let row = &rows[ix / layer.kv_heads];
         SCRATCH.with_borrow_mut(|scratch| {
@@ -136,6 +138,7 @@ struct Job<'a> {
 
 struct Turns<'a> {
     width: usize,
+    pairs: Pairs,
     table: &'a [f32],
 }
 
@@ -163,6 +166,7 @@ impl Job<'_> {
         if let Some(turns) = &self.turns {
             rotate(
                 &mut head[..turns.width],
+                turns.pairs,
                 &turns.table[position * turns.width..][..turns.width],
             );
         }

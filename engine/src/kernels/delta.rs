@@ -6,11 +6,12 @@
 
 use std::sync::Mutex;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::gate::sigmoid_times;
 use super::norm::inverse_rms;
 use super::rows::shares;
+use super::vectors::arch;
 use super::{LANES, Lanes, Rows, crew};
 
 /// Numbers of the convolution that are worth another thread.
@@ -116,7 +117,7 @@ impl Delta {
     /// Queries, keys and values of all tokens, the former two of length one, as the state meets them.
     fn convolve(&self, rows: &DeltaRows<'_>, spans: &[DeltaSpan<'_>], heads: &mut [f32]) {
         let width = self.mixed_width();
-        let arch = Arch::new();
+        let arch = arch();
         let shares = shares(heads, width, GRAIN);
         crew::for_each(shares.count(), &|ix| {
             let (first, heads) = shares.take(ix);
@@ -173,7 +174,7 @@ impl Delta {
                 })));
             }
         }
-        let arch = Arch::new();
+        let arch = arch();
         crew::for_each(tasks.len(), &|ix| {
             let task = tasks[ix].lock().expect("taking cannot panic").take();
             arch.dispatch(task.expect("each index is worked on once"));

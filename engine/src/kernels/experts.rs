@@ -5,12 +5,13 @@
 
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::choice::{Choice, Weighing};
 use super::gate::Gate;
 use super::panels::{GRAIN, Product, Sheet, Source, Target};
 use super::rows::shares;
+use super::vectors::arch;
 use super::{LANES, Lanes, Panels, Rows, crew};
 
 /// Rows whose gates are computed before the next: their numbers stay in the first cache.
@@ -184,7 +185,7 @@ impl Experts {
 
     fn gated(&self, choice: &Choice, input: &Rows<'_>, piece: &Piece, gated: &Sheet<'_>) {
         let expert = &self.each[piece.expert];
-        let arch = Arch::new();
+        let arch = arch();
         let mut both = [[0.0; 2 * LANES]; GATED_ROWS];
         for pair in piece.pairs.clone() {
             for first_row in piece.places.clone().step_by(GATED_ROWS) {
@@ -221,7 +222,7 @@ impl Experts {
     }
 
     fn down(&self, gated: &Rows<'_>, piece: &Piece, made: &Sheet<'_>) {
-        let arch = Arch::new();
+        let arch = arch();
         for pair in piece.pairs.clone() {
             arch.dispatch(Product {
                 weights: &self.each[piece.expert].down,
@@ -238,7 +239,7 @@ impl Experts {
     }
 
     fn sum(&self, choice: &Choice, made: &Rows<'_>, output: &mut [f32]) {
-        let arch = Arch::new();
+        let arch = arch();
         let shares = shares(output, self.hidden, SUM_GRAIN);
         crew::for_each(shares.count(), &|ix| {
             let (first, output) = shares.take(ix);

@@ -48,9 +48,10 @@ pub(super) fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 
 #[cfg(test)]
 mod tests {
-    use pulp::{Arch, WithSimd};
+    use pulp::WithSimd;
 
     use super::*;
+    use crate::kernels::vectors::arch;
 
     struct All<'a>(&'a mut [f32]);
 
@@ -68,7 +69,7 @@ mod tests {
 
     fn exps(numbers: &[f32]) -> Vec<f32> {
         let mut numbers = numbers.to_vec();
-        Arch::new().dispatch(All(&mut numbers));
+        arch().dispatch(All(&mut numbers));
         numbers
     }
 

@@ -1,9 +1,10 @@
 //! The gated feed-forward's middle.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::exponential::exp;
 use super::rows::shares;
+use super::vectors::arch;
 use super::{Rows, crew};
 
 /// Numbers that are worth another thread: about ten microseconds.
@@ -33,7 +34,7 @@ pub fn gated(gate: Gate, gates: &Rows<'_>, ups: &Rows<'_>, output: &mut [f32]) {
     let width = gates.width();
     assert_eq!((gates.count(), width), (ups.count(), ups.width()));
     assert_eq!(gates.count() * width, output.len());
-    let arch = Arch::new();
+    let arch = arch();
     let shares = shares(output, width, GRAIN);
     crew::for_each(shares.count(), &|ix| {
         let (first, output) = shares.take(ix);

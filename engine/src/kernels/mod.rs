@@ -19,6 +19,7 @@ mod rotary;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod vectors;
 
 pub use attention::{Attention, HeadNorms, Projected, RowSpan, attend};
 pub use choice::Weighing;
@@ -28,7 +29,7 @@ pub use gate::{Gate, gated};
 pub use norm::{add_rms_norm, rms_norm};
 pub use pages::{PAGE_TOKENS, PagePool};
 pub use panels::Panels;
-pub use rotary::Rotary;
+pub use rotary::{Pairs, Rotary};
 pub use rows::Rows;
 
 /// Float32 numbers in the widest vector that the kernels are written for (AVX-512). Narrower

@@ -1,8 +1,9 @@
 //! Root-mean-square norms of rows.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::rows::shares;
+use super::vectors::arch;
 use super::{LANES, Lanes, Rows, crew};
 
 /// Numbers that are worth another thread: about ten microseconds.
@@ -13,7 +14,7 @@ pub fn rms_norm(input: &Rows<'_>, weight: &[f32], eps: f32, output: &mut [f32]) 
     let width = weight.len();
     assert_eq!(input.width(), width);
     assert_eq!(input.count() * width, output.len());
-    let arch = Arch::new();
+    let arch = arch();
     let shares = shares(output, width, GRAIN);
     crew::for_each(shares.count(), &|ix| {
         let (first, output) = shares.take(ix);
@@ -41,7 +42,7 @@ pub fn add_rms_norm(
     assert_eq!((input.count(), input.width()), (update.count(), width));
     assert_eq!((update.width(), sum.len()), (width, output.len()));
     assert_eq!(input.count() * width, output.len());
-    let arch = Arch::new();
+    let arch = arch();
     let sums = shares(sum, width, GRAIN);
     let outputs = shares(output, width, GRAIN);
     crew::for_each(sums.count(), &|ix| {

@@ -9,8 +9,9 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
+use super::vectors::arch;
 use super::{LANES, Lanes, Rows, crew};
 
 /// Work for one thread is not cut finer than this many multiplications: about ten microseconds.
@@ -92,7 +93,7 @@ impl Panels {
         let pairs = self.pairs();
         let pairs_together = GRAIN.div_ceil(self.work_of_pair(block_rows));
         let parts = pairs.div_ceil(pairs_together);
-        let arch = Arch::new();
+        let arch = arch();
         let sheet = Sheet::new(output, self.outputs);
         // Block after block, so that threads share one.
         crew::for_each(rows.div_ceil(block_rows) * parts, &|ix| {

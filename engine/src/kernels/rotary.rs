@@ -7,10 +7,19 @@ use std::sync::{Arc, RwLock};
 pub struct Rotary {
     /// Radians that each pair of components turns by for one position.
     frequencies: Vec<f32>,
+    pairs: Pairs,
     /// What cosines and sines are multiplied by; YaRN has a use for it.
     magnitude: f32,
     /// The cosines and then the sines of each position from zero on.
     table: RwLock<Arc<Vec<f32>>>,
+}
+
+/// Which two components turn together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pairs {
+    /// One of the first half of those that turn, with its like of the second.
+    Halves,
+    Neighbours,
 }
 
 /// Positions by which the table grows.
@@ -18,9 +27,10 @@ const GROWTH: usize = 512;
 
 impl Rotary {
     #[must_use]
-    pub fn new(frequencies: Vec<f32>, magnitude: f32) -> Self {
+    pub fn new(frequencies: Vec<f32>, pairs: Pairs, magnitude: f32) -> Self {
         Self {
             frequencies,
+            pairs,
             magnitude,
             table: RwLock::default(),
         }
@@ -29,7 +39,12 @@ impl Rotary {
     /// Whether the two turn every position alike.
     #[must_use]
     pub fn turns_as(&self, other: &Self) -> bool {
-        (&self.frequencies, self.magnitude) == (&other.frequencies, other.magnitude)
+        (&self.frequencies, self.pairs, self.magnitude)
+            == (&other.frequencies, other.pairs, other.magnitude)
+    }
+
+    pub(super) fn pairs(&self) -> Pairs {
+        self.pairs
     }
 
     /// Components that turn: the first so many of a head.
@@ -61,21 +76,34 @@ impl Rotary {
     }
 }
 
-/// Turns the first components of a head in place. `turn` holds the position's cosines and sines;
-/// component i is paired with the one half the width further on.
+/// Turns the first components of a head in place. `turn` holds the position's cosines and sines.
 #[inline(always)]
-pub(super) fn rotate(head: &mut [f32], turn: &[f32]) {
+pub(super) fn rotate(head: &mut [f32], pairs: Pairs, turn: &[f32]) {
     let half = turn.len() / 2;
     let (cosines, sines) = turn.split_at(half);
-    let (first, rest) = head.split_at_mut(half);
-    for (((a, b), cos), sin) in first
-        .iter_mut()
-        .zip(&mut rest[..half])
-        .zip(cosines)
-        .zip(sines)
-    {
-        let (x, y) = (*a, *b);
-        *a = x * cos - y * sin;
-        *b = y * cos + x * sin;
+    let turns = cosines.iter().zip(sines);
+    match pairs {
+        Pairs::Halves => {
+            let (first, rest) = head.split_at_mut(half);
+            let pairs = first.iter_mut().zip(&mut rest[..half]);
+            for ((a, b), (cos, sin)) in pairs.zip(turns) {
+                turn_pair(a, b, *cos, *sin);
+            }
+        }
+        Pairs::Neighbours => {
+            for (pair, (cos, sin)) in head.chunks_exact_mut(2).zip(turns) {
+                let [a, b] = pair else {
+                    unreachable!("a chunk of two");
+                };
+                turn_pair(a, b, *cos, *sin);
+            }
+        }
     }
+}
+
+#[inline(always)]
+fn turn_pair(a: &mut f32, b: &mut f32, cos: f32, sin: f32) {
+    let (x, y) = (*a, *b);
+    *a = x * cos - y * sin;
+    *b = y * cos + x * sin;
 }

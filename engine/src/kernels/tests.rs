@@ -2,11 +2,13 @@
 #![allow(unsafe_code, reason = "some kernels leave exclusion to their caller")]
 
 mod experts;
+mod rounding;
 
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use self::rounding::{Rounding, assert_as_plain, wide};
 use super::*;
 
 /// A stream of numbers in -1..1.
@@ -25,16 +27,6 @@ fn numbers(seed: u64, count: usize) -> Vec<f32> {
         .collect()
 }
 
-fn assert_close(left: &[f32], right: &[f32], tolerance: f32) {
-    assert_eq!(left.len(), right.len());
-    for (ix, (a, b)) in left.iter().zip(right).enumerate() {
-        assert!(
-            (a - b).abs() <= tolerance * (1.0 + a.abs()),
-            "{ix}: {a} and {b}"
-        );
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -50,15 +42,14 @@ proptest! {
         let input = numbers(seed ^ 2, rows * inputs);
         let mut output = vec![f32::NAN; rows * outputs];
         panels.multiply(&Rows::dense(&input, inputs), &mut output);
-        let all = matrices.concat();
-        let expected: Vec<f32> = (0..rows * outputs)
-            .map(|ix| {
-                let x = &input[ix / outputs * inputs..][..inputs];
-                let w = &all[ix % outputs * inputs..][..inputs];
-                x.iter().zip(w).map(|(x, w)| x * w).sum()
-            })
-            .collect();
-        assert_close(&expected, &output, 1e-5);
+        let (x, w) = (wide(&input), wide(&matrices.concat()));
+        assert_as_plain(&output, |rounding| {
+            let one = |ix: usize| {
+                let x = &x[ix / outputs * inputs..][..inputs];
+                rounding.dot(x, &w[ix % outputs * inputs..][..inputs])
+            };
+            (0..rows * outputs).map(one).collect()
+        });
         // To the last bit the same, alone or in company.
         for (row, together) in output.chunks_exact(outputs).enumerate() {
             let mut alone = vec![f32::NAN; outputs];
@@ -76,36 +67,46 @@ fn norms_and_gates_compute_their_formulas() {
         numbers(2, rows * width),
         numbers(3, width),
     );
-    let formula = |row: &[f32]| -> Vec<f32> {
-        let mean = row.iter().map(|x| x * x).sum::<f32>() / 37.0;
+    let formula = |rounding: &mut Rounding, row: &[f32]| -> Vec<f64> {
+        let row = wide(row);
+        let mean = rounding.dot(&row, &row) / 37.0;
+        let scale = rounding.near((mean + f64::from(1e-6_f32)).sqrt().recip());
         row.iter()
             .zip(&weight)
-            .map(|(x, w)| x / (mean + 1e-6).sqrt() * w)
+            .map(|(x, w)| rounding.near(x * scale * f64::from(*w)))
             .collect()
+    };
+    let normed_plainly = |found: &[f32], input: &[f32]| {
+        assert_as_plain(found, |rounding| {
+            let rows = input.chunks(width);
+            rows.flat_map(|row| formula(rounding, row)).collect()
+        });
     };
     let mut normed = vec![0.0; input.len()];
     rms_norm(&Rows::dense(&input, width), &weight, 1e-6, &mut normed);
-    let expected: Vec<f32> = input.chunks(width).flat_map(formula).collect();
-    assert_close(&expected, &normed, 1e-5);
+    normed_plainly(&normed, &input);
 
     let mut sum = vec![0.0; input.len()];
     let (a, b) = (Rows::dense(&input, width), Rows::dense(&update, width));
     add_rms_norm(&a, &b, &weight, 1e-6, &mut sum, &mut normed);
     let added: Vec<f32> = input.iter().zip(&update).map(|(a, b)| a + b).collect();
     assert_eq!(added, sum);
-    let expected: Vec<f32> = added.chunks(width).flat_map(formula).collect();
-    assert_close(&expected, &normed, 1e-5);
+    normed_plainly(&normed, &added);
 
     let gate_up = numbers(4, rows * 2 * width);
     let mut gated = vec![0.0; rows * width];
     let gate = Rows::new(&gate_up, rows, width, 2 * width);
     let up = Rows::new(&gate_up[width..], rows, width, 2 * width);
     super::gated(Gate::Silu, &gate, &up, &mut gated);
-    let expected: Vec<f32> = gate_up
-        .chunks(2 * width)
-        .flat_map(|row| (0..width).map(|ix| row[ix] / (1.0 + (-row[ix]).exp()) * row[width + ix]))
-        .collect();
-    assert_close(&expected, &gated, 1e-5);
+    assert_as_plain(&gated, |rounding| {
+        let rows = gate_up.chunks(2 * width).map(wide);
+        let one = |row: Vec<f64>| {
+            let gated = |ix: usize| row[ix] / (1.0 + (-row[ix]).exp()) * row[width + ix];
+            (0..width).map(gated).collect::<Vec<f64>>()
+        };
+        let all = rows.flat_map(one);
+        all.map(|value| rounding.near(value)).collect()
+    });
 }
 
 struct Case {
@@ -133,7 +134,7 @@ impl Case {
     }
 
     /// Softmax over everything seen, one token and head after the other, in float64.
-    fn slowly(&self) -> Vec<f32> {
+    fn slowly(&self, rounding: &mut Rounding) -> Vec<f64> {
         let Attention {
             query_heads,
             kv_heads,
@@ -141,45 +142,59 @@ impl Case {
             ref norms,
             ..
         } = self.layer;
-        let head =
-            |token: usize, ix: usize, weight: Option<&Arc<[f32]>>, turns: bool| -> Vec<f64> {
-                let start = token * self.width() + ix * head_dim;
-                let mut x: Vec<f64> = self.qkv[start..start + head_dim]
-                    .iter()
-                    .map(|x| f64::from(*x))
-                    .collect();
-                if let Some(weight) = weight {
-                    let mean = x.iter().map(|x| x * x).sum::<f64>() / head_dim as f64;
-                    let scale = (mean + f64::from(norms.eps)).sqrt().recip();
-                    x.iter_mut()
-                        .zip(weight.iter())
-                        .for_each(|(x, w)| *x *= scale * f64::from(*w));
+        let head = |rounding: &mut Rounding,
+                    token: usize,
+                    ix: usize,
+                    weight: Option<&Arc<[f32]>>,
+                    turns: bool|
+         -> Vec<f64> {
+            let start = token * self.width() + ix * head_dim;
+            let mut x: Vec<f64> = self.qkv[start..start + head_dim]
+                .iter()
+                .map(|x| f64::from(*x))
+                .collect();
+            if let Some(weight) = weight {
+                let mean = rounding.dot(&x, &x) / head_dim as f64;
+                let scale = rounding.near((mean + f64::from(norms.eps)).sqrt().recip());
+                x.iter_mut()
+                    .zip(weight.iter())
+                    .for_each(|(x, w)| *x = rounding.near(*x * scale * f64::from(*w)));
+            }
+            if let Some(rotary) = self.layer.rotary.as_ref().filter(|_| turns) {
+                let half = rotary.width() / 2;
+                for pair in 0..half {
+                    let angle = token as f64 * 10_000_f64.powf(-(pair as f64) / half as f64);
+                    let angle = rounding.near(angle);
+                    let (first, second) = match rotary.pairs() {
+                        Pairs::Halves => (pair, pair + half),
+                        Pairs::Neighbours => (2 * pair, 2 * pair + 1),
+                    };
+                    let (a, b) = (x[first], x[second]);
+                    let size = a.abs() + b.abs();
+                    let turned = a * angle.cos() - b * angle.sin();
+                    x[first] = rounding.of(turned, 4, size);
+                    let turned = b * angle.cos() + a * angle.sin();
+                    x[second] = rounding.of(turned, 4, size);
                 }
-                if let Some(rotary) = self.layer.rotary.as_ref().filter(|_| turns) {
-                    let half = rotary.width() / 2;
-                    for pair in 0..half {
-                        let angle = token as f64 * 10_000_f64.powf(-(pair as f64) / half as f64);
-                        let (a, b) = (x[pair], x[pair + half]);
-                        x[pair] = a * angle.cos() - b * angle.sin();
-                        x[pair + half] = b * angle.cos() + a * angle.sin();
-                    }
-                }
-                x
-            };
+            }
+            x
+        };
         let mut answers = vec![];
         for token in 0..self.tokens {
             for query_head in 0..query_heads {
                 let kv_head = query_head / (query_heads / kv_heads);
-                let query = head(token, query_head, norms.query.as_ref(), true);
+                let query = head(rounding, token, query_head, norms.query.as_ref(), true);
                 let from = self
                     .layer
                     .window
                     .map_or(0, |window| (token + 1).saturating_sub(window));
                 let scores: Vec<f64> = (from..=token)
                     .map(|other| {
-                        let key = head(other, query_heads + kv_head, norms.key.as_ref(), true);
-                        let dot: f64 = query.iter().zip(&key).map(|(q, k)| q * k).sum();
-                        (dot * f64::from(self.layer.scale)).exp()
+                        let ix = query_heads + kv_head;
+                        let key = head(rounding, other, ix, norms.key.as_ref(), true);
+                        let score = rounding.dot(&query, &key) * f64::from(self.layer.scale);
+                        let score = rounding.near(score);
+                        rounding.near(score.exp())
                     })
                     .collect();
                 let sink = self
@@ -188,9 +203,11 @@ impl Case {
                     .as_ref()
                     .map_or(0.0, |sinks| f64::from(sinks[query_head]).exp());
                 let total = scores.iter().sum::<f64>() + sink;
+                let total = rounding.of(total, scores.len(), total);
                 let mut answer = vec![0.0; head_dim];
                 for (other, score) in (from..=token).zip(&scores) {
                     let value = head(
+                        rounding,
                         other,
                         query_heads + kv_heads + kv_head,
                         norms.value.as_ref(),
@@ -201,7 +218,10 @@ impl Case {
                         .zip(&value)
                         .for_each(|(a, v)| *a += v * score / total);
                 }
-                answers.extend(answer.iter().map(|x| *x as f32));
+                // As if all that was added had been as great as the least favourable of it.
+                let count = scores.len();
+                let most = answer.iter().copied().map(f64::abs).fold(1.0, f64::max);
+                answers.extend(answer.iter().map(|x| rounding.of(*x, count, most)));
             }
         }
         answers
@@ -270,6 +290,7 @@ proptest! {
         window in prop::option::of(1_usize..40),
         has_norms: bool,
         has_rotary: bool,
+        are_neighbours: bool,
         has_sinks: bool,
         cuts in prop::collection::vec(1_usize..20, 0..6),
         seed: u32,
@@ -284,14 +305,15 @@ proptest! {
             norms: HeadNorms { query: norms.clone(), key: norms.clone(), value: norms, eps: 1e-5 },
             rotary: has_rotary.then(|| {
                 let frequencies = (0..half).map(|ix| 10_000_f32.powf(-(ix as f32) / half as f32));
-                Arc::new(Rotary::new(frequencies.collect(), 1.0))
+                let pairs = if are_neighbours { Pairs::Neighbours } else { Pairs::Halves };
+                Arc::new(Rotary::new(frequencies.collect(), pairs, 1.0))
             }),
             sinks: has_sinks.then(|| numbers(9, query_heads)),
         };
         let width = (query_heads + 2 * kv_heads) * head_dim;
         let case = Case { layer, tokens, qkv: numbers(u64::from(seed) + 1, tokens * width) };
         let whole = case.in_steps(&[tokens], seed);
-        assert_close(&case.slowly(), &whole, 1e-4);
+        assert_as_plain(&whole, |rounding| case.slowly(rounding));
         let mut steps = vec![];
         let mut left = tokens;
         for cut in cuts {
@@ -320,47 +342,60 @@ fn a_copied_page_holds_the_same() {
 }
 
 /// The rule in double precision, token by token; the shapes of [`Delta::run`] for one span.
-fn plain_delta(delta: &Delta, mixed: &[f32], decay: &[f32], write: &[f32]) -> Vec<f32> {
+fn plain_delta(
+    delta: &Delta,
+    [mixed, decay, write]: &[Vec<f32>; 3],
+    rounding: &mut Rounding,
+) -> Vec<f64> {
     let (dim, value_dim) = (delta.key_dim, delta.value_dim);
     let key_width = delta.key_heads * dim;
     let width = 2 * key_width + delta.value_heads * value_dim;
     let kernel = delta.convolution.len() / width;
-    let at = |token: usize, channel: usize| {
-        let sum: f64 = (0..kernel)
-            .filter(|place| token + place + 1 >= kernel)
+    let at = |rounding: &mut Rounding, token: usize, channel: usize| {
+        let places = (0..kernel).filter(|place| token + place + 1 >= kernel);
+        let (inputs, weights): (Vec<f64>, Vec<f64>) = places
             .map(|place| {
                 let input = mixed[(token + place + 1 - kernel) * width + channel];
-                f64::from(input) * f64::from(delta.convolution[place * width + channel])
+                let weight = delta.convolution[place * width + channel];
+                (f64::from(input), f64::from(weight))
             })
-            .sum();
-        sum / (1.0 + (-sum).exp())
+            .unzip();
+        let sum = rounding.dot(&inputs, &weights);
+        rounding.near(sum / (1.0 + (-sum).exp()))
     };
-    let unit = |token: usize, first: usize| -> Vec<f64> {
-        let head: Vec<f64> = (first..first + dim).map(|ix| at(token, ix)).collect();
-        let square: f64 = head.iter().map(|x| x * x).sum();
+    let unit = |rounding: &mut Rounding, token: usize, first: usize| -> Vec<f64> {
+        let head: Vec<f64> = (first..first + dim)
+            .map(|ix| at(rounding, token, ix))
+            .collect();
+        let square = rounding.dot(&head, &head);
         let scale = (square + f64::from(delta.length_eps)).sqrt().recip();
-        head.iter().map(|x| x * scale).collect()
+        head.iter().map(|x| rounding.near(x * scale)).collect()
     };
     let mut output = vec![];
     let mut matrices = vec![vec![vec![0.0; dim]; value_dim]; delta.value_heads];
     for token in 0..mixed.len() / width {
         for (head, matrix) in matrices.iter_mut().enumerate() {
             let key_head = head * delta.key_heads / delta.value_heads;
-            let query = unit(token, key_head * dim);
-            let key = unit(token, key_width + key_head * dim);
+            let query = unit(rounding, token, key_head * dim);
+            let key = unit(rounding, token, key_width + key_head * dim);
             let place = token * delta.value_heads + head;
             let decay = f64::from(decay[place]) + f64::from(delta.decay_bias[head]);
-            let keep = (-f64::from(delta.rates[head]) * decay.exp().ln_1p()).exp();
-            let write = 1.0 / (1.0 + (-f64::from(write[place])).exp());
+            let time = rounding.near(decay.exp().ln_1p());
+            let keep = rounding.near((-f64::from(delta.rates[head]) * time).exp());
+            let write = rounding.near(1.0 / (1.0 + (-f64::from(write[place])).exp()));
             for (ix, column) in matrix.iter_mut().enumerate() {
-                let value = at(token, 2 * key_width + head * value_dim + ix);
-                let read: f64 = column.iter().zip(&key).map(|(x, key)| keep * x * key).sum();
-                let mut said = 0.0;
-                for ((x, key), query) in column.iter_mut().zip(&key).zip(&query) {
-                    *x = keep * *x + (value - read) * write * key;
-                    said += *x * query / (dim as f64).sqrt();
+                let value = at(rounding, token, 2 * key_width + head * value_dim + ix);
+                let read = rounding.dot(column, &key) * keep;
+                let missing = rounding.of(
+                    (value - read) * write,
+                    4,
+                    (value.abs() + read.abs()) * write,
+                );
+                for (x, key) in column.iter_mut().zip(&key) {
+                    let size = (keep * *x).abs() + (missing * key).abs();
+                    *x = rounding.of(keep * *x + missing * key, 2, size);
                 }
-                output.push(said as f32);
+                output.push(rounding.dot(column, &query) / (dim as f64).sqrt());
             }
         }
     }
@@ -457,13 +492,13 @@ proptest! {
             let of = |word: u64, width: usize| numbers(seed ^ (word + 8 * part), count * width);
             [of(0, width), of(1, value_heads), of(2, value_heads)]
         }).collect();
-        let expected: Vec<f32> = inputs.iter()
-            .flat_map(|[mixed, decay, write]| plain_delta(&delta, mixed, decay, write))
-            .collect();
         let whole: Vec<usize> = spans.iter().map(|(count, _)| *count).collect();
         let cuts: Vec<usize> = spans.iter().map(|(count, cut)| *cut.min(count)).collect();
         let (said, matrices) = delta_in_pieces(&delta, &inputs, &whole);
-        assert_close(&expected, &said, 1e-4);
+        assert_as_plain(&said, |rounding| {
+            let each = inputs.iter();
+            each.flat_map(|input| plain_delta(&delta, input, rounding)).collect()
+        });
         let in_pieces = delta_in_pieces(&delta, &inputs, &cuts);
         prop_assert_eq!((&in_pieces.0, &in_pieces.1), (&said, &matrices));
         // And alone.

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use mlx_rs::error::Exception;
 use mlx_rs::{Array, Device, DeviceType, Dtype};
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
@@ -47,7 +48,7 @@ impl Model {
         let files = weight_files(folder)?;
         let mut arrays = BTreeMap::new();
         for file in &files {
-            check_header(file, config.numbers)?;
+            check_header(file, &config.numbers)?;
             let loaded = Array::load_safetensors(file).map_err(|cause| ModelError::Damaged {
                 file: file_name(file),
                 cause: cause.to_string(),
@@ -78,11 +79,10 @@ impl Load {
     }
 }
 
-fn is_cpu() -> Result<bool, ModelError> {
-    Ok(matches!(
-        Device::try_default()?.get_type()?,
-        DeviceType::Cpu
-    ))
+/// Whether MLX computes on the CPU.
+pub(in crate::model) fn is_cpu() -> Result<bool, Exception> {
+    let kind = Device::try_default()?.get_type()?;
+    Ok(matches!(kind, DeviceType::Cpu))
 }
 
 /// The CPU computes 16-bit floats by way of 32-bit ones, several times slower, so there weights
@@ -153,7 +153,7 @@ pub(super) fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, ModelError> {
 
 /// Reads a file's header: its length must fit the file, and its tensors must be of a kind that the
 /// network computes with.
-fn check_header(path: &Path, numbers: Numbers) -> Result<(), ModelError> {
+fn check_header(path: &Path, numbers: &Numbers) -> Result<(), ModelError> {
     let damaged = |cause: String| ModelError::Damaged {
         file: file_name(path),
         cause,
@@ -188,7 +188,9 @@ fn check_header(path: &Path, numbers: Numbers) -> Result<(), ModelError> {
         use safetensors::Dtype::{BF16, F16, F32, U8, U32};
         let is_known = match numbers {
             Numbers::Plain => matches!(tensor.dtype, BF16 | F16 | F32),
-            Numbers::Quantised => matches!(tensor.dtype, BF16 | F16 | F32 | U8 | U32),
+            Numbers::Quantised | Numbers::Unknown { .. } => {
+                matches!(tensor.dtype, BF16 | F16 | F32 | U8 | U32)
+            }
         };
         if !is_known {
             return Err(ModelError::TensorType {

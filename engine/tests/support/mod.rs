@@ -1,6 +1,8 @@
 //! Small models with weights drawn from a seed, for tests that need the network and no sense.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod truth;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

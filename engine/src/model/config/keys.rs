@@ -103,17 +103,10 @@ impl<'a> Keys<'a> {
         let Some(value) = self.value(key) else {
             return Ok(None);
         };
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "a config's numbers fit f32 by design"
-        )]
-        let narrow = value.as_f64().map(|wide| wide as f32);
-        narrow
-            .filter(|number| number.is_finite() && *number > 0.0)
-            .map_or_else(
-                || Err(wrong(key, value, "a positive number")),
-                |n| Ok(Some(n)),
-            )
+        positive(value).map_or_else(
+            || Err(wrong(key, value, "a positive number")),
+            |number| Ok(Some(number)),
+        )
     }
 
     /// The same, where zero means none.
@@ -213,6 +206,24 @@ impl<'a> Keys<'a> {
         indices.ok_or_else(|| wrong(key, value, "a list of layer numbers"))
     }
 
+    /// A list of numbers as of [`Self::positive`], which must be of one length.
+    pub(in crate::model) fn positives(
+        &self,
+        key: &str,
+        length: usize,
+    ) -> Result<Option<Vec<f32>>, ModelError> {
+        let Some(value) = self.value(key) else {
+            return Ok(None);
+        };
+        let numbers: Option<Vec<f32>> = value
+            .as_array()
+            .and_then(|list| list.iter().map(positive).collect());
+        let numbers = numbers.filter(|numbers| numbers.len() == length);
+        numbers
+            .map(Some)
+            .ok_or_else(|| wrong(key, value, &format!("{length} positive numbers")))
+    }
+
     /// The end tokens, none when the key is absent.
     pub(in crate::model) fn eos_ids(&self) -> Result<Vec<u32>, ModelError> {
         const KEY: &str = "eos_token_id";
@@ -230,6 +241,15 @@ impl<'a> Keys<'a> {
             Some(_) => Err(ModelError::Unsupported(key.to_owned())),
         }
     }
+}
+
+fn positive(value: &Value) -> Option<f32> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a config's numbers fit f32 by design"
+    )]
+    let narrow = value.as_f64().map(|wide| wide as f32);
+    narrow.filter(|number| number.is_finite() && *number > 0.0)
 }
 
 pub(in crate::model) fn missing(key: &str) -> ModelError {

@@ -15,10 +15,8 @@ pub use groups::StoreGroup;
 pub use keys::EosIds;
 pub(super) use keys::{Keys, missing};
 pub use quantisation::Numbers;
-#[cfg(feature = "mlx")]
-pub(super) use quantisation::{BITS, GROUPS};
 pub(super) use rope::turning;
-pub use rope::{Rope, RopeStretch, Yarn};
+pub use rope::{Rope, RopePairs, RopeStretch, Yarn, YarnRamp};
 
 use super::error::ModelError;
 use super::families::{self, Family};

@@ -3,22 +3,22 @@
 //! How a matrix is packed is read off its tensors' shapes, layer by layer, because converters mix
 //! widths. The config is asked only whether it is a way that the engine has.
 
-use super::{Keys, missing};
+use super::Keys;
 use crate::model::error::ModelError;
 
 /// How the numbers of matrices stand in the files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Numbers {
     /// As floats.
     Plain,
-    /// Where a matrix has scales, as whole numbers of a few bits.
+    /// Where a matrix has scales, in a few bits each.
     Quantised,
+    /// The same, in a way that the engine does not have: the first such matrix is refused by name.
+    Unknown { mode: String, bits: Option<i32> },
 }
 
-/// Bits of a packed number.
-pub(in crate::model) const BITS: &[i32] = &[4, 6, 8];
-/// Neighbours in a row that share a scale.
-pub(in crate::model) const GROUPS: &[i32] = &[32, 64, 128];
+/// The ways that MLX packs numbers in.
+const MODES: &[&str] = &["affine", "mxfp4", "mxfp8", "nvfp4"];
 
 impl Numbers {
     pub(in crate::model) fn read(keys: &Keys<'_>) -> Result<Self, ModelError> {
@@ -34,28 +34,12 @@ impl Numbers {
             Some(other) => return Err(ModelError::Unsupported(format!("quant_method {other}"))),
             None => {}
         }
-        match section.text("mode")? {
-            None | Some("affine") => {
-                among(&section, "bits", BITS)?;
-                among(&section, "group_size", GROUPS)?;
-            }
-            Some("mxfp4") => {}
-            Some(other) => {
-                return Err(ModelError::Unsupported(format!(
-                    "quantization mode {other}"
-                )));
-            }
-        }
-        Ok(Self::Quantised)
+        Ok(match section.text("mode")? {
+            Some(other) if !MODES.contains(&other) => Self::Unknown {
+                mode: other.to_owned(),
+                bits: section.width_if_any("bits")?,
+            },
+            Some(_) | None => Self::Quantised,
+        })
     }
-}
-
-fn among(section: &Keys<'_>, key: &str, known: &[i32]) -> Result<(), ModelError> {
-    let value = section.width_if_any(key)?.ok_or_else(|| missing(key))?;
-    if known.contains(&value) {
-        return Ok(());
-    }
-    Err(ModelError::Unsupported(format!(
-        "quantization {key} {value}"
-    )))
 }

@@ -50,7 +50,7 @@ fn rope_parameters_of_both_generations_are_read() {
     );
     let old = Config::from_json(old.as_bytes()).unwrap();
     assert_eq!(old, Config::from_json(new.as_bytes()).unwrap());
-    let stretch = attention(&old).rope.stretch;
+    let stretch = &attention(&old).rope.stretch;
     assert!(matches!(stretch, RopeStretch::Llama3 { .. }));
 }
 
@@ -64,12 +64,23 @@ fn a_config_that_cannot_be_served_says_why() {
             "num_key_value_heads is 0",
         ),
         (
-            json(r#","quantization":{"bits":4}"#),
-            "group_size is missing",
+            json(r#","rope_scaling":{"rope_type":"spiral"}"#),
+            "rope scaling spiral",
         ),
         (
             json(r#","rope_scaling":{"rope_type":"longrope"}"#),
-            "rope scaling longrope",
+            "original_max_position_embeddings is missing",
+        ),
+        (
+            json(
+                r#","max_position_embeddings":256,"rope_scaling":{"rope_type":"longrope",
+                   "original_max_position_embeddings":64,"long_factor":[1.0,2.0]}"#,
+            ),
+            "long_factor is [1.0,2.0], not 8 positive numbers",
+        ),
+        (
+            json(r#","rope_scaling":{"rope_type":"dynamic"}"#),
+            "factor is missing",
         ),
         (
             json(r#","rope_scaling":{"rope_type":"llama3"}"#),
@@ -203,20 +214,7 @@ fn a_key_that_a_family_cannot_serve_is_named() {
         json.replace(&pair, &format!("\"other_{key}\":{value}"))
     };
     let with = |json: &str, pair: &str| json.replacen('{', &format!("{{{pair},"), 1);
-    let quantised = |inner: &str| json(&format!(r#","quantization":{{{inner}}}"#));
     let table = [
-        (
-            quantised(r#""bits":3,"group_size":64"#),
-            "quantization bits 3",
-        ),
-        (
-            quantised(r#""bits":4,"group_size":16"#),
-            "quantization group_size 16",
-        ),
-        (
-            quantised(r#""mode":"nvfp4","bits":4,"group_size":16"#),
-            "mode nvfp4",
-        ),
         (
             json(r#","quantization_config":{"quant_method":"fp8"}"#),
             "quant_method fp8",
@@ -291,4 +289,81 @@ fn a_key_that_a_family_cannot_serve_is_named() {
             "{error} should speak of {expected}"
         );
     }
+}
+
+#[test]
+fn a_base_that_the_file_leaves_out_is_the_familys_published_one() {
+    let table = [
+        ("llama", 10_000.0),
+        ("mistral", 10_000.0),
+        ("qwen3", 10_000.0),
+    ];
+    for (family, expected) in table {
+        let config = read(&json("").replace("llama", family));
+        let theta = attention(&config).rope.theta;
+        assert!(
+            (theta - expected).abs() < f32::EPSILON,
+            "{family}: {theta}, not {expected}"
+        );
+    }
+}
+
+#[test]
+fn neighbours_turn_together_where_a_llama_asks_for_it() {
+    let pairs = |extra: &str| attention(&read(&json(extra))).rope.pairs;
+    assert_eq!(pairs(""), RopePairs::Halves);
+    assert_eq!(pairs(r#","rope_traditional":false"#), RopePairs::Halves);
+    assert_eq!(pairs(r#","rope_traditional":true"#), RopePairs::Neighbours);
+}
+
+#[test]
+fn a_long_rope_has_the_factors_of_the_context_that_it_serves() {
+    let stretch = |context: &str| {
+        let factors = |factor: f32| vec![factor; 8];
+        let section = serde_json::json!({"rope_type": "longrope", "short_factor": factors(1.0),
+            "long_factor": factors(4.0), "original_max_position_embeddings": 64});
+        let keys = format!(r#","max_position_embeddings":{context},"rope_scaling":{section}"#);
+        attention(&read(&json(&keys))).rope.stretch.clone()
+    };
+    let RopeStretch::Long { factors, magnitude } = stretch("64") else {
+        panic!("a long rope");
+    };
+    assert_eq!((factors, magnitude), (vec![1.0; 8], 1.0));
+    let RopeStretch::Long { factors, magnitude } = stretch("4096") else {
+        panic!("a long rope");
+    };
+    assert_eq!(factors, vec![4.0; 8]);
+    // The context is the first one's square: one and its logarithm's share of one, under a root.
+    assert!((magnitude - 2.0_f32.sqrt()).abs() < 1e-6, "{magnitude}");
+}
+
+#[test]
+fn what_yarn_says_outright_goes_before_what_follows_from_its_factor() {
+    let yarn = |extra: &str| {
+        let keys = format!(r#","rope_scaling":{{"rope_type":"yarn","factor":8.0{extra}}}"#);
+        let RopeStretch::Yarn(yarn) = attention(&read(&json(&keys))).rope.stretch.clone() else {
+            panic!("a yarn");
+        };
+        yarn
+    };
+    assert_eq!(yarn("").attention_factor, None);
+    assert_eq!(yarn("").ramp, YarnRamp::Truncated);
+    let told = yarn(r#","attention_factor":1.25,"truncate":false"#);
+    assert_eq!(told.attention_factor, Some(1.25));
+    assert_eq!(told.ramp, YarnRamp::Exact);
+}
+
+#[test]
+fn mixed_widths_and_every_mode_of_mlx_are_left_to_the_tensors() {
+    let quantised = |inner: &str| read(&json(&format!(r#","quantization":{{{inner}}}"#))).numbers;
+    for inner in [
+        r#""bits":5,"group_size":64,"model.layers.0.mlp.up_proj":{"bits":8,"group_size":32}"#,
+        r#""bits":4,"group_size":16,"mode":"nvfp4""#,
+        r#""bits":8,"group_size":32,"mode":"mxfp8""#,
+    ] {
+        assert_eq!(quantised(inner), Numbers::Quantised, "{inner}");
+    }
+    let other = quantised(r#""bits":4,"group_size":64,"mode":"nf4""#);
+    let (mode, bits) = ("nf4".to_owned(), Some(4));
+    assert_eq!(other, Numbers::Unknown { mode, bits });
 }

@@ -46,7 +46,7 @@ pub(super) fn read(keys: &Keys<'_>) -> Result<Config, ModelError> {
             window,
             scale: scalar.sqrt().recip(),
             head_norms: HeadNorms::QueryKey,
-            ..decoder.attention(window.map_or(ropes.all, |_| ropes.window))
+            ..decoder.attention(ropes.of(window))
         }),
         feed_forward: feed_forward.clone(),
         norms: NormPlaces::Around,
@@ -80,13 +80,17 @@ impl Ropes {
             None => keys.section("rope_scaling")?,
         };
         let of = |section: Option<Keys<'_>>, theta: f32| match section {
-            Some(section) => Rope::of_section(&section, theta, dims),
+            Some(section) => Rope::of_section(keys, &section, theta, dims),
             None => Rope::plain(theta, dims),
         };
         Ok(Self {
             all: of(all, theta)?,
             window: of(section("sliding_attention")?, local)?,
         })
+    }
+
+    fn of(&self, window: Option<i32>) -> Rope {
+        window.map_or(&self.all, |_| &self.window).clone()
     }
 }
 

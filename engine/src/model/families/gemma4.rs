@@ -122,7 +122,7 @@ fn rope(keys: &Keys<'_>, window: Option<i32>, dims: i32) -> Result<Rope, ModelEr
     };
     if let Some(parameters) = keys.section("rope_parameters")? {
         return match parameters.section(kind)? {
-            Some(section) => Rope::of_section(&section, THETA_DEFAULT, dims),
+            Some(section) => Rope::of_section(keys, &section, THETA_DEFAULT, dims),
             None => Rope::plain(THETA_DEFAULT, dims),
         };
     }

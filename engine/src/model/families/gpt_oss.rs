@@ -58,7 +58,7 @@ pub(super) fn read(keys: &Keys<'_>) -> Result<Config, ModelError> {
             input_bias: Bias::Present,
             output_bias: Bias::Present,
             sinks: Sinks::Present,
-            ..decoder.attention(rope)
+            ..decoder.attention(rope.clone())
         };
         before(attention, FeedForward::Experts(experts))
     });

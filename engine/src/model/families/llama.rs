@@ -7,7 +7,7 @@ use crate::model::error::ModelError;
 
 pub(super) fn read(keys: &Keys<'_>) -> Result<Config, ModelError> {
     let decoder = Decoder::read(keys, &Defaults::PLAIN)?;
-    let rope = Rope::read(keys, decoder.head_dim, 10_000.0)?;
+    let rope = Rope::read(keys, decoder.head_dim, 10_000.0)?.paired_as(keys)?;
     let mut attention = decoder.attention(rope);
     let bias = Bias::from_flag(keys.flag("attention_bias", false)?);
     attention.input_bias = bias;

@@ -35,6 +35,7 @@ pub(in crate::model) fn network_name(config: &Config, stored: &str) -> Option<St
 /// The text part's tensors stand below `language_model`, or below `model.language_model`.
 fn text_part(stored: &str) -> Option<String> {
     let inner = stored.strip_prefix("model.").unwrap_or(stored);
+    let inner = inner.strip_prefix("language_model.").unwrap_or(inner);
     if OTHER_PARTS.iter().any(|part| inner.starts_with(part)) {
         return None;
     }

@@ -8,7 +8,7 @@ use crate::model::error::ModelError;
 pub(super) fn read(keys: &Keys<'_>) -> Result<Config, ModelError> {
     keys.refuse("use_sliding_window")?;
     let decoder = Decoder::read(keys, &Defaults::PLAIN)?;
-    let rope = Rope::read(keys, decoder.head_dim, 1_000_000.0)?;
+    let rope = Rope::read(keys, decoder.head_dim, 1_000_000.0)?.paired_as(keys)?;
     let mut attention = decoder.attention(rope);
     attention.input_bias = Bias::Present;
     let layers = decoder.uniform(before(attention, FeedForward::Dense(silu(keys)?)));

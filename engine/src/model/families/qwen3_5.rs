@@ -54,7 +54,7 @@ fn rope(keys: &Keys<'_>, head_dim: i32) -> Result<Rope, ModelError> {
     match keys.section("rope_parameters")? {
         Some(section) => {
             let dims = turning(&section, head_dim, SHARE_DEFAULT)?;
-            Rope::of_section(&section, THETA_DEFAULT, dims)
+            Rope::of_section(keys, &section, THETA_DEFAULT, dims)
         }
         None => Rope::plain(THETA_DEFAULT, turning(keys, head_dim, SHARE_DEFAULT)?),
     }

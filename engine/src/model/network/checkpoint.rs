@@ -14,10 +14,10 @@ use super::layers::Norm;
 use super::linear::{Linear, Matrix, Projections};
 use super::past::Attention;
 use super::published::network_arrays;
-use super::quantised::{Packing, Quantised};
+use super::quantised::{Floats, Packing, Quantised};
 use super::rope::Rope;
-use crate::kernels::{self, Panels, Rotary};
-use crate::model::config::{BITS, Bias, Config, GROUPS, NormShape, NormWeight, Numbers};
+use crate::kernels::{self, Pairs, Panels, Rotary};
+use crate::model::config::{Bias, Config, NormShape, NormWeight, Numbers, RopePairs};
 use crate::model::error::ModelError;
 
 /// One tensor that a model of some config has.
@@ -85,6 +85,10 @@ impl Load {
 /// The name of the norm before the head.
 pub(super) const LAST_NORM: &str = "model.norm.weight";
 const WORD_BITS: i32 = 32;
+/// Bits of a number that is packed the affine way.
+const AFFINE_BITS: &[i32] = &[2, 3, 4, 5, 6, 8];
+/// Neighbours in a row that share a scale and an offset.
+const AFFINE_GROUPS: &[i32] = &[32, 64, 128];
 
 impl Checkpoint {
     pub(super) fn of(
@@ -99,7 +103,7 @@ impl Checkpoint {
             floats: norm.map_or(Dtype::Float32, Array::dtype),
             source: Source::Arrays(arrays),
             load,
-            numbers: config.numbers,
+            numbers: config.numbers.clone(),
             made: vec![],
             rotaries: vec![],
         })
@@ -333,7 +337,11 @@ impl Checkpoint {
 
     fn rotary(&mut self, rope: &Rope) -> Arc<Rotary> {
         let frequencies: Vec<f32> = rope.periods.iter().map(|period| period.recip()).collect();
-        let rotary = Rotary::new(frequencies, rope.magnitude);
+        let pairs = match rope.pairs {
+            RopePairs::Halves => Pairs::Halves,
+            RopePairs::Neighbours => Pairs::Neighbours,
+        };
+        let rotary = Rotary::new(frequencies, pairs, rope.magnitude);
         let known = self.rotaries.iter().find(|known| known.turns_as(&rotary));
         if let Some(known) = known {
             return Arc::clone(known);
@@ -387,6 +395,12 @@ impl Checkpoint {
         if self.numbers == Numbers::Plain || !self.has(&format!("{name}.scales")) {
             return Ok(Matrix::Dense(self.tensor(stored, shape)?));
         }
+        if let Numbers::Unknown { mode, bits } = &self.numbers {
+            let bits = bits.map_or(String::new(), |bits| format!(" of {bits} bits"));
+            return Err(ModelError::Unsupported(format!(
+                "tensor {stored}{bits} in quantization mode {mode}"
+            )));
+        }
         let quantised = self.quantised(name, shape)?;
         Ok(match self.load.quantised {
             QuantisedMatrices::Kept => Matrix::Quantised(quantised),
@@ -407,26 +421,30 @@ impl Checkpoint {
         };
         let groups = width(self, &scales_name);
         let words = width(self, &format!("{name}.weight"));
-        let group = whole(*columns, groups).filter(|group| GROUPS.contains(group));
+        let group = whole(*columns, groups);
         let bits = whole(words.saturating_mul(WORD_BITS), *columns);
-        let bits = bits.filter(|bits| BITS.contains(bits));
         let (Some(group), Some(bits)) = (group, bits) else {
             return Err(ModelError::Unsupported(format!(
                 "tensor {name}.weight of {words} words and {groups} scales for {columns} columns"
             )));
         };
         let scales = self.tensor(scales_name, &with(groups))?;
-        let packing = if scales.dtype() != Dtype::Uint8 {
+        let packing = if scales.dtype() == Dtype::Uint8 {
+            let floats = Floats::of(bits, group).ok_or_else(|| {
+                ModelError::Unsupported(format!(
+                    "tensor {name}.weight of {bits}-bit floats in groups of {group}"
+                ))
+            })?;
+            Packing::Floats(floats)
+        } else if AFFINE_BITS.contains(&bits) && AFFINE_GROUPS.contains(&group) {
             Packing::Affine {
                 bits,
                 group,
                 offsets: self.tensor(format!("{name}.biases"), &with(groups))?,
             }
-        } else if (bits, group) == (4, 32) {
-            Packing::Mxfp4
         } else {
             return Err(ModelError::Unsupported(format!(
-                "tensor {name}.weight of {bits}-bit floats in groups of {group}"
+                "tensor {name}.weight of {bits} bits in groups of {group}, mode affine"
             )));
         };
         Ok(Quantised {

@@ -15,6 +15,10 @@ use crate::model::host;
 /// How steep gpt-oss's gate is.
 const SWIGLU_SLOPE: f32 = 1.702;
 
+/// The square root of two over pi, and what the cube has a share of.
+const GELU_SLOPE: f32 = 0.797_884_56;
+const GELU_CUBE: f32 = 0.044_715;
+
 /// A root-mean-square norm over the last axis.
 #[derive(Clone, Debug)]
 pub(in crate::model) struct Norm {
@@ -82,7 +86,7 @@ pub(in crate::model) fn gated(
     }
     match activation {
         Activation::Silu => nn::silu(gate)?.multiply(up),
-        Activation::GeluTanh => nn::gelu_approximate(gate)?.multiply(up),
+        Activation::GeluTanh => gelu_tanh(gate)?.multiply(up),
         Activation::SwigluClipped { limit } => {
             let high = like(gate, limit)?;
             let gate = minimum(gate, &high)?;
@@ -91,6 +95,14 @@ pub(in crate::model) fn gated(
             up.add(like(&up, 1.0)?)?.multiply(gate.multiply(share)?)
         }
     }
+}
+
+/// The Gaussian error linear unit by a hyperbolic tangent, in the type of what comes in: that of
+/// `mlx_rs::nn` multiplies by numbers of single precision, and the state behind it would be so too.
+fn gelu_tanh(x: &Array) -> Result<Array, Exception> {
+    let inner = x.add(scaled(&x.square()?.multiply(x)?, GELU_CUBE)?)?;
+    let share = tanh(scaled(&inner, GELU_SLOPE)?)?.add(like(x, 1.0)?)?;
+    scaled(x, 0.5)?.multiply(share)
 }
 
 /// The CPU's own kernel of it.

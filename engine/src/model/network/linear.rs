@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use mlx_rs::Array;
 use mlx_rs::error::Exception;
 use mlx_rs::ops::{concatenate, gather_mm};
+use mlx_rs::{Array, Dtype};
 
 use super::quantised::Quantised;
 use crate::kernels::{Panels, Rows};
+use crate::model::folder::is_cpu;
 use crate::model::host;
 
 /// `y = x W^T + b`.
@@ -52,9 +53,7 @@ impl Matrix {
     /// that each is for.
     fn apply_chosen(&self, input: &Array, experts: &Array) -> Result<Array, Exception> {
         match self {
-            Self::Dense(weights) => {
-                gather_mm(input, weights.swap_axes(-1, -2)?, None, experts, false)
-            }
+            Self::Dense(weights) => chosen_products(input, weights, experts),
             Self::Packed(_) => unreachable!("stacks are packed with their layer"),
             Self::Quantised(quantised) => quantised.apply_chosen(input, experts),
         }
@@ -68,6 +67,17 @@ impl Matrix {
             Self::Quantised(quantised) => quantised.rows(ids),
         }
     }
+}
+
+/// MLX's CPU gathers in single precision only, so there 16-bit floats are widened on the way.
+fn chosen_products(input: &Array, weights: &Array, experts: &Array) -> Result<Array, Exception> {
+    let turned = weights.swap_axes(-1, -2)?;
+    if input.dtype() == Dtype::Float32 || !is_cpu()? {
+        return gather_mm(input, turned, None, experts, false);
+    }
+    let wide = |array: &Array| array.as_dtype(Dtype::Float32);
+    let made = gather_mm(wide(input)?, wide(&turned)?, None, experts, false)?;
+    made.as_dtype(input.dtype())
 }
 
 fn product(panels: &Arc<Panels>, input: &Array) -> Result<Array, Exception> {

@@ -1,7 +1,7 @@
 //! Matrices of a few bits a number, as MLX packs them.
 //!
-//! `mlx-rs` offers the affine way only, and the experts of gpt-oss come in the microscaling float
-//! format, so the three operations are called through MLX's own interface in C, for both ways.
+//! `mlx-rs` offers the affine way only, and weights come in small floats as well, so the three
+//! operations are called through MLX's own interface in C, for all ways.
 #![expect(
     unsafe_code,
     reason = "calls into MLX's interface in C, see the SAFETY paragraphs"
@@ -34,36 +34,78 @@ pub(in crate::model) enum Packing {
         /// As `scales`.
         offsets: Array,
     },
-    /// Four-bit floats, 32 to a scale that is a power of two.
+    Floats(Floats),
+}
+
+/// Small floats, so many to a scale that is a small float too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::model) enum Floats {
+    /// Four bits, 32 to a scale that is a power of two.
     Mxfp4,
+    /// Eight bits, 32 to a scale that is a power of two.
+    Mxfp8,
+    /// Four bits, 16 to a scale of eight bits.
+    Nvfp4,
+}
+
+impl Floats {
+    const ALL: [Self; 3] = [Self::Mxfp4, Self::Mxfp8, Self::Nvfp4];
+
+    /// Each is told by its sizes.
+    pub(super) fn of(bits: i32, group: i32) -> Option<Self> {
+        let is_it = |it: &Self| (it.bits(), it.group()) == (bits, group);
+        Self::ALL.into_iter().find(is_it)
+    }
+
+    fn bits(self) -> i32 {
+        match self {
+            Self::Mxfp4 | Self::Nvfp4 => 4,
+            Self::Mxfp8 => 8,
+        }
+    }
+
+    fn group(self) -> i32 {
+        match self {
+            Self::Mxfp4 | Self::Mxfp8 => 32,
+            Self::Nvfp4 => 16,
+        }
+    }
+
+    fn mode(self) -> &'static CStr {
+        match self {
+            Self::Mxfp4 => c"mxfp4",
+            Self::Mxfp8 => c"mxfp8",
+            Self::Nvfp4 => c"nvfp4",
+        }
+    }
 }
 
 impl Packing {
     fn bits(&self) -> i32 {
         match self {
             Self::Affine { bits, .. } => *bits,
-            Self::Mxfp4 => 4,
+            Self::Floats(floats) => floats.bits(),
         }
     }
 
     fn group(&self) -> i32 {
         match self {
             Self::Affine { group, .. } => *group,
-            Self::Mxfp4 => 32,
+            Self::Floats(floats) => floats.group(),
         }
     }
 
     fn mode(&self) -> &'static CStr {
         match self {
             Self::Affine { .. } => c"affine",
-            Self::Mxfp4 => c"mxfp4",
+            Self::Floats(floats) => floats.mode(),
         }
     }
 
     pub(super) fn offsets(&self) -> Option<&Array> {
         match self {
             Self::Affine { offsets, .. } => Some(offsets),
-            Self::Mxfp4 => None,
+            Self::Floats(_) => None,
         }
     }
 }
@@ -133,7 +175,7 @@ impl Quantised {
                 group: *group,
                 offsets: offsets.take_axis(ids, 0)?,
             },
-            Packing::Mxfp4 => Packing::Mxfp4,
+            Packing::Floats(floats) => Packing::Floats(*floats),
         };
         let rows = Self {
             weight: self.weight.take_axis(ids, 0)?,

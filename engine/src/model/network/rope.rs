@@ -8,7 +8,7 @@ use mlx_rs::ops::concatenate;
 use mlx_rs::{Array, fast};
 
 use super::layers;
-use crate::model::config::{self, RopeStretch, Yarn};
+use crate::model::config::{self, RopePairs, RopeStretch, Yarn, YarnRamp};
 
 /// Turns queries and keys by their position.
 #[derive(Clone, Debug)]
@@ -19,6 +19,7 @@ pub(in crate::model) struct Rope {
     pub(in crate::model) periods: Vec<f32>,
     /// What the turning components are multiplied by.
     pub(in crate::model) magnitude: f32,
+    pub(in crate::model) pairs: RopePairs,
     turning: Turning,
 }
 
@@ -38,10 +39,10 @@ impl Rope {
             scale,
         };
         let by_periods = |periods: &[f32]| Turning::Periods(Array::from_slice(periods, &[pairs]));
-        let (periods, turning, magnitude) = match rope.stretch {
+        let (periods, turning, magnitude) = match &rope.stretch {
             RopeStretch::None => (plain, by_theta(1.0), 1.0),
             RopeStretch::Linear { factor } => {
-                let stretched = plain.iter().map(|period| period * factor).collect();
+                let stretched: Vec<f32> = plain.iter().map(|period| period * factor).collect();
                 (stretched, by_theta(factor.recip()), 1.0)
             }
             RopeStretch::Llama3 {
@@ -51,23 +52,29 @@ impl Rope {
                 original_context_tokens,
             } => {
                 let stretch = Llama3 {
-                    factor,
-                    low: low_freq_factor,
-                    high: high_freq_factor,
-                    original: original_context_tokens,
+                    factor: *factor,
+                    low: *low_freq_factor,
+                    high: *high_freq_factor,
+                    original: *original_context_tokens,
                 };
                 let periods: Vec<f32> = plain.iter().map(|plain| stretch.period(*plain)).collect();
                 let turning = by_periods(&periods);
                 (periods, turning, 1.0)
             }
-            RopeStretch::Yarn(yarn) => {
-                let periods = yarn_periods(&yarn, rope, &plain);
+            RopeStretch::Long { factors, magnitude } => {
+                let factors = plain.iter().zip(factors);
+                let periods: Vec<f32> = factors.map(|(plain, factor)| plain * factor).collect();
                 let turning = by_periods(&periods);
-                (periods, turning, yarn_magnitude(&yarn))
+                (periods, turning, *magnitude)
+            }
+            RopeStretch::Yarn(yarn) => {
+                let periods = yarn_periods(yarn, rope, &plain);
+                let turning = by_periods(&periods);
+                (periods, turning, yarn_magnitude(yarn))
             }
             RopeStretch::Proportional { turning, factor } => {
                 let period = |(pair, plain): (i32, &f32)| {
-                    let turns = 2 * pair < turning;
+                    let turns = 2 * pair < *turning;
                     if turns { plain * factor } else { f32::INFINITY }
                 };
                 let periods: Vec<f32> = (0..).zip(&plain).map(period).collect();
@@ -79,19 +86,24 @@ impl Rope {
             dims: rope.dims,
             periods,
             magnitude,
+            pairs: rope.pairs,
             turning,
         }
     }
 
+    fn are_neighbours(&self) -> bool {
+        self.pairs == RopePairs::Neighbours
+    }
+
     /// `states` is (batch, heads, tokens, head_dim), its first token at position 0.
     pub(in crate::model) fn at_start(&self, states: &Array) -> Result<Array, Exception> {
-        let states = &self.grown(states)?;
+        let (states, neighbours) = (&self.grown(states)?, self.are_neighbours());
         match &self.turning {
             Turning::Plain { theta, scale } => {
-                fast::rope(states, self.dims, false, *theta, *scale, 0, None)
+                fast::rope(states, self.dims, neighbours, *theta, *scale, 0, None)
             }
             Turning::Periods(periods) => {
-                fast::rope(states, self.dims, false, None, 1.0, 0, periods)
+                fast::rope(states, self.dims, neighbours, None, 1.0, 0, periods)
             }
         }
     }
@@ -102,13 +114,13 @@ impl Rope {
         states: &Array,
         positions: &Array,
     ) -> Result<Array, Exception> {
-        let states = &self.grown(states)?;
+        let (states, neighbours) = (&self.grown(states)?, self.are_neighbours());
         match &self.turning {
-            Turning::Plain { theta, scale } => {
-                fast::rope_dynamic(states, self.dims, false, *theta, *scale, positions, None)
-            }
+            Turning::Plain { theta, scale } => fast::rope_dynamic(
+                states, self.dims, neighbours, *theta, *scale, positions, None,
+            ),
             Turning::Periods(periods) => {
-                fast::rope_dynamic(states, self.dims, false, None, 1.0, positions, periods)
+                fast::rope_dynamic(states, self.dims, neighbours, None, 1.0, positions, periods)
             }
         }
     }
@@ -169,9 +181,13 @@ fn yarn_pair(yarn: &Yarn, rope: &config::Rope, turns: f32) -> f64 {
 }
 
 fn yarn_periods(yarn: &Yarn, rope: &config::Rope, plain: &[f32]) -> Vec<f32> {
-    let low = yarn_pair(yarn, rope, yarn.beta_fast).floor().max(0.0);
-    let high = yarn_pair(yarn, rope, yarn.beta_slow).ceil();
-    let high = high.min(f64::from(rope.dims - 1));
+    let low = yarn_pair(yarn, rope, yarn.beta_fast);
+    let high = yarn_pair(yarn, rope, yarn.beta_slow);
+    let (low, high) = match yarn.ramp {
+        YarnRamp::Truncated => (low.floor(), high.ceil()),
+        YarnRamp::Exact => (low, high),
+    };
+    let (low, high) = (low.max(0.0), high.min(f64::from(rope.dims - 1)));
     // A ramp of no length would divide by zero.
     let high = if low == high { high + 0.001 } else { high };
     let period = |(pair, plain): (i32, &f32)| {
@@ -192,5 +208,6 @@ fn yarn_magnitude(yarn: &Yarn) -> f32 {
             0.1 * mscale * yarn.factor.ln() + 1.0
         }
     };
-    growth(yarn.mscale) / yarn.mscale_all_dim.map_or(1.0, growth)
+    let by_factor = growth(yarn.mscale) / yarn.mscale_all_dim.map_or(1.0, growth);
+    yarn.attention_factor.unwrap_or(by_factor)
 }

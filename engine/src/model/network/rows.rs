@@ -72,7 +72,8 @@ impl RowCache {
         self.length
     }
 
-    fn arrays(&self) -> impl Iterator<Item = &Array> {
+    /// Keys, values and states, as far as there are any yet.
+    pub fn tensors(&self) -> impl Iterator<Item = &Array> {
         let held = self.stores.iter().filter_map(|kept| match kept {
             Kept::All(held) | Kept::Last { held, .. } => {
                 held.as_ref().map(|held| [&held.keys, &held.values])
@@ -199,7 +200,7 @@ impl Model {
             let hidden = hidden.try_index(0)?.take_axis(last, 0)?;
             Some(self.head(&hidden)?.as_type::<f32>()?)
         };
-        let caches = rows.iter().flat_map(|row| row.cache.arrays());
+        let caches = rows.iter().flat_map(|row| row.cache.tensors());
         mlx_rs::transforms::eval(logits.iter().chain(caches))?;
         for (row, span) in rows.iter_mut().zip(&spans) {
             row.cache.length += span.end - span.start;

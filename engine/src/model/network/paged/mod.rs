@@ -195,6 +195,12 @@ impl PagedCache {
         }
     }
 
+    /// Keys and values of all pages, where MLX holds them, and the states of one slot.
+    pub fn tensors(&self, slot: u16) -> impl Iterator<Item = &Array> {
+        let pages = self.pools.iter().flat_map(Pool::arrays);
+        pages.chain(self.states.arrays(slot))
+    }
+
     /// Keeps the recurrent state that a slot has now.
     pub fn save(&mut self, slot: u16, to: StateId) {
         self.states.save(slot, to);
