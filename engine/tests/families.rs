@@ -1,5 +1,10 @@
 //! Every family gives what mlx-lm gives: the same tokens, and the same logits to a thousandth.
 //!
+//! The engine is led along mlx-lm's answer, so that one token that comes out otherwise does not make all
+//! that follow incomparable. Logits must be near after the prompt and after the answer. A token must be
+//! the same wherever mlx-lm's margin between the two likeliest is above twice what a logit may be off:
+//! where it is not, either token is right. How seeds are chosen stands in `families/make.py`.
+//!
 //! `CEREUS_FAMILIES_DIR` names a folder that `families/make.py` has filled: `cargo xtask test
 //! families` does both, which is why a plain `cargo test` leaves this file out.
 //!
@@ -21,6 +26,10 @@ use serde::Deserialize;
 
 /// Between two ways of summing the same numbers, in single precision; logits are about ten.
 const TOLERANCE: f32 = 1e-3;
+/// The greatest logits, about.
+const LOGIT: f32 = 10.0;
+/// Tokens of each answer whose margins say nothing are few.
+const UNCLEAR_MAX: f32 = 0.1;
 /// Ends the name of a folder with weights as a family's makers publish them: the same as elsewhere, so
 /// only their reading is of interest.
 const PUBLISHED: &str = "-published";
@@ -37,9 +46,41 @@ struct Row {
     prompt: Vec<u32>,
     prefill_logits: Vec<f32>,
     answer: Vec<u32>,
+    /// By how much each token of the answer was likelier than the next best.
+    margins: Vec<f32>,
     last_logits: Vec<f32>,
     /// In place of `last_logits`, by the weights before they were quantised.
     original_logits: Option<Vec<f32>>,
+}
+
+impl Row {
+    /// A position is turned by an angle that grows with it, and so does what rounding it does.
+    fn tolerance(&self) -> f32 {
+        let tokens = (self.prompt.len() + self.answer.len()) as f32;
+        TOLERANCE + LOGIT * tokens * f32::EPSILON
+    }
+
+    /// Whether the token of the answer is the only right one.
+    fn is_clear(&self, ix: usize) -> bool {
+        self.margins[ix] > 2.0 * self.tolerance()
+    }
+
+    fn check(&self, said: &[u32], what: &str) {
+        assert_eq!(said.len(), self.answer.len(), "{what}");
+        for (ix, (said, expected)) in said.iter().zip(&self.answer).enumerate() {
+            assert!(
+                said == expected || !self.is_clear(ix),
+                "{what}: token {ix} after {} of prompt is {said}, not {expected}",
+                self.prompt.len()
+            );
+        }
+        let unclear = (0..said.len()).filter(|ix| !self.is_clear(*ix)).count();
+        assert!(
+            unclear as f32 <= UNCLEAR_MAX * said.len() as f32,
+            "{what}: {unclear} tokens of {} prove nothing",
+            said.len()
+        );
+    }
 }
 
 struct Folder {
@@ -90,10 +131,17 @@ fn compare(folder: &Folder, load: Load) {
     let mut furthest = 0.0_f32;
     let mut quantising = None;
     for (row, told) in folder.expected.rows.iter().zip(&told) {
-        assert_eq!(told.answer, row.answer, "{}, {load:?}", folder.name);
+        row.check(&told.answer, &format!("{}, {load:?}", folder.name));
         let prefill = distance(&told.prefill_logits, &row.prefill_logits);
         let last = distance(&told.last_logits, &row.last_logits);
         furthest = furthest.max(prefill).max(last);
+        assert!(
+            prefill.max(last) < row.tolerance(),
+            "{}, {load:?}, prompt of {}: a logit is off by {prefill} before the answer, by {last} \
+             after it",
+            folder.name,
+            row.prompt.len()
+        );
         if let Some(original) = &row.original_logits {
             let (theirs, ours) = quantising.unwrap_or((0.0_f32, 0.0_f32));
             quantising = Some((
@@ -108,11 +156,6 @@ fn compare(folder: &Folder, load: Load) {
     let errors = errors.unwrap_or_default();
     println!(
         "\ncompared {name:<24} {millions:4.1} {layout:?} {quantised:?} {furthest:.1e}{errors}"
-    );
-    assert!(
-        furthest < TOLERANCE,
-        "{}, {load:?}: a logit is off by {furthest}",
-        folder.name
     );
     // Quantising explains what is left: computing adds no more than it does to any model.
     if let Some((theirs, ours)) = quantising {
@@ -155,7 +198,16 @@ fn every_family_served_to_several_at_once_answers_as_mlx_lm_does() {
     for folder in folders() {
         let answers = served::ask(&folder.path, &folder.expected.rows);
         for (row, answer) in folder.expected.rows.iter().zip(answers) {
-            assert_eq!(answer, row.answer, "{}", folder.name);
+            // Nobody leads the engine here: after an unclear token both may go on in their own way.
+            let clear = (0..row.answer.len()).take_while(|ix| row.is_clear(*ix));
+            let end = clear.count();
+            let prompt = row.prompt.len();
+            assert_eq!(
+                answer[..end],
+                row.answer[..end],
+                "{}, {prompt}",
+                folder.name
+            );
         }
     }
 }

@@ -11,10 +11,8 @@ use cereus_engine::model::{Config, Model, ModelError, Output, RowCache, RowStep}
 use mlx_rs::Array;
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::transforms::value_and_grad_with_argnums;
+use support::truth::Truth;
 use support::{FAMILIES, QWEN3, Stream, arrays, config, model, write_folder};
-
-/// Two ways of computing one sum in f32, over a few hundred terms.
-const TOLERANCE: f32 = 2e-4;
 
 fn prompt(model: &Model, length: usize, seed: u64) -> Vec<u32> {
     let vocab = model.config().vocab_size.unsigned_abs();
@@ -67,11 +65,10 @@ fn greedy_alone(model: &Model, prompt: &[u32], count: usize) -> Vec<u32> {
     answer
 }
 
-fn assert_close(left: &[f32], right: &[f32]) {
-    assert_eq!(left.len(), right.len());
-    for (ix, (a, b)) in left.iter().zip(right).enumerate() {
-        assert!((a - b).abs() < TOLERANCE, "logit {ix}: {a} and {b}");
-    }
+/// What a model of these weights says to these tokens in double precision.
+fn truth(json: &str, seed: u64, tokens: &[u32]) -> Truth {
+    let config = config(json);
+    Truth::of(&config, &arrays(&config, seed), tokens)
 }
 
 /// ENG-07.
@@ -80,13 +77,16 @@ fn token_by_token_and_in_pieces_give_the_logits_of_the_whole() {
     for json in FAMILIES {
         let model = model(json, 3);
         let tokens = prompt(&model, 23, 5);
-        let whole = whole_logits(&model, &tokens);
+        let truth = truth(json, 3, &tokens);
+        for (ix, logits) in whole_logits(&model, &tokens).iter().enumerate() {
+            truth.check(ix + 1, logits, json);
+        }
         for piece in [1, 4, 7, 23] {
             let mut cache = RowCache::new(model.config());
             let mut end = 0;
             for part in tokens.chunks(piece) {
                 end += part.len();
-                assert_close(&run(&model, &mut cache, part), &whole[end - 1]);
+                truth.check(end, &run(&model, &mut cache, part), json);
             }
             assert_eq!(cache.length(), 23);
         }
@@ -97,15 +97,12 @@ fn token_by_token_and_in_pieces_give_the_logits_of_the_whole() {
 fn a_row_grows_past_its_first_room() {
     let model = model(QWEN3, 4);
     let tokens = prompt(&model, 300, 6);
-    let whole = whole_logits(&model, &tokens);
+    let truth = truth(QWEN3, 4, &tokens);
     let mut cache = RowCache::new(model.config());
     run(&model, &mut cache, &tokens[..250]);
     for end in [255, 256, 257, 300] {
         let start = usize::try_from(cache.length()).unwrap();
-        assert_close(
-            &run(&model, &mut cache, &tokens[start..end]),
-            &whole[end - 1],
-        );
+        truth.check(end, &run(&model, &mut cache, &tokens[start..end]), QWEN3);
     }
 }
 
@@ -122,19 +119,30 @@ fn greedy_answers_do_not_depend_on_who_else_is_in_the_batch() {
             .map(|prompt| greedy_alone(&model, prompt, 20))
             .collect();
 
-        // Row `r` joins at step `r`, its prompt in the same step as the others' decoding.
+        // Row `r` joins at step `r`, its prompt in the same step as the others' decoding. Each goes on
+        // with what it said alone, whatever it says here: where two tokens are as likely as rounding
+        // can tell, either is right.
         let mut caches: Vec<RowCache> = prompts
             .iter()
             .map(|_| RowCache::new(model.config()))
             .collect();
         let mut answers: Vec<Vec<u32>> = vec![Vec::new(); prompts.len()];
+        let truths = prompts.iter().zip(&alone).map(|(prompt, answer)| {
+            let tokens = [&prompt[..], answer].concat();
+            truth(json, 8, &tokens)
+        });
+        let truths: Vec<Truth> = truths.collect();
         for step in 0..25 {
             let mut rows = Vec::new();
             let mut row_ixs = Vec::new();
             let pending: Vec<Vec<u32>> = answers
                 .iter()
                 .zip(&prompts)
-                .map(|(answer, prompt)| answer.last().map_or(prompt.clone(), |&last| vec![last]))
+                .zip(&alone)
+                .map(|((answer, prompt), alone)| match answer.len() {
+                    0 => prompt.clone(),
+                    said => vec![alone[said - 1]],
+                })
                 .collect();
             for (row_ix, cache) in caches.iter_mut().enumerate() {
                 if row_ix <= step && answers[row_ix].len() < 20 {
@@ -153,7 +161,16 @@ fn greedy_answers_do_not_depend_on_who_else_is_in_the_batch() {
                 answers[row_ix].push(argmax(&row));
             }
         }
-        assert_eq!(answers, alone);
+        let mut clear = 0;
+        for (row, truth) in truths.iter().enumerate() {
+            for (ix, (token, alone)) in answers[row].iter().zip(&alone[row]).enumerate() {
+                if truth.is_clear(prompts[row].len() + ix) {
+                    assert_eq!(token, alone, "row {row}, token {ix}: {json}");
+                    clear += 1;
+                }
+            }
+        }
+        assert!(clear > 100, "only {clear} of 120 tokens are clear: {json}");
     }
 }
 
@@ -161,7 +178,7 @@ fn greedy_answers_do_not_depend_on_who_else_is_in_the_batch() {
 fn a_piece_that_asks_for_no_logits_yields_none_and_is_remembered() {
     let model = model(QWEN3, 3);
     let tokens = prompt(&model, 9, 2);
-    let whole = whole_logits(&model, &tokens);
+    let truth = truth(QWEN3, 3, &tokens);
     let mut cache = RowCache::new(model.config());
     let mut rows = [RowStep {
         cache: &mut cache,
@@ -169,7 +186,7 @@ fn a_piece_that_asks_for_no_logits_yields_none_and_is_remembered() {
         output: Output::Nothing,
     }];
     assert!(model.step(&mut rows).unwrap().is_none());
-    assert_close(&run(&model, &mut cache, &tokens[5..]), &whole[8]);
+    truth.check(9, &run(&model, &mut cache, &tokens[5..]), QWEN3);
 }
 
 /// The mean loss of four tokens, as a function of a family's tensors, and its gradients.

@@ -6,21 +6,21 @@ mod support;
 
 use cereus_engine::kv::PageId;
 use cereus_engine::model::{
-    BlockBytes, Layout, Load, Model, Output, PagedCache, PagedStep, QuantisedMatrices, RowCache,
-    RowStep,
+    BlockBytes, Layout, Load, Model, Output, PagedCache, PagedStep, QuantisedMatrices,
 };
 use mlx_rs::ops::indexing::IndexOp;
 use proptest::prelude::*;
+use support::truth::Truth;
 use support::{FAMILIES, LLAMA, QWEN3, QWEN3_MOE, Stream, arrays, config, write_folder};
 
-/// Two ways of computing one sum in f32, over a few hundred terms.
-const TOLERANCE: f32 = 2e-4;
 const PAGE: usize = 16;
+/// Of the weights: with these no family is so near to a tie that rounding decides.
+const SEED: u64 = 9;
 
 /// Loads a random model in a layout, packed numbers widened.
 fn loaded(json: &str, layout: Layout) -> Model {
     let folder = tempfile::tempdir().unwrap();
-    write_folder(folder.path(), json, &arrays(&config(json), 5));
+    write_folder(folder.path(), json, &arrays(&config(json), SEED));
     let load = Load {
         layout,
         quantised: QuantisedMatrices::Unpacked,
@@ -31,24 +31,6 @@ fn loaded(json: &str, layout: Layout) -> Model {
 fn tokens(seed: u64, count: usize) -> Vec<u32> {
     let mut stream = Stream(seed);
     (0..count).map(|_| stream.below(50)).collect()
-}
-
-/// Logits of a row's last token, with a cache of its own.
-fn alone(model: &Model, tokens: &[u32]) -> Vec<f32> {
-    let mut cache = RowCache::new(model.config());
-    let output = Output::Logits;
-    let mut rows = [RowStep {
-        cache: &mut cache,
-        tokens,
-        output,
-    }];
-    model
-        .step(&mut rows)
-        .unwrap()
-        .unwrap()
-        .index(0)
-        .to_vec_exact::<f32>()
-        .unwrap()
 }
 
 /// Runs several rows to their ends, `cuts` tokens at a time in turn, and gives each row's logits.
@@ -118,21 +100,21 @@ fn paged(model: &Model, rows: &[Vec<u32>], cuts: &[usize], spread: usize) -> Vec
 
 /// ENG-07.
 #[test]
-fn pages_give_the_logits_of_a_plain_cache() {
+fn pages_give_the_logits_of_the_network() {
     for &json in FAMILIES {
-        let plain = loaded(json, Layout::Joined);
+        let config = config(json);
+        let arrays = arrays(&config, SEED);
         let rows: Vec<Vec<u32>> = [1, 15, 16, 17, 70]
             .into_iter()
             .map(|n| tokens(n, n as usize))
             .collect();
-        let expected: Vec<Vec<f32>> = rows.iter().map(|row| alone(&plain, row)).collect();
+        let truths = rows.iter().map(|row| Truth::of(&config, &arrays, row));
+        let truths: Vec<Truth> = truths.collect();
         for layout in [Layout::Joined, Layout::Packed] {
             let model = loaded(json, layout);
             let found = paged(&model, &rows, &[7, 3, 40], 2);
-            for (expected, found) in expected.iter().zip(&found) {
-                for (a, b) in expected.iter().zip(found) {
-                    assert!((a - b).abs() < TOLERANCE, "{layout:?}: {a} and {b}");
-                }
+            for ((truth, row), found) in truths.iter().zip(&rows).zip(&found) {
+                truth.check(row.len(), found, &format!("{layout:?} {json}"));
             }
         }
     }

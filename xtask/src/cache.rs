@@ -12,17 +12,20 @@ use crate::{project, run};
 /// Holds what a folder was made by; compared before making it again.
 const STAMP: &str = "made-by";
 
-/// The folder `name` in the cache, as `script` fills it, which is given the folder as its argument.
+/// The folder `name` in the cache, as `script` fills it, which is given `args` and then the folder.
 pub(crate) fn made(
     name: &str,
     script: &str,
+    args: &[&str],
     label: &str,
     environment: &Environment,
 ) -> Result<PathBuf, Failure> {
     let folder = project::cache().join(name);
     let path = test_script(script)?;
     let text = fs::read_to_string(&path).doing(format!("read {script}"), "make it readable")?;
-    let wanted = format!("{}\n{text}", environment.packages.join("\n"));
+    let wanted = [environment.packages, args, &[text.as_str()]]
+        .concat()
+        .join("\n");
     let stamp = folder.join(STAMP);
     if fs::read_to_string(&stamp).is_ok_and(|made_by| made_by == wanted) {
         return Ok(folder);
@@ -34,6 +37,7 @@ pub(crate) fn made(
         "read what the script says above",
         Command::new(environment.interpreter()?)
             .arg(path)
+            .args(args)
             .arg(&folder),
     )?;
     fs::write(&stamp, wanted).doing(format!("note what made {name}"), "make .cache writable")?;

@@ -37,6 +37,8 @@ pub(crate) enum Command {
     TrainTiny(TrainArgs),
     /// Kill the coordinator and the provider at random moments and check the books
     Kill9(PassArgs),
+    /// Run what takes too long for every change
+    Nightly(StageArgs),
     /// Check what the compiler cannot: arrows between crates, file length, invariants
     Tidy(TidyArgs),
     /// All that must hold before a change lands: format, lints, docs, tidy, tests
@@ -87,7 +89,8 @@ pub(crate) enum Profile {
     cargo xtask test swarm sdk         only these two\n  \
     cargo xtask ci --keep-going        every stage, even after a failure\n  \
     cargo xtask ci --json              a closing summary as JSON on standard output\n\n\
-    `test` and `ci` take the same options; `ci` puts the checks of the text before the tests.")]
+    `test`, `ci` and `nightly` take the same options; `ci` puts the checks of the text before the \
+    tests, `nightly` has stages of its own.")]
 pub(crate) struct StageArgs {
     /// The stages to run; all of them if none is named
     pub(crate) stages: Vec<String>,

@@ -11,6 +11,7 @@ mod demo;
 mod failure;
 mod families;
 mod fuzz;
+mod numerics;
 mod project;
 mod python;
 mod run;
@@ -44,6 +45,7 @@ fn obey(command: &Command) -> Result<(), Failure> {
         Command::Demo(args) => demo::demo(args),
         Command::Fuzz(args) => fuzz::fuzz(args),
         Command::Kill9(args) => demo::kill9(args),
+        Command::Nightly(args) => stages::nightly(args),
         Command::Setup(args) => setup::command(args),
         Command::Sim(args) => demo::sim(&args.args),
         Command::Test(args) => stages::test(args),

@@ -12,7 +12,8 @@ use serde_json::json;
 use crate::cli::StageArgs;
 use crate::demo;
 use crate::failure::Failure;
-use crate::{families, project, run, say, setup, tidy};
+use crate::families::Prompts;
+use crate::{families, numerics, project, run, say, setup, tidy};
 
 /// Seeds of the swarm in every test run: a few seconds' worth. The full swarm is
 /// `cargo xtask sim swarm --seeds 2000`.
@@ -171,7 +172,23 @@ const TESTS: &[Stage] = &[
         name: "families",
         about: "every family of models beside mlx-lm: the same tokens, the same logits",
         needs_setup: true,
-        run: |output| open(output, "read which model differs above", families::test()?),
+        run: |output| families(output, Prompts::Daily),
+    },
+    Stage {
+        name: "numerics",
+        about: "the numeric tests as on other CPUs, and with narrow vectors",
+        needs_setup: true,
+        run: |output| {
+            for (machine, command) in numerics::tests() {
+                say::note(&format!("as on {machine}"));
+                open(
+                    output,
+                    "run it alone with the variable named above",
+                    command,
+                )?;
+            }
+            Ok(Outcome::Passed)
+        },
     },
     Stage {
         name: "swarm",
@@ -212,18 +229,30 @@ const TESTS: &[Stage] = &[
     },
 ];
 
+/// What takes too long for every change.
+const NIGHTLY: &[Stage] = &[Stage {
+    name: "families-long",
+    about: "every family beside mlx-lm on prompts over a block, a chunk and a window",
+    needs_setup: true,
+    run: |output| families(output, Prompts::Long),
+}];
+
 pub(crate) fn test(args: &StageArgs) -> Result<(), Failure> {
-    perform(&TESTS.iter().collect::<Vec<_>>(), args)
+    perform("test", &TESTS.iter().collect::<Vec<_>>(), args)
 }
 
 pub(crate) fn ci(args: &StageArgs) -> Result<(), Failure> {
-    perform(&CHECKS.iter().chain(TESTS).collect::<Vec<_>>(), args)
+    perform("ci", &CHECKS.iter().chain(TESTS).collect::<Vec<_>>(), args)
 }
 
-fn perform(stages: &[&Stage], args: &StageArgs) -> Result<(), Failure> {
+pub(crate) fn nightly(args: &StageArgs) -> Result<(), Failure> {
+    perform("nightly", &NIGHTLY.iter().collect::<Vec<_>>(), args)
+}
+
+fn perform(command: &str, stages: &[&Stage], args: &StageArgs) -> Result<(), Failure> {
     if args.list {
         for stage in stages {
-            println!("{:<10} {}", stage.name, stage.about);
+            println!("{:<13} {}", stage.name, stage.about);
         }
         return Ok(());
     }
@@ -267,7 +296,7 @@ fn perform(stages: &[&Stage], args: &StageArgs) -> Result<(), Failure> {
     Err(Failure::new(
         format!("failed: {}", failed.join(", ")),
         format!(
-            "mend it and run it alone: cargo xtask ci {}",
+            "mend it and run it alone: cargo xtask {command} {}",
             failed.join(" ")
         ),
     ))
@@ -302,7 +331,7 @@ struct Row {
 fn report(rows: &[Row], took: Duration, as_json: bool) {
     say::heading(&format!("summary ({})", say::duration(took)));
     for row in rows {
-        let line = format!("{:<10} {:>12}", row.name, say::duration(row.took));
+        let line = format!("{:<13} {:>12}", row.name, say::duration(row.took));
         match &row.result {
             Ok(Outcome::Passed) => say::good(&line),
             Ok(Outcome::Skipped(why)) => say::note(&format!("{line}   skipped: {why}")),
@@ -327,6 +356,14 @@ fn report(rows: &[Row], took: Duration, as_json: bool) {
         "{}",
         json!({ "seconds": took.as_secs_f64(), "stages": stages })
     );
+}
+
+fn families(output: Output, prompts: Prompts) -> Result<Outcome, Failure> {
+    open(
+        output,
+        "read which model differs above",
+        families::test(prompts)?,
+    )
 }
 
 fn clippy(output: Output, packages: &[&str]) -> Result<Outcome, Failure> {
@@ -370,7 +407,8 @@ mod tests {
 
     #[test]
     fn every_stage_has_a_name_of_its_own() {
-        let mut names: Vec<&str> = CHECKS.iter().chain(TESTS).map(|stage| stage.name).collect();
+        let all = CHECKS.iter().chain(TESTS).chain(NIGHTLY);
+        let mut names: Vec<&str> = all.map(|stage| stage.name).collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();

@@ -9,6 +9,9 @@ use crate::Row;
 
 /// A prompt is run in pieces of this length: no multiple of a window, nor a divisor.
 const PIECE: usize = 7;
+/// The same for long ones.
+const LONG_PIECE: usize = 149;
+const LONG: usize = 100;
 
 /// What a network says to a prompt.
 pub(crate) struct Told {
@@ -17,7 +20,8 @@ pub(crate) struct Told {
     pub(crate) last_logits: Vec<f32>,
 }
 
-/// Prompts run alone and in pieces, answers of all rows together.
+/// Prompts run alone and in pieces, then the expected answers of all rows together: what is told at
+/// each place is what the network would say there.
 pub(crate) fn ask(folder: &Path, load: Load, rows: &[Row]) -> Vec<Told> {
     let model = Model::load_as(folder, load).unwrap_or_else(|error| panic!("{folder:?}: {error}"));
     let mut caches = Vec::new();
@@ -25,7 +29,12 @@ pub(crate) fn ask(folder: &Path, load: Load, rows: &[Row]) -> Vec<Told> {
     for row in rows {
         let mut cache = RowCache::new(model.config());
         let mut logits = vec![];
-        for piece in row.prompt.chunks(PIECE) {
+        let piece = if row.prompt.len() > LONG {
+            LONG_PIECE
+        } else {
+            PIECE
+        };
+        for piece in row.prompt.chunks(piece) {
             logits = run(&model, std::iter::once((&mut cache, piece))).remove(0);
         }
         caches.push(cache);
@@ -35,13 +44,11 @@ pub(crate) fn ask(folder: &Path, load: Load, rows: &[Row]) -> Vec<Told> {
             last_logits: logits,
         });
     }
-    for _ in 0..rows[0].answer.len() {
+    for ix in 0..rows[0].answer.len() {
         for told in &mut told {
             told.answer.push(argmax(&told.last_logits));
         }
-        let newest = told
-            .iter()
-            .map(|told| &told.answer[told.answer.len() - 1..]);
+        let newest = rows.iter().map(|row| &row.answer[ix..=ix]);
         let logits = run(&model, caches.iter_mut().zip(newest));
         for (told, logits) in told.iter_mut().zip(logits) {
             told.last_logits = logits;

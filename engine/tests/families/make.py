@@ -1,6 +1,6 @@
 """Makes small models of every family, and what mlx-lm says of them.
 
-    python engine/tests/families/make.py OUT [NAME ...]
+    python engine/tests/families/make.py [--long] OUT [NAME ...]
 
 Needs mlx-lm and mlx (on Linux mlx[cpu]); `cargo xtask test families` sees to that. Each model gets
 random weights of the scale of a trained one, is written as a Hugging Face folder, is loaded by
@@ -9,6 +9,14 @@ mlx-lm like any other, and is asked to go on after prompts of several lengths.
 
 A quantised model is also held against the one it was made of, so that the error of quantising is
 known beside the error of computing.
+
+Seeds. Each model's weights and prompts come of the first seed, counted from zero, whose greedy answers
+have DISTINCT_LEAST different tokens: an answer that says one thing over and over would prove little. No
+seed is passed over because two tokens are nearly as likely; the margins are written down, and
+`families.rs` says which tokens they make comparable.
+
+With `--long`, each family without quantising has a window of 1,024 tokens where it has one, and prompts
+over a block, a chunk and that window: what takes too long for every day.
 
 Folders named `-published` hold weights under the names and in the shapes in which a family's makers
 publish them, before anybody converted them for MLX.
@@ -34,13 +42,18 @@ mx.gather_qmm = lambda *args, global_scale=None, **more: gather_qmm(*args, **mor
 
 # Longer than the window of the models that have one, shorter, and a single token.
 PROMPT_LENGTHS = (1, 11, 37)
+# Over a block of the cache, a chunk of prefill and the window: of each family once, every day.
+CHUNK_LENGTH = 600
+# With `--long`, over a block and a chunk, over the window, and several times as long as all of them.
+LONG_LENGTHS = (600, 1500, 6000)
+LONG_WINDOW = 1024
+LONG_CONTEXT = 8192
+# mlx-lm runs a prompt in such pieces.
+PIECE = 512
 ANSWER_TOKENS = 64
 VOCABULARY = 512
 HIDDEN = 256
-# A greedy answer is only the model's own if no two tokens are about as likely. Single precision
-# differs by about 1e-5 here.
-MARGIN_LEAST = 2e-3
-# An answer that says one thing over and over would prove little.
+# See "Seeds" above.
 DISTINCT_LEAST = 12
 SEEDS = 60
 
@@ -120,8 +133,8 @@ GPT_OSS = decoder(
         "factor": 32.0,
         "beta_fast": 32.0,
         "beta_slow": 1.0,
+        # The makers' file says `truncate: false`, which mlx-lm does not read; the engine does.
         "original_max_position_embeddings": 64,
-        "truncate": False,
     },
 )
 
@@ -148,6 +161,22 @@ CONFIGS = {
     ),
     "mistral": decoder(
         model_type="mistral", rope_scaling={"type": "linear", "factor": 4.0}, mlp_bias=True
+    ),
+    "llama_traditional": decoder(model_type="llama", rope_traditional=True, attention_bias=True),
+    "llama_longrope": decoder(
+        model_type="llama",
+        rope_scaling={
+            "rope_type": "longrope",
+            "short_factor": [1.0] * 16,
+            "long_factor": [1.0 + 0.25 * pair for pair in range(16)],
+            "original_max_position_embeddings": 256,
+        },
+    ),
+    "qwen2_dynamic": decoder(
+        model_type="qwen2",
+        head_dim=HIDDEN // 4,
+        rope_traditional=True,
+        rope_scaling={"type": "dynamic", "factor": 4.0},
     ),
     # mlx-lm takes no other width of a head than this for the family.
     "qwen2": decoder(model_type="qwen2", tie_word_embeddings=True, head_dim=HIDDEN // 4),
@@ -213,11 +242,26 @@ CONFIGS = {
     "gpt_oss": GPT_OSS,
 }
 
+def mixed(path, _):
+    """Other bits for each part, as the most downloaded builds have it."""
+    parts = {"q_proj": 3, "k_proj": 5, "v_proj": 6, "o_proj": 4, "gate_proj": 5, "down_proj": 8}
+    bits = parts.get(path.split(".")[-1])
+    return {"group_size": 64, "bits": bits} if bits else True
+
+
 # Name of the folder: the model it is made of, and how mlx-lm quantises it.
 QUANTISED = {
     "llama-8bit": ("llama", {"group_size": 32, "bits": 8}),
     "qwen3-4bit": ("qwen3", {"group_size": 64, "bits": 4}),
     "qwen3-6bit-128": ("qwen3", {"group_size": 128, "bits": 6}),
+    "qwen3-2bit": ("qwen3", {"group_size": 32, "bits": 2}),
+    "qwen3-3bit": ("qwen3", {"group_size": 64, "bits": 3}),
+    "llama-5bit": ("llama", {"group_size": 64, "bits": 5}),
+    "qwen3-3to8bit": ("qwen3", {"group_size": 64, "bits": 4, "quant_predicate": mixed}),
+    "qwen3-nvfp4": ("qwen3", {"group_size": 16, "bits": 4, "mode": "nvfp4"}),
+    "llama-mxfp8": ("llama", {"group_size": 32, "bits": 8, "mode": "mxfp8"}),
+    "qwen3_moe-5bit": ("qwen3_moe", {"group_size": 32, "bits": 5}),
+    "qwen3_moe-nvfp4": ("qwen3_moe", {"group_size": 16, "bits": 4, "mode": "nvfp4"}),
     "qwen3_moe-4bit": ("qwen3_moe", {"group_size": 64, "bits": 4}),
     "qwen3_5-4bit": ("qwen3_5", {"group_size": 32, "bits": 4}),
     "gemma3-4bit": ("gemma3", {"group_size": 64, "bits": 4}),
@@ -298,34 +342,38 @@ def write(folder, config, weights):
 
 
 def go_on(model, prompt):
-    """Prefill logits, the greedy answer, the logits after it, and the least margin on the way."""
+    """Prefill logits, the greedy answer, by how much each of its tokens was likelier than the next
+    best, and the logits after it."""
     cache = make_prompt_cache(model)
-    logits = model(mx.array([prompt]), cache=cache)[0, -1]
+    for start in range(0, len(prompt), PIECE):
+        logits = model(mx.array([prompt[start : start + PIECE]]), cache=cache)[0, -1]
+        mx.eval(logits)
     first = logits
-    answer, margin = [], float("inf")
+    answer, margins = [], []
     for _ in range(ANSWER_TOKENS):
         second, best = mx.sort(logits)[-2:].tolist()
-        margin = min(margin, best - second)
+        margins.append(best - second)
         answer.append(int(mx.argmax(logits).item()))
         logits = model(mx.array([[answer[-1]]]), cache=cache)[0, -1]
-    return first, answer, logits, margin
+    return first, answer, margins, logits
 
 
-def expected(model, original):
-    """What mlx-lm's model says, or nothing when an answer is too near to a tie.
+def expected(model, original, lengths):
+    """What mlx-lm's model says, or nothing when an answer says too little.
 
     `original` is the model before its weights were quantised, if they were.
     """
     rows = []
-    for length in PROMPT_LENGTHS:
+    for length in lengths:
         prompt = mx.random.randint(2, VOCABULARY, (length,)).tolist()
-        first, answer, last, margin = go_on(model, prompt)
-        if margin < MARGIN_LEAST or len(set(answer)) < DISTINCT_LEAST:
+        first, answer, margins, last = go_on(model, prompt)
+        if len(set(answer)) < DISTINCT_LEAST:
             return None
         row = {
             "prompt": prompt,
             "prefill_logits": first.tolist(),
             "answer": answer,
+            "margins": margins,
             "last_logits": last.tolist(),
         }
         if original is not None:
@@ -334,13 +382,13 @@ def expected(model, original):
     return rows
 
 
-def make(folder, write_model):
-    """Tries seeds until no answer hangs on a rounding error."""
+def make(folder, write_model, lengths):
+    """Takes the first seed whose answers say enough."""
     for seed in range(SEEDS):
         mx.random.seed(seed)
         original = write_model(folder)
         model, _ = load_model(folder, lazy=False)
-        rows = expected(model, original)
+        rows = expected(model, original, lengths)
         if rows is not None:
             counted = tree_flatten((original or model).parameters())
             millions = sum(value.size for _, value in counted) / 1e6
@@ -349,7 +397,7 @@ def make(folder, write_model):
             )
             print(f"{folder.name}: {millions:.1f} million parameters, seed {seed}", flush=True)
             return
-    sys.exit(f"{folder.name}: no seed of {SEEDS} gives answers clear of ties")
+    sys.exit(f"{folder.name}: no seed of {SEEDS} gives answers of {DISTINCT_LEAST} tokens")
 
 
 def write_plain(config):
@@ -427,7 +475,11 @@ def published_qwen3_moe(weights):
 
 
 def published_qwen3_5(weights):
-    renamed = {"mtp.fc.weight": mx.zeros((4, 4)), "model.visual.patch.bias": mx.zeros((4,))}
+    renamed = {
+        "mtp.fc.weight": mx.zeros((4, 4)),
+        "language_model.mtp.fc.weight": mx.zeros((4, 4)),
+        "model.visual.patch.bias": mx.zeros((4,)),
+    }
     for name, value in weights.items():
         if name.endswith(QWEN35_SHIFTED):
             value = value - 1.0
@@ -517,16 +569,33 @@ def writers():
     return found
 
 
-def make_named(out, name):
-    make(out / name, writers()[name])
+def long(config):
+    """The same with a wider window and a longer context, in the text part if there is one."""
+    changed = {"max_position_embeddings": LONG_CONTEXT}
+    if "sliding_window" in config:
+        changed["sliding_window"] = LONG_WINDOW
+    if "text_config" in config:
+        return config | {"text_config": long(config["text_config"])}
+    return config | changed
+
+
+def make_named(out, name, is_long):
+    if is_long:
+        make(out / name, write_plain(long(CONFIGS[name])), LONG_LENGTHS)
+    elif name in CONFIGS:
+        make(out / name, writers()[name], (*PROMPT_LENGTHS, CHUNK_LENGTH))
+    else:
+        make(out / name, writers()[name], PROMPT_LENGTHS)
 
 
 def main():
-    out, chosen = Path(sys.argv[1]), sys.argv[2:]
-    names = chosen or list(writers())
+    words = [word for word in sys.argv[1:] if word != "--long"]
+    is_long = len(words) < len(sys.argv) - 1
+    out, chosen = Path(words[0]), words[1:]
+    names = chosen or list(CONFIGS if is_long else writers())
     # Most of the time is Python's own. Processes that are forked would share MLX's threads.
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        for made in [pool.submit(make_named, out, name) for name in names]:
+        for made in [pool.submit(make_named, out, name, is_long) for name in names]:
             made.result()
 
 

@@ -11,12 +11,21 @@ use crate::Row;
 
 /// Fewer than the longest prompt, so that it is run while others already answer.
 const PREFILL_CHUNK_TOKENS: u32 = 16;
+/// The same where prompts are long.
+const LONG_CHUNK_TOKENS: u32 = 512;
+const LONG: usize = 1_000;
+/// Of keys and values: several times what the longest prompts take.
+const KV_BYTES: u64 = 512 << 20;
 
 /// The tokens that the engine answers each prompt with.
 pub(crate) fn ask(folder: &Path, rows: &[Row]) -> Vec<Vec<u32>> {
     let config = EngineConfig {
-        prefill_chunk_tokens: PREFILL_CHUNK_TOKENS,
-        ..EngineConfig::reference(64 << 20, Seed::from_number(1))
+        prefill_chunk_tokens: if rows.iter().any(|row| row.prompt.len() > LONG) {
+            LONG_CHUNK_TOKENS
+        } else {
+            PREFILL_CHUNK_TOKENS
+        },
+        ..EngineConfig::reference(KV_BYTES, Seed::from_number(1))
     };
     let (events, heard) = channel();
     let path = folder.to_owned();

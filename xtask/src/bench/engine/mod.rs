@@ -88,6 +88,7 @@ pub(super) fn made_models() -> Result<PathBuf, Failure> {
     cache::made(
         MODELS,
         SCRIPT,
+        &[],
         "mlx-lm makes two random models",
         &python::MLX_LM,
     )
