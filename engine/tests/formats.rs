@@ -319,7 +319,7 @@ fn what_is_refused_names_the_tensor_its_bits_and_its_mode() {
     let json = wide();
     let name = "model.layers.1.mlp.down_proj";
     let [mut stored, _] = quantised(&json, |_| FORMS[0]);
-    let seven = Array::from_slice(&vec![0_u32; 64 * 28], &[64, 28]);
+    let seven = Array::from_slice(&[0_u32; 64 * 28], &[64, 28]);
     stored.insert(format!("{name}.weight"), seven);
     let error = refusal(&json, &stored);
     assert!(
@@ -330,7 +330,7 @@ fn what_is_refused_names_the_tensor_its_bits_and_its_mode() {
     );
 
     let [mut stored, _] = quantised(&json, |_| Form::Mxfp8);
-    let coarse = Array::from_slice(&vec![0_u8; 64 * 2], &[64, 2]);
+    let coarse = Array::from_slice(&[0_u8; 64 * 2], &[64, 2]);
     stored.insert(format!("{name}.scales"), coarse);
     let error = refusal(&json, &stored);
     assert!(

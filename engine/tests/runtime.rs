@@ -364,6 +364,52 @@ fn a_prompt_beyond_this_machines_memory_is_told_so_and_a_shorter_one_is_served()
 }
 
 #[test]
+fn requests_without_a_bound_do_not_wait_for_room_that_their_answers_never_take() {
+    // Sixteen pages of 16 tokens: room for four whole contexts, and for eight of these answers.
+    let config = EngineConfig {
+        rows_max: 8,
+        ..EngineConfig::reference(256 << 10, Seed::from_number(1))
+    };
+    let (permits, gate) = channel();
+    let backend = Scripted {
+        gate: Some(gate),
+        ..Scripted::new("an answer")
+    };
+    let (engine, heard) = start(&config, backend);
+    for id in 0..6 {
+        engine.submit(job(id, "")).unwrap();
+    }
+    (0..60).for_each(|_| permits.send(()).unwrap());
+    engine.stop();
+    let events = all(&heard);
+    let place = |is_it: &dyn Fn(&Event) -> bool| events.iter().position(is_it).unwrap();
+    let first_end = place(&|event| matches!(event, Event::Finished(_)));
+    for wanted in 0..6 {
+        let is_delta = |event: &Event| matches!(event, Event::Delta { id, .. } if id.0 == wanted);
+        assert!(place(&is_delta) < first_end, "{wanted} waited for another");
+        assert_eq!(finish_of(&events, wanted).0, FinishReason::Stop);
+    }
+}
+
+#[test]
+fn the_snapshot_tells_how_long_a_request_may_be_and_what_bounds_it() {
+    // The reference keeps a twentieth for rows that grow.
+    let config = EngineConfig::reference(32 << 10, Seed::from_number(1));
+    let (engine, heard) = start(&config, Scripted::new("abc"));
+    let capacity = engine.capacity();
+    assert_eq!(
+        (capacity.row_tokens_max, capacity.context_tokens),
+        (16, CONTEXT_TOKENS)
+    );
+    engine.stop();
+    drop(heard);
+    let config = EngineConfig::reference(1 << 20, Seed::from_number(1));
+    let (engine, _heard) = start(&config, Scripted::new("abc"));
+    assert_eq!(engine.capacity().row_tokens_max, CONTEXT_TOKENS);
+    engine.stop();
+}
+
+#[test]
 fn a_smaller_grant_leaves_alone_what_runs_and_fails_what_would_wait_for_ever() {
     let (permits, gate) = channel();
     let backend = Scripted {

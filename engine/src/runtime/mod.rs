@@ -77,7 +77,8 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
-    /// The product values of the scheduler, and so much memory for keys and values.
+    /// The product values of the scheduler, and so much memory for keys and values. Rows enter on
+    /// trust: most answers end long before their bound, and without one it is the whole context.
     #[must_use]
     pub const fn reference(kv_bytes_max: u64, seed: Seed) -> Self {
         let scheduler = SchedulerConfig::reference(2);
@@ -87,7 +88,7 @@ impl EngineConfig {
             step_token_budget: scheduler.step_token_budget,
             prefill_chunk_tokens: scheduler.prefill_chunk_tokens,
             kv_bytes_max,
-            admission: scheduler.admission,
+            admission: Admission::OPTIMISTIC,
             leases: LeaseConfig::REFERENCE,
             unread_events_max: None,
             seed,

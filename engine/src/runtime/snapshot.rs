@@ -23,6 +23,10 @@ pub struct CapacitySnapshot {
     pub active_token_budget_used: u64,
     pub active_token_budget_max: u64,
     pub queued_token_budget: u64,
+    /// Tokens of prompt and answer that one row may have: the model's context, or less where there is
+    /// no memory for it.
+    pub row_tokens_max: u32,
+    pub context_tokens: u32,
     pub kv_bytes_per_token: u64,
     pub model_load_time_ms: u64,
     pub steps_executed: u64,

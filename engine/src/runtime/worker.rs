@@ -590,6 +590,8 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             active_token_budget_used: capacity.budget_used,
             active_token_budget_max: capacity.budget_max,
             queued_token_budget: capacity.budget_queued,
+            row_tokens_max: self.scheduler.tokens_max(),
+            context_tokens: self.scheduler.config().context_tokens,
             disk: self.disk.as_ref().map(Disk::counts).unwrap_or_default(),
             memory: self.backend.memory(),
             ..self.snapshot

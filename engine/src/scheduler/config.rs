@@ -9,8 +9,9 @@ use crate::kv::{HitLimit, LayoutError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Admission {
     /// Room for its prompt, and then from step to step. More rows run together, and now and then one
-    /// is preempted. So many millionths of the grant are held back for the growth of rows that
-    /// run.
+    /// is preempted; it comes back only into room for all of its output, so that it is not computed
+    /// over and over where answers are long. So many millionths of the grant are held back for the
+    /// growth of rows that run.
     Optimistic { watermark_ppm: u32 },
     /// Room for its prompt and all of its output. A row that runs is preempted only after the grant
     /// shrank.

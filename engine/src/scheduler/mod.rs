@@ -130,6 +130,7 @@ impl Scheduler {
             prefill_end: ask.prompt_tokens,
             cached: None,
             is_paused: false,
+            has_left: false,
         };
         self.arrivals += 1;
         self.wait(row);
@@ -283,6 +284,15 @@ impl Scheduler {
 
     fn worst_bytes(&self, row: &Row) -> u64 {
         self.kv.bytes(row.ask.tokens_max())
+    }
+
+    /// For how many tokens the row reserves room, when it is to have so many now: for these, or for
+    /// all that it may come to have.
+    fn reserved_tokens(&self, row: &Row, tokens: u32) -> u32 {
+        match self.config.admission {
+            Admission::Optimistic { .. } if !row.has_left => tokens,
+            Admission::Optimistic { .. } | Admission::WorstCase => row.ask.tokens_max(),
+        }
     }
 
     /// Puts a row behind those that go first. One that was preempted came before all that wait in

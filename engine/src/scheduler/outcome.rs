@@ -187,10 +187,7 @@ impl Scheduler {
     /// A stripe is behind the row, and its windows have slid: it needs what any row needs.
     fn lower(&mut self, slot: RowSlot) {
         let row = occupied(&self.rows, slot);
-        let tokens = match self.config.admission {
-            Admission::Optimistic { .. } => row.tokens(),
-            Admission::WorstCase => row.ask.tokens_max(),
-        };
+        let tokens = self.reserved_tokens(row, row.tokens());
         self.kv.lower(slot.0, self.kv.bytes(tokens));
     }
 

@@ -1,8 +1,8 @@
 //! The next step: who decodes, whose prompt goes on, who enters, and who must leave for them.
 
 use super::{
-    Admission, Admitted, Decode, Preempted, Prefill, Restore, Row, RowSlot, Save, Scheduler,
-    StepPlan, occupied, occupied_mut,
+    Admitted, Decode, Preempted, Prefill, Restore, Row, RowSlot, Save, Scheduler, StepPlan,
+    occupied, occupied_mut,
 };
 
 /// Whether the rows that run were all looked at.
@@ -192,11 +192,8 @@ impl Scheduler {
 
     /// What a row reserves when it enters; `None` when it cannot now.
     fn admission_bytes(&self, row: &Row) -> Option<u64> {
-        let bytes = match self.config.admission {
-            // A prompt is begun only where it can be ended, or it would be computed for nothing.
-            Admission::Optimistic { .. } => self.kv.bytes(row.tokens()),
-            Admission::WorstCase => self.worst_bytes(row),
-        };
+        // A prompt is begun only where it can be ended, or it would be computed for nothing.
+        let bytes = self.kv.bytes(self.reserved_tokens(row, row.tokens()));
         let room = self.kv.room_after(bytes)?;
         (room >= self.held_back_bytes()).then_some(bytes)
     }
@@ -263,12 +260,8 @@ impl Scheduler {
     /// Reserves what the row needs for a step that writes `len` of its tokens, up to `tokens`.
     fn can_grow(&mut self, slot: RowSlot, tokens: u32, len: u32) -> bool {
         let len = len.max(self.config.prefill_chunk_tokens);
-        let tokens = match self.config.admission {
-            Admission::Optimistic { .. } => tokens,
-            // For a plain piece that was reserved at its admission; it is asked again because the
-            // grant may have shrunk.
-            Admission::WorstCase => occupied(&self.rows, slot).ask.tokens_max(),
-        };
+        // Where all was reserved at its admission, it is asked again because the grant may have shrunk.
+        let tokens = self.reserved_tokens(occupied(&self.rows, slot), tokens);
         self.kv.reserve(slot.0, self.kv.bytes_at(tokens, len))
     }
 
@@ -297,6 +290,7 @@ impl Scheduler {
     fn preempt(&mut self, slot: RowSlot, out: &mut StepPlan) {
         let mut row = self.remove(slot);
         row.computed = 0;
+        row.has_left = true;
         out.decode.retain(|decode| decode.slot != slot);
         out.prefill.retain(|chunk| chunk.slot != slot);
         out.preempted.push(Preempted {

@@ -81,6 +81,8 @@ pub(super) struct Row {
     /// Leading tokens that its first admission found.
     pub(super) cached: Option<u32>,
     pub(super) is_paused: bool,
+    /// It was preempted, and does not come back on trust.
+    pub(super) has_left: bool,
 }
 
 impl Row {

@@ -327,8 +327,36 @@ async fn health_and_figures_are_there_for_machines() {
     post(&running, CHAT, &ask(&json!({}))).await;
     let page = get(&running, "/metrics").await.body;
     assert!(page.contains("\ncereus_admissions_total 1\n"), "{page}");
+    assert!(page.contains("\ncereus_preemptions_total 0\n"), "{page}");
+    let bound = |name: &str| {
+        let line = page.lines().find(|line| line.starts_with(name)).unwrap();
+        line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    assert!(bound("cereus_request_tokens ") <= bound("cereus_context_tokens "));
+    assert!(bound("cereus_request_tokens ") > 0);
     assert!(page.ends_with("# EOF\n"));
     end(running).await;
+}
+
+#[tokio::test]
+async fn an_answer_tells_what_memory_bounds_it_to() {
+    let with = |kv_bytes_max| Settings {
+        kv_bytes_max,
+        ..settings(3, Duration::ZERO)
+    };
+    // A byte a token, and the model takes 131,072 tokens.
+    for (kv_bytes_max, is_bounded) in [(1 << 20, false), (2_048, true)] {
+        let running = start(with(kv_bytes_max)).await.unwrap();
+        for extra in [json!({}), json!({"stream": true})] {
+            let reply = post(&running, CHAT, &ask(&extra)).await;
+            assert_eq!(reply.status, 200);
+            // A twentieth is kept for the growth of rows, and pages are whole.
+            let told = reply.head.contains("x-memory-tokens-max: 1936");
+            assert_eq!(told, is_bounded, "{}", reply.head);
+            assert_eq!(reply.head.contains("x-memory"), is_bounded);
+        }
+        end(running).await;
+    }
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::model::host;
 const SWIGLU_SLOPE: f32 = 1.702;
 
 /// The square root of two over pi, and what the cube has a share of.
-const GELU_SLOPE: f32 = 0.797_884_56;
+const GELU_SLOPE: f32 = 0.797_884_6;
 const GELU_CUBE: f32 = 0.044_715;
 
 /// A root-mean-square norm over the last axis.

@@ -208,3 +208,70 @@ fn a_failed_step_leaves_nothing_behind() {
     scheduler.submit(ask(2, 40, 5), &hashes).unwrap();
     assert_eq!(step(&mut scheduler).admitted[0].cached_tokens, 0);
 }
+
+/// Six requests without a bound on a grant of little more than one context.
+fn without_bounds() -> Scheduler {
+    let config = SchedulerConfig {
+        rows_max: 8,
+        waiting_max: 8,
+        context_tokens: 2_048,
+        admission: Admission::OPTIMISTIC,
+        ..config()
+    };
+    let mut scheduler = Scheduler::new(config, layout(2_330)).unwrap();
+    for id in 1..=6 {
+        submit(&mut scheduler, ask(id, 48, 2_000));
+    }
+    scheduler
+}
+
+#[test]
+fn requests_without_a_bound_run_together_where_answers_are_short() {
+    let mut scheduler = without_bounds();
+    for _ in 0..24 {
+        assert!(preempted(&step(&mut scheduler)).is_empty());
+    }
+    assert_eq!(running(&scheduler), [1, 2, 3, 4, 5, 6]);
+    // They end by themselves, long before the context does.
+    let mut plan = StepPlan::default();
+    let mut ended = Vec::new();
+    for _ in 0..200 {
+        scheduler.plan(&mut plan);
+        assert!(preempted(&plan).is_empty());
+        scheduler.commit(&plan, &[], &mut ended);
+    }
+    scheduler.plan(&mut plan);
+    let all: Vec<RowId> = (1..=6).map(RowId).collect();
+    scheduler.commit(&plan, &all, &mut ended);
+    assert_eq!(ended.len(), 6);
+    assert!(scheduler.is_idle());
+}
+
+#[test]
+fn where_answers_fill_the_context_all_end_and_none_leaves_twice() {
+    let mut scheduler = without_bounds();
+    let mut left = Vec::new();
+    let mut ended = Vec::new();
+    let mut plan = StepPlan::default();
+    let mut computed = 0;
+    while !scheduler.is_idle() {
+        scheduler.plan(&mut plan);
+        left.extend(preempted(&plan));
+        assert!(
+            !plan.is_empty() || !plan.preempted.is_empty(),
+            "somebody goes on"
+        );
+        computed += plan.prefill_tokens() + plan.decode.len() as u64;
+        scheduler.commit(&plan, &[], &mut ended);
+    }
+    let reasons = ended.iter().map(|row| (row.generated, row.reason));
+    assert!(reasons.eq([(2_000, EndReason::LimitReached); 6]));
+    let count = left.len();
+    left.sort_unstable();
+    left.dedup();
+    assert_eq!(left.len(), count, "a row leaves once at most");
+    assert!(count > 0, "and some must");
+    // What was computed again is less than what was computed once.
+    let once = 6 * 2_047;
+    assert!(computed < 2 * once, "{computed} tokens for {once}");
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use bytes::Bytes;
 use cereus_core::api::Envelope;
 use cereus_http::{Call, Endpoint, Pieces, Reply, complaint, events, json};
@@ -14,6 +14,8 @@ use super::known;
 use crate::answer::Stream;
 use crate::app::{App, unix_now_s};
 use crate::wire::{Shape, StreamWriter, UsageChunk, envelope};
+
+const MEMORY_TOKENS: &str = "x-memory-tokens-max";
 
 /// What concerns the server and not the engine.
 #[derive(Deserialize)]
@@ -57,10 +59,22 @@ pub(super) async fn answer(app: &Arc<App>, call: Call) -> Result<Reply, Envelope
             Some(true) => UsageChunk::Last,
             None | Some(false) => UsageChunk::Absent,
         };
-        return Ok(events(Stream::new(answer, StreamWriter::new(shape, usage))));
+        let stream = Stream::new(answer, StreamWriter::new(shape, usage));
+        return Ok(bounded(app, events(stream)));
     }
     let answer = answer.whole().await.map_err(refused)?;
-    Ok(json(StatusCode::OK, shape.whole(&answer)))
+    Ok(bounded(app, json(StatusCode::OK, shape.whole(&answer))))
+}
+
+/// Says how many tokens of prompt and answer there is memory for, where these are fewer than the model
+/// takes: an answer that reaches them ends with `length` long before its reader expects it.
+fn bounded(app: &App, mut reply: Reply) -> Reply {
+    let capacity = app.capacity();
+    if capacity.row_tokens_max < capacity.context_tokens {
+        let tokens = HeaderValue::from(capacity.row_tokens_max);
+        reply.headers_mut().insert(MEMORY_TOKENS, tokens);
+    }
+    reply
 }
 
 fn delivery(body: &[u8]) -> Result<Delivery, Envelope> {

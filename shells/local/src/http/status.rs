@@ -116,6 +116,25 @@ fn figures(capacity: &CapacitySnapshot) -> Vec<Figure> {
             count(capacity.active_token_budget_max),
         ),
         figure(
+            "request_tokens",
+            Gauge,
+            "Tokens of prompt and answer that one request may have: an answer that reaches them \
+             ends with length.",
+            capacity.row_tokens_max.into(),
+        ),
+        figure(
+            "context_tokens",
+            Gauge,
+            "The same by the model alone, were there memory enough.",
+            capacity.context_tokens.into(),
+        ),
+        figure(
+            "preemptions",
+            Counter,
+            "Times that a request made room for others and was computed again.",
+            count(capacity.preemptions),
+        ),
+        figure(
             "prefill_tokens_per_second",
             Gauge,
             "Prompt tokens a second of one request, lately.",
