@@ -209,6 +209,9 @@ impl Coordinator {
         let timer = core::mem::replace(&mut request.timer, Key::NONE);
         self.wheel.cancel(timer);
         let patience_until = now + self.patience(offer, load.prompt_tokens);
+        let forecast = self
+            .fleet
+            .forecast(offer, load.prompt_tokens, &self.config.limits);
         self.fleet.reserve(offer, load);
         let attempt = Attempt {
             request: key,
@@ -222,6 +225,7 @@ impl Coordinator {
             deadline: Tick::NEVER,
             due: Tick::NEVER,
             patience_until,
+            forecast,
             dispatched_at: now,
             accepted_at: now,
             started_at: now,
@@ -287,7 +291,9 @@ impl Coordinator {
                 let looks = &mut self.counts.queue_looks;
                 let key = self.queues[model].pop(&mut self.requests, whose, |request| {
                     *looks += 1;
-                    fleet.has_room(offer, request.need_tokens()) && !request.has_tried(tag)
+                    fleet.has_room(offer, request.need_tokens())
+                        && !request.has_tried(tag)
+                        && fleet.may_serve(offer, request.tried_machines())
                 });
                 let Some(key) = key else { break };
                 self.dispatch(now, key, offer, out);

@@ -79,6 +79,8 @@ impl Coordinator {
             self.fleet.accepted(attempt.offer, load_of(&attempt));
         }
         self.fleet.prefilled(attempt.offer, load_of(&attempt));
+        let took = now.since(attempt.dispatched_at);
+        self.fleet.took(attempt.provider, attempt.forecast, took);
         self.fleet.refresh(attempt.provider, &self.config);
         self.give_up_rivals(now, key, out);
         let request = self
@@ -166,7 +168,7 @@ impl Coordinator {
         }
         let attempt = self.take_attempt(key, remains);
         match fault {
-            AttemptFault::Busy => self.fleet.refused(attempt.offer),
+            AttemptFault::Busy => self.fleet.refused(now, attempt.offer),
             AttemptFault::Client(status) => self.hear(&attempt, Verdict::Client(status)),
             AttemptFault::Internal => self.strike(now, attempt.provider, Offence::Broke),
             AttemptFault::ModelUnavailable => {
@@ -490,7 +492,8 @@ impl Coordinator {
             | WakeReason::ChallengeExpired
             | WakeReason::IdleOverdue
             | WakeReason::ParkedOverdue
-            | WakeReason::QueueOverdue => due,
+            | WakeReason::QueueOverdue
+            | WakeReason::ReportStale => due,
         };
         let attempt = self.attempts.at_mut(key.slot);
         attempt.due = due;

@@ -74,6 +74,9 @@ impl Coordinator {
         let mut weighing = Weighing::new(&self.config.limits);
         self.weigh_own(request, &mut weighing);
         self.weigh_shortest_waits(request, &mut weighing);
+        if weighing.best.is_none() {
+            self.weigh_last_resort(request, &mut weighing);
+        }
         weighing
     }
 
@@ -81,7 +84,18 @@ impl Coordinator {
     fn weigh_own(&self, request: &Request, weighing: &mut Weighing) {
         let own = self.fleet.own(request.ask.model, request.ask.account);
         for &offer in own.iter().take(INSPECTED_PER_SOURCE_MAX) {
-            if self.fleet.is_open(offer) {
+            if self.fleet.may_serve(offer, request.tried_machines()) {
+                let candidate = self.fleet.candidate(offer, &self.config.limits);
+                self.weigh(request, &candidate, weighing);
+            }
+        }
+    }
+
+    /// Barred machines, while no other machine in good standing serves the model.
+    fn weigh_last_resort(&self, request: &Request, weighing: &mut Weighing) {
+        let barred = &self.fleet.supply(request.ask.model).last_resort;
+        for &offer in barred.iter().take(INSPECTED_PER_SOURCE_MAX) {
+            if self.fleet.may_serve(offer, request.tried_machines()) {
                 let candidate = self.fleet.candidate(offer, &self.config.limits);
                 self.weigh(request, &candidate, weighing);
             }

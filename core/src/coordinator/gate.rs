@@ -26,7 +26,12 @@ impl Gate {
     pub const UNVERIFIED: Self = Self(1 << 11);
     pub const WEDGED: Self = Self(1 << 12);
 
-    pub(crate) const REASONS: usize = 13;
+    /// Its machine has faults that it has not made good: the last resort.
+    pub const BARRED: Self = Self(1 << 13);
+    /// Its machine's last report is too old.
+    pub const STALE: Self = Self(1 << 14);
+
+    pub(crate) const REASONS: usize = 15;
     /// In the order of their bits.
     const NAMES: [&'static str; Self::REASONS] = [
         "cannot seal",
@@ -42,6 +47,8 @@ impl Gate {
         "below the demanded trust",
         "not verified",
         "wedged",
+        "barred",
+        "no recent report",
     ];
 
     /// Reasons that pass by themselves as work ends: waiting makes sense.
@@ -56,6 +63,11 @@ impl Gate {
     #[must_use]
     pub const fn is_capable(self) -> bool {
         self.0 & !Self::PASSING == 0
+    }
+
+    /// The same for a machine that is barred: once nobody else is there.
+    pub(crate) const fn is_capable_at_last(self) -> bool {
+        self.0 & !(Self::PASSING | Self::BARRED.0) == 0
     }
 
     pub(crate) const fn add_if(&mut self, reason: Self, holds: bool) {

@@ -10,7 +10,7 @@ use crate::event::{Ask, Delivery, Shown, Usage};
 use crate::ids::{AccountId, ConnId, MachineId};
 use crate::money::MicroUsd;
 use crate::slab::Key;
-use crate::time::Tick;
+use crate::time::{Span, Tick};
 
 /// Most attempts of one request that can be remembered.
 pub(crate) const TRIED_MAX: usize = 8;
@@ -152,6 +152,8 @@ pub(crate) struct Attempt {
     pub(crate) due: Tick,
     /// When first content is due, by the forecast made at dispatch.
     pub(crate) patience_until: Tick,
+    /// Expected time to first content, by what its machine says of itself.
+    pub(crate) forecast: Span,
     pub(crate) dispatched_at: Tick,
     pub(crate) accepted_at: Tick,
     pub(crate) started_at: Tick,

@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use self::books::Books;
 use self::fleet::Fleet;
+pub use self::fleet::REPORT_AGE_MAX;
 use self::life::{Attempt, RACERS_MAX, Request};
 use self::queue::Queue;
 pub use self::tally::{BAND_PERCENT, BAND_TOKENS};
@@ -55,10 +56,11 @@ pub enum WakeReason {
     IdleOverdue,
     ParkedOverdue,
     QueueOverdue,
+    ReportStale,
 }
 
 impl WakeReason {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::AcceptOverdue,
         Self::BarLifted,
         Self::ChallengeExpired,
@@ -66,6 +68,7 @@ impl WakeReason {
         Self::IdleOverdue,
         Self::ParkedOverdue,
         Self::QueueOverdue,
+        Self::ReportStale,
     ];
 }
 
@@ -76,10 +79,12 @@ enum Due {
     Bar(Key),
     Challenge(Key),
     Queued(Key),
+    Report(Key),
 }
 
-/// Timers of one provider: the end of its bar, and the age of its last challenge.
-const TIMERS_PER_PROVIDER: u32 = 2;
+/// Timers of one provider: the end of its bar, the age of its last challenge and that of its last
+/// report.
+const TIMERS_PER_PROVIDER: u32 = 3;
 
 /// Attempts that can be out at once.
 fn attempts_max(limits: &Limits) -> u32 {
@@ -240,6 +245,7 @@ impl Coordinator {
         self.now = now;
         self.steps += 1;
         self.apply(now, event, out);
+        self.fall_back(now, out);
         self.sound_alarms(out);
         if self.is_draining && !self.has_drained && self.requests.is_empty() {
             self.has_drained = true;
@@ -261,6 +267,7 @@ impl Coordinator {
             Due::Bar(_) => WakeReason::BarLifted,
             Due::Challenge(_) => WakeReason::ChallengeExpired,
             Due::Queued(_) => WakeReason::QueueOverdue,
+            Due::Report(_) => WakeReason::ReportStale,
         };
         Some((at, reason))
     }
@@ -510,6 +517,7 @@ impl Coordinator {
                 Due::Bar(key) => self.on_bar_lifted(now, key, out),
                 Due::Challenge(key) => self.on_challenge_expired(key),
                 Due::Queued(key) => self.on_queue_overdue(key, out),
+                Due::Report(key) => self.on_report_aged(now, key),
             }
         }
         self.fired = fired;

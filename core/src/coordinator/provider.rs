@@ -37,6 +37,7 @@ impl Coordinator {
             return;
         };
         self.time_bar(slot);
+        self.time_report(now, slot);
         self.stock(slot, models, out);
     }
 
@@ -163,8 +164,43 @@ impl Coordinator {
             return;
         }
         self.fleet.serve_bar(now, slot);
+        if self.fleet.providers.at(slot).report_timer == Key::NONE {
+            self.time_report(now, slot);
+        }
         self.fleet.refresh(slot, &self.config);
         self.fill(now, slot, out);
+    }
+
+    /// One timer a provider: when it fires, it looks at what was reported since.
+    fn time_report(&mut self, now: Tick, slot: u32) {
+        let until = self.fleet.age(now, slot);
+        let key = self.fleet.providers.key_at(slot);
+        let old = self.fleet.providers.at(slot).report_timer;
+        self.wheel.cancel(old);
+        let timer = until.and_then(|until| self.arm(until, Due::Report(key)));
+        if timer.is_none() {
+            self.fleet.presume_stale(slot);
+        }
+        self.fleet.providers.at_mut(slot).report_timer = timer.unwrap_or(Key::NONE);
+    }
+
+    pub(super) fn on_report_aged(&mut self, now: Tick, key: Key) {
+        if self.fleet.providers.get(key).is_some() {
+            self.time_report(now, key.slot);
+            self.fleet.refresh(key.slot, &self.config);
+        }
+    }
+
+    /// Nobody in good standing serves these models any more: barred machines may take what waits.
+    pub(super) fn fall_back(&mut self, now: Tick, out: &mut Effects) {
+        while let Some(model) = self.fleet.take_bare() {
+            for at in 0..self.fleet.supply(model).last_resort.len() {
+                let barred = self.fleet.supply(model).last_resort.get(at).copied();
+                let Some(offer) = barred else { break };
+                let slot = self.fleet.offers.at(offer).provider;
+                self.fill(now, slot, out);
+            }
+        }
     }
 
     pub(super) fn on_left(&mut self, now: Tick, conn: ConnId, out: &mut Effects) {
@@ -196,7 +232,11 @@ impl Coordinator {
         self.fleet.refresh(slot, &self.config);
         self.abandon_attempts(now, slot, Tell::Nothing, out);
         let provider = self.fleet.providers.at(slot);
-        for timer in [provider.bar_timer, provider.challenge_timer] {
+        for timer in [
+            provider.bar_timer,
+            provider.challenge_timer,
+            provider.report_timer,
+        ] {
             self.wheel.cancel(timer);
         }
         self.fleet.leave(now, slot);

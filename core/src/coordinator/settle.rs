@@ -48,6 +48,11 @@ impl Coordinator {
         if claim.ending == Ending::Said && !is_empty {
             tally.learn(attempt.payee, &ask, claim);
         }
+        if !is_empty {
+            let took = now.since(attempt.started_at);
+            let tokens = judged.usage.completion_tokens;
+            self.fleet.streamed(slot, attempt.offer, tokens, took);
+        }
         self.note_claim(now, slot, &claim, judged.excess, out);
         if is_empty && !is_parked {
             if self.doubts_emptiness(now, &attempt, out) {

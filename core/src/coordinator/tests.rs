@@ -2,6 +2,7 @@
 
 mod again;
 mod claims;
+mod evidence;
 mod fleet;
 mod handover;
 mod memory;

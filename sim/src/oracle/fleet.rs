@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use cereus_core::coordinator::REPORT_AGE_MAX;
 use cereus_core::effect::{Effect, Effects};
 use cereus_core::event::{Event, SlotReport, Trust};
 use cereus_core::ids::{ConnId, ModelIx};
+use cereus_core::time::{Span, Tick};
 
 use super::{Origin, Violation, require};
+
+/// A timer fires this late at most.
+const TIMER_GRAIN: Span = Span::millis(1);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ConnModel {
@@ -15,6 +20,8 @@ struct ConnModel {
     can_seal: bool,
     trust: Trust,
     report_seq: u64,
+    /// When it last said how it is; its joining is the first time.
+    reported_at: Tick,
     /// What the machine last said it can run of each model.
     rooms: BTreeMap<ModelIx, Room>,
 }
@@ -27,13 +34,14 @@ pub(super) struct Room {
 }
 
 impl ConnModel {
-    fn hear(&mut self, event: &Event<'_>) {
+    fn hear(&mut self, now: Tick, event: &Event<'_>) {
         match event {
             Event::ProviderVerified { .. } => self.is_verified = true,
             Event::ProviderUnverified { .. } => self.is_verified = false,
             Event::ProviderDistrusted { .. } => self.is_distrusted = true,
             Event::ProviderReported { report, slots, .. } => {
                 self.report_seq = self.report_seq.max(report.seq);
+                self.reported_at = now;
                 self.rooms = slots.iter().map(|slot| (slot.model, room(slot))).collect();
             }
             Event::AccountOpened { .. }
@@ -113,7 +121,7 @@ impl FleetModel {
         }
     }
 
-    pub(super) fn enter(&mut self, origin: Origin, event: &Event<'_>, out: &Effects) {
+    pub(super) fn enter(&mut self, now: Tick, origin: Origin, event: &Event<'_>, out: &Effects) {
         let Origin::Connection(conn) = origin else {
             return;
         };
@@ -128,12 +136,13 @@ impl FleetModel {
                 can_seal: spec.can_seal,
                 trust: *trust,
                 report_seq: 0,
+                reported_at: now,
                 rooms: BTreeMap::new(),
             };
             self.alive.insert(conn, model);
         }
         if let Some(model) = self.alive.get_mut(&conn) {
-            model.hear(event);
+            model.hear(now, event);
         }
         if matches!(event, Event::ProviderLeft { .. }) {
             self.alive.remove(&conn);
@@ -146,8 +155,9 @@ impl FleetModel {
         }
     }
 
-    /// INV-07: work goes to live, proven connections that can seal.
-    pub(super) fn effect(&self, effect: &Effect) -> Result<(), Violation> {
+    /// INV-07: work goes to live, proven connections that can seal. INV-10: and to those alone that
+    /// have lately said how they are.
+    pub(super) fn effect(&self, now: Tick, effect: &Effect) -> Result<(), Violation> {
         let Effect::Dispatch { request, conn, .. } = effect else {
             return Ok(());
         };
@@ -156,6 +166,11 @@ impl FleetModel {
             model.is_some_and(|model| model.is_verified && !model.is_distrusted && model.can_seal);
         require(is_proven, "INV-07", || {
             format!("{request} goes to {conn:?}, which is {model:?}")
+        })?;
+        let age = model.map(|model| now.since(model.reported_at));
+        let is_fresh = age.is_some_and(|age| age.0 <= REPORT_AGE_MAX.0 + TIMER_GRAIN.0);
+        require(is_fresh, "INV-10", || {
+            format!("{request} goes to {conn:?} by a report that is {age:?} old")
         })
     }
 }

@@ -93,11 +93,11 @@ impl Watch {
         if let Event::Persisted { up_to } = event {
             money.persist(*up_to)?;
         }
-        self.fleet.enter(origin, event, out);
+        self.fleet.enter(now, origin, event, out);
         self.requests.enter(event)?;
         self.shadow.step(now, event, has_force, out)?;
         for effect in &out.list {
-            self.fleet.effect(effect)?;
+            self.fleet.effect(now, effect)?;
             if let Effect::Post { transfer } = effect {
                 money.post(&out.transfers[*transfer as usize])?;
             }

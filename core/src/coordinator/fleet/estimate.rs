@@ -16,8 +16,6 @@ const CONCURRENCY_BUDGETED: u32 = 24;
 const PREFILL_PER_DECODE: u64 = 12;
 /// Slow-down of a decode step for each row in the batch, in thousandths (`spec/routing` 3.2).
 const BATCH_SLOWDOWN_MILLI: u64 = 390;
-/// Added to the expected wait of a machine whose last attempts failed: used only if all else is full.
-const BARRED_WAIT_US: u64 = 60_000_000;
 
 pub(super) fn gate_of(
     provider: &Provider,
@@ -38,6 +36,8 @@ pub(super) fn gate_of(
     gate.add_if(Gate::WEDGED, offer.report.wedged);
     gate.add_if(Gate::REFUSED, offer.has_refused);
     gate.add_if(Gate::WITHDRAWN, offer.is_withdrawn);
+    gate.add_if(Gate::BARRED, provider.is_barred);
+    gate.add_if(Gate::STALE, provider.is_stale);
     let is_too_large = !state.is_resident()
         && provider
             .report
@@ -70,6 +70,9 @@ pub(super) fn candidate_of(
 
 /// `spec/routing` 2.6.
 fn provider_cap(provider: &Provider, offer: &Offer) -> u32 {
+    if provider.is_on_probation {
+        return 1;
+    }
     if !provider.report.has_capacity {
         return CONCURRENCY_UNREPORTED;
     }
@@ -83,6 +86,17 @@ fn provider_cap(provider: &Provider, offer: &Offer) -> u32 {
         97..=128 => 8,
         129.. => 12,
     }
+}
+
+/// Time that an answer of so many tokens may take by what the machine says of itself: twice the
+/// decode steps in the batch that is there at its end.
+pub(super) fn answer_time(provider: &Provider, offer: &Offer, tokens: u32) -> Span {
+    Span(2 * step_us(provider, offer) * u64::from(tokens))
+}
+
+fn step_us(provider: &Provider, offer: &Offer) -> u64 {
+    let alone_us = 1_000_000_000 / decode_mtps(provider, offer);
+    alone_us * (1_000 + BATCH_SLOWDOWN_MILLI * u64::from(offer.load())) / 1_000
 }
 
 /// Thousandths of a token a second, never zero.
@@ -107,7 +121,7 @@ fn prefill_us_per_ktok(provider: &Provider, offer: &Offer) -> u32 {
     u32::try_from(1_000_000_000_000 / mtps).unwrap_or(u32::MAX)
 }
 
-/// Expected time to first content of a prompt, whatever the machine did before.
+/// Expected time to first content of a prompt, by what the machine says of itself.
 pub(super) fn forecast(
     provider: &Provider,
     offer: &Offer,
@@ -116,22 +130,18 @@ pub(super) fn forecast(
 ) -> Span {
     let per_ktok = u64::from(prefill_us_per_ktok(provider, offer));
     let prefill_us = u64::from(prompt_tokens) * per_ktok / 1_000;
-    Span(unbarred_wait_us(provider, offer, limits).saturating_add(prefill_us))
+    Span(claimed_wait_us(provider, offer, limits).saturating_add(prefill_us))
 }
 
 /// Expected time to first content, the arriving request's own prefill aside: a load if the model is
-/// cold, the prompts ahead, and one decode step in the batch that it would join.
+/// cold, the prompts ahead, and one decode step in the batch that it would join; and by how much the
+/// machine was later than such a forecast before. What it claims counts only until it was measured.
 fn wait_us(provider: &Provider, offer: &Offer, limits: &Limits) -> u64 {
-    let barred_us = if provider.is_barred {
-        BARRED_WAIT_US
-    } else {
-        0
-    };
-    unbarred_wait_us(provider, offer, limits) + barred_us
+    claimed_wait_us(provider, offer, limits) + u64::from(provider.late_us)
 }
 
-/// The same, whatever the machine did before.
-fn unbarred_wait_us(provider: &Provider, offer: &Offer, limits: &Limits) -> u64 {
+/// The same by what the machine says of itself.
+fn claimed_wait_us(provider: &Provider, offer: &Offer, limits: &Limits) -> u64 {
     let load_us = match (offer.report.state.is_resident(), offer.report.load_ms) {
         (true, _) => 0,
         (false, 0) => limits.cold_load_default.0,
@@ -140,7 +150,5 @@ fn unbarred_wait_us(provider: &Provider, offer: &Offer, limits: &Limits) -> u64 
     let waiting = u64::from(offer.report.waiting) * REFERENCE_PROMPT_TOKENS;
     let ahead_tokens = offer.prefill_tokens + if offer.others() > 0 { waiting } else { 0 };
     let ahead_us = ahead_tokens * u64::from(prefill_us_per_ktok(provider, offer)) / 1_000;
-    let step_us = 1_000_000_000 / decode_mtps(provider, offer);
-    let step_us = step_us * (1_000 + BATCH_SLOWDOWN_MILLI * u64::from(offer.load())) / 1_000;
-    load_us + ahead_us + step_us
+    load_us + ahead_us + step_us(provider, offer)
 }

@@ -5,6 +5,7 @@ use super::{Fleet, REFERENCE_PROMPT_TOKENS};
 use crate::config::Config;
 use crate::coordinator::gate::Gate;
 use crate::coordinator::pool::{Place, bucket_of};
+use crate::ids::ModelIx;
 
 impl Fleet {
     /// Brings the index in line with the ledger for every offer of a provider.
@@ -28,15 +29,19 @@ impl Fleet {
             self.offers.at_mut(ix).gate = gate;
             return;
         }
-        let (was, place, model) = (offer.gate, offer.place, usize::from(offer.model.0));
+        let (was, place, named) = (offer.gate, offer.place, offer.model);
+        let model = usize::from(named.0);
         let (counted_tokens, capacity_tokens) = (offer.counted_tokens, offer.capacity_tokens);
         let candidate = candidate_of(provider, ix, offer, &config.limits);
         let reference_us =
             REFERENCE_PROMPT_TOKENS * u64::from(candidate.prefill_us_per_ktok) / 1_000;
         let bucket = bucket_of(u64::from(candidate.wait_us) + reference_us);
         if was != gate || counted_tokens != capacity_tokens {
-            self.supplies[model].leave(was, counted_tokens);
-            self.supplies[model].enter(gate, capacity_tokens);
+            self.supplies[model].leave(ix, was, counted_tokens);
+            self.supplies[model].enter(ix, gate, capacity_tokens);
+            if was.is_capable() && !gate.is_capable() {
+                self.note_loss(named);
+            }
         }
         let place = match place {
             Some(place) if gate.is_open() && place.bucket == bucket => {
@@ -53,6 +58,13 @@ impl Fleet {
         offer.gate = gate;
         offer.place = place;
         offer.counted_tokens = capacity_tokens;
+    }
+
+    /// One machine in good standing less: those that are barred may be needed.
+    fn note_loss(&mut self, model: ModelIx) {
+        if !self.supply(model).last_resort.is_empty() && !self.bare.contains(&model) {
+            self.bare.push(model);
+        }
     }
 
     fn take_out(&mut self, ix: u32) {
@@ -76,7 +88,7 @@ impl Fleet {
             return;
         }
         let (model, gate, tokens) = (offer.model, offer.gate, offer.counted_tokens);
-        self.supplies[usize::from(model.0)].enter(gate, tokens);
+        self.supplies[usize::from(model.0)].enter(ix, gate, tokens);
     }
 
     pub(super) fn drop_offer(&mut self, ix: u32) {
@@ -96,7 +108,11 @@ impl Fleet {
             }
             return;
         }
-        self.supplies[usize::from(offer.model.0)].leave(offer.gate, offer.counted_tokens);
+        let supply = &mut self.supplies[usize::from(offer.model.0)];
+        supply.leave(ix, offer.gate, offer.counted_tokens);
+        if offer.gate.is_capable() {
+            self.note_loss(offer.model);
+        }
     }
 
     /// What the index says of an offer, for the checks.

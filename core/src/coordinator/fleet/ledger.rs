@@ -3,6 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::Fleet;
+use crate::coordinator::gate::Gate;
+use crate::time::{Span, Tick};
+
+/// How long a first refusal is believed at least; each further one in a row doubles it.
+const REFUSED_WAIT: Span = Span::secs(1);
+const REFUSED_WAIT_MAX: Span = Span::secs(60);
+const REFUSALS_COUNTED_MAX: u8 = 6;
 
 /// Size of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -15,7 +22,10 @@ impl Fleet {
     /// Debits one attempt (INV-08: never beyond what is believed to be there).
     pub(crate) fn reserve(&mut self, ix: u32, load: Load) {
         let offer = self.offers.at_mut(ix);
-        assert!(offer.gate.is_open(), "work goes to open offers only");
+        assert!(
+            offer.gate.is_open() || offer.gate == Gate::BARRED,
+            "work goes to open offers, or to the last resort"
+        );
         assert!(
             offer.fits(load.need_tokens),
             "a reservation fits the believed budget"
@@ -30,6 +40,7 @@ impl Fleet {
     /// The provider counts this attempt in its reports from now on.
     pub(crate) fn accepted(&mut self, ix: u32, load: Load) {
         let offer = self.offers.at_mut(ix);
+        offer.refusals = 0;
         offer.accepted += 1;
         offer.accepted_tokens += load.need_tokens;
     }
@@ -66,8 +77,13 @@ impl Fleet {
         self.providers.at_mut(provider).pending -= 1;
     }
 
-    /// Believed full until its next report.
-    pub(crate) fn refused(&mut self, ix: u32) {
-        self.offers.at_mut(ix).has_refused = true;
+    /// Believed full until its next report. Who refuses again and again, whatever its reports say,
+    /// is asked ever more rarely.
+    pub(crate) fn refused(&mut self, now: Tick, ix: u32) {
+        let offer = self.offers.at_mut(ix);
+        let wait = REFUSED_WAIT.0 << offer.refusals.min(REFUSALS_COUNTED_MAX);
+        offer.has_refused = true;
+        offer.refused_until = now + Span(wait.min(REFUSED_WAIT_MAX.0));
+        offer.refusals = offer.refusals.saturating_add(1);
     }
 }

@@ -23,6 +23,8 @@ use self::memory::Memory;
 use self::offer::Offer;
 pub(crate) use self::standing::FAULTS_TO_BAR;
 pub(crate) use self::supply::{Reach, Supply};
+use super::gate::Gate;
+use super::life::TRIED_MAX;
 use super::pool::{Candidate, MachineTag};
 use crate::config::{Config, Limits};
 use crate::event::{MachineReport, MachineSpec, SlotReport, SlotState, Trust};
@@ -32,6 +34,9 @@ use crate::slab::{Key, Slab};
 use crate::time::{Span, Tick};
 
 pub(crate) const NIL: u32 = u32::MAX;
+/// A machine whose last report is older gets nothing new (INV-10). Six heartbeats; what is silent for
+/// much longer is closed by its link.
+pub const REPORT_AGE_MAX: Span = Span::secs(30);
 /// Prompt at which machines are compared for the buckets.
 const REFERENCE_PROMPT_TOKENS: u64 = 512;
 
@@ -48,14 +53,17 @@ pub(crate) struct Provider {
     pub(crate) is_verified: bool,
     /// It has passed a challenge at least once: whoever speaks holds the machine's key.
     pub(crate) is_proven: bool,
-    /// Of its machine's record.
+    /// What its machine's record says, so that it need not be looked up.
     is_barred: bool,
-    /// Of its machine's record: most have none, and the record need not be looked up.
+    is_on_probation: bool,
+    late_us: u32,
     pub(crate) has_faults: bool,
     /// Place of its machine's record.
     record: u32,
     report: MachineReport,
     pub(crate) reported_at: Tick,
+    /// Nobody knows how it is: its last report is older than [`REPORT_AGE_MAX`].
+    is_stale: bool,
     /// Places in the slab of offers, by model.
     pub(crate) offers: SmallVec<[u32; 4]>,
     /// Our attempts on it, and the first of their list.
@@ -63,6 +71,7 @@ pub(crate) struct Provider {
     pub(crate) first_attempt: u32,
     pub(crate) bar_timer: Key,
     pub(crate) challenge_timer: Key,
+    pub(crate) report_timer: Key,
 }
 
 impl Provider {
@@ -97,6 +106,7 @@ pub(crate) struct Fleet {
     /// Offers of machines that serve their owner alone.
     own: BTreeMap<(ModelIx, AccountId), Vec<u32>>,
     pub(crate) memory: Memory,
+    bare: Vec<ModelIx>,
     trust_min: Trust,
 }
 
@@ -113,6 +123,7 @@ impl Fleet {
             supplies: vec![Supply::new(); config.catalog.count()],
             own: BTreeMap::new(),
             memory: Memory::new(limits.providers_max.saturating_mul(2).max(1)),
+            bare: Vec::new(),
             trust_min: config.trust_min,
         }
     }
@@ -156,22 +167,42 @@ impl Fleet {
         )
     }
 
+    /// An answer of so many tokens was streamed in this time.
+    pub(crate) fn streamed(&mut self, slot: u32, ix: u32, tokens: u32, actual: Span) {
+        let offer = self.offers.at(ix);
+        let expected = estimate::answer_time(self.providers.at(slot), offer, tokens);
+        self.took(slot, expected, actual);
+    }
+
     /// Whether a request of `account` for so many tokens can be served, now or once there is room.
     pub(crate) fn reach(&self, model: ModelIx, account: AccountId, need_tokens: u64) -> Reach {
         let everybody = self.supply(model).reach(need_tokens);
         let mut own = Reach::Nobody;
         for &ix in self.own(model, account) {
             let offer = self.offers.at(ix);
-            if offer.gate.is_capable() {
+            if offer.gate.is_capable_at_last() {
                 if need_tokens <= offer.capacity_tokens {
                     return Reach::Possible;
                 }
                 own = Reach::NoneLargeEnough;
             }
         }
-        match everybody {
-            Reach::Nobody => own,
-            Reach::NoneLargeEnough | Reach::Possible => everybody,
+        match (everybody, own) {
+            (Reach::Nobody, Reach::Nobody) => self.last_reach(model, need_tokens),
+            (Reach::Nobody, _) => own,
+            (Reach::NoneLargeEnough | Reach::Possible, _) => everybody,
+        }
+    }
+
+    /// The same among barred machines, once nobody else is there.
+    fn last_reach(&self, model: ModelIx, need_tokens: u64) -> Reach {
+        let mut barred = self.supply(model).last_resort.iter();
+        if barred.len() == 0 {
+            Reach::Nobody
+        } else if barred.any(|&ix| need_tokens <= self.offers.at(ix).capacity_tokens) {
+            Reach::Possible
+        } else {
+            Reach::NoneLargeEnough
         }
     }
 
@@ -199,15 +230,19 @@ impl Fleet {
             is_verified: false,
             is_proven: false,
             is_barred: false,
+            is_on_probation: false,
+            late_us: 0,
             has_faults: false,
             record: NIL,
             report: MachineReport::default(),
             reported_at: now,
+            is_stale: false,
             offers: SmallVec::new(),
             pending: 0,
             first_attempt: NIL,
             bar_timer: Key::NONE,
             challenge_timer: Key::NONE,
+            report_timer: Key::NONE,
         };
         let slot = self.providers.insert(provider)?.slot;
         self.by_conn.insert(id.conn, slot);
@@ -280,15 +315,41 @@ impl Fleet {
         }
         provider.report = *report;
         provider.reported_at = now;
+        provider.is_stale = false;
+        if provider.late_us > 0 {
+            let record = provider.record;
+            self.memory.at_mut(record).standing.fade();
+            self.recall(record);
+        }
         self.sweep(slot);
         let offers = core::mem::take(&mut self.providers.at_mut(slot).offers);
         for &ix in &offers {
             let offer = self.offers.at_mut(ix);
             let told = slots.iter().find(|told| told.model == offer.model);
-            offer.reconcile(told, report.has_capacity);
+            offer.reconcile(now, told, report.has_capacity);
         }
         self.providers.at_mut(slot).offers = offers;
         true
+    }
+
+    /// Closes a machine whose last report is too old. Otherwise says when it will be.
+    pub(crate) fn age(&mut self, now: Tick, slot: u32) -> Option<Tick> {
+        let provider = self.providers.at_mut(slot);
+        let until = provider.reported_at + REPORT_AGE_MAX;
+        provider.is_stale = until <= now;
+        (!provider.is_stale).then_some(until)
+    }
+
+    /// Nobody will look at the age of its reports: that is as if they were old.
+    pub(crate) fn presume_stale(&mut self, slot: u32) {
+        self.providers.at_mut(slot).is_stale = true;
+    }
+
+    /// An answer took `actual` where what the machine says of its speed lets expect `expected`.
+    pub(crate) fn took(&mut self, slot: u32, expected: Span, actual: Span) {
+        let record = self.providers.at(slot).record;
+        self.memory.at_mut(record).standing.took(expected, actual);
+        self.recall(record);
     }
 
     pub(crate) fn distrust(&mut self, slot: u32) {
@@ -358,14 +419,31 @@ impl Fleet {
         Some(offers[at])
     }
 
-    pub(crate) fn is_open(&self, ix: u32) -> bool {
-        self.offers.at(ix).gate.is_open()
+    /// Whether an offer may be used now, by a request that those machines have failed. One of a
+    /// barred machine is the last resort: while no other machine that serves everybody is left.
+    pub(crate) fn may_serve(&self, ix: u32, tried: &[MachineTag]) -> bool {
+        let offer = self.offers.at(ix);
+        let is_private = self.providers.at(offer.provider).is_private();
+        offer.gate.is_open()
+            || (offer.gate == Gate::BARRED
+                && (is_private || self.capable_beside(offer.model, tried) == 0))
     }
 
-    /// Whether the offer is open and has room for a request of that size.
-    pub(crate) fn has_room(&self, ix: u32, need_tokens: u64) -> bool {
+    /// Whether an offer may be used now by any request.
+    pub(crate) fn is_usable(&self, ix: u32) -> bool {
         let offer = self.offers.at(ix);
-        offer.gate.is_open() && offer.fits(need_tokens)
+        let others = self.supply(offer.model).capable_count();
+        offer.gate.is_open() || (offer.gate == Gate::BARRED && others as usize <= TRIED_MAX)
+    }
+
+    /// Whether the offer may be used and has room for a request of that size.
+    pub(crate) fn has_room(&self, ix: u32, need_tokens: u64) -> bool {
+        self.is_usable(ix) && self.offers.at(ix).fits(need_tokens)
+    }
+
+    /// Models that lost a machine in good standing, while barred machines serve them.
+    pub(crate) fn take_bare(&mut self) -> Option<ModelIx> {
+        self.bare.pop()
     }
 
     /// What a choice needs to know of an offer that is in no pool.
@@ -388,12 +466,13 @@ impl Fleet {
     /// Copies what a record says of a machine to its connections.
     fn recall(&mut self, record: u32) {
         let record = self.memory.at(record);
-        let is_barred = record.standing.barred_until().is_some();
-        let has_faults = !record.standing.is_spotless();
+        let standing = record.standing;
         for &slot in &record.here {
             let provider = self.providers.at_mut(slot);
-            provider.is_barred = is_barred;
-            provider.has_faults = has_faults;
+            provider.is_barred = standing.barred_until().is_some();
+            provider.is_on_probation = standing.is_on_probation();
+            provider.late_us = standing.late_us();
+            provider.has_faults = standing.has_faults();
         }
     }
 }

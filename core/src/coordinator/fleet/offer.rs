@@ -6,6 +6,7 @@ use crate::coordinator::gate::Gate;
 use crate::coordinator::pool::Place;
 use crate::event::{SlotReport, SlotState};
 use crate::ids::ModelIx;
+use crate::time::Tick;
 
 /// One model on one connection, with our debits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -28,6 +29,9 @@ pub(crate) struct Offer {
     lingering: u32,
     lingering_tokens: u64,
     pub(super) has_refused: bool,
+    /// Refusals in a row, and how long the last one is believed whatever is reported.
+    pub(super) refusals: u8,
+    pub(super) refused_until: Tick,
     /// No longer in the inventory: gets nothing more, and goes once its last attempt has ended.
     pub(super) is_withdrawn: bool,
     /// The largest request that an empty machine holds, as last reported; `u64::MAX` as long as it
@@ -70,6 +74,8 @@ impl Offer {
             lingering: 0,
             lingering_tokens: 0,
             has_refused: false,
+            refusals: 0,
+            refused_until: Tick::ZERO,
             is_withdrawn: false,
             capacity_tokens: u64::MAX,
             counted_tokens: u64::MAX,
@@ -78,9 +84,9 @@ impl Offer {
         }
     }
 
-    pub(super) fn reconcile(&mut self, told: Option<&SlotReport>, has_capacity: bool) {
+    pub(super) fn reconcile(&mut self, now: Tick, told: Option<&SlotReport>, has_capacity: bool) {
         let model = self.model;
-        self.has_refused = false;
+        self.has_refused &= now < self.refused_until;
         // What was given up had the time from one report to the next to end; if it still runs, the
         // report counts it.
         self.lingering = 0;

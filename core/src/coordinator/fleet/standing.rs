@@ -1,5 +1,6 @@
-//! What a machine's conduct is worth: the faults that it has not made good, and the bar that they
-//! bring. It belongs to the machine and not to a connection (INV-13).
+//! What a machine's conduct is worth: the faults that it has not made good, the bar that they bring,
+//! and by how much it is later than its own figures say. It belongs to the machine and not to a
+//! connection (INV-13).
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,18 @@ pub(crate) const FAULTS_TO_BAR: u8 = 3;
 const FAULTS_MAX: u8 = 8;
 const BAR: Span = Span::secs(30);
 const BAR_MAX: Span = Span::secs(600);
+/// What networks take, and a step that is under way: no forecast counts it, and no machine is late
+/// because of it.
+const LATE_ALLOWED: Span = Span::millis(250);
+/// No single answer counts for more.
+const LATE_MAX_US: u64 = 60_000_000;
+/// The newest answer weighs one quarter.
+const LATE_SHIFT: u32 = 2;
+/// A sixteenth is forgotten with each report, so that who was slow once is tried again: half in
+/// about a minute.
+const LATE_FADE_SHIFT: u32 = 4;
+/// Lateness that is worth remembering of a machine that is gone.
+const LATE_WORTH_US: u32 = 2_000_000;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,6 +31,8 @@ pub(crate) struct Standing {
     faults: u8,
     /// `Tick::ZERO` while there is no bar.
     barred_until: Tick,
+    /// By how much its answers come later than what it says of its speed lets expect.
+    late_us: u32,
 }
 
 impl Standing {
@@ -50,9 +65,36 @@ impl Standing {
         (self.barred_until > Tick::ZERO).then_some(self.barred_until)
     }
 
+    /// An answer took `actual` where its machine's own figures let expect `expected`.
+    pub(super) fn took(&mut self, expected: Span, actual: Span) {
+        let allowed = expected.0.saturating_add(LATE_ALLOWED.0);
+        let late_us = actual.0.saturating_sub(allowed).min(LATE_MAX_US);
+        let old_us = u64::from(self.late_us);
+        let new_us = old_us - (old_us >> LATE_SHIFT) + (late_us >> LATE_SHIFT);
+        self.late_us = u32::try_from(new_us).expect("at most a minute");
+    }
+
+    /// Time passes: from report to report what was measured counts less.
+    pub(super) fn fade(&mut self) {
+        self.late_us -= self.late_us.div_ceil(1 << LATE_FADE_SHIFT);
+    }
+
+    pub(super) fn late_us(self) -> u32 {
+        self.late_us
+    }
+
+    pub(super) fn has_faults(self) -> bool {
+        self.faults > 0
+    }
+
+    /// It was barred, and has not shown since that it can do what it is asked.
+    pub(super) fn is_on_probation(self) -> bool {
+        self.faults >= FAULTS_TO_BAR && self.barred_until == Tick::ZERO
+    }
+
     /// Nothing that would have to be remembered.
     pub(super) fn is_spotless(self) -> bool {
-        self == Self::default()
+        self.faults == 0 && self.late_us < LATE_WORTH_US
     }
 }
 
@@ -73,6 +115,22 @@ mod tests {
         assert_eq!(bars[..2], [None, None]);
         assert_eq!(bars[2..7], [30, 60, 120, 240, 480].map(secs));
         assert_eq!(bars[7..], [secs(600); 3]);
+    }
+
+    #[test]
+    fn what_was_measured_counts_beside_what_is_claimed_and_fades() {
+        let mut standing = Standing::default();
+        let claimed = Span::millis(100);
+        standing.took(claimed, Span::millis(340));
+        assert_eq!(standing.late_us(), 0, "a network takes its time");
+        for _ in 0..20 {
+            standing.took(claimed, Span::millis(2_350));
+        }
+        assert!((1_900_000..=2_000_000).contains(&standing.late_us()));
+        for _ in 0..200 {
+            standing.fade();
+        }
+        assert_eq!(standing.late_us(), 0, "it is tried again");
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(crate) struct Supply {
     /// tokens.
     capable: BTreeMap<u64, u32>,
     capable_count: u32,
+    /// Offers of barred machines that could take some request, now or once there is room.
+    pub(crate) last_resort: Vec<u32>,
     /// How many offers each reason closes.
     closed: [u32; Gate::REASONS],
 }
@@ -37,26 +39,30 @@ impl Supply {
             pool: Pool::new(),
             capable: BTreeMap::new(),
             capable_count: 0,
+            last_resort: Vec::new(),
             closed: [0; Gate::REASONS],
         }
     }
 
-    pub(super) fn enter(&mut self, gate: Gate, capacity_tokens: u64) {
+    pub(super) fn enter(&mut self, ix: u32, gate: Gate, capacity_tokens: u64) {
         for reason in gate.reasons() {
             self.closed[reason] += 1;
         }
         if gate.is_capable() {
             self.capable_count += 1;
             *self.capable.entry(capacity_tokens).or_insert(0) += 1;
+        } else if gate.is_capable_at_last() {
+            self.last_resort.push(ix);
         }
     }
 
     /// Undoes [`Supply::enter`] with the same arguments.
-    pub(super) fn leave(&mut self, gate: Gate, capacity_tokens: u64) {
+    pub(super) fn leave(&mut self, ix: u32, gate: Gate, capacity_tokens: u64) {
         for reason in gate.reasons() {
             self.closed[reason] -= 1;
         }
         if !gate.is_capable() {
+            self.last_resort.retain(|other| *other != ix);
             return;
         }
         let count = self

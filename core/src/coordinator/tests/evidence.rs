@@ -1,0 +1,184 @@
+//! What a machine shows counts, whatever it claims.
+
+use super::*;
+use crate::time::Span;
+
+const CLAIMS: u128 = 11;
+const HONEST: u128 = 22;
+
+/// Claims ten times the speed of the honest machine beside it.
+fn claim(world: &mut World, seq: u64) {
+    let claimed = SlotReport {
+        decode_mtps: 500_000,
+        prefill_mtps: 10_000_000,
+        ..slot(4, 0)
+    };
+    world.report(ConnId(1), seq, claimed);
+    world.report(ConnId(2), seq, slot(4, 0));
+}
+
+fn pass(world: &mut World, span: Span) {
+    world.now = world.now + span;
+    while world
+        .core
+        .next_wake()
+        .is_some_and(|(at, _)| at <= world.now)
+    {
+        world.step(Event::Woke);
+    }
+}
+
+/// One request whose first content takes so long on either machine, and each token after it so long.
+fn serve(world: &mut World, id: u128, first: [Span; 2], each: [Span; 2]) -> u64 {
+    let (attempt, conn) = dispatched(&world.ask(id)).expect("there is room");
+    let which = usize::from(conn.0 == 2);
+    pass(world, first[which]);
+    world.step(Event::AttemptStarted { conn, attempt });
+    pass(world, Span(each[which].0 * 50));
+    world.step(completed((attempt, conn), 50));
+    world.persist();
+    conn.0
+}
+
+fn share_of_the_claimer(first: [Span; 2], each: [Span; 2]) -> usize {
+    let mut world = World::new();
+    world.provider(1, CLAIMS, 4);
+    world.provider(2, HONEST, 4);
+    let mut seq = 1;
+    let served = (0..30).map(|id| {
+        seq += 1;
+        claim(&mut world, seq);
+        serve(&mut world, id, first, each)
+    });
+    served.filter(|&conn| conn == 1).count()
+}
+
+const QUICK: Span = Span::millis(120);
+const STEP: Span = Span::millis(20);
+const CLAIMED_STEP: Span = Span::millis(2);
+
+#[test]
+fn a_claimed_speed_counts_until_it_was_measured() {
+    let truthful = share_of_the_claimer([QUICK, QUICK], [CLAIMED_STEP, STEP]);
+    assert_eq!(truthful, 30, "a machine as fast as it says gets the work");
+    let late = share_of_the_claimer([Span::secs(3), QUICK], [CLAIMED_STEP, STEP]);
+    assert!(
+        late <= 3,
+        "{late} of 30 to a machine that is late each time"
+    );
+    let drips = share_of_the_claimer([QUICK, QUICK], [Span::millis(500), STEP]);
+    assert!(drips <= 3, "{drips} of 30 to a machine that drips");
+}
+
+#[test]
+fn what_was_measured_survives_a_reconnect() {
+    let mut world = World::new();
+    world.provider(1, CLAIMS, 4);
+    claim(&mut world, 2);
+    for id in 0..3 {
+        serve(&mut world, id, [Span::secs(9); 2], [STEP; 2]);
+    }
+    world.step(Event::ProviderLeft {
+        conn: ConnId(1),
+        cause: GoneCause::Closed,
+    });
+    world.provider(2, HONEST, 4);
+    world.provider(3, CLAIMS, 4);
+    let conn = dispatched(&world.ask(9)).map(|(_, conn)| conn);
+    assert_eq!(conn, Some(ConnId(2)), "INV-13");
+}
+
+fn bar(world: &mut World, conn: u64, ids: std::ops::Range<u128>) {
+    for id in ids {
+        let (attempt, used) = dispatched(&world.ask(id)).unwrap();
+        assert_eq!(used, ConnId(conn));
+        world.step(Event::AttemptFailed {
+            conn: used,
+            attempt,
+            fault: AttemptFault::Internal,
+        });
+        // Whatever became of the request, it is not what this is about.
+        world.step(Event::ConsumerLeft {
+            request: RequestId(id),
+        });
+    }
+}
+
+#[test]
+fn a_barred_machine_is_the_last_resort_and_no_overflow() {
+    let mut world = World::new();
+    world.provider(1, CLAIMS, 4);
+    bar(&mut world, 1, 0..3);
+    world.provider(2, HONEST, 1);
+    let conn_of = |effects: &[Effect]| dispatched(effects).map(|(_, conn)| conn);
+    assert_eq!(conn_of(&world.ask(10)), Some(ConnId(2)));
+    assert_eq!(conn_of(&world.ask(11)), None, "it waits for the good one");
+    let effects = world.step(Event::ProviderLeft {
+        conn: ConnId(2),
+        cause: GoneCause::Closed,
+    });
+    let served = effects
+        .iter()
+        .filter(|effect| matches!(effect, Effect::Dispatch { conn, .. } if *conn == ConnId(1)));
+    assert_eq!(served.count(), 2, "nobody else is left");
+}
+
+#[test]
+fn a_machine_that_was_barred_shows_with_one_request_that_it_is_back() {
+    let mut world = World::new();
+    world.provider(1, CLAIMS, 4);
+    bar(&mut world, 1, 0..3);
+    world.provider(2, HONEST, 4);
+    pass(&mut world, Span::secs(31));
+    claim(&mut world, 5);
+    let conn_of = |effects: &[Effect]| dispatched(effects).map(|(_, conn)| conn);
+    let first = dispatched(&world.ask(10)).unwrap();
+    assert_eq!(first.1, ConnId(1), "it is tried");
+    assert_eq!(conn_of(&world.ask(11)), Some(ConnId(2)), "with one request");
+    let (attempt, conn) = first;
+    world.step(Event::AttemptStarted { conn, attempt });
+    world.step(completed(first, 10));
+    assert_eq!(conn_of(&world.ask(12)), Some(ConnId(1)));
+    assert_eq!(conn_of(&world.ask(13)), Some(ConnId(1)));
+}
+
+#[test]
+fn a_machine_that_refuses_whatever_it_reports_is_asked_ever_more_rarely() {
+    let mut world = World::new();
+    world.provider(1, CLAIMS, 4);
+    world.provider(2, HONEST, 24);
+    let mut asked = 0;
+    for seq in 2..122 {
+        claim(&mut world, seq);
+        let (attempt, conn) = dispatched(&world.ask(u128::from(seq))).unwrap();
+        if conn == ConnId(1) {
+            asked += 1;
+            world.step(Event::AttemptFailed {
+                conn,
+                attempt,
+                fault: AttemptFault::Busy,
+            });
+        }
+        world.step(Event::ConsumerLeft {
+            request: RequestId(u128::from(seq)),
+        });
+        pass(&mut world, Span::secs(5));
+    }
+    assert!((5..=15).contains(&asked), "{asked} times in ten minutes");
+}
+
+#[test]
+fn a_machine_gets_nothing_on_the_strength_of_an_old_report() {
+    let mut world = World::new();
+    world.provider(1, HONEST, 4);
+    let conn_of = |effects: &[Effect]| dispatched(effects).map(|(_, conn)| conn);
+    pass(&mut world, Span::secs(29));
+    assert_eq!(conn_of(&world.ask(1)), Some(ConnId(1)));
+    pass(&mut world, Span::secs(2));
+    assert!(
+        matches!(refused(&world.ask(2)), Some(Denial::NoProvider { .. })),
+        "INV-10"
+    );
+    world.report(ConnId(1), 2, slot(4, 0));
+    assert_eq!(conn_of(&world.ask(3)), Some(ConnId(1)));
+}
