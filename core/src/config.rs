@@ -1,6 +1,8 @@
 //! What a coordinator is told at birth: catalogue, prices, limits. Every value is passed and
 //! printed; there are no hidden defaults. The journal's header carries it whole.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::draw::Seed;
@@ -22,10 +24,18 @@ pub struct ModelSpec {
     pub weights_bytes: u64,
 }
 
-/// The models in order of their [`ModelIx`].
+/// The models by their [`ModelIx`]. A place belongs to its model for ever: one that is no longer sold
+/// leaves a tombstone, so that whoever still holds its index finds what it was, and one that is sold
+/// again finds its old place.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Catalog {
     models: Vec<ModelSpec>,
+    /// Places in order of the ids.
+    order: Vec<ModelIx>,
+    /// Places of models that are not sold any more.
+    retired: BTreeSet<ModelIx>,
+    /// Rises with each change, so that a copy can tell that it is old.
+    epoch: u64,
 }
 
 /// The catalogue cannot be built.
@@ -71,30 +81,109 @@ impl Catalog {
                 return Err(CatalogError::Duplicate(pair[0].id.clone()));
             }
         }
-        Ok(Self { models })
+        let order = (0u16..).map(ModelIx).take(models.len()).collect();
+        Ok(Self {
+            models,
+            order,
+            retired: BTreeSet::new(),
+            epoch: 0,
+        })
     }
 
+    /// Whether a model can be put on sale.
+    ///
+    /// # Errors
+    /// It is on sale, or the catalogue is full of models and tombstones.
+    pub fn may_list(&self, id: &str) -> Result<(), CatalogError> {
+        match self.place(id) {
+            Ok(at) if self.retired.contains(&self.order[at]) => Ok(()),
+            Ok(_) => Err(CatalogError::Duplicate(id.into())),
+            Err(_) if self.models.len() >= Self::MODELS_MAX => {
+                Err(CatalogError::TooMany(self.models.len() + 1))
+            }
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Puts a model on sale, at the place that it had if it was sold before.
+    pub fn list(&mut self, spec: ModelSpec) -> Result<ModelIx, CatalogError> {
+        self.may_list(&spec.id)?;
+        self.epoch += 1;
+        match self.place(&spec.id) {
+            Ok(at) => {
+                let model = self.order[at];
+                self.retired.remove(&model);
+                self.models[usize::from(model.0)] = spec;
+                Ok(model)
+            }
+            Err(at) => {
+                let model = u16::try_from(self.models.len()).expect("below the limit");
+                self.order.insert(at, ModelIx(model));
+                self.models.push(spec);
+                Ok(ModelIx(model))
+            }
+        }
+    }
+
+    /// Changes what a model costs. `false`: it is not sold.
+    pub fn price(&mut self, model: ModelIx, price: Price) -> bool {
+        let is_sold = self.is_sold(model);
+        if is_sold {
+            self.models[usize::from(model.0)].price = price;
+            self.epoch += 1;
+        }
+        is_sold
+    }
+
+    /// Takes a model off sale. `false`: it is not sold.
+    pub fn retire(&mut self, model: ModelIx) -> bool {
+        let is_sold = self.is_sold(model);
+        if is_sold {
+            self.retired.insert(model);
+            self.epoch += 1;
+        }
+        is_sold
+    }
+
+    /// A model that is sold.
     #[must_use]
     pub fn find(&self, id: &str) -> Option<ModelIx> {
-        let ix = self
-            .models
-            .binary_search_by(|spec| spec.id.as_str().cmp(id))
-            .ok()?;
-        u16::try_from(ix).ok().map(ModelIx)
+        let model = self.order[self.place(id).ok()?];
+        self.is_sold(model).then_some(model)
     }
 
+    /// What a model is, or was.
     #[must_use]
     pub fn spec(&self, model: ModelIx) -> Option<&ModelSpec> {
         self.models.get(usize::from(model.0))
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (ModelIx, &ModelSpec)> {
-        (0u16..).map(ModelIx).zip(self.models.iter())
+    #[must_use]
+    pub fn is_sold(&self, model: ModelIx) -> bool {
+        self.spec(model).is_some() && !self.retired.contains(&model)
     }
 
+    /// The models that are sold, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (ModelIx, &ModelSpec)> {
+        let sold = self.order.iter().filter(|model| self.is_sold(**model));
+        sold.map(|&model| (model, &self.models[usize::from(model.0)]))
+    }
+
+    /// Places, tombstones among them: every [`ModelIx`] that was ever given is below.
     #[must_use]
     pub fn count(&self) -> usize {
         self.models.len()
+    }
+
+    /// Rises with each change.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn place(&self, id: &str) -> Result<usize, usize> {
+        self.order
+            .binary_search_by(|model| self.models[usize::from(model.0)].id.as_str().cmp(id))
     }
 }
 

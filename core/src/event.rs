@@ -7,8 +7,9 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::{Limits, ModelSpec};
 use crate::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId};
-use crate::money::MicroUsd;
+use crate::money::{MicroUsd, Price};
 use crate::time::Tick;
 
 /// How well a machine's identity is proven (`spec/trust`): ordered, higher is better.
@@ -365,6 +366,24 @@ pub enum Event<'a> {
     DrainBegan,
     /// A wake-up that `next_wake` asked for, or a spurious one.
     Woke,
+
+    // The catalogue and the limits, while the process runs.
+    /// A model is sold from now on, again or for the first time.
+    ModelListed {
+        spec: Cow<'a, ModelSpec>,
+    },
+    /// What is admitted from now on costs this.
+    ModelPriced {
+        model: ModelIx,
+        price: Price,
+    },
+    /// Nothing more is admitted for this model. What runs ends as usual.
+    ModelRetired {
+        model: ModelIx,
+    },
+    LimitsChanged {
+        limits: Cow<'a, Limits>,
+    },
 }
 
 /// When something happened, and what: one journal record.

@@ -41,8 +41,16 @@ impl<T> Slab<T> {
         }
     }
 
+    /// From now on. What is there already stays, be it more.
+    pub const fn set_limit(&mut self, limit: u32) {
+        self.limit = limit;
+    }
+
     /// `None` when the slab is full; the value is dropped then.
     pub fn insert(&mut self, value: T) -> Option<Key> {
+        if self.count() >= self.limit as usize {
+            return None;
+        }
         if let Some(slot) = self.free.pop() {
             let entry = &mut self.entries[slot as usize];
             assert!(entry.value.is_none(), "a free place holds nothing");
@@ -52,9 +60,7 @@ impl<T> Slab<T> {
                 generation: entry.generation,
             });
         }
-        let slot = u32::try_from(self.entries.len())
-            .ok()
-            .filter(|&slot| slot < self.limit)?;
+        let slot = u32::try_from(self.entries.len()).ok()?;
         self.entries.push(Entry {
             generation: 1,
             value: Some(value),
@@ -163,6 +169,17 @@ mod tests {
         assert_eq!(slab.get(first), None);
         assert_eq!(slab.remove(first), None);
         assert_eq!(slab.get(second), Some(&'b'));
+    }
+
+    #[test]
+    fn a_lower_limit_lets_nothing_in_until_enough_has_left() {
+        let mut slab = Slab::with_limit(3);
+        let keys = ['a', 'b', 'c'].map(|value| slab.insert(value).unwrap());
+        slab.set_limit(2);
+        slab.remove(keys[0]);
+        assert!(slab.insert('d').is_none());
+        slab.remove(keys[1]);
+        assert!(slab.insert('d').is_some());
     }
 
     #[test]

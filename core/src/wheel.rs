@@ -51,6 +51,11 @@ impl<T: Copy> Wheel<T> {
         }
     }
 
+    /// From now on. What is armed already stays.
+    pub const fn set_limit(&mut self, limit: u32) {
+        self.timers.set_limit(limit);
+    }
+
     /// `None` when the wheel is full.
     pub fn arm(&mut self, deadline: Tick, what: T) -> Option<Key> {
         let due_slot = deadline.0.div_ceil(SLOT_US).max(self.now_slot + 1);

@@ -14,7 +14,7 @@ use crate::draw::Purpose;
 use crate::effect::{Alarm, Effect, Effects};
 use crate::event::{Ask, Shown, Usage};
 use crate::ids::{AttemptKey, MachineId, ModelIx, RequestId, WireId};
-use crate::money::MicroUsd;
+use crate::money::{MicroUsd, Price};
 use crate::slab::Key;
 use crate::time::{Span, Tick};
 
@@ -57,10 +57,10 @@ impl Coordinator {
         if self.is_draining {
             return Err(Denial::Draining);
         }
-        let spec = self
-            .config
-            .catalog
+        let catalog = &self.config.catalog;
+        let spec = catalog
             .spec(ask.model)
+            .filter(|_| catalog.is_sold(ask.model))
             .ok_or(Denial::UnknownModel)?;
         let need = u64::from(ask.prompt_tokens) + u64::from(ask.output_tokens_max);
         let price = spec.price;
@@ -70,6 +70,7 @@ impl Coordinator {
         let bound = ask.prompt_tokens_bound.max(ask.prompt_tokens);
         let amount = price.cost(u64::from(bound), u64::from(ask.output_tokens_max));
         let mut request = fresh_request(now, ask);
+        request.price = price;
         request.deadline = now + self.config.limits.first_content_wait_max;
         let Some(key) = self.requests.insert(request) else {
             out.push(Effect::Alarm {
@@ -134,7 +135,7 @@ impl Coordinator {
     }
 
     /// Refuses a request that waits.
-    fn shed(&mut self, key: Key, out: &mut Effects) {
+    pub(super) fn shed(&mut self, key: Key, out: &mut Effects) {
         let ask = self.requests.get(key).expect("a queued request lives").ask;
         self.queues[usize::from(ask.model.0)].remove(&mut self.requests, key);
         let denial = self.full(ask.request, ask.model);
@@ -373,6 +374,7 @@ pub(super) const fn public(key: Key) -> AttemptKey {
 pub(super) fn fresh_request(now: Tick, ask: Ask) -> Request {
     Request {
         ask,
+        price: Price::DEFAULT,
         phase: Phase::Queued,
         racing: Racing::default(),
         hold: None,

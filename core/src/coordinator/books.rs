@@ -200,6 +200,16 @@ impl Books {
         self.numbered(TransferKind::Void, hold.request, postings)
     }
 
+    /// From now on.
+    pub const fn set_limit(&mut self, accounts_max: u32) {
+        self.accounts_max = accounts_max;
+    }
+
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.accounts.len()
+    }
+
     #[must_use]
     pub fn is_open(&self, id: AccountId) -> bool {
         self.account(id).is_some()

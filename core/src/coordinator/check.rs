@@ -5,6 +5,7 @@
 use super::fleet::NIL;
 use super::life::Phase;
 use super::{Coordinator, TIMERS_PER_PROVIDER};
+use crate::ids::ModelIx;
 use crate::money::MicroUsd;
 
 impl Coordinator {
@@ -121,9 +122,9 @@ impl Coordinator {
             assert_eq!(supply.pool.at(place).offer, key.slot, "INV-12: misplaced");
             placed += 1;
         }
-        let models = self.config.catalog.iter();
+        let models = (0u16..).map(ModelIx).take(self.config.catalog.count());
         let indexed: usize = models
-            .map(|(model, _)| self.fleet.supply(model).pool.count())
+            .map(|model| self.fleet.supply(model).pool.count())
             .sum();
         assert_eq!(
             placed, indexed,

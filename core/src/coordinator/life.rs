@@ -8,7 +8,7 @@ use super::pool::MachineTag;
 use super::verdict::Opinion;
 use crate::event::{Ask, Delivery, Shown, Usage};
 use crate::ids::{AccountId, ConnId, MachineId};
-use crate::money::MicroUsd;
+use crate::money::{MicroUsd, Price};
 use crate::slab::Key;
 use crate::time::{Span, Tick};
 
@@ -34,6 +34,8 @@ pub(crate) struct Request {
     pub(crate) ask: Ask,
     pub(crate) phase: Phase,
     pub(crate) racing: Racing,
+    /// What was promised when it was admitted, whatever a token costs by now.
+    pub(crate) price: Price,
     /// Taken when it is settled or voided.
     pub(crate) hold: Option<Hold>,
     pub(crate) held: MicroUsd,

@@ -8,6 +8,7 @@
 mod admit;
 mod attempt;
 pub mod books;
+mod catalogue;
 pub mod check;
 mod choose;
 mod conduct;
@@ -36,7 +37,7 @@ use self::life::{Attempt, RACERS_MAX, Request};
 use self::queue::Queue;
 pub use self::tally::{BAND_PERCENT, BAND_TOKENS};
 use self::tally::{Claim, Tally};
-use crate::config::{Config, Limits};
+use crate::config::{Catalog, Config, Limits};
 use crate::digest::Mix;
 use crate::effect::{Alarm, Effect, Effects};
 use crate::event::{Ask, Event};
@@ -103,8 +104,14 @@ fn timers_max(limits: &Limits) -> u32 {
 pub enum Misuse {
     /// An account was opened twice.
     AccountReopened,
+    /// No place is left for another model.
+    CatalogFull,
     /// The connection id is in use.
     ConnReused,
+    /// A limit would fall below what is there.
+    LimitBelowUse,
+    /// The model is sold already.
+    ModelReused,
     /// `Persisted` ran ahead of what was posted.
     PersistedUnposted,
     /// Time went back.
@@ -119,7 +126,10 @@ impl core::fmt::Display for Misuse {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
             Self::AccountReopened => "an account was opened twice",
+            Self::CatalogFull => "the catalogue has no place for another model",
             Self::ConnReused => "a connection id was used again",
+            Self::LimitBelowUse => "a limit would fall below what is in use",
+            Self::ModelReused => "a model was listed that is sold already",
             Self::PersistedUnposted => "more was called durable than was posted",
             Self::TimeWentBack => "time went back",
             Self::UnknownAccount => "an account was used before it was opened",
@@ -302,6 +312,12 @@ impl Coordinator {
         &self.config
     }
 
+    /// What is sold now. Its epoch tells whether a copy is old.
+    #[must_use]
+    pub const fn catalog(&self) -> &Catalog {
+        &self.config.catalog
+    }
+
     #[must_use]
     pub const fn counts(&self) -> &Counts {
         &self.counts
@@ -367,6 +383,11 @@ impl Coordinator {
             | Event::ModelLoadFailed { model, .. } => {
                 refuse_if(!is_known(model), Misuse::UnknownModel)
             }
+            Event::ModelListed { spec } => self.listable(spec),
+            Event::ModelPriced { model, .. } | Event::ModelRetired { model } => {
+                refuse_if(!catalog.is_sold(*model), Misuse::UnknownModel)
+            }
+            Event::LimitsChanged { limits } => self.tolerable(limits),
             // Whoever is named may be gone by now: that is news that came late, and no misuse.
             Event::ProviderVerified { .. }
             | Event::ProviderUnverified { .. }
@@ -483,6 +504,12 @@ impl Coordinator {
             }
             Event::DrainBegan => self.on_drain_began(now, out),
             Event::Woke => self.on_woke(now, out),
+            Event::ModelListed { spec } => self.on_listed(spec),
+            Event::ModelPriced { model, price } => {
+                self.config.catalog.price(*model, *price);
+            }
+            Event::ModelRetired { model } => self.on_retired(*model, out),
+            Event::LimitsChanged { limits } => self.on_limits(limits, out),
         }
     }
 

@@ -178,8 +178,17 @@ impl Queue {
     pub(crate) fn gives_way_to(&self, account: AccountId) -> Option<Key> {
         let own = self.lanes.iter().find(|lane| lane.account == account);
         let own_count = own.map_or(0, |lane| lane.count);
-        let most = self.lanes.iter().max_by_key(|lane| lane.count)?;
+        let most = self.longest()?;
         (most.count > own_count + 1).then_some(most.tail)
+    }
+
+    /// What the account with the most places added last.
+    pub(crate) fn newest_of_the_longest(&self) -> Option<Key> {
+        self.longest().map(|lane| lane.tail)
+    }
+
+    fn longest(&self) -> Option<&Lane> {
+        self.lanes.iter().max_by_key(|lane| lane.count)
     }
 
     /// A request of this model was completed. Only what passes between two completions while

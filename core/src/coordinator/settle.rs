@@ -125,15 +125,10 @@ impl Coordinator {
         let request = self.requests.get_mut(key).expect("a live request");
         request.served = attempt.served();
         let hold = request.hold.take().expect("a running request holds money");
-        let spec = self
-            .config
-            .catalog
-            .spec(request.ask.model)
-            .expect("a model of the catalogue");
         let (usage, cost) = if usage.completion_tokens == 0 {
             (Usage::default(), MicroUsd::ZERO)
         } else {
-            let cost = spec.price.cost(
+            let cost = request.price.cost(
                 u64::from(usage.prompt_tokens),
                 u64::from(usage.completion_tokens),
             );
@@ -205,11 +200,6 @@ impl Coordinator {
             .books
             .account(request.ask.account)
             .expect("its account is open");
-        let spec = self
-            .config
-            .catalog
-            .spec(request.ask.model)
-            .expect("a model of the catalogue");
         let receipt = Receipt {
             request: request.ask.request,
             account: request.ask.account,
@@ -217,7 +207,7 @@ impl Coordinator {
             model: request.ask.model,
             attempts: request.attempts,
             usage: request.usage,
-            price: spec.price,
+            price: request.price,
             held: request.held,
             charged: request.charged,
             payout: request.payout,

@@ -1,6 +1,7 @@
 //! Small stories, then random ones with every invariant recounted after each step.
 
 mod again;
+mod catalogue;
 mod claims;
 mod evidence;
 mod fleet;

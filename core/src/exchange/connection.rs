@@ -252,8 +252,12 @@ impl<R: Clone> Connection<R> {
             | Event::ConsumerLeft { .. }
             | Event::DrainBegan
             | Event::HoldRecovered { .. }
+            | Event::LimitsChanged { .. }
+            | Event::ModelListed { .. }
             | Event::ModelLoadFailed { .. }
             | Event::ModelLoaded { .. }
+            | Event::ModelPriced { .. }
+            | Event::ModelRetired { .. }
             | Event::Persisted { .. }
             | Event::ProviderDistrusted { .. }
             | Event::ProviderJoined { .. }

@@ -395,8 +395,12 @@ impl<R: Clone> Control<R> {
             | Event::ConsumerLeft { .. }
             | Event::DrainBegan
             | Event::HoldRecovered { .. }
+            | Event::LimitsChanged { .. }
+            | Event::ModelListed { .. }
             | Event::ModelLoadFailed { .. }
             | Event::ModelLoaded { .. }
+            | Event::ModelPriced { .. }
+            | Event::ModelRetired { .. }
             | Event::Persisted { .. }
             | Event::ProviderDistrusted { .. }
             | Event::ProviderLeft { .. }
@@ -429,8 +433,12 @@ impl<R: Clone> Control<R> {
             | Event::ConsumerLeft { .. }
             | Event::DrainBegan
             | Event::HoldRecovered { .. }
+            | Event::LimitsChanged { .. }
+            | Event::ModelListed { .. }
             | Event::ModelLoadFailed { .. }
             | Event::ModelLoaded { .. }
+            | Event::ModelPriced { .. }
+            | Event::ModelRetired { .. }
             | Event::Persisted { .. }
             | Event::ProviderReported { .. }
             | Event::ProviderRestocked { .. }
@@ -462,7 +470,10 @@ const fn denial_of(misuse: Misuse) -> Denial {
     match misuse {
         Misuse::UnknownModel => Denial::UnknownModel,
         Misuse::AccountReopened
+        | Misuse::CatalogFull
         | Misuse::ConnReused
+        | Misuse::LimitBelowUse
+        | Misuse::ModelReused
         | Misuse::PersistedUnposted
         | Misuse::TimeWentBack
         | Misuse::UnknownAccount => Denial::Internal,

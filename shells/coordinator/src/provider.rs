@@ -167,8 +167,12 @@ fn log(event: &Event<'_>) {
         | Event::ConsumerLeft { .. }
         | Event::DrainBegan
         | Event::HoldRecovered { .. }
+        | Event::LimitsChanged { .. }
+        | Event::ModelListed { .. }
         | Event::ModelLoadFailed { .. }
         | Event::ModelLoaded { .. }
+        | Event::ModelPriced { .. }
+        | Event::ModelRetired { .. }
         | Event::Persisted { .. }
         | Event::ProviderReported { .. }
         | Event::ProviderRestocked { .. }

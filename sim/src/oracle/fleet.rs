@@ -61,7 +61,11 @@ impl ConnModel {
             | Event::AttemptCompleted { .. }
             | Event::AttemptFailed { .. }
             | Event::DrainBegan
-            | Event::Woke => {}
+            | Event::Woke
+            | Event::ModelListed { .. }
+            | Event::ModelPriced { .. }
+            | Event::ModelRetired { .. }
+            | Event::LimitsChanged { .. } => {}
         }
     }
 }
@@ -117,7 +121,11 @@ impl FleetModel {
             | Event::Arrived(_)
             | Event::ConsumerLeft { .. }
             | Event::DrainBegan
-            | Event::Woke => true,
+            | Event::Woke
+            | Event::ModelListed { .. }
+            | Event::ModelPriced { .. }
+            | Event::ModelRetired { .. }
+            | Event::LimitsChanged { .. } => true,
         }
     }
 

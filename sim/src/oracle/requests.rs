@@ -91,7 +91,11 @@ impl RequestModel {
             | Event::AttemptCompleted { .. }
             | Event::AttemptFailed { .. }
             | Event::DrainBegan
-            | Event::Woke => true,
+            | Event::Woke
+            | Event::ModelListed { .. }
+            | Event::ModelPriced { .. }
+            | Event::ModelRetired { .. }
+            | Event::LimitsChanged { .. } => true,
         }
     }
 
@@ -135,7 +139,11 @@ impl RequestModel {
             | Event::AttemptStarted { .. }
             | Event::AttemptProgressed { .. }
             | Event::DrainBegan
-            | Event::Woke => {}
+            | Event::Woke
+            | Event::ModelListed { .. }
+            | Event::ModelPriced { .. }
+            | Event::ModelRetired { .. }
+            | Event::LimitsChanged { .. } => {}
         }
         Ok(())
     }

@@ -160,10 +160,18 @@ impl Memory {
         core::mem::replace(&mut self.has_forgotten, false)
     }
 
+    pub(super) const fn set_limit(&mut self, count_max: u32) {
+        self.count_max = count_max;
+        self.records.set_limit(count_max);
+    }
+
     fn make_room(&mut self) {
-        if self.records.count() < self.count_max as usize {
-            return;
+        while self.records.count() >= self.count_max as usize {
+            self.forget_longest_gone();
         }
+    }
+
+    fn forget_longest_gone(&mut self) {
         let (_, machine) = self
             .gone
             .pop_first()

@@ -37,6 +37,8 @@ pub(crate) const NIL: u32 = u32::MAX;
 /// A machine whose last report is older gets nothing new (INV-10). Six heartbeats; what is silent for
 /// much longer is closed by its link.
 pub const REPORT_AGE_MAX: Span = Span::secs(30);
+/// Machines that are remembered for each connection that may be here.
+const MACHINES_PER_PROVIDER: u32 = 2;
 /// Prompt at which machines are compared for the buckets.
 const REFERENCE_PROMPT_TOKENS: u64 = 512;
 
@@ -112,20 +114,33 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     pub(crate) fn new(config: &Config) -> Self {
-        let limits = &config.limits;
-        let offers_max = limits
-            .providers_max
-            .saturating_mul(u32::from(limits.models_per_provider_max));
-        Self {
-            providers: Slab::with_limit(limits.providers_max),
-            offers: Slab::with_limit(offers_max.min(NIL - 1)),
+        let mut fleet = Self {
+            providers: Slab::with_limit(0),
+            offers: Slab::with_limit(0),
             by_conn: Lookup::default(),
-            supplies: vec![Supply::new(); config.catalog.count()],
+            supplies: Vec::new(),
             own: BTreeMap::new(),
-            memory: Memory::new(limits.providers_max.saturating_mul(2).max(1)),
+            memory: Memory::new(0),
             bare: Vec::new(),
             trust_min: config.trust_min,
-        }
+        };
+        fleet.set_limits(&config.limits);
+        fleet.grow(config.catalog.count());
+        fleet
+    }
+
+    pub(crate) fn set_limits(&mut self, limits: &Limits) {
+        let models_max = u32::from(limits.models_per_provider_max);
+        let offers_max = limits.providers_max.saturating_mul(models_max);
+        self.providers.set_limit(limits.providers_max);
+        self.offers.set_limit(offers_max.min(NIL - 1));
+        let machines_max = limits.providers_max.saturating_mul(MACHINES_PER_PROVIDER);
+        self.memory.set_limit(machines_max.max(1));
+    }
+
+    /// Models were listed: there is a supply for each of so many places.
+    pub(crate) fn grow(&mut self, models: usize) {
+        self.supplies.resize_with(models, Supply::new);
     }
 
     pub(crate) fn find(&self, conn: ConnId) -> Option<u32> {
