@@ -16,12 +16,22 @@ pub(crate) enum Prompts {
     Long,
 }
 
+/// Says what Jinja2 gives for the templates of the engine's tests.
+const TEMPLATES_SCRIPT: &str = "engine/tests/templates/cases.py";
 const SCRIPT: &str = "engine/tests/families/make.py";
 /// The engine's test, which cargo leaves out unless it is named.
 pub(crate) const TEST: &str = "families";
 /// Below the cache.
 const MODELS: &str = "families";
 const LONG_MODELS: &str = "families-long";
+
+/// Whether what the engine's renderer is held against is what Jinja2 gives.
+pub(crate) fn templates() -> Result<Command, Failure> {
+    let mut command = Command::new(python::JINJA.interpreter()?);
+    command.args([TEMPLATES_SCRIPT, "--check"]);
+    command.current_dir(crate::project::root());
+    Ok(command)
+}
 
 /// `cargo test` of the families, their models made.
 pub(crate) fn test(prompts: Prompts) -> Result<Command, Failure> {

@@ -20,6 +20,11 @@ pub(crate) const SDK: Environment = Environment {
     folder: "venv",
     packages: &["openai==3.52.0"],
 };
+/// What chat templates are written for.
+pub(crate) const JINJA: Environment = Environment {
+    folder: "venv-jinja",
+    packages: &["jinja2==3.1.6"],
+};
 /// What the engine is measured against. The extra brings MLX's own library on Linux.
 pub(crate) const MLX_LM: Environment = Environment {
     folder: "venv-mlx-lm",

@@ -191,6 +191,18 @@ const TESTS: &[Stage] = &[
         },
     },
     Stage {
+        name: "templates",
+        about: "the cases of chat templates beside Jinja2 itself",
+        needs_setup: true,
+        run: |output| {
+            open(
+                output,
+                "run engine/tests/templates/cases.py and read what changed",
+                families::templates()?,
+            )
+        },
+    },
+    Stage {
         name: "swarm",
         about: "the simulated swarm on a few hundred seeds, oracles on",
         needs_setup: false,

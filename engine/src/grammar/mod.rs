@@ -1,6 +1,6 @@
 //! Answers that must have a form: JSON, a schema, calls of the request's functions.
 //!
-//! A grammar is compiled once for each form and tenant, on the thread that hands a request in; from then on
+//! A grammar is compiled once for each form and tenant, on a thread beside the engine's; from then on
 //! each answer walks through its own copy, and hears before each token which ones may come.
 
 #[cfg(feature = "mlx")]

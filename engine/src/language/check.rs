@@ -99,19 +99,16 @@ enum Flaw {
 
 impl From<ModelError> for Flaw {
     fn from(error: ModelError) -> Self {
-        match error {
-            ModelError::NoTemplate => Self::None,
-            other => Self::At(other.to_string()),
-        }
+        Self::At(error.to_string())
     }
 }
 
 fn checked(folder: &Path) -> Result<(), Flaw> {
     let mut texts: TokenizerConfig = parsed_if_any(folder, TOKENIZER_CONFIG)?;
-    let (file, source) = chat_template(folder, texts.chat_template.take())?;
+    let (file, source) = chat_template(folder, texts.chat_template.take())?.ok_or(Flaw::None)?;
     let takes_tools = source.contains("tools");
     let text = |token: Option<RawToken>| token.map(RawToken::into_text);
-    let template = Template::new(source, text(texts.bos_token), text(texts.eos_token))
+    let template = Template::new(&source, text(texts.bos_token), text(texts.eos_token))
         .map_err(|cause| Flaw::At(format!("{file} is damaged: {cause}")))?;
     for shape in SHAPES {
         if shape.rule == Rule::MustWithTools && !takes_tools {
@@ -228,5 +225,21 @@ mod tests {
         assert_eq!(found("chat_template.jinja", roles), TemplateCheck::Renders);
         let with_tools = format!("{roles}{{% if tools %}}{{% endif %}}");
         assert!(flaw(&with_tools).contains("a call of a tool"));
+    }
+
+    #[test]
+    fn the_templates_of_all_families_render_what_will_be_asked_of_them() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/templates");
+        let mut count = 0;
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|it| it == "jinja") {
+                let source = fs::read_to_string(&path).unwrap();
+                let found = found("chat_template.jinja", &source);
+                assert_eq!(found, TemplateCheck::Renders, "{}", path.display());
+                count += 1;
+            }
+        }
+        assert!(count >= 9);
     }
 }

@@ -19,7 +19,7 @@ const FILES: [(&str, &str); 4] = [
 /// What reads the files, and what names blocks.
 const METHODS: [(&str, &str); 3] = [
     ("block-hash", "darkbloom.prefix-block-chain.v1"),
-    ("renderer", "minijinja"),
+    ("renderer", "cereus.jinja.v1"),
     ("tokenizer", "huggingface-tokenizer-json-v1"),
 ];
 

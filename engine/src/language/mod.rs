@@ -3,12 +3,12 @@
 mod check;
 mod clock;
 mod contract;
-mod json;
+mod jinja;
+mod marks;
 mod spelling;
 mod template;
 mod tokenizer;
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::chat::{ChatRequest, Defaults, Input};
 use crate::failure::{Failure, Reason};
 use crate::grammar::{Compiler, Family, Grammars};
 use crate::model::{Config, EosIds, ModelError, read_json, read_json_if_any};
+use crate::runtime::{Opening, Prompts};
 use crate::text::{AnswerParser, Calling, Dialect, ParameterTypes, Vocabulary};
 use template::Template;
 use tokenizer::Tokenizer;
@@ -30,7 +31,11 @@ pub use check::{TemplateCheck, check_template};
 pub struct Language {
     /// Shared with what compiles grammars on other threads.
     tokenizer: Arc<Tokenizer>,
-    template: Template,
+    /// Absent where the folder has none: such a model takes plain texts only.
+    template: Option<Template>,
+    /// Tokens that the model has numbers for.
+    vocab_size: u32,
+    context_tokens: u32,
     dialect: Dialect,
     /// The chat template shows the model its tools.
     takes_tools: bool,
@@ -145,8 +150,6 @@ impl GenerationConfig {
     }
 }
 
-/// Tokens at a prompt's end that show whether the template opened a thought.
-const TAIL_TOKENS: usize = 8;
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TEMPLATE_FILE: &str = "chat_template.jinja";
@@ -160,9 +163,9 @@ impl Language {
     /// A file is absent or damaged, or has more tokens than the model.
     pub fn load(folder: &Path, config: &Config) -> Result<Self, ModelError> {
         let mut tokenizer = Tokenizer::from_json(&read_json(folder, "tokenizer.json")?)?;
-        // An id beyond the embedding would read outside it.
         let vocab_size = config.vocab_size.unsigned_abs();
-        if let Some(id) = tokenizer.greatest_id().filter(|&id| id >= vocab_size) {
+        // An added token beyond the embedding harms nobody who does not use it; some are published so.
+        if let Some(id) = tokenizer.greatest_word_id().filter(|&id| id >= vocab_size) {
             return Err(ModelError::Inconsistent(format!(
                 "tokenizer.json has token {id}, but vocab_size is {vocab_size}"
             )));
@@ -180,26 +183,39 @@ impl Language {
                 .flat_map(EosIds::into_vec),
         );
         ends.extend(eos_token.as_deref().and_then(|text| tokenizer.id(text)));
+        ends.retain(|&id| id < vocab_size);
 
-        let (file, source) = chat_template(folder, texts.chat_template)?;
-        let dialect = Dialect::of(|token| tokenizer.id(token).is_some(), &source);
+        let found = chat_template(folder, texts.chat_template)?;
+        let source = found.as_ref().map_or("", |(_, source)| source);
+        let dialect = Dialect::of(|token| tokenizer.id(token).is_some(), source);
         tokenizer.show(dialect.marks());
+        // Added tokens that the template writes, or that answers are read by, are marks like the
+        // special ones. Blanks are not: text is full of them.
+        tokenizer.reserve(|token| {
+            let is_written = !token.trim().is_empty() && source.contains(token);
+            is_written || dialect.marks().any(|mark| mark == token)
+        });
         let takes_tools = source.contains("tools");
         let tokenizer = Arc::new(tokenizer);
-        let family = Family::new(dialect, &source, |mark| tokenizer.id(mark));
+        let family = Family::new(dialect, source, |mark| tokenizer.id(mark));
         let grammars = {
             let (tokenizer, ends) = (Arc::clone(&tokenizer), ends.iter().copied().collect());
             let marks = family.mark_ids();
-            Compiler::new(family, ends, move || tokenizer.spelled(&marks))
+            Compiler::new(family, ends, move || tokenizer.spelled(&marks, vocab_size))
         };
-        let template = Template::new(source, texts.bos_token.map(RawToken::into_text), eos_token)
-            .map_err(|cause| ModelError::Damaged {
-            file: file.to_owned(),
-            cause,
-        })?;
+        let bos_token = texts.bos_token.map(RawToken::into_text);
+        let template = found.as_ref().map(|(file, source)| {
+            let damaged = |cause| ModelError::Damaged {
+                file: (*file).to_owned(),
+                cause,
+            };
+            Template::new(source, bos_token, eos_token).map_err(damaged)
+        });
         Ok(Self {
             tokenizer,
-            template,
+            template: template.transpose()?,
+            vocab_size,
+            context_tokens: config.context_tokens_max.unsigned_abs(),
             dialect,
             takes_tools,
             grammars: Arc::new(grammars),
@@ -212,42 +228,88 @@ impl Language {
     /// Renders the messages and turns the text into tokens.
     ///
     /// # Errors
-    /// The template refuses the messages, or what it makes of them has no tokens.
+    /// The template refuses the messages, what it makes of them has no tokens, too many, or one that
+    /// the model does not have.
     pub fn prompt(&self, request: &ChatRequest) -> Result<Vec<u32>, Failure> {
+        self.opening(request).map(|opening| opening.tokens)
+    }
+
+    /// The same, with how the answer is to be read.
+    ///
+    /// # Errors
+    /// As [`Language::prompt`].
+    pub fn opening(&self, request: &ChatRequest) -> Result<Opening, Failure> {
         if request.tools.may_be_called() && !request.tools.must_be_called() && !self.takes_tools {
             return Err(Failure::client(
                 "the model's chat template takes no tools; send none, or demand a call by tool_choice",
             ));
         }
-        let text = match &request.input {
-            Input::Conversation(messages) => Cow::from(self.template.render(request, messages)?),
-            Input::Text(text) => Cow::from(text),
+        let (tokens, parser) = match &request.input {
+            Input::Conversation(messages) => {
+                let template = self.template.as_ref().ok_or_else(|| {
+                    Failure::client(
+                        "this model has no chat template, so it takes no messages; send a prompt \
+                         to /v1/completions",
+                    )
+                })?;
+                let prompt = template.render(request, messages)?;
+                self.check_size(prompt.as_str())?;
+                let tokens = self.tokenizer.encode_rendered(&prompt);
+                (tokens, self.parser(request, prompt.after_content()))
+            }
+            Input::Text(text) => {
+                self.check_size(text)?;
+                (self.tokenizer.encode(text), AnswerParser::plain())
+            }
         };
-        let tokens = self.tokenizer.encode(&text).ok_or_else(|| {
+        let tokens = tokens.ok_or_else(|| {
             Failure::new(
                 Reason::ProviderError,
                 "the tokenizer failed on the rendered prompt",
             )
         })?;
         if tokens.is_empty() {
-            return Err(Failure::client("the messages make an empty prompt"));
+            return Err(Failure::client(match &request.input {
+                Input::Conversation(_) => "the messages make an empty prompt",
+                Input::Text(_) => "the prompt is empty; the model needs something to go on from",
+            }));
         }
-        Ok(tokens)
+        if let Some(&id) = tokens.iter().find(|&&id| id >= self.vocab_size) {
+            let name = self.tokenizer.name(id).unwrap_or_default();
+            return Err(Failure::client(format!(
+                "the prompt uses the token {name}, which this model has no numbers for"
+            )));
+        }
+        Ok(Opening { tokens, parser })
     }
 
-    /// How the answer is to be read, given the prompt's tokens.
-    #[must_use]
-    pub fn parser(&self, request: &ChatRequest, prompt: &[u32]) -> AnswerParser {
-        if matches!(request.input, Input::Text(_)) {
-            return AnswerParser::plain();
+    /// Refuses by its size alone what would take seconds to cut into tokens.
+    fn check_size(&self, text: &str) -> Result<(), Failure> {
+        let context = self.context_tokens as usize;
+        // No text of so few bytes is too long.
+        if text.len() <= context {
+            return Ok(());
         }
+        let least = self.tokenizer.tokens_least(text.len());
+        if least < context {
+            return Ok(());
+        }
+        Err(Failure::new(
+            Reason::RequestExceedsContext,
+            format!(
+                "the prompt has at least {least} tokens; the model takes {context} with the answer"
+            ),
+        ))
+    }
+
+    /// How the answer is to be read, given what the template wrote last.
+    fn parser(&self, request: &ChatRequest, tail: &str) -> AnswerParser {
         let calling = if request.tools.may_be_called() {
             Calling::Yes(ParameterTypes::from(&request.tools))
         } else {
             Calling::No
         };
-        let tail = &prompt[prompt.len().saturating_sub(TAIL_TOKENS)..];
-        AnswerParser::new(self.dialect, calling, &self.decode(tail))
+        AnswerParser::new(self.dialect, calling, tail)
     }
 
     /// What holds answers to their forms.
@@ -274,6 +336,12 @@ impl Language {
     }
 }
 
+impl Prompts for Language {
+    fn opening(&self, request: &ChatRequest) -> Result<Opening, Failure> {
+        Self::opening(self, request)
+    }
+}
+
 impl Vocabulary for Language {
     fn decode(&self, tokens: &[u32]) -> String {
         self.tokenizer.decode(tokens)
@@ -285,17 +353,18 @@ impl Vocabulary for Language {
     }
 }
 
-/// The file that the chat template stands in, and its source: a file of its own goes first.
+/// The file that the chat template stands in, and its source, if there is one: a file of its own
+/// goes first.
 fn chat_template(
     folder: &Path,
     in_config: Option<RawTemplate>,
-) -> Result<(&'static str, String), ModelError> {
+) -> Result<Option<(&'static str, String)>, ModelError> {
     if let Some(bytes) = read_json_if_any(folder, TEMPLATE_FILE)? {
         let source = String::from_utf8(bytes).map_err(|cause| ModelError::Damaged {
             file: TEMPLATE_FILE.to_owned(),
             cause: cause.to_string(),
         })?;
-        return Ok((TEMPLATE_FILE, source));
+        return Ok(Some((TEMPLATE_FILE, source)));
     }
     let source = match in_config {
         Some(RawTemplate::One(source)) => Some(source),
@@ -305,7 +374,7 @@ fn chat_template(
         }
         None => None,
     };
-    Ok((TOKENIZER_CONFIG, source.ok_or(ModelError::NoTemplate)?))
+    Ok(source.map(|source| (TOKENIZER_CONFIG, source)))
 }
 
 /// Reads a JSON file that a folder need not have.

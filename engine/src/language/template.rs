@@ -1,23 +1,18 @@
-//! Chat templates: Jinja as `transformers` renders it.
+//! Chat templates: what of a request they see, and what their errors tell.
 
-use std::collections::BTreeMap;
-use std::error::Error as _;
-
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Value;
-use minijinja::{Environment, ErrorKind};
-use serde::Serialize;
-
-use super::{clock, json};
+use super::clock;
+use super::jinja::text::{Origin, Text};
+use super::jinja::value::Value;
+use super::jinja::{Cause, Error, Program};
 use crate::chat::{ChatRequest, Message};
 use crate::failure::{Failure, Reason};
 
-/// The only template of its environment.
-const NAME: &str = "chat";
+/// Characters of a template's own complaint that are told.
+const COMPLAINT_CHARS_MAX: usize = 500;
 
 #[derive(Debug)]
 pub(super) struct Template {
-    environment: Environment<'static>,
+    program: Program,
     bos_token: Option<String>,
     eos_token: Option<String>,
 }
@@ -26,28 +21,13 @@ impl Template {
     /// # Errors
     /// The template does not parse; the text says where.
     pub(super) fn new(
-        source: String,
+        source: &str,
         bos_token: Option<String>,
         eos_token: Option<String>,
     ) -> Result<Self, String> {
-        let mut environment = Environment::new();
-
-        let syntax = SyntaxConfig::builder()
-            .trim_blocks(true)
-            .lstrip_blocks(true)
-            .build();
-        environment.set_syntax(syntax.expect("only the whitespace differs from the default"));
-        // Templates call methods of Python's strings and lists.
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", raise_exception);
-        environment.add_function("strftime_now", |format: &str| clock::now().format(format));
-        environment.add_filter("tojson", json::to_json);
-        environment
-            .add_template_owned(NAME, source)
-            .map_err(|cause| cause.to_string())?;
+        let program = Program::parse(source).map_err(|error| place_and_cause(&error))?;
         Ok(Self {
-            environment,
+            program,
             bos_token,
             eos_token,
         })
@@ -56,12 +36,12 @@ impl Template {
     /// The prompt, up to where the assistant's answer begins.
     ///
     /// # Errors
-    /// 422: the template refuses the messages. The cause may quote them, so only its kind is told.
+    /// 400: the template says no to the messages, in its own words. 422: it breaks over them.
     pub(super) fn render(
         &self,
         request: &ChatRequest,
         messages: &[Message],
-    ) -> Result<String, Failure> {
+    ) -> Result<Text, Failure> {
         self.try_render(request, messages)
             .map_err(Unrendered::into_failure)
     }
@@ -71,30 +51,29 @@ impl Template {
         &self,
         request: &ChatRequest,
         messages: &[Message],
-    ) -> Result<String, Unrendered> {
+    ) -> Result<Text, Unrendered> {
         let variables = self
             .variables(request, messages)
             .map_err(Unrendered::Failed)?;
-        let rendered = self
-            .environment
-            .get_template(NAME)
-            .and_then(|it| it.render(variables));
-        rendered.map_err(|cause| {
-            let at = cause
-                .line()
-                .map_or_else(String::new, |line| format!(" at its line {line}"));
-            let text = match cause.kind() {
-                ErrorKind::InvalidOperation => format!(
-                    "the model's chat template refuses this conversation{at}; check the order of \
-                     the messages' roles"
-                ),
-                kind => format!("the model's chat template failed{at}: {kind}"),
-            };
-            let failure = Failure::new(Reason::JinjaTemplate, text);
-            if has_raised(&cause) {
-                Unrendered::Raised(failure)
-            } else {
-                Unrendered::Failed(failure)
+        let named = variables.iter();
+        let named = named.map(|(name, value)| (name.as_str(), value.clone()));
+        let rendered = self.program.render(named.collect(), clock::now());
+        rendered.map_err(|error| match &error.cause {
+            // What it quotes of the conversation is left out.
+            Cause::Raised(words) => {
+                let words: String = words.redacted().chars().take(COMPLAINT_CHARS_MAX).collect();
+                Unrendered::Raised(Failure::client(if words.trim().is_empty() {
+                    "the model's chat template refuses this conversation".to_owned()
+                } else {
+                    words
+                }))
+            }
+            Cause::Failed(_) => {
+                let text = format!(
+                    "the model's chat template failed {}",
+                    place_and_cause(&error)
+                );
+                Unrendered::Failed(Failure::new(Reason::JinjaTemplate, text))
             }
         })
     }
@@ -103,43 +82,47 @@ impl Template {
         &self,
         request: &ChatRequest,
         messages: &[Message],
-    ) -> Result<BTreeMap<String, Value>, Failure> {
+    ) -> Result<Vec<(String, Value)>, Failure> {
         let wishes = &request.template;
-        let mut variables: BTreeMap<String, Value> = match &wishes.variables {
-            None => BTreeMap::new(),
-            Some(json) => serde_json::from_str(json.as_str())
-                .map_err(|_| Failure::client("chat_template_kwargs must be an object"))?,
+        let mut variables = vec![];
+        if let Some(json) = &wishes.variables {
+            let given = Value::from_json(json.as_str(), Origin::Setting);
+            let Ok(Value::Map(map)) = given else {
+                return Err(Failure::client("chat_template_kwargs must be an object"));
+            };
+            for (name, value) in map.iter() {
+                variables.push((name.to_text().as_str().to_owned(), value.clone()));
+            }
+        }
+        let mut set_unless_given = |name: &str, value: Option<Value>| {
+            if let Some(value) = value.filter(|_| variables.iter().all(|(it, _)| it != name)) {
+                variables.push((name.to_owned(), value));
+            }
         };
-        if let Some(thinking) = wishes.thinking {
-            let name = "enable_thinking".to_owned();
-            variables.entry(name).or_insert(Value::from(thinking));
-        }
-        if let Some(effort) = &wishes.effort {
-            let name = "reasoning_effort".to_owned();
-            variables
-                .entry(name)
-                .or_insert(Value::from(effort.as_str()));
-        }
+        set_unless_given("enable_thinking", wishes.thinking.map(Value::Bool));
+        let effort = wishes.effort.as_ref();
+        let effort = effort.map(|it| Value::Text(Text::new(it, Origin::Setting)));
+        set_unless_given("reasoning_effort", effort);
         let tools = request
             .tools
             .raw
             .as_ref()
             .filter(|_| request.tools.may_be_called());
+        let turns: Result<Vec<Value>, Failure> = messages.iter().map(turn).collect();
+        let own = |token: &Option<String>| Value::own(token.as_deref().unwrap_or_default());
         let given = [
-            ("messages", ordered(messages)?),
+            ("messages", Value::list(turns?)),
             // Absent ones are there as well, and none: that is what templates are written for.
-            ("tools", tools.map_or(Ok(Value::from(())), ordered)?),
-            ("documents", Value::from(())),
-            ("add_generation_prompt", Value::from(true)),
             (
-                "bos_token",
-                Value::from(self.bos_token.as_deref().unwrap_or_default()),
+                "tools",
+                tools.map_or(Ok(Value::None), |it| content(it.as_str()))?,
             ),
-            (
-                "eos_token",
-                Value::from(self.eos_token.as_deref().unwrap_or_default()),
-            ),
+            ("documents", Value::None),
+            ("add_generation_prompt", Value::Bool(true)),
+            ("bos_token", own(&self.bos_token)),
+            ("eos_token", own(&self.eos_token)),
         ];
+        // The last of a name is the one that counts.
         variables.extend(given.map(|(name, value)| (name.to_owned(), value)));
         Ok(variables)
     }
@@ -160,32 +143,35 @@ impl Unrendered {
     }
 }
 
-/// Marks an error as the template's own.
-#[derive(Debug, thiserror::Error)]
-#[error("raised by the template")]
-struct Raised;
-
-fn raise_exception(message: &str) -> Result<String, minijinja::Error> {
-    let error = minijinja::Error::new(ErrorKind::InvalidOperation, message.to_owned());
-    Err(error.with_source(Raised))
-}
-
-fn has_raised(cause: &minijinja::Error) -> bool {
-    let mut source = cause.source();
-    while let Some(error) = source {
-        if error.is::<Raised>() {
-            return true;
-        }
-        source = error.source();
+fn place_and_cause(error: &Error) -> String {
+    let cause = match &error.cause {
+        Cause::Failed(text) => text.clone(),
+        Cause::Raised(words) => words.redacted(),
+    };
+    match error.line {
+        Some(line) => format!("at its line {line}: {cause}"),
+        None => format!("because of {cause}"),
     }
-    false
 }
 
-/// Through JSON, which keeps the caller's order of keys: models are trained on one order.
-fn ordered(value: &(impl Serialize + ?Sized)) -> Result<Value, Failure> {
-    let json = serde_json::to_string(value).expect("what came as JSON goes as JSON");
-    serde_json::from_str(&json)
+/// JSON of the request, in the caller's order of keys: models are trained on one order.
+fn content(json: &str) -> Result<Value, Failure> {
+    Value::from_json(json, Origin::Content)
         .map_err(|_| Failure::client("messages or tools are nested too deeply"))
+}
+
+/// A turn of the conversation. Its role is one of our own words: templates make marks of it.
+fn turn(message: &Message) -> Result<Value, Failure> {
+    let json = serde_json::to_string(message).expect("what came as JSON goes as JSON");
+    let turn = content(&json)?;
+    let Value::Map(map) = turn else {
+        return Ok(turn);
+    };
+    let mut map = (*map).clone();
+    if let Some(Value::Text(role)) = map.get_str("role").cloned() {
+        map.set("role", Value::own(role.as_str()));
+    }
+    Ok(Value::map(map))
 }
 
 #[cfg(test)]
@@ -223,8 +209,9 @@ mod tests {
     }
 
     fn rendered(source: &str, request: &ChatRequest) -> Result<String, Failure> {
-        let template = Template::new(source.to_owned(), Some("<s>".to_owned()), None).unwrap();
-        template.render(request, request.messages())
+        let template = Template::new(source, Some("<s>".to_owned()), None).unwrap();
+        let text = template.render(request, request.messages())?;
+        Ok(text.as_str().to_owned())
     }
 
     #[test]
@@ -250,13 +237,24 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_a_422_that_does_not_quote_the_prompt() {
-        let source = "{{ raise_exception('bad turn: ' + messages[3].content) }}";
+    fn what_a_template_says_by_way_of_a_refusal_is_the_message_without_the_prompt() {
+        let source = "{{ raise_exception('bad turn: ' + messages[3].content + '!') }}";
+        let failure = rendered(source, &request("")).unwrap_err();
+        assert_eq!(
+            (failure.status_code(), failure.text.as_ref()),
+            (400, "bad turn: \u{2026}!")
+        );
+    }
+
+    #[test]
+    fn a_template_that_breaks_is_a_422_that_names_the_line_and_quotes_nothing() {
+        let source = "\n{{ messages[3].content + 1 }}";
         let failure = rendered(source, &request("")).unwrap_err();
         assert_eq!(
             (failure.reason, failure.status_code()),
             (Reason::JinjaTemplate, 422)
         );
+        assert!(failure.text.contains("at its line 2"), "{failure}");
         assert!(!failure.text.contains("secret"), "{failure}");
     }
 
@@ -276,8 +274,8 @@ mod tests {
 
     #[test]
     fn a_template_that_does_not_parse_says_where() {
-        let error = Template::new("{% if %}".to_owned(), None, None).unwrap_err();
-        assert!(error.contains("chat:1"), "{error}");
+        let error = Template::new("\n{% if %}", None, None).unwrap_err();
+        assert!(error.contains("line 2"), "{error}");
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! `tokenizer.json`, through Hugging Face's own library.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
+use tokenizers::NormalizerWrapper;
+
+use super::jinja::text::Text;
+use super::marks::Marks;
 use super::spelling::Spelling;
 use crate::model::ModelError;
 
@@ -15,6 +20,11 @@ pub(super) struct Tokenizer {
     added: BTreeMap<u32, String>,
     /// Special tokens, which have no text for anyone.
     hidden: BTreeSet<u32>,
+    marks: Marks,
+    /// What the post-processor puts before a text.
+    opening: Vec<u32>,
+    /// Bytes of the longest token, once it was asked for.
+    longest_bytes: OnceLock<usize>,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -48,23 +58,79 @@ impl Tokenizer {
         Ok(Self {
             spelling: Spelling::of(tokenizer.get_decoder()),
             added: added.collect(),
+            marks: Marks::of(&tokenizer, |_| false),
+            opening: opening(&tokenizer),
+            longest_bytes: OnceLock::new(),
             inner: tokenizer,
             hidden,
         })
     }
 
-    pub(super) fn greatest_id(&self) -> Option<u32> {
+    /// Of the vocabulary proper; added tokens may be beyond it.
+    pub(super) fn greatest_word_id(&self) -> Option<u32> {
+        let mut words = self.inner.get_vocab(false);
+        words.retain(|_, id| !self.added.contains_key(id));
+        words.into_values().max()
+    }
+
+    fn greatest_id(&self) -> Option<u32> {
         self.inner.get_vocab(true).into_values().max()
+    }
+
+    /// A token as the vocabulary writes it.
+    pub(super) fn name(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
     }
 
     pub(super) fn id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
-    /// The template has written the special tokens already, so none is added.
+    /// A prompt that the template rendered. It has written the special tokens already, so none is
+    /// added; and nobody else may write one.
+    pub(super) fn encode_rendered(&self, prompt: &Text) -> Option<Vec<u32>> {
+        self.marks.encode(&self.inner, prompt)
+    }
+
+    /// A text as it is: its special tokens are heeded, and what the post-processor puts before a
+    /// text stands there once. What it would put behind is left out, because the text goes on.
     pub(super) fn encode(&self, text: &str) -> Option<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, false).ok()?;
-        Some(encoding.get_ids().to_vec())
+        let ids = encoding.get_ids();
+        if ids.starts_with(&self.opening) {
+            return Some(ids.to_vec());
+        }
+        Some([&self.opening, ids].concat())
+    }
+
+    /// The least number of tokens that so many bytes of text make, as far as that can be told
+    /// without cutting them.
+    pub(super) fn tokens_least(&self, bytes: usize) -> usize {
+        /// Three letters of Hangul become one syllable when a text is composed.
+        const COMPOSED_BYTES: usize = 3;
+        let factor = match self.inner.get_normalizer() {
+            None => 1,
+            Some(NormalizerWrapper::NFC(_)) => COMPOSED_BYTES,
+            // Others may leave out as much as they like.
+            Some(_) => return 0,
+        };
+        let added = self.inner.get_added_tokens_decoder();
+        let swallows = |token: &tokenizers::AddedToken| token.lstrip || token.rstrip;
+        if self.spelling == Spelling::Unknown || added.values().any(swallows) {
+            return 0;
+        }
+        let longest = *self.longest_bytes.get_or_init(|| {
+            let spelled = |id| self.inner.id_to_token(id).map_or(0, |it| it.len());
+            let ids = 0..self.greatest_id().map_or(0, |it| it.saturating_add(1));
+            // A byte takes one character or more where it is spelled.
+            ids.map(spelled).max().unwrap_or(0).max(1)
+        });
+        bytes / longest.saturating_mul(factor)
+    }
+
+    /// Only the template may write these, beside the special tokens.
+    pub(super) fn reserve(&mut self, is_mark: impl Fn(&str) -> bool) {
+        self.marks = Marks::of(&self.inner, is_mark);
     }
 
     /// These have a text even if they are special: parsers look for it.
@@ -86,10 +152,10 @@ impl Tokenizer {
     }
 
     /// The bytes of every token by its number, empty for those that are no text: special ones, those
-    /// of `marks`, and numbers without a token. `None` when this vocabulary is spelled in a way that
-    /// is not known here.
-    pub(super) fn spelled(&self, marks: &[u32]) -> Option<Vec<Vec<u8>>> {
-        let count = self.greatest_id()?.checked_add(1)?;
+    /// of `marks`, and numbers without a token. No token from `limit` on is among them. `None` when
+    /// this vocabulary is spelled in a way that is not known here.
+    pub(super) fn spelled(&self, marks: &[u32], limit: u32) -> Option<Vec<Vec<u8>>> {
+        let count = self.greatest_id()?.checked_add(1)?.min(limit);
         let mut words = Vec::with_capacity(usize::try_from(count).ok()?);
         for id in 0..count {
             let bytes = if marks.contains(&id) {
@@ -118,6 +184,18 @@ impl Tokenizer {
     }
 }
 
+/// What the post-processor puts before a text.
+fn opening(tokenizer: &tokenizers::Tokenizer) -> Vec<u32> {
+    const PROBE: &str = "a";
+    let ids = |adds: bool| {
+        let encoding = tokenizer.encode_fast(PROBE, adds);
+        encoding.map_or_else(|_| vec![], |it| it.get_ids().to_vec())
+    };
+    let (bare, all) = (ids(false), ids(true));
+    let start = all.windows(bare.len().max(1)).position(|it| it == bare);
+    start.map_or_else(Vec::new, |start| all[..start].to_vec())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,26 +220,26 @@ mod tests {
             {"type":"Replace","pattern":{"String":"▁"},"content":" "},{"type":"ByteFallback"},
             {"type":"Fuse"},{"type":"Strip","content":" ","start":1,"stop":0}]}"#);
         let words: Vec<&[u8]> = vec![b"<unk>", b" two", b"s", b"\n", b"", b"<tool>"];
-        assert_eq!(tokenizer.spelled(&[]).unwrap(), words);
-        assert_eq!(tokenizer.spelled(&[5]).unwrap()[5], b"");
+        assert_eq!(tokenizer.spelled(&[], u32::MAX).unwrap(), words);
+        assert_eq!(tokenizer.spelled(&[5], u32::MAX).unwrap()[5], b"");
     }
 
     #[test]
     fn a_decoder_that_does_something_else_is_not_trusted() {
         assert_eq!(
-            of(r#"{"type":"WordPiece","prefix":"s","cleanup":true}"#).spelled(&[]),
+            of(r#"{"type":"WordPiece","prefix":"s","cleanup":true}"#).spelled(&[], u32::MAX),
             None
         );
         let decoder = r#"{"type":"Sequence","decoders":[{"type":"ByteFallback"},
             {"type":"Replace","pattern":{"String":"s"},"content":"z"}]}"#;
-        assert_eq!(of(decoder).spelled(&[]), None);
+        assert_eq!(of(decoder).spelled(&[], u32::MAX), None);
     }
 
     #[test]
     fn bytes_of_tokens_join_to_the_text_that_was_cut() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny/tokenizer.json");
         let tokenizer = Tokenizer::from_json(&std::fs::read(path).unwrap()).unwrap();
-        let words = tokenizer.spelled(&[]).unwrap();
+        let words = tokenizer.spelled(&[], u32::MAX).unwrap();
         let text = "Grüße,  {\"a\": [1, 2]}\n\t🐕 of 3 + 4?";
         let ids = tokenizer.encode(text).unwrap();
         let bytes: Vec<u8> = ids

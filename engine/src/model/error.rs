@@ -15,6 +15,11 @@ pub enum ModelError {
     Family(String),
     #[error("config.json asks for {0}, which is not supported")]
     Unsupported(String),
+    #[error(
+        "its weights have quant_method {0}, which this engine does not read; take the original \
+         model, or one that was converted for MLX"
+    )]
+    QuantMethod(String),
     #[error("config.json is inconsistent: {0}")]
     Inconsistent(String),
     #[error("tensor {name} is missing; expected shape {expected:?}")]
@@ -29,13 +34,22 @@ pub enum ModelError {
     TensorType { name: String, found: String },
     #[error("tensor {name} belongs to no part of this model; does config.json fit the weights?")]
     TensorUnknown { name: String },
-    #[error("the folder holds no model.safetensors and no model.safetensors.index.json")]
-    NoWeights,
     #[error(
-        "the folder holds no chat template: neither chat_template.jinja nor one in \
-         tokenizer_config.json"
+        "the folder holds no safetensors; a model folder has config.json, tokenizer.json and \
+         model.safetensors, or shards of it with their index"
     )]
-    NoTemplate,
+    NoWeights,
+    #[error("{0} is missing; fetch it beside the other shards")]
+    ShardMissing(String),
+    #[error(
+        "{0} is a pointer that Git LFS keeps in the place of the file; run `git lfs pull` in the \
+         folder"
+    )]
+    LfsPointer(String),
+    #[error("{0} is {kind}", kind = crate::model::place::foreign_kind(.0))]
+    Foreign(String),
+    #[error("{0}")]
+    Place(#[from] crate::model::place::PlaceError),
     #[error("MLX: {0}")]
     Mlx(String),
 }

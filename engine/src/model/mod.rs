@@ -13,6 +13,7 @@ mod host;
 mod identity;
 #[cfg(feature = "mlx")]
 mod network;
+mod place;
 
 #[cfg(feature = "mlx")]
 pub(crate) use config::EosIds;
@@ -28,3 +29,4 @@ pub use network::{
     BlockBytes, Layout, Load, Model, Output, PagedCache, PagedStep, QuantisedMatrices, RowCache,
     RowStep, TensorShape, tensor_shapes,
 };
+pub use place::{ModelPlace, PlaceError};

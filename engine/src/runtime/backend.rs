@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::desk::Prompts;
 use crate::chat::{ChatRequest, Defaults};
-use crate::failure::Failure;
+use crate::failure::{Failure, Reason};
 use crate::grammar::Grammars;
 use crate::kv::{KvLayout, Ledger, PageCopy, PageId};
 use crate::sampling::Chosen;
@@ -44,11 +45,20 @@ pub trait Backend: Vocabulary {
         Defaults::API
     }
 
+    /// What makes prompts of requests, on other threads. Where there is none, because it costs
+    /// nothing, the engine's thread asks for [`Backend::prompt`] and [`Backend::parser`].
+    fn prompts(&self) -> Option<Arc<dyn Prompts>> {
+        None
+    }
+
     /// Turns a request into the tokens of its prompt.
     ///
     /// # Errors
     /// The template refuses the messages.
-    fn prompt(&self, request: &ChatRequest) -> Result<Vec<u32>, Failure>;
+    fn prompt(&self, _request: &ChatRequest) -> Result<Vec<u32>, Failure> {
+        let text = "this backend makes its prompts elsewhere";
+        Err(Failure::new(Reason::ProviderError, text))
+    }
 
     /// How the answer to a request is read, given the prompt that was made of it.
     fn parser(&self, _request: &ChatRequest, _prompt: &[u32]) -> AnswerParser {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use cereus_core::time::{Span, Tick};
 
+use super::desk::Opening;
 use super::snapshot::CapacitySnapshot;
 use crate::chat::ChatRequest;
 use crate::failure::{Failure, Reason};
@@ -35,6 +36,8 @@ struct State {
     /// Jobs submitted and not yet ended.
     live: BTreeMap<RowId, Flow>,
     live_max: usize,
+    /// Those of `live` that are still made ready.
+    preparing: BTreeSet<RowId>,
     /// Events of a row that may be unread; no bound where nobody tells what is read.
     unread_max: Option<u32>,
     /// Rows whose reader caught up.
@@ -73,6 +76,8 @@ pub(super) struct Arrived {
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) request: ChatRequest,
+    /// Absent where the backend is asked on its own thread.
+    pub(super) opening: Option<Opening>,
     pub(super) constraint: Option<Box<dyn Constraint>>,
 }
 
@@ -120,7 +125,8 @@ impl State {
 impl State {
     fn has_no_mail(&self) -> bool {
         self.jobs.is_empty()
-            && self.cancels.is_empty()
+            // A cancel goes after its job.
+            && self.cancels.is_subset(&self.preparing)
             && self.resumed.is_empty()
             && self.grant_bytes.is_none()
             && !self.is_woken
@@ -129,6 +135,7 @@ impl State {
     fn lose_all(&mut self) -> BTreeSet<RowId> {
         self.mode = Mode::Gone;
         self.jobs.clear();
+        self.preparing.clear();
         self.cancels.clear();
         self.resumed.clear();
         self.snapshot = CapacitySnapshot {
@@ -151,6 +158,7 @@ impl Inbox {
                 cancels: BTreeSet::new(),
                 live: BTreeMap::new(),
                 live_max,
+                preparing: BTreeSet::new(),
                 unread_max,
                 resumed: BTreeSet::new(),
                 watchdog: Watchdog::REFERENCE,
@@ -179,6 +187,31 @@ impl Inbox {
         drop(state);
         self.changed.notify_one();
         Ok(())
+    }
+
+    /// Keeps a place for a job that is yet to be made ready.
+    pub(super) fn reserve(&self, id: RowId) -> Result<(), Failure> {
+        let mut state = self.lock();
+        state.check(id)?;
+        state.live.insert(id, Flow::default());
+        state.preparing.insert(id);
+        Ok(())
+    }
+
+    /// Whether anybody still waits for a job that is being made ready.
+    pub(super) fn is_wanted(&self, id: RowId) -> bool {
+        let state = self.lock();
+        state.preparing.contains(&id) && !state.cancels.contains(&id)
+    }
+
+    /// A job that a place was kept for. One whose engine is lost meanwhile has had its end.
+    pub(super) fn ready(&self, arrived: Arrived) {
+        let mut state = self.lock();
+        if state.preparing.remove(&arrived.id) {
+            state.jobs.push_back(arrived);
+            drop(state);
+            self.changed.notify_one();
+        }
     }
 
     /// Unknown ids are passed over: their job ended a moment ago.
@@ -227,7 +260,9 @@ impl Inbox {
             let wait = match patience {
                 Patience::Look => break,
                 // What stops it is no mail: that it has nothing left to do is.
-                Patience::Wait(_) if state.mode == Mode::Stopping => break,
+                Patience::Wait(_) if state.mode == Mode::Stopping && state.preparing.is_empty() => {
+                    break;
+                }
                 Patience::Wait(None) => Duration::MAX,
                 Patience::Until(at) | Patience::Wait(Some(at)) => {
                     at.saturating_duration_since(Instant::now())
@@ -240,12 +275,23 @@ impl Inbox {
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         state.is_woken = false;
+        let State {
+            cancels, preparing, ..
+        } = &mut *state;
+        let early = cancels.intersection(preparing).copied().collect();
+        let cancels = std::mem::replace(cancels, early);
+        let cancels = cancels.difference(&state.preparing).copied().collect();
+        // The thread stays for the jobs that are still made ready.
+        let mode = match state.mode {
+            Mode::Stopping if !state.preparing.is_empty() => Mode::Draining,
+            mode => mode,
+        };
         Mail {
             jobs: std::mem::take(&mut state.jobs),
-            cancels: std::mem::take(&mut state.cancels),
+            cancels,
             resumed: std::mem::take(&mut state.resumed),
             grant_bytes: state.grant_bytes.take(),
-            mode: state.mode,
+            mode,
         }
     }
 
@@ -336,7 +382,8 @@ impl Inbox {
         let state = self.lock();
         let mut snapshot = state.snapshot;
         // Jobs that the thread has not looked at yet wait as well.
-        let unseen = u32::try_from(state.jobs.len()).unwrap_or(u32::MAX);
+        let unseen = state.jobs.len() + state.preparing.len();
+        let unseen = u32::try_from(unseen).unwrap_or(u32::MAX);
         snapshot.num_waiting = snapshot.num_waiting.saturating_add(unseen);
         snapshot
     }

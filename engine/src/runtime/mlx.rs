@@ -9,22 +9,23 @@ use mlx_rs::error::Exception;
 use sha2::{Digest as _, Sha256};
 
 use super::backend::{Backend, FilledBlock, Limits, Memory, RowWork, StepError, StepWork};
+use super::desk::Prompts;
 use super::memory::process_memory;
-use crate::chat::{ChatRequest, Defaults};
-use crate::failure::Failure;
+use crate::chat::Defaults;
 use crate::grammar::Grammars;
 use crate::kv::{KvLayout, Ledger, PageId};
 use crate::language::Language;
 use crate::model::{BlockBytes, Model, ModelError, Output, PagedCache, PagedStep, identity};
 use crate::sampling::{Chosen, Sampler};
 use crate::scheduler::RowSlot;
-use crate::text::{AnswerParser, Vocabulary};
+use crate::text::Vocabulary;
 
 /// See the module.
 #[derive(Debug)]
 pub struct MlxBackend {
     model: Model,
-    language: Language,
+    /// Shared with the threads that make prompts.
+    language: Arc<Language>,
     cache: PagedCache,
     sampler: Sampler,
     /// Absent where the system does not tell enough of the files.
@@ -41,7 +42,7 @@ impl MlxBackend {
     /// A file is absent, damaged, or of another model.
     pub fn open(folder: &Path) -> Result<Self, ModelError> {
         let model = Model::load(folder)?;
-        let language = Language::load(folder, model.config())?;
+        let language = Arc::new(Language::load(folder, model.config())?);
         let cache = PagedCache::new(&model);
         Ok(Self {
             blocks_id: identity(folder).ok().map(|id| blocks_id(&id, &model)),
@@ -136,12 +137,8 @@ impl Backend for MlxBackend {
         self.language.defaults()
     }
 
-    fn prompt(&self, request: &ChatRequest) -> Result<Vec<u32>, Failure> {
-        self.language.prompt(request)
-    }
-
-    fn parser(&self, request: &ChatRequest, prompt: &[u32]) -> AnswerParser {
-        self.language.parser(request, prompt)
+    fn prompts(&self) -> Option<Arc<dyn Prompts>> {
+        Some(Arc::clone(&self.language) as Arc<dyn Prompts>)
     }
 
     fn grammars(&self) -> Option<Arc<dyn Grammars>> {

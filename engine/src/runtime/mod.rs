@@ -5,6 +5,7 @@
 //! into text. It holds nothing that outlives a job, and writes no text of one anywhere.
 
 mod backend;
+mod desk;
 mod disk;
 mod echo;
 mod event;
@@ -28,6 +29,7 @@ use cereus_core::draw::Seed;
 use thiserror::Error;
 
 pub use backend::{Backend, FilledBlock, Limits, Memory, RowWork, Sample, StepError, StepWork};
+pub use desk::{Opening, Prompts};
 pub use disk::DiskTier;
 pub use echo::EchoBackend;
 pub use event::{Delta, Event, FinishReason, Finished, Job, Logprob, Timing, TokenLogprob, Usage};
@@ -37,17 +39,15 @@ pub use mlx::MlxBackend;
 pub use said::SaidBuffers;
 pub use snapshot::CapacitySnapshot;
 
-use crate::chat::ChatRequest;
 use crate::disk::OpenError;
 use crate::failure::Failure;
-use crate::grammar::Grammars;
-use crate::kv::Scope;
 #[cfg(doc)]
 use crate::scheduler::flow::Flow;
 use crate::scheduler::leases::{LeaseConfig, Leases};
 use crate::scheduler::{Admission, ConfigError, RowId, Scheduler, SchedulerConfig};
+use desk::{Desk, Reader};
 use disk::Disk;
-use inbox::{Arrived, Asked, Inbox, Mode};
+use inbox::{Arrived, Inbox, Mode};
 use watch::Listener;
 use worker::Worker;
 
@@ -135,8 +135,9 @@ pub enum StartError<E> {
 #[derive(Debug)]
 pub struct Engine {
     inbox: Arc<Inbox>,
-    /// Absent where the backend knows no forms.
-    grammars: Option<Arc<dyn Grammars>>,
+    reader: Reader,
+    /// Absent where reading a request costs nothing.
+    desk: Option<Box<Desk>>,
     has_disk: bool,
     thread: Option<JoinHandle<()>>,
     watch: Option<JoinHandle<()>>,
@@ -144,7 +145,7 @@ pub struct Engine {
 
 /// What the thread says of itself when the model is loaded.
 struct Opened {
-    grammars: Option<Arc<dyn Grammars>>,
+    reader: Reader,
     has_disk: bool,
 }
 
@@ -196,13 +197,21 @@ impl Engine {
                 StartError::Thread(error)
             })?;
         match when_opened.recv() {
-            Ok(Ok(Opened { grammars, has_disk })) => Ok(Self {
-                inbox,
-                grammars,
-                has_disk,
-                thread: Some(thread),
-                watch: Some(watch),
-            }),
+            Ok(Ok(Opened { reader, has_disk })) => {
+                let mut engine = Self {
+                    inbox,
+                    reader,
+                    desk: None,
+                    has_disk,
+                    thread: Some(thread),
+                    watch: Some(watch),
+                };
+                if engine.reader.prompts.is_some() {
+                    let desk = Desk::open(&engine.reader, &engine.inbox);
+                    engine.desk = Some(Box::new(desk.map_err(StartError::Thread)?));
+                }
+                Ok(engine)
+            }
             Ok(Err(error)) => Err(error),
             Err(mpsc::RecvError) => Err(StartError::Died),
         }
@@ -217,37 +226,24 @@ impl Engine {
 
     /// Hands in a job. When this returns `Ok`, exactly one of `Finished` and `Failed` will follow.
     ///
-    /// Reads the body and compiles the form that the answer must have, which takes milliseconds for
-    /// large ones: better here than between two steps of all the others.
+    /// Returns at once: the body is read, its prompt cut into tokens and the form of its answer
+    /// compiled on threads of the engine's own, beside the one that computes.
     ///
     /// # Errors
     /// The engine is full (429) or shutting down (503), or the id is in use (400). No event follows.
     pub fn submit(&self, job: Job) -> Result<(), Failure> {
         let at = Instant::now();
+        if let Some(desk) = &self.desk {
+            self.inbox.reserve(job.id)?;
+            desk.take(job, at);
+            return Ok(());
+        }
         self.inbox.check(job.id)?;
         self.inbox.submit(Arrived {
             id: job.id,
-            asked: self.asked(&job.body, job.scope.as_ref()),
+            asked: self.reader.read(&job.body, job.scope.as_ref()),
             scope: job.scope,
             at,
-        })
-    }
-
-    fn asked(&self, body: &[u8], scope: Option<&Scope>) -> Result<Asked, Failure> {
-        let request = ChatRequest::from_json(body)?;
-        let constraint = match &self.grammars {
-            _ if !request.is_constrained() => None,
-            Some(grammars) => Some(grammars.compile(&request, scope)?),
-            None => {
-                return Err(Failure::client(
-                    "this engine does not support response_format other than text, nor a \
-                     tool_choice that demands a call",
-                ));
-            }
-        };
-        Ok(Asked {
-            request,
-            constraint,
         })
     }
 
@@ -293,6 +289,7 @@ impl Engine {
     /// the model's memory.
     fn wait(&mut self) -> thread::Result<()> {
         self.inbox.set_mode(Mode::Stopping);
+        self.desk = None;
         let watched = self.watch.take().map_or(Ok(()), JoinHandle::join);
         match self.thread.take() {
             Some(thread) if !self.inbox.is_stuck() => thread.join(),
@@ -316,7 +313,10 @@ fn set_up<B: Backend, F: FnMut(Event), E>(
     began: Instant,
     listener: Listener<F>,
 ) -> Result<(Worker<B, F>, Opened), StartError<E>> {
-    let grammars = backend.grammars();
+    let reader = Reader {
+        prompts: backend.prompts(),
+        grammars: backend.grammars(),
+    };
     let layout = backend.layout(config.kv_bytes_max);
     let disk = match config.disk.clone() {
         Some(tier) => Disk::open(tier, &backend, &layout, &inbox)?,
@@ -336,7 +336,7 @@ fn set_up<B: Backend, F: FnMut(Event), E>(
         load_time,
         listener,
     );
-    let opened = Opened { grammars, has_disk };
+    let opened = Opened { reader, has_disk };
     Ok((worker.with_disk(disk), opened))
 }
 

@@ -9,6 +9,7 @@ use cereus_core::draw::{Purpose, Seed};
 use cereus_core::time::Tick;
 
 use super::backend::{Backend, StepError, StepWork};
+use super::desk::Opening;
 use super::disk::Disk;
 use super::event::{Delta, Event, FinishReason, Finished, Timing};
 use super::inbox::{Arrived, Asked, Inbox, Mode, Patience};
@@ -181,10 +182,21 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         let id = arrived.id;
         let Asked {
             request,
+            opening,
             constraint,
         } = arrived.asked?;
-        let prompt = self.backend.prompt(&request)?;
-        let parser = self.backend.parser(&request, &prompt);
+        let opening = match opening {
+            Some(opening) => opening,
+            None => {
+                let tokens = self.backend.prompt(&request)?;
+                let parser = self.backend.parser(&request, &tokens);
+                Opening { tokens, parser }
+            }
+        };
+        let Opening {
+            tokens: prompt,
+            parser,
+        } = opening;
         let limits = self.backend.limits();
         let prompt_tokens = u32::try_from(prompt.len()).unwrap_or(u32::MAX);
         let room = limits.context_tokens.saturating_sub(prompt_tokens);

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cli::DoctorArgs;
 use crate::paint::Paint;
-use crate::provider::folder_name;
+use crate::provider::model_place;
 use crate::{Outcome, say};
 
 pub(crate) fn doctor(args: &DoctorArgs) -> Outcome {
@@ -43,12 +43,7 @@ fn models(folders: &[PathBuf]) -> Result<Vec<(String, PathBuf)>, String> {
         let found = hub_folder().map(|root| scan(&root)).unwrap_or_default();
         return Ok(found.into_iter().map(|it| (it.id, it.folder)).collect());
     }
-    let named = |folder: &PathBuf| {
-        let name = folder_name(folder);
-        let name = name.ok_or_else(|| format!("{} has no name", folder.display()))?;
-        Ok((name, folder.clone()))
-    };
-    folders.iter().map(named).collect()
+    folders.iter().map(|folder| model_place(folder)).collect()
 }
 
 fn all_checks(checkup: &Checkup) -> impl Iterator<Item = &Check> {

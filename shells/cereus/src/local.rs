@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cache;
 use crate::cli::LocalArgs;
-use crate::provider::folder_name;
+use crate::provider::model_place;
 use crate::signal::asked_to_stop;
 use crate::{Outcome, say};
 
@@ -50,14 +50,12 @@ pub(crate) async fn serve(args: LocalArgs) -> Outcome {
 }
 
 fn settings(args: LocalArgs) -> Result<Settings, String> {
-    let named = args
-        .model_id
-        .or_else(|| args.folder.as_deref().and_then(folder_name));
+    let named = args.model_id;
     let (model_id, backend) = match args.folder {
-        Some(folder) if !args.echo => (
-            named.ok_or("the folder has no name; --model-id gives the model one")?,
-            Backend::Model(folder),
-        ),
+        Some(folder) if !args.echo => {
+            let (own, folder) = model_place(&folder)?;
+            (named.unwrap_or(own), Backend::Model(folder))
+        }
         Some(_) | None => {
             let echo = Backend::Echo {
                 words: args.echo_pieces,

@@ -1,11 +1,12 @@
 //! `cereus provider`.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cereus_core::memory::MemoryCap;
 use cereus_core::schedule::{Schedule, WINDOWS_MAX};
+use cereus_engine::model::ModelPlace;
 use cereus_provider::memory::{MemoryProbe as _, SystemMemory, policy};
 use cereus_provider::weights::{FoundModel, scan};
 use cereus_provider::{
@@ -159,6 +160,16 @@ fn echoes(args: &ProviderArgs) -> Result<Vec<ModelSource>, String> {
         backend: backend.clone(),
     };
     Ok(ids.into_iter().map(source).collect())
+}
+
+/// Where a model's files lie, and its name: the repository's for a folder of the hub's cache.
+pub(crate) fn model_place(folder: &Path) -> Result<(String, PathBuf), String> {
+    let place = ModelPlace::find(folder);
+    let place = place.map_err(|error| format!("cannot load {}: {error}", folder.display()))?;
+    let name = place
+        .name
+        .ok_or("the folder has no name; --model-id gives the model one")?;
+    Ok((name, place.folder))
 }
 
 /// The last part of its path.

@@ -198,3 +198,23 @@ fn a_long_prompt_outlives_a_restart_with_a_cache_folder() {
     ];
     assert_eq!(life(&args, &question), (first, 0));
 }
+
+#[cfg(feature = "mlx")]
+#[test]
+fn a_repository_of_the_hubs_cache_is_served_under_its_name() {
+    let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/../../engine/models/tiny");
+    let cache = tempfile::tempdir().unwrap();
+    let repository = cache.path().join("models--acme--tiny");
+    std::fs::create_dir_all(repository.join("snapshots")).unwrap();
+    std::os::unix::fs::symlink(tiny, repository.join("snapshots/0a")).unwrap();
+    let local = Local::start(&[repository.to_str().unwrap(), "--key", "sesame"]);
+    let mut text = String::new();
+    local
+        .ask(&question(false))
+        .read_to_string(&mut text)
+        .unwrap();
+    let answer: Value = serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(answer["model"], "acme/tiny");
+    local.interrupt();
+    assert_eq!(local.end(), Some(0));
+}

@@ -105,11 +105,9 @@ impl fmt::Display for LocalError {
                     wait.as_secs()
                 )
             }
-            Self::Model { folder, reason } => write!(
-                f,
-                "cannot load {}: {reason}; it must be a model folder in the Hugging Face layout",
-                folder.display()
-            ),
+            Self::Model { folder, reason } => {
+                write!(f, "cannot load {}: {reason}", folder.display())
+            }
             Self::NoTensors => f.write_str(
                 "this build has no engine (feature `mlx`); build it with `cargo build -p cereus` \
                  after `cargo xtask setup`, or use --echo",

@@ -107,9 +107,31 @@ fn start_model(
 ) -> Result<Engine, LocalError> {
     use cereus_engine::runtime::MlxBackend;
 
+    if let Some(warning) = template_warning(&folder) {
+        tracing::warn!("{warning}");
+    }
     let opened = folder.clone();
     Engine::start(config, move || MlxBackend::open(&opened), on_event)
         .map_err(|error| reason(folder, error))
+}
+
+/// What is wrong with the folder's chat template, for whoever starts a server on it.
+#[cfg(feature = "mlx")]
+fn template_warning(folder: &std::path::Path) -> Option<String> {
+    use cereus_engine::language::{TemplateCheck, check_template};
+
+    match check_template(folder) {
+        TemplateCheck::Absent => Some(
+            "the folder has no chat template: /v1/completions is served, and each request to \
+             /v1/chat/completions refused; put a chat_template.jinja there to have both"
+                .to_owned(),
+        ),
+        TemplateCheck::Fails(why) => Some(format!(
+            "the model's chat template fails its self-check, so some conversations will be \
+             refused: {why}"
+        )),
+        TemplateCheck::Renders => None,
+    }
 }
 
 #[cfg(not(feature = "mlx"))]
@@ -184,5 +206,29 @@ impl cereus_engine::runtime::Backend for Paced {
 
     fn memory(&self) -> Memory {
         self.inner.memory()
+    }
+}
+
+#[cfg(all(test, feature = "mlx"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_that_fails_its_self_check_or_is_absent_is_told_at_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("chat_template.jinja");
+        assert!(
+            template_warning(folder.path())
+                .unwrap()
+                .contains("/v1/completions")
+        );
+        std::fs::write(&file, "{{ messages[0].nothing.at.all }}").unwrap();
+        let warning = template_warning(folder.path()).unwrap();
+        assert!(
+            warning.contains("on a plain chat") && warning.contains("line 1"),
+            "{warning}"
+        );
+        std::fs::write(&file, "{% for m in messages %}{{ m.content }}{% endfor %}").unwrap();
+        assert_eq!(template_warning(folder.path()), None);
     }
 }

@@ -243,10 +243,12 @@ async fn a_wrong_request_is_refused_with_what_is_wrong() {
     }
     let reply = receive(send(running.addr(), "POST", CHAT, "{").await).await;
     assert_eq!(reply.status, 400);
-    assert_eq!(
-        post(&running, "/v1/embeddings", &json!({})).await.status,
-        404
-    );
+    let nowhere = post(&running, "/v1/embeddings", &json!({})).await;
+    assert_eq!(nowhere.status, 404);
+    let message = nowhere.json()["error"]["message"].to_string();
+    for named in ["POST /v1/embeddings", CHAT, "/v1/completions", "/v1/models"] {
+        assert!(message.contains(named), "{message}");
+    }
     end(running).await;
 }
 

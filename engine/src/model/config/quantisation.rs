@@ -31,7 +31,7 @@ impl Numbers {
         };
         match section.text("quant_method")? {
             Some("mxfp4") => return Ok(Self::Quantised),
-            Some(other) => return Err(ModelError::Unsupported(format!("quant_method {other}"))),
+            Some(other) => return Err(ModelError::QuantMethod(other.to_owned())),
             None => {}
         }
         Ok(match section.text("mode")? {

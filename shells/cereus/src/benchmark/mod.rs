@@ -16,7 +16,7 @@ use self::report::Report;
 use crate::cli::BenchmarkArgs;
 use crate::local::KV_MEMORY_SHARE;
 use crate::paint::Paint;
-use crate::provider::folder_name;
+use crate::provider::model_place;
 use crate::{Outcome, say};
 
 pub(crate) fn benchmark(args: BenchmarkArgs) -> Outcome {
@@ -53,7 +53,7 @@ fn run(args: BenchmarkArgs) -> Result<Report, String> {
     progress.set_message("loading the model");
     let (model, mut bench) = match args.folder {
         Some(folder) if !args.echo => {
-            let name = folder_name(&folder).ok_or("the folder has no name")?;
+            let (name, folder) = model_place(&folder)?;
             (
                 name,
                 Bench::start(|on_event| start_model(&config, folder, on_event))?,
