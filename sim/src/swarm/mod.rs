@@ -2,10 +2,10 @@
 //! the sealing and the relays are simulated too; everything that can break breaks for a while, then
 //! nothing does, and what was asked must come to its end.
 
+mod coordinator;
 mod disk;
 mod lies;
 mod net;
-mod office;
 mod people;
 pub mod plan;
 mod provider;

@@ -12,7 +12,7 @@ use crate::stream::Stream;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Socket {
     pub(super) machine: u32,
-    pub(super) is_office_open: bool,
+    pub(super) is_coordinator_open: bool,
     latest_up: Tick,
     latest_down: Tick,
 }
@@ -52,7 +52,7 @@ impl Net {
         let conn = ConnId(self.count);
         let socket = Socket {
             machine,
-            is_office_open: true,
+            is_coordinator_open: true,
             latest_up: Tick::ZERO,
             latest_down: Tick::ZERO,
         };
@@ -114,11 +114,11 @@ impl Net {
     }
 
     /// Sockets whose coordinator's end is open.
-    pub(super) fn open_at_office(&self) -> Vec<ConnId> {
+    pub(super) fn open_at_coordinator(&self) -> Vec<ConnId> {
         let open = self
             .sockets
             .iter()
-            .filter(|(_, socket)| socket.is_office_open);
+            .filter(|(_, socket)| socket.is_coordinator_open);
         open.map(|(conn, _)| *conn).collect()
     }
 }

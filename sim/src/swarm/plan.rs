@@ -69,7 +69,7 @@ pub enum Fault {
     /// The store answers late.
     DiskStall { lasts: Span },
     /// The coordinator's process dies and comes back from its store.
-    OfficeCrash { down: Span },
+    CoordinatorCrash { down: Span },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -346,7 +346,7 @@ fn draw_faults(seed: u64, machines: u32, heals_at: Tick) -> Vec<TimedFault> {
                 heard_after,
             },
             3 => Fault::DiskStall { lasts },
-            4 => Fault::OfficeCrash { down },
+            4 => Fault::CoordinatorCrash { down },
             _ => Fault::Drain { machine },
         };
         faults.push(TimedFault { at, fault });

@@ -21,7 +21,7 @@ use cereus_core::wire::proof::{Blob, MachineKey};
 use cereus_engine::kv::KvLayout;
 use cereus_engine::scheduler::{Refused, SchedulerConfig};
 
-use super::office::key_bytes;
+use super::coordinator::key_bytes;
 use super::plan::{Lie, PROBE_TOKENS, Plan, PlannedMachine, model_name};
 use super::{lies, text};
 use crate::machine::{CHIPS, Job, Machine, Note, Pace, StepDue};

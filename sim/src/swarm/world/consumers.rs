@@ -3,7 +3,7 @@
 use cereus_core::ids::AccountId;
 use cereus_core::time::Tick;
 
-use super::super::office::Word;
+use super::super::coordinator::Reply;
 use super::super::people::Outcome;
 use super::super::text;
 use super::{Happening, World};
@@ -29,13 +29,13 @@ impl World {
             self.tally.skipped += 1;
             return Ok(());
         }
-        if self.office.is_none() {
+        if self.coordinator.is_none() {
             return person.end(Outcome::Reset);
         }
         let (request, account) = (person.request, AccountId(u64::from(person.ask.account) + 1));
         let body = text::body(number, &person.ask);
-        self.with_office(now, |office, by| {
-            office.ask(request, account, &body, by);
+        self.with_coordinator(now, |coordinator, by| {
+            coordinator.ask(request, account, &body, by);
             Ok(())
         })
     }
@@ -43,8 +43,8 @@ impl World {
     /// The same request once more, while it is open.
     pub(super) fn repeated(&mut self, now: Tick, number: u32) -> Result<(), Violation> {
         let request = self.people[number as usize].request;
-        let is_open = self.office.as_ref();
-        if !is_open.is_some_and(|office| office.watch.requests.is_open(request)) {
+        let is_open = self.coordinator.as_ref();
+        if !is_open.is_some_and(|coordinator| coordinator.watch.requests.is_open(request)) {
             self.tally.skipped += 1;
             return Ok(());
         }
@@ -59,46 +59,46 @@ impl World {
         }
         person.end(Outcome::Left)?;
         let request = person.request;
-        self.with_office(now, |office, by| {
-            office.left(now, request, by);
+        self.with_coordinator(now, |coordinator, by| {
+            coordinator.left(now, request, by);
             Ok(())
         })
     }
 
-    pub(super) fn heard(&mut self, now: Tick, number: u32, word: Word) -> Result<(), Violation> {
+    pub(super) fn heard(&mut self, now: Tick, number: u32, reply: Reply) -> Result<(), Violation> {
         let person = &mut self.people[number as usize];
         if !person.is_waiting() {
             return Ok(());
         }
         let reads_at = now + person.ask.reads_after;
-        match word {
-            Word::Closed => {
+        match reply {
+            Reply::Closed => {
                 let is_last = true;
                 self.queue
                     .push(reads_at, Happening::Read { number, is_last });
                 Ok(())
             }
-            Word::Finished { completion_tokens } => {
+            Reply::Finished { completion_tokens } => {
                 person.finish(completion_tokens);
                 Ok(())
             }
-            Word::Readable => {
+            Reply::Readable => {
                 let is_last = false;
                 self.queue
                     .push(reads_at, Happening::Read { number, is_last });
                 Ok(())
             }
-            Word::Refused(denial) => person.refuse(denial),
+            Reply::Refused(denial) => person.refuse(denial),
         }
     }
 
     pub(super) fn read(&mut self, number: u32, is_last: bool) -> Result<(), Violation> {
         let person = &mut self.people[number as usize];
-        let (Some(office), true) = (&mut self.office, person.is_waiting()) else {
+        let (Some(coordinator), true) = (&mut self.coordinator, person.is_waiting()) else {
             return Ok(());
         };
         let mut bytes = Vec::new();
-        office.take(person.request, &mut bytes);
+        coordinator.take(person.request, &mut bytes);
         person.read(&bytes);
         if is_last { person.close() } else { Ok(()) }
     }

@@ -48,21 +48,26 @@ impl World {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        let Some(office) = &self.office else {
+        let Some(coordinator) = &self.coordinator else {
             return false;
         };
         self.people.iter().all(|person| person.ended.is_some())
-            && office.core().gauges().requests == 0
-            && office.is_quiet()
+            && coordinator.core().gauges().requests == 0
+            && coordinator.is_quiet()
             && self.disk.is_quiet()
             && self.posts.iter().all(|post| post.provider.is_idle())
     }
 
     pub(super) fn conclude(&mut self) -> Result<(), Violation> {
         self.require_restorable()?;
-        let office = self.office.as_ref().expect("the office is up at the end");
-        office.watch.quiescent(office.core(), &self.money)?;
-        office.core().invariant_quiescent();
+        let coordinator = self
+            .coordinator
+            .as_ref()
+            .expect("the coordinator is up at the end");
+        coordinator
+            .watch
+            .quiescent(coordinator.core(), &self.money)?;
+        coordinator.core().invariant_quiescent();
         for person in &self.people[self.plan.asks.len()..] {
             require(person.ended == Some(Outcome::Answered), "INV-15", || {
                 format!(
@@ -71,8 +76,8 @@ impl World {
                 )
             })?;
         }
-        self.digest.wide(office.core().running_digest());
-        self.tally.stale_events += office.watch.fleet.stale;
+        self.digest.wide(coordinator.core().running_digest());
+        self.tally.stale_events += coordinator.watch.fleet.stale;
         for person in &self.people {
             let count = match person.ended.expect("all have ended") {
                 Outcome::Answered => &mut self.tally.answered,
@@ -89,21 +94,26 @@ impl World {
 
     /// INV-17: a snapshot comes back as the same state.
     pub(super) fn require_restorable(&self) -> Result<(), Violation> {
-        let Some(office) = &self.office else {
+        let Some(coordinator) = &self.coordinator else {
             return Ok(());
         };
-        let restored = Coordinator::restore(&office.core().snapshot());
+        let restored = Coordinator::restore(&coordinator.core().snapshot());
         let restored = restored.map(|core| core.digest());
-        require(restored == Ok(office.core().digest()), "INV-17", || {
-            format!("the snapshot restores to {restored:?}")
-        })
+        require(
+            restored == Ok(coordinator.core().digest()),
+            "INV-17",
+            || format!("the snapshot restores to {restored:?}"),
+        )
     }
 
     pub(super) fn stuck(&self) -> String {
         let waiting = self.people.iter().filter(|person| person.is_waiting());
         let waiting: Vec<String> = waiting.map(|person| person.request.to_string()).collect();
         let busy = self.posts.iter().filter(|post| !post.provider.is_idle());
-        let gauges = self.office.as_ref().map(|office| office.core().gauges());
+        let gauges = self
+            .coordinator
+            .as_ref()
+            .map(|coordinator| coordinator.core().gauges());
         format!(
             "nothing ends: waiting {waiting:?}, {} machines busy, {gauges:?}, store quiet {}",
             busy.count(),

@@ -35,12 +35,12 @@ impl World {
             Act::Drop { session } => {
                 if let Some(conn) = self.conn_of(machine, session) {
                     self.posts[machine as usize].socket = None;
-                    self.hang_up_office(now, conn);
+                    self.hang_up_coordinator(now, conn);
                 }
             }
             Act::Ping { session } => {
                 if let Some(conn) = self.conn_of(machine, session)
-                    && self.net.socket(conn).is_office_open
+                    && self.net.socket(conn).is_coordinator_open
                 {
                     let there = self.net.up(now, conn);
                     let back = self.net.down(there, conn);
@@ -96,7 +96,7 @@ impl World {
         if self.posts[machine as usize].life != life {
             return;
         }
-        if self.office.is_none() {
+        if self.coordinator.is_none() {
             let failed = AgentEvent::DialFailed { session };
             return self.with_provider(now, machine, |provider, acts| {
                 provider.step(now, failed, acts);
@@ -104,8 +104,8 @@ impl World {
         }
         let conn = self.net.open(machine);
         self.posts[machine as usize].socket = Some((session, conn));
-        let accepted = self.with_office(now, |office, by| {
-            office.accept(now, conn, OWNER, by);
+        let accepted = self.with_coordinator(now, |coordinator, by| {
+            coordinator.accept(now, conn, OWNER, by);
             Ok(())
         });
         accepted.expect("a new socket breaks no law");
@@ -150,7 +150,7 @@ impl World {
     }
 
     /// The coordinator's end learns it later.
-    fn hang_up_office(&mut self, now: Tick, conn: ConnId) {
+    fn hang_up_coordinator(&mut self, now: Tick, conn: ConnId) {
         let at = self.net.up(now, conn);
         self.queue.push(at, Happening::UpClosed { conn });
     }
@@ -162,7 +162,7 @@ impl World {
         let life = post.life;
         post.provider.restart(now + down, life);
         match post.socket.take() {
-            Some((_, conn)) => self.hang_up_office(now + heard_after, conn),
+            Some((_, conn)) => self.hang_up_coordinator(now + heard_after, conn),
             None => self.tally.skipped += 1,
         }
         self.wakes.remove(&Sleeper::Agent(machine));

@@ -13,9 +13,9 @@ use cereus_core::digest::Mix;
 use cereus_core::ids::{AccountId, ConnId};
 use cereus_core::time::{Span, Tick};
 
+use super::coordinator::{CoordinatorProcess, Heard, ProcessEffect, Surroundings, Task};
 use super::disk::Disk;
 use super::net::Net;
-use super::office::{Deed, Hands, Heard, Office, Task};
 use super::people::Person;
 use super::plan::Plan;
 use super::provider::{Act, Provider};
@@ -61,7 +61,7 @@ enum Happening {
     Left {
         number: u32,
     },
-    OfficeBack,
+    CoordinatorBack,
     Pong {
         conn: ConnId,
     },
@@ -116,7 +116,7 @@ pub(super) struct World {
     plan: Plan,
     plant: Option<Plant>,
     queue: EventQueue<Happening>,
-    office: Option<Office>,
+    coordinator: Option<CoordinatorProcess>,
     /// How many processes the coordinator had.
     life: u64,
     money: MoneyModel,
@@ -127,7 +127,7 @@ pub(super) struct World {
     people: Vec<Person>,
     wakes: BTreeMap<Sleeper, Tick>,
     stale_beats: Stream,
-    deeds: Vec<Deed>,
+    effects: Vec<ProcessEffect>,
     acts: Vec<Act>,
     tally: Tally,
     digest: Mix,
@@ -148,7 +148,7 @@ impl World {
                 .map(|(number, ask)| Person::new(number, *ask))
                 .collect(),
             queue: EventQueue::new(),
-            office: None,
+            coordinator: None,
             life: 0,
             money: MoneyModel::new(),
             disk: Disk::new(&plan),
@@ -156,7 +156,7 @@ impl World {
             turns: Turns::new(&plan),
             wakes: BTreeMap::new(),
             stale_beats: Stream::new(plan.seed, "stale beats"),
-            deeds: Vec::new(),
+            effects: Vec::new(),
             acts: Vec::new(),
             tally: Tally::default(),
             digest: Mix::default(),
@@ -190,7 +190,7 @@ impl World {
     /// INV-15: everything that was asked ends in time.
     fn live(&mut self) -> Result<(), Violation> {
         self.schedule();
-        self.open_office(Tick::ZERO)?;
+        self.start_coordinator(Tick::ZERO)?;
         while let Some((now, happening)) = self.queue.pop() {
             self.tally.events += 1;
             self.handle(now, happening)?;
@@ -234,7 +234,7 @@ impl World {
             Happening::Repeated { number } => self.repeated(now, number),
             Happening::Left { number } => self.left(now, number),
             Happening::Ran { task, life } if life == self.life => {
-                self.with_office(now, |office, by| office.run(now, task, by))
+                self.with_coordinator(now, |coordinator, by| coordinator.run(now, task, by))
             }
             Happening::Ran { .. } => Ok(()),
             Happening::Read { number, is_last } => self.read(number, is_last),
@@ -258,24 +258,24 @@ impl World {
             }
             Happening::Up { conn, frame } => {
                 self.tally.frames += 1;
-                self.with_office(now, |office, by| {
-                    office.hear(conn, Heard::Frame(frame), by);
+                self.with_coordinator(now, |coordinator, by| {
+                    coordinator.hear(conn, Heard::Frame(frame), by);
                     Ok(())
                 })
             }
             Happening::UpClosed { conn } => {
-                self.net.socket(conn).is_office_open = false;
-                self.with_office(now, |office, by| {
-                    office.hear(conn, Heard::Closed, by);
+                self.net.socket(conn).is_coordinator_open = false;
+                self.with_coordinator(now, |coordinator, by| {
+                    coordinator.hear(conn, Heard::Closed, by);
                     Ok(())
                 })
             }
             Happening::WriteDone { conn } => {
-                if !self.net.socket(conn).is_office_open {
+                if !self.net.socket(conn).is_coordinator_open {
                     return Ok(());
                 }
-                self.with_office(now, |office, by| {
-                    office.hear(conn, Heard::Written, by);
+                self.with_coordinator(now, |coordinator, by| {
+                    coordinator.hear(conn, Heard::Written, by);
                     Ok(())
                 })
             }
@@ -287,17 +287,17 @@ impl World {
                 self.down_closed(now, conn);
                 Ok(())
             }
-            Happening::DiskWritten { life } if life == self.life && self.office.is_some() => {
+            Happening::DiskWritten { life } if life == self.life && self.coordinator.is_some() => {
                 let up_to = self.disk.written();
-                self.with_office(now, |office, by| {
-                    office.durable(up_to, by);
+                self.with_coordinator(now, |coordinator, by| {
+                    coordinator.durable(up_to, by);
                     Ok(())
                 })
             }
             Happening::DiskWritten { .. } => Ok(()),
             Happening::Woke { who, life } => self.woke(now, who, life),
             Happening::Faulted { ix } => self.fault(now, ix),
-            Happening::OfficeBack => self.open_office(now),
+            Happening::CoordinatorBack => self.start_coordinator(now),
             Happening::Healed => self.heal(now),
             Happening::Probe => {
                 self.probe(now);
@@ -306,30 +306,30 @@ impl World {
         }
     }
 
-    /// Steps the office, if it is up, and does what it asks for.
-    fn with_office(
+    /// Steps the coordinator, if it is up, and does what it asks for.
+    fn with_coordinator(
         &mut self,
         now: Tick,
-        step: impl FnOnce(&mut Office, &mut Hands<'_>) -> Result<(), Violation>,
+        step: impl FnOnce(&mut CoordinatorProcess, &mut Surroundings<'_>) -> Result<(), Violation>,
     ) -> Result<(), Violation> {
-        let Some(mut office) = self.office.take() else {
+        let Some(mut coordinator) = self.coordinator.take() else {
             return Ok(());
         };
-        let mut deeds = core::mem::take(&mut self.deeds);
-        let mut hands = Hands {
+        let mut effects = core::mem::take(&mut self.effects);
+        let mut surroundings = Surroundings {
             money: &mut self.money,
-            deeds: &mut deeds,
+            effects: &mut effects,
             order: self.turns.order(),
             steps: 0,
         };
-        let stepped = step(&mut office, &mut hands);
-        self.tally.core_steps += hands.steps;
-        self.office = Some(office);
+        let stepped = step(&mut coordinator, &mut surroundings);
+        self.tally.core_steps += surroundings.steps;
+        self.coordinator = Some(coordinator);
         stepped?;
-        for deed in deeds.drain(..) {
-            self.carry_out(now, deed)?;
+        for effect in effects.drain(..) {
+            self.carry_out(now, effect)?;
         }
-        self.deeds = deeds;
+        self.effects = effects;
         if let Some(at) = self.disk.begin(now) {
             self.queue
                 .push(at, Happening::DiskWritten { life: self.life });
@@ -337,26 +337,26 @@ impl World {
         Ok(())
     }
 
-    fn carry_out(&mut self, now: Tick, deed: Deed) -> Result<(), Violation> {
-        match deed {
-            Deed::Hangup { conn } => {
-                self.net.socket(conn).is_office_open = false;
+    fn carry_out(&mut self, now: Tick, effect: ProcessEffect) -> Result<(), Violation> {
+        match effect {
+            ProcessEffect::Hangup { conn } => {
+                self.net.socket(conn).is_coordinator_open = false;
                 let at = self.net.down(now, conn);
                 self.queue.push(at, Happening::DownClosed { conn });
             }
-            Deed::Post { seq } => self.disk.post(seq),
-            Deed::Run { task } => {
+            ProcessEffect::Post { seq } => self.disk.post(seq),
+            ProcessEffect::Run { task } => {
                 let (at, rank) = self.turns.draw(now);
                 let life = self.life;
                 self.queue
                     .push_ranked(at, rank, Happening::Ran { task, life });
             }
-            Deed::Wake { at, task } => self.arm(now, at, Sleeper::Task(task)),
-            Deed::Word { request, word } => {
+            ProcessEffect::Wake { at, task } => self.arm(now, at, Sleeper::Task(task)),
+            ProcessEffect::Reply { request, reply } => {
                 let number = u32::try_from(request.0 - 1).expect("requests are numbered");
-                self.heard(now, number, word)?;
+                self.heard(now, number, reply)?;
             }
-            Deed::Write { conn, frame } => {
+            ProcessEffect::Write { conn, frame } => {
                 let took = self.net.write(now, conn);
                 self.queue.push(now + took, Happening::WriteDone { conn });
                 let at = self.net.down(now + took, conn);
@@ -391,8 +391,8 @@ impl World {
             }
             Sleeper::Task(task) if life == self.life => {
                 self.wakes.remove(&who);
-                self.with_office(now, |office, by| {
-                    office.wake(task, by);
+                self.with_coordinator(now, |coordinator, by| {
+                    coordinator.wake(task, by);
                     Ok(())
                 })
             }

@@ -5,20 +5,20 @@ use cereus_core::ids::AccountId;
 use cereus_core::money::MicroUsd;
 use cereus_core::time::Tick;
 
-use super::super::office::Office;
+use super::super::coordinator::CoordinatorProcess;
 use super::super::people::Outcome;
 use super::super::plan::Fault;
 use super::{Happening, PROBER, Sleeper, World};
 use crate::oracle::Violation;
 
 impl World {
-    pub(super) fn open_office(&mut self, now: Tick) -> Result<(), Violation> {
-        if self.office.is_some() {
+    pub(super) fn start_coordinator(&mut self, now: Tick) -> Result<(), Violation> {
+        if self.coordinator.is_some() {
             return Ok(());
         }
         let recovered = self.money.crash();
         self.life += 1;
-        self.office = Some(Office::new(&self.plan, self.life, self.plant));
+        self.coordinator = Some(CoordinatorProcess::new(&self.plan, self.life, self.plant));
         for number in (0..self.plan.accounts).chain([PROBER]) {
             let account = AccountId(u64::from(number) + 1);
             let known = recovered.balances.iter().find(|(id, _)| *id == account);
@@ -47,21 +47,21 @@ impl World {
     }
 
     pub(super) fn inform(&mut self, now: Tick, event: Event<'static>) -> Result<(), Violation> {
-        self.with_office(now, |office, by| {
-            office.tell(event, by);
+        self.with_coordinator(now, |coordinator, by| {
+            coordinator.tell(event, by);
             Ok(())
         })
     }
 
-    pub(super) fn close_office(&mut self, now: Tick) -> Result<(), Violation> {
-        if let Some(office) = self.office.take() {
-            self.digest.wide(office.core().running_digest());
-            self.tally.stale_events += office.watch.fleet.stale;
+    pub(super) fn stop_coordinator(&mut self, now: Tick) -> Result<(), Violation> {
+        if let Some(coordinator) = self.coordinator.take() {
+            self.digest.wide(coordinator.core().running_digest());
+            self.tally.stale_events += coordinator.watch.fleet.stale;
         }
         self.disk.crash();
         self.wakes.retain(|who, _| matches!(who, Sleeper::Agent(_)));
-        for conn in self.net.open_at_office() {
-            self.net.socket(conn).is_office_open = false;
+        for conn in self.net.open_at_coordinator() {
+            self.net.socket(conn).is_coordinator_open = false;
             let at = self.net.down(now, conn);
             self.queue.push(at, Happening::DownClosed { conn });
         }
@@ -100,13 +100,13 @@ impl World {
             }
             Fault::Drain { machine } => self.drain(now, machine),
             Fault::DiskStall { lasts } => self.disk.stall(now + lasts),
-            Fault::OfficeCrash { down } => {
-                if self.office.is_none() {
+            Fault::CoordinatorCrash { down } => {
+                if self.coordinator.is_none() {
                     self.tally.skipped += 1;
                     return Ok(());
                 }
-                self.close_office(now)?;
-                self.queue.push(now + down, Happening::OfficeBack);
+                self.stop_coordinator(now)?;
+                self.queue.push(now + down, Happening::CoordinatorBack);
             }
         }
         Ok(())

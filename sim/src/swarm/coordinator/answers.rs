@@ -12,7 +12,7 @@ use cereus_core::relay::{AttemptNews, Relay, RelayEffect, RelayEvent, RelayMisch
 use cereus_core::time::Tick;
 use cereus_core::wire::messages::encode_inference_request;
 
-use super::{Deed, Word, key_bytes};
+use super::{ProcessEffect, Reply, key_bytes};
 use crate::stream::{Ratio, Stream};
 use crate::swarm::Plant;
 
@@ -26,8 +26,8 @@ struct Answering {
 /// See the module.
 pub(super) struct Answers {
     answers: BTreeMap<RequestId, Answering>,
-    /// What consumers heard, in order, until the office passes it on.
-    words: Vec<(RequestId, Word)>,
+    /// What consumers heard, in order, until the coordinator passes it on.
+    replies: Vec<(RequestId, Reply)>,
     secret: SecretKey,
     sealing_text: KeyText,
     /// Agreed once: the curve is slow without optimisation.
@@ -43,7 +43,7 @@ impl Answers {
         let secret = SecretKey::from_bytes(key_bytes(seed, u128::MAX));
         Self {
             answers: BTreeMap::new(),
-            words: Vec::new(),
+            replies: Vec::new(),
             sealing_text: secret.public().text(),
             secret,
             boxes: BTreeMap::new(),
@@ -89,14 +89,14 @@ impl Answers {
         assert!(out.is_empty(), "it concerns the consumer only");
     }
 
-    pub(super) fn drain(&mut self, deeds: &mut Vec<Deed>) {
-        let words = self.words.drain(..);
-        deeds.extend(words.map(|(request, word)| Deed::Word { request, word }));
+    pub(super) fn drain(&mut self, effects: &mut Vec<ProcessEffect>) {
+        let replies = self.replies.drain(..);
+        effects.extend(replies.map(|(request, reply)| ProcessEffect::Reply { request, reply }));
     }
 
     pub(super) fn finished(&mut self, request: RequestId, completion_tokens: u32) {
-        let word = Word::Finished { completion_tokens };
-        self.words.push((request, word));
+        let reply = Reply::Finished { completion_tokens };
+        self.replies.push((request, reply));
     }
 
     /// The memoised key that this process shares with a provider.
@@ -120,7 +120,7 @@ impl Answers {
         };
         answering.relay.step(now, event, &mut self.relay_out);
         for effect in self.relay_out.drain(..) {
-            let word = match effect {
+            let reply = match effect {
                 RelayEffect::AttemptCut { .. }
                 | RelayEffect::AttemptFailed { .. }
                 | RelayEffect::AttemptProgressed { .. }
@@ -128,12 +128,12 @@ impl Answers {
                     out.push(effect);
                     continue;
                 }
-                RelayEffect::Close => Word::Closed,
+                RelayEffect::Close => Reply::Closed,
                 RelayEffect::Open => continue,
-                RelayEffect::Readable => Word::Readable,
-                RelayEffect::Refuse { denial } => Word::Refused(denial),
+                RelayEffect::Readable => Reply::Readable,
+                RelayEffect::Refuse { denial } => Reply::Refused(denial),
             };
-            self.words.push((request, word));
+            self.replies.push((request, reply));
         }
     }
 

@@ -10,7 +10,7 @@ use cereus_core::ids::{AttemptKey, ConnId, RequestId};
 use cereus_core::time::Tick;
 
 use super::witness::Oracles;
-use super::{Checked, Deed, Hands, Heard, Office, Task};
+use super::{Checked, CoordinatorProcess, Heard, ProcessEffect, Surroundings, Task};
 use crate::oracle::{Origin, Violation, require};
 use crate::swarm::Plant;
 
@@ -30,9 +30,14 @@ enum Source {
     Wake,
 }
 
-impl Office {
+impl CoordinatorProcess {
     /// A turn of `task`, whose time has come.
-    pub(in crate::swarm) fn run(&mut self, now: Tick, task: Task, by: &mut Hands<'_>) -> Checked {
+    pub(in crate::swarm) fn run(
+        &mut self,
+        now: Tick,
+        task: Task,
+        by: &mut Surroundings<'_>,
+    ) -> Checked {
         self.due.remove(&task);
         match task {
             Task::Connection(_) if self.is_inbox_full() => {
@@ -54,7 +59,7 @@ impl Office {
                 self.want(blocked, by);
             }
         }
-        self.answers.drain(by.deeds);
+        self.answers.drain(by.effects);
         let waits = match task {
             Task::Connection(conn) => !self.connection_sources(conn).is_empty(),
             Task::Control => !self.control_sources().is_empty(),
@@ -70,7 +75,7 @@ impl Office {
         self.inbox.events.len() >= usize::from(self.limits.inbox_max)
     }
 
-    fn run_control(&mut self, now: Tick, by: &mut Hands<'_>) -> Checked {
+    fn run_control(&mut self, now: Tick, by: &mut Surroundings<'_>) -> Checked {
         match drawn(&self.control_sources(), by) {
             Some(Source::Durable) => {
                 if let Some(up_to) = self.inbox.durable.take() {
@@ -96,7 +101,7 @@ impl Office {
         }
         if let Some((at, _)) = self.control.core().next_wake() {
             let task = Task::Control;
-            by.deeds.push(Deed::Wake { at, task });
+            by.effects.push(ProcessEffect::Wake { at, task });
         }
         Ok(())
     }
@@ -128,7 +133,7 @@ impl Office {
         now: Tick,
         origin: Origin,
         event: ControlEvent<RequestId>,
-        by: &mut Hands<'_>,
+        by: &mut Surroundings<'_>,
     ) -> Checked {
         let mut origin = Some(origin);
         let mut next = Some(event);
@@ -159,7 +164,7 @@ impl Office {
         now: Tick,
         effect: ControlEffect<RequestId>,
         refused: &mut VecDeque<ControlEvent<RequestId>>,
-        by: &mut Hands<'_>,
+        by: &mut Surroundings<'_>,
     ) {
         match effect {
             ControlEffect::Finished { request, receipt } => {
@@ -187,7 +192,7 @@ impl Office {
                 }
             }
             ControlEffect::Post { transfer, .. } => {
-                by.deeds.push(Deed::Post { seq: transfer.seq });
+                by.effects.push(ProcessEffect::Post { seq: transfer.seq });
             }
             ControlEffect::Relay { request, event } => self.answers.step(now, request, event),
             // The oracles have heard of a misuse, the consumer of its end.
@@ -200,7 +205,7 @@ impl Office {
         }
     }
 
-    fn run_connection(&mut self, now: Tick, conn: ConnId, by: &mut Hands<'_>) -> Checked {
+    fn run_connection(&mut self, now: Tick, conn: ConnId, by: &mut Surroundings<'_>) -> Checked {
         let source = drawn(&self.connection_sources(conn), by);
         let Some(post) = self.posts.get_mut(&conn) else {
             return Ok(());
@@ -275,7 +280,7 @@ impl Office {
         now: Tick,
         conn: ConnId,
         event: ConnectionEvent<'_, RequestId>,
-        by: &mut Hands<'_>,
+        by: &mut Surroundings<'_>,
     ) -> Checked {
         let Some(post) = self.posts.get_mut(&conn) else {
             return Ok(());
@@ -292,7 +297,7 @@ impl Office {
         match post.connection.next_wake() {
             Some(at) => {
                 let task = Task::Connection(conn);
-                by.deeds.push(Deed::Wake { at, task });
+                by.effects.push(ProcessEffect::Wake { at, task });
             }
             None => {
                 // The task has ended, and what waited for it goes with it.
@@ -310,10 +315,10 @@ impl Office {
         &mut self,
         conn: ConnId,
         effect: ConnectionEffect,
-        by: &mut Hands<'_>,
+        by: &mut Surroundings<'_>,
     ) -> Checked {
         match effect {
-            ConnectionEffect::Close { .. } => by.deeds.push(Deed::Hangup { conn }),
+            ConnectionEffect::Close { .. } => by.effects.push(ProcessEffect::Hangup { conn }),
             ConnectionEffect::Tell(event) => {
                 self.terminals.told(&event);
                 let event = ControlEvent::Happened(self.mislabelled(conn, event));
@@ -326,7 +331,7 @@ impl Office {
                 });
             }
             ConnectionEffect::Write { frame, deadline: _ } => {
-                by.deeds.push(Deed::Write { conn, frame });
+                by.effects.push(ProcessEffect::Write { conn, frame });
             }
         }
         Ok(())
@@ -350,7 +355,7 @@ impl Office {
     }
 }
 
-fn drawn(sources: &[Source], by: &mut Hands<'_>) -> Option<Source> {
+fn drawn(sources: &[Source], by: &mut Surroundings<'_>) -> Option<Source> {
     let count = u64::try_from(sources.len()).expect("few sources");
     let ix = usize::try_from(by.order.below(count)).expect("below a length");
     sources.get(ix).copied()

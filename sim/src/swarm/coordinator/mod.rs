@@ -31,9 +31,9 @@ use crate::oracle::{MoneyModel, Origin, Terminals, Violation, Watch};
 use crate::stream::Stream;
 use answers::Answers;
 
-/// What the world does for the office.
+/// What the world does for the coordinator.
 #[derive(Clone, Debug)]
-pub(super) enum Deed {
+pub(super) enum ProcessEffect {
     Hangup {
         conn: ConnId,
     },
@@ -48,9 +48,9 @@ pub(super) enum Deed {
         at: Tick,
         task: Task,
     },
-    Word {
+    Reply {
         request: RequestId,
-        word: Word,
+        reply: Reply,
     },
     Write {
         conn: ConnId,
@@ -67,7 +67,7 @@ pub(super) enum Task {
 
 /// What a consumer hears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
+pub(super) enum Reply {
     Closed,
     Finished { completion_tokens: u32 },
     Readable,
@@ -97,13 +97,13 @@ struct Post {
 #[derive(Debug, Default)]
 struct Inbox {
     events: VecDeque<(Origin, ControlEvent<RequestId>)>,
-    /// How far the ledger is on disk: only the newest word of it counts.
+    /// How far the ledger is on disk: only the newest number counts.
     durable: Option<u64>,
     is_woken: bool,
 }
 
 /// See the module.
-pub(super) struct Office {
+pub(super) struct CoordinatorProcess {
     control: Control<RequestId>,
     pub(super) watch: Watch,
     terminals: Terminals,
@@ -126,7 +126,7 @@ pub(super) struct Office {
     connection_out: Vec<ConnectionEffect>,
 }
 
-impl Office {
+impl CoordinatorProcess {
     pub(super) fn new(plan: &Plan, life: u64, plant: Option<Plant>) -> Self {
         let config = plan.core(life);
         let seed = config.seed;
@@ -173,12 +173,12 @@ impl Office {
     }
 
     /// Something that only the core hears of: accounts, a request to drain.
-    pub(super) fn tell(&mut self, event: Event<'static>, by: &mut Hands<'_>) {
+    pub(super) fn tell(&mut self, event: Event<'static>, by: &mut Surroundings<'_>) {
         self.post(Origin::Inside, ControlEvent::Happened(event), by);
     }
 
     /// The store has written.
-    pub(super) fn durable(&mut self, up_to: u64, by: &mut Hands<'_>) {
+    pub(super) fn durable(&mut self, up_to: u64, by: &mut Surroundings<'_>) {
         self.inbox.durable = Some(up_to);
         self.want(Task::Control, by);
     }
@@ -189,7 +189,7 @@ impl Office {
         request: RequestId,
         account: AccountId,
         body: &[u8],
-        by: &mut Hands<'_>,
+        by: &mut Surroundings<'_>,
     ) {
         let chat = ChatRequest::parse(body).expect("consumers write well-formed bodies");
         let ask = chat.ask(request, account, &self.rules.catalog);
@@ -201,19 +201,25 @@ impl Office {
     }
 
     /// The consumer's task sees that its connection is gone: it tells the relay, then the core.
-    pub(super) fn left(&mut self, now: Tick, request: RequestId, by: &mut Hands<'_>) {
+    pub(super) fn left(&mut self, now: Tick, request: RequestId, by: &mut Surroundings<'_>) {
         self.answers.step(now, request, RelayEvent::ConsumerLeft);
         self.tell(Event::ConsumerLeft { request }, by);
     }
 
-    pub(super) fn accept(&mut self, now: Tick, conn: ConnId, owner: AccountId, by: &mut Hands<'_>) {
+    pub(super) fn accept(
+        &mut self,
+        now: Tick,
+        conn: ConnId,
+        owner: AccountId,
+        by: &mut Surroundings<'_>,
+    ) {
         let mut connection = Connection::new(now, conn, owner, &self.rules);
         if self.plant == Some(Plant::UnheardTerminal) {
             connection.dangerous_plant(ExchangeMischief::UnheardTerminal);
         }
         if let Some(at) = connection.next_wake() {
             let task = Task::Connection(conn);
-            by.deeds.push(Deed::Wake { at, task });
+            by.effects.push(ProcessEffect::Wake { at, task });
         }
         let post = Post {
             connection,
@@ -226,14 +232,14 @@ impl Office {
     }
 
     /// Something came from a socket.
-    pub(super) fn hear(&mut self, conn: ConnId, heard: Heard, by: &mut Hands<'_>) {
+    pub(super) fn hear(&mut self, conn: ConnId, heard: Heard, by: &mut Surroundings<'_>) {
         if let Some(post) = self.posts.get_mut(&conn) {
             post.heard.push_back(heard);
             self.want(Task::Connection(conn), by);
         }
     }
 
-    pub(super) fn wake(&mut self, task: Task, by: &mut Hands<'_>) {
+    pub(super) fn wake(&mut self, task: Task, by: &mut Surroundings<'_>) {
         match task {
             Task::Connection(conn) => match self.posts.get_mut(&conn) {
                 Some(post) => post.is_woken = true,
@@ -254,22 +260,22 @@ impl Office {
         self.due.is_empty()
     }
 
-    fn post(&mut self, origin: Origin, event: ControlEvent<RequestId>, by: &mut Hands<'_>) {
+    fn post(&mut self, origin: Origin, event: ControlEvent<RequestId>, by: &mut Surroundings<'_>) {
         self.inbox.events.push_back((origin, event));
         self.want(Task::Control, by);
     }
 
-    fn want(&mut self, task: Task, by: &mut Hands<'_>) {
+    fn want(&mut self, task: Task, by: &mut Surroundings<'_>) {
         if self.due.insert(task) {
-            by.deeds.push(Deed::Run { task });
+            by.effects.push(ProcessEffect::Run { task });
         }
     }
 }
 
-/// What the office works with beside itself.
-pub(super) struct Hands<'a> {
+/// What the coordinator works with beside itself.
+pub(super) struct Surroundings<'a> {
     pub(super) money: &'a mut MoneyModel,
-    pub(super) deeds: &'a mut Vec<Deed>,
+    pub(super) effects: &'a mut Vec<ProcessEffect>,
     /// Draws what a task takes first.
     pub(super) order: &'a mut Stream,
     pub(super) steps: u64,
@@ -284,5 +290,5 @@ pub(super) fn key_bytes(seed: Seed, whose: u128) -> [u8; 32] {
     bytes
 }
 
-/// What a step of the office may break.
+/// What a step of the coordinator may break.
 type Checked = Result<(), Violation>;
