@@ -47,7 +47,7 @@ pub enum Effect {
 
 const _: () = assert!(size_of::<Effect>() <= 64, "effects travel by value");
 
-/// What an operator should hear of.
+/// What an operator should hear of. Appended, never reordered: digests hash the position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Alarm {
     AccountsFull,
@@ -63,6 +63,8 @@ pub enum Alarm {
     RequestsFull,
     /// A timer could not be armed; what it would have ended has ended at once.
     TimersFull,
+    /// An account was not opened: its balance is more than an account, or the books, may hold.
+    BalanceOutOfBounds,
 }
 
 /// Where money can be.

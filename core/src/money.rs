@@ -14,10 +14,34 @@ pub struct MicroUsd(pub i64);
 /// The least that a finished request costs where its model has a price. Free is free.
 pub const CHARGE_MIN: MicroUsd = MicroUsd(100);
 
+/// The most that one deposit may bring or take: ten million dollars.
+pub const DEPOSIT_MAX: MicroUsd = MicroUsd(10_000_000_000_000);
+
+/// The most that one account may be credited up to, or owe: ten billion dollars.
+pub const BALANCE_MAX: MicroUsd = MicroUsd(10_000_000_000_000_000);
+
+/// The most that all accounts may hold together: half of what the integer takes, so that no sum of
+/// parts of it leaves the integer's range on the way.
+pub const BOOKS_MAX: MicroUsd = MicroUsd(i64::MAX / 2);
+
 const TOKENS_PER_PRICE_UNIT: i128 = 1_000_000;
 
 impl MicroUsd {
     pub const ZERO: Self = Self(0);
+
+    /// Whether the amount, of either sign, is no larger than `bound`.
+    #[must_use]
+    pub const fn is_within(self, bound: Self) -> bool {
+        self.0.unsigned_abs() <= bound.0.unsigned_abs()
+    }
+
+    #[must_use]
+    pub const fn checked_add(self, other: Self) -> Option<Self> {
+        match self.0.checked_add(other.0) {
+            Some(sum) => Some(Self(sum)),
+            None => None,
+        }
+    }
 }
 
 impl Add for MicroUsd {

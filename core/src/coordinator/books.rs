@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::effect::{LedgerAccount, Posting, Transfer, TransferKind};
 use crate::ids::{AccountId, RequestId};
 use crate::lookup::Lookup;
-use crate::money::{MicroUsd, split_fee};
+use crate::money::{BALANCE_MAX, BOOKS_MAX, DEPOSIT_MAX, MicroUsd, split_fee};
 
 /// One account as the core sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -38,10 +38,20 @@ pub enum HoldError {
     UnknownAccount,
 }
 
+/// Money from outside that the books do not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DepositError {
+    /// Nothing, more than [`DEPOSIT_MAX`], or more than the account or the books may hold.
+    OutOfBounds,
+    UnknownAccount,
+}
+
 /// The account cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenError {
     Full,
+    /// The balance is larger than [`BALANCE_MAX`], or the books would pass [`BOOKS_MAX`].
+    OutOfBounds,
     Reopened,
 }
 
@@ -83,15 +93,37 @@ impl Books {
         if self.by_id.get(id).is_some() {
             return Err(OpenError::Reopened);
         }
+        if !balance.is_within(BALANCE_MAX) || !self.has_room(balance) {
+            return Err(OpenError::OutOfBounds);
+        }
         let row = self.row(id).ok_or(OpenError::Full)?;
         self.accounts[row].available = balance;
         self.clearing -= balance;
         Ok(())
     }
 
-    /// Money from outside.
-    pub fn deposit(&mut self, id: AccountId, amount: MicroUsd) -> Result<Transfer, HoldError> {
-        let row = self.by_id.get(id).ok_or(HoldError::UnknownAccount)? as usize;
+    /// Whether [`Self::deposit`] would take it.
+    pub fn admits(&self, id: AccountId, amount: MicroUsd) -> Result<(), DepositError> {
+        let account = self.account(id).ok_or(DepositError::UnknownAccount)?;
+        let balance = account.available.checked_add(amount);
+        let is_in_bounds = amount != MicroUsd::ZERO
+            && amount.is_within(DEPOSIT_MAX)
+            && balance.is_some_and(|balance| balance.is_within(BALANCE_MAX))
+            && self.has_room(amount);
+        is_in_bounds.then_some(()).ok_or(DepositError::OutOfBounds)
+    }
+
+    /// Whether money that an earlier process set aside may be taken over.
+    #[must_use]
+    pub fn admits_hold(&self, amount: MicroUsd) -> bool {
+        amount >= MicroUsd::ZERO && amount.is_within(BALANCE_MAX) && self.has_room(amount)
+    }
+
+    /// Money from outside. A negative amount is a counter-entry: it takes an earlier deposit back,
+    /// also where it was spent since, so that the account may owe.
+    pub fn deposit(&mut self, id: AccountId, amount: MicroUsd) -> Result<Transfer, DepositError> {
+        self.admits(id, amount)?;
+        let row = self.by_id.get(id).ok_or(DepositError::UnknownAccount)? as usize;
         self.accounts[row].available += amount;
         self.clearing -= amount;
         let postings = [
@@ -249,6 +281,12 @@ impl Books {
     #[must_use]
     pub fn held(&self) -> MicroUsd {
         self.accounts.iter().map(|account| account.held).sum()
+    }
+
+    /// Whether the sum of everything stays in its range.
+    fn has_room(&self, amount: MicroUsd) -> bool {
+        let clearing = self.clearing.checked_add(-amount);
+        clearing.is_some_and(|clearing| clearing.is_within(BOOKS_MAX))
     }
 
     fn release(&mut self, hold: &Hold, returned: MicroUsd) {

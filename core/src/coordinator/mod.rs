@@ -30,7 +30,7 @@ use std::hash::Hash;
 
 use serde::{Deserialize, Serialize};
 
-use self::books::Books;
+use self::books::{Books, DepositError, OpenError};
 use self::fleet::Fleet;
 pub use self::fleet::REPORT_AGE_MAX;
 use self::life::{Attempt, RACERS_MAX, Request};
@@ -112,6 +112,8 @@ pub enum Misuse {
     LimitBelowUse,
     /// The model is sold already.
     ModelReused,
+    /// Nothing, or more money than a deposit, an account or the books may hold.
+    MoneyOutOfBounds,
     /// `Persisted` ran ahead of what was posted.
     PersistedUnposted,
     /// Time went back.
@@ -130,6 +132,7 @@ impl core::fmt::Display for Misuse {
             Self::ConnReused => "a connection id was used again",
             Self::LimitBelowUse => "a limit would fall below what is in use",
             Self::ModelReused => "a model was listed that is sold already",
+            Self::MoneyOutOfBounds => "an amount is nothing, or more than the books may hold",
             Self::PersistedUnposted => "more was called durable than was posted",
             Self::TimeWentBack => "time went back",
             Self::UnknownAccount => "an account was used before it was opened",
@@ -343,6 +346,14 @@ impl Coordinator {
         }
     }
 
+    /// How many entities there are for [`Self::digest`] and [`Self::snapshot`] to read.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        let fleet = self.fleet.providers.count() + self.fleet.offers.count();
+        let work = self.requests.count() + self.attempts.count();
+        (fleet + work + self.books.accounts().count()) as u64
+    }
+
     /// Plants a bug, for the proof that the oracles notice.
     pub fn dangerous_plant(&mut self, mischief: Mischief) {
         self.mischief = mischief;
@@ -360,9 +371,19 @@ impl Coordinator {
             Event::AccountOpened { account, .. } => {
                 refuse_if(self.books.is_open(*account), Misuse::AccountReopened)
             }
-            Event::AccountCredited { account, .. } | Event::HoldRecovered { account, .. } => {
-                let is_unknown = self.books.account(*account).is_none();
-                refuse_if(is_unknown, Misuse::UnknownAccount)
+            Event::AccountCredited { account, amount } => self
+                .books
+                .admits(*account, *amount)
+                .map_err(|error| match error {
+                    DepositError::OutOfBounds => Misuse::MoneyOutOfBounds,
+                    DepositError::UnknownAccount => Misuse::UnknownAccount,
+                }),
+            Event::HoldRecovered {
+                account, amount, ..
+            } => {
+                refuse_if(!self.books.is_open(*account), Misuse::UnknownAccount)?;
+                let is_admitted = self.books.admits_hold(*amount);
+                refuse_if(!is_admitted, Misuse::MoneyOutOfBounds)
             }
             Event::Persisted { up_to } => {
                 refuse_if(*up_to > self.books.last_seq(), Misuse::PersistedUnposted)
@@ -407,12 +428,13 @@ impl Coordinator {
     fn apply(&mut self, now: Tick, event: &Event<'_>, out: &mut Effects) {
         match event {
             Event::AccountOpened { account, balance } => {
-                if self.books.open(*account, *balance).is_err() {
-                    out.push(Effect::Alarm {
-                        alarm: Alarm::AccountsFull,
-                        count: 1,
-                    });
-                }
+                let alarm = match self.books.open(*account, *balance) {
+                    Ok(()) => return,
+                    Err(OpenError::Full) => Alarm::AccountsFull,
+                    Err(OpenError::OutOfBounds) => Alarm::BalanceOutOfBounds,
+                    Err(OpenError::Reopened) => unreachable!("refused as misuse above"),
+                };
+                out.push(Effect::Alarm { alarm, count: 1 });
             }
             Event::AccountCredited { account, amount } => {
                 out.post(

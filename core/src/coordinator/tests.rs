@@ -7,6 +7,7 @@ mod evidence;
 mod fleet;
 mod handover;
 mod memory;
+mod money;
 mod queues;
 mod second;
 

@@ -474,6 +474,7 @@ const fn denial_of(misuse: Misuse) -> Denial {
         | Misuse::ConnReused
         | Misuse::LimitBelowUse
         | Misuse::ModelReused
+        | Misuse::MoneyOutOfBounds
         | Misuse::PersistedUnposted
         | Misuse::TimeWentBack
         | Misuse::UnknownAccount => Denial::Internal,
