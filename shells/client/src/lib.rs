@@ -30,6 +30,8 @@ pub enum ClientError {
     Malformed(&'static str),
     /// Nobody answers, or the connection broke.
     Network(String),
+    /// The address asks for TLS, which this client does not speak.
+    Tls(String),
 }
 
 /// An error envelope.
@@ -52,6 +54,12 @@ impl fmt::Display for ClientError {
             ),
             Self::Malformed(what) => write!(f, "the reply is not understood: {what}"),
             Self::Network(what) => write!(f, "cannot talk to the coordinator: {what}"),
+            Self::Tls(address) => write!(
+                f,
+                "`{address}` asks for TLS, and this command speaks plain HTTP: use `curl` or an \
+                 OpenAI client for it, or reach the coordinator from its own machine or through a \
+                 tunnel, for instance `ssh -L 8080:127.0.0.1:8080 HOST` and http://127.0.0.1:8080"
+            ),
         }
     }
 }
@@ -69,6 +77,9 @@ pub struct Client {
 impl Client {
     pub fn new(base: &str, key: SecretString) -> Result<Self, ClientError> {
         let base = base.trim_end_matches('/');
+        if base.starts_with("https://") {
+            return Err(ClientError::Tls(base.to_owned()));
+        }
         if !base.starts_with("http://") {
             return Err(ClientError::Address(base.to_owned()));
         }
@@ -279,4 +290,25 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(base: &str) -> String {
+        let client = Client::new(base, SecretString::from("sk-cereus-x".to_owned()));
+        client.expect_err("no address of plain HTTP").to_string()
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_used_is_answered_with_what_can() {
+        let tls = refused("https://cereus.example/");
+        assert!(
+            tls.contains("`https://cereus.example` asks for TLS"),
+            "{tls}"
+        );
+        assert!(tls.contains("ssh -L"), "{tls}");
+        assert!(refused("cereus.example").contains("http://127.0.0.1:8080"));
+    }
 }
