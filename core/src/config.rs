@@ -181,6 +181,22 @@ impl Catalog {
         self.epoch
     }
 
+    /// Whether the parts fit together, for one that was read from bytes: every place has one entry in
+    /// the order, ids differ, and only places are retired.
+    #[must_use]
+    pub(crate) fn is_sound(&self) -> bool {
+        let id = |model: &ModelIx| self.spec(*model).map(|spec| spec.id.as_str());
+        let is_place = |model: &ModelIx| usize::from(model.0) < self.models.len();
+        (1..=Self::MODELS_MAX).contains(&self.models.len())
+            && self.order.len() == self.models.len()
+            && self.order.iter().all(is_place)
+            && self
+                .order
+                .windows(2)
+                .all(|pair| id(&pair[0]) < id(&pair[1]))
+            && self.retired.iter().all(is_place)
+    }
+
     fn place(&self, id: &str) -> Result<usize, usize> {
         self.order
             .binary_search_by(|model| self.models[usize::from(model.0)].id.as_str().cmp(id))

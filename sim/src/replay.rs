@@ -3,10 +3,9 @@
 
 use core::fmt;
 
-use cereus_core::coordinator::Coordinator;
 use cereus_core::effect::Effects;
 use cereus_core::event::Event;
-use cereus_core::journal::{Ending, Fault, Reader, Report, replay_observed};
+use cereus_core::journal::{Checkpoint, Ending, Fault, Reader, Report, replay_observed};
 use cereus_core::time::Tick;
 
 /// What a replay showed.
@@ -22,13 +21,13 @@ pub struct Replay {
 /// Reads and replays. Each event is shown to `observe` with its effects.
 ///
 /// # Errors
-/// The header is damaged; later damage is in the report.
+/// The header is damaged, or the snapshot is of another build; later damage is in the report.
 pub fn replay(
     bytes: &[u8],
     mut observe: impl FnMut(Tick, &Event<'_>, &Effects),
 ) -> Result<Replay, Fault> {
     let mut reader = Reader::open(bytes)?;
-    let mut core = Coordinator::new(reader.config().clone());
+    let mut core = reader.coordinator()?;
     let mut span: Option<(Tick, Tick)> = None;
     let report = replay_observed(&mut reader, &mut core, |at, event, effects| {
         span = Some((span.map_or(at, |(first, _)| first), at));
@@ -69,13 +68,11 @@ impl fmt::Display for Replay {
             Some(divergence) => writeln!(
                 f,
                 "DIVERGED       at byte {}, after {} checkpoints that agree: \
-                 recorded {} events and state {:032x}, replayed {} and {:032x}",
+                 recorded {}, replayed {}",
                 divergence.at,
                 divergence.agreed,
-                divergence.recorded.events,
-                divergence.recorded.state_digest,
-                divergence.replayed.events,
-                divergence.replayed.state_digest,
+                standing(&divergence.recorded),
+                standing(&divergence.replayed),
             )?,
         }
         match report.ending {
@@ -88,10 +85,21 @@ impl fmt::Display for Replay {
     }
 }
 
+fn standing(checkpoint: &Checkpoint) -> String {
+    let state = checkpoint
+        .state_digest
+        .map_or_else(String::new, |digest| format!(", state {digest:032x}"));
+    format!(
+        "{} events, {} effects {:032x}{state}",
+        checkpoint.events, checkpoint.effects, checkpoint.effects_digest
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use core::num::NonZeroU32;
 
+    use cereus_core::coordinator::Coordinator;
     use cereus_core::journal::Writer;
 
     use super::*;
@@ -112,10 +120,10 @@ mod tests {
             core.step(at, &event, &mut effects).unwrap();
             writer.effects(&effects, 0);
             if writer.is_checkpoint_due() {
-                writer.checkpoint(core.digest(), &mut bytes);
+                writer.checkpoint(Some(core.digest()), &mut bytes);
             }
         }
-        writer.close(core.digest(), &mut bytes);
+        writer.close(Some(core.digest()), &mut bytes);
         bytes
     }
 

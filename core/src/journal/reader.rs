@@ -1,10 +1,14 @@
 //! Walks over the records of a journal.
 
+use super::header::{Head, Segment, SnapshotHead, Start};
+use super::layout::Take as _;
+use super::records::{CheckpointLayout, config_of_version_1, take_event, take_first_checkpoint};
 use super::{
-    CONFIG_SIZE_MAX, Checkpoint, FRAME_SIZE, HEADER_SIZE, Kind, MAGIC, RECORD_SIZE_MAX, VERSION,
+    Checkpoint, FRAME_SIZE, HEAD_SIZE_MAX, HEADER_SIZE, Kind, MAGIC, RECORD_SIZE_MAX, VERSION,
     checksum,
 };
 use crate::config::Config;
+use crate::coordinator::Coordinator;
 use crate::event::Stamped;
 
 /// What is wrong with a journal, and at which byte.
@@ -14,8 +18,11 @@ pub enum Fault {
     BadChecksum { at: u64 },
     /// The header's checksum is right and its configuration cannot be read.
     BadConfig { at: u64 },
-    /// The frame that begins at `at` matches its checksum and cannot be read.
+    /// The frame that begins at `at` matches its checksum and cannot be read: it is damaged, or of a
+    /// later build of the same version.
     BadRecord { at: u64 },
+    /// The snapshot that begins at `at` is sound, and this build lays the state out differently.
+    ForeignSnapshot { at: u64 },
     /// The length in the header is more than a configuration may have.
     Oversized { at: u64, size: u64 },
     /// There are bytes after the closing record.
@@ -37,6 +44,7 @@ impl Fault {
             Self::BadChecksum { at }
             | Self::BadConfig { at }
             | Self::BadRecord { at }
+            | Self::ForeignSnapshot { at }
             | Self::Oversized { at, .. }
             | Self::TrailingBytes { at }
             | Self::Truncated { at }
@@ -60,8 +68,13 @@ impl core::fmt::Display for Fault {
             }
             Self::BadConfig { at } => write!(f, "byte {at}: the configuration cannot be read"),
             Self::BadRecord { at } => write!(f, "byte {at}: the record cannot be read"),
+            Self::ForeignSnapshot { at } => write!(
+                f,
+                "byte {at}: the snapshot is of another build; replay this segment with the build \
+                 that wrote it"
+            ),
             Self::Oversized { at, size } => {
-                write!(f, "byte {at}: a configuration of {size} bytes is too long")
+                write!(f, "byte {at}: a header of {size} bytes is too long")
             }
             Self::TrailingBytes { at } => {
                 write!(f, "byte {at}: bytes follow the closing record")
@@ -74,7 +87,7 @@ impl core::fmt::Display for Fault {
             }
             Self::UnsupportedVersion { at, version } => write!(
                 f,
-                "byte {at}: format version {version}; this program reads version {VERSION}"
+                "byte {at}: format version {version}; this program reads versions 1 to {VERSION}"
             ),
             Self::WrongMagic { at } => write!(f, "byte {at}: not a Cereus journal"),
         }
@@ -89,7 +102,9 @@ pub enum Record<'a> {
     Checkpoint(Checkpoint),
     /// The last record of a journal that was closed in order.
     Closed(Checkpoint),
-    Event(Stamped<'a>),
+    Event(Stamped<'static>),
+    /// A piece of the snapshot with which a segment begins; [`Reader::coordinator`] reads them all.
+    Snapshot(&'a [u8]),
 }
 
 /// Reads one journal from bytes. Stops for good at the first fault.
@@ -97,8 +112,17 @@ pub enum Record<'a> {
 pub struct Reader<'a> {
     bytes: &'a [u8],
     position: usize,
+    version: Version,
     config: Config,
+    segment: Segment,
     state: State,
+}
+
+/// A version that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,37 +148,82 @@ impl<'a> Reader<'a> {
             return Err(Fault::Truncated { at: 0 });
         };
         let version = word(head, 8);
-        if version != VERSION {
-            return Err(Fault::UnsupportedVersion { at: 8, version });
-        }
+        let version = match version {
+            1 => Version::One,
+            2 => Version::Two,
+            version => return Err(Fault::UnsupportedVersion { at: 8, version }),
+        };
         if checksum(0, &head[..20]) != word(head, 20) {
             return Err(Fault::BadChecksum { at: 0 });
         }
         let size = usize::try_from(word(head, 12)).unwrap_or(usize::MAX);
-        if size > CONFIG_SIZE_MAX {
+        if size > HEAD_SIZE_MAX {
             return Err(Fault::Oversized {
                 at: 12,
                 size: size as u64,
             });
         }
-        let Some(config) = bytes.get(HEADER_SIZE..HEADER_SIZE + size) else {
+        let Some(content) = bytes.get(HEADER_SIZE..HEADER_SIZE + size) else {
             return Err(Fault::Truncated { at: 0 });
         };
-        let config_at = HEADER_SIZE as u64;
-        if checksum(config_at, config) != word(head, 16) {
-            return Err(Fault::BadChecksum { at: config_at });
+        let at = HEADER_SIZE as u64;
+        if checksum(at, content) != word(head, 16) {
+            return Err(Fault::BadChecksum { at });
         }
-        let bad_config = Fault::BadConfig { at: config_at };
-        let (config, rest) = postcard::take_from_bytes::<Config>(config).map_err(|_| bad_config)?;
-        if !rest.is_empty() {
-            return Err(bad_config);
-        }
+        let (config, segment) = match version {
+            Version::One => (config_of_version_1(content), Segment::FIRST),
+            Version::Two => {
+                let head: Head =
+                    serde_json::from_slice(content).map_err(|_| Fault::BadConfig { at })?;
+                let segment = head.segment.clone();
+                (head.config(), segment)
+            }
+        };
         Ok(Self {
             bytes,
             position: HEADER_SIZE + size,
-            config,
+            version,
+            config: config.ok_or(Fault::BadConfig { at })?,
+            segment,
             state: State::Open,
         })
+    }
+
+    /// Which part of a process's journal this is.
+    #[must_use]
+    pub const fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    /// The coordinator that the first event meets. For a reader that has not been walked yet.
+    pub fn coordinator(&self) -> Result<Coordinator, Fault> {
+        match &self.segment.start {
+            Start::Fresh => Ok(Coordinator::new(self.config.clone())),
+            Start::Snapshot(head) => self.restored(head),
+        }
+    }
+
+    fn restored(&self, head: &SnapshotHead) -> Result<Coordinator, Fault> {
+        let at = self.offset();
+        let size = usize::try_from(head.size).unwrap_or(usize::MAX);
+        let mut snapshot = Vec::new();
+        let mut pieces = self.clone();
+        while snapshot.len() < size {
+            match pieces.read()? {
+                Record::Snapshot(piece) => snapshot.extend_from_slice(piece),
+                Record::Checkpoint(_) | Record::Closed(_) | Record::Event(_) => {
+                    return Err(Fault::BadRecord { at });
+                }
+            }
+        }
+        let foreign = Fault::ForeignSnapshot { at };
+        let coordinator = Coordinator::restore(&snapshot).map_err(|_| foreign)?;
+        // Another build may read the bytes and make something else of them.
+        if format!("{:032x}", coordinator.digest()) == head.state_digest {
+            Ok(coordinator)
+        } else {
+            Err(foreign)
+        }
     }
 
     #[must_use]
@@ -187,27 +256,31 @@ impl<'a> Reader<'a> {
         if checksum(at, body) != word(head, 4) {
             return Err(Fault::BadChecksum { at });
         }
-        let record = parse(body).ok_or(Fault::BadRecord { at })?;
+        let record = parse(self.version, body).ok_or(Fault::BadRecord { at })?;
         self.position += FRAME_SIZE + size;
         Ok(record)
     }
 }
 
-fn parse(body: &[u8]) -> Option<Record<'_>> {
-    let (&kind, content) = body.split_first()?;
-    let (record, rest) = if kind == Kind::Event as u8 {
-        let (stamped, rest) = postcard::take_from_bytes(content).ok()?;
-        (Record::Event(stamped), rest)
+fn parse(version: Version, body: &[u8]) -> Option<Record<'_>> {
+    let (&kind, mut content) = body.split_first()?;
+    let bytes = &mut content;
+    let checkpoint = |bytes: &mut &[u8]| match version {
+        Version::One => take_first_checkpoint(bytes),
+        Version::Two => CheckpointLayout::take(bytes),
+    };
+    let record = if kind == Kind::Event as u8 {
+        Record::Event(take_event(bytes)?)
     } else if kind == Kind::Checkpoint as u8 {
-        let (checkpoint, rest) = postcard::take_from_bytes(content).ok()?;
-        (Record::Checkpoint(checkpoint), rest)
+        Record::Checkpoint(checkpoint(bytes)?)
     } else if kind == Kind::Closed as u8 {
-        let (checkpoint, rest) = postcard::take_from_bytes(content).ok()?;
-        (Record::Closed(checkpoint), rest)
+        Record::Closed(checkpoint(bytes)?)
+    } else if kind == Kind::Snapshot as u8 && version != Version::One {
+        Record::Snapshot(core::mem::take(bytes))
     } else {
         return None;
     };
-    rest.is_empty().then_some(record)
+    content.is_empty().then_some(record)
 }
 
 impl<'a> Iterator for Reader<'a> {
@@ -225,7 +298,7 @@ impl<'a> Iterator for Reader<'a> {
                 let record = self.read();
                 match &record {
                     Ok(Record::Closed(_)) => self.state = State::Closed,
-                    Ok(Record::Checkpoint(_) | Record::Event(_)) => {}
+                    Ok(Record::Checkpoint(_) | Record::Event(_) | Record::Snapshot(_)) => {}
                     Err(_) => self.state = State::Over,
                 }
                 Some(record)

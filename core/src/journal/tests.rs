@@ -84,11 +84,11 @@ fn written(events: &[Stamped<'_>], every: u32) -> Vec<u8> {
             .expect("an echo takes everything");
         writer.effects(&out, from);
         if writer.is_checkpoint_due() {
-            writer.checkpoint(echo.digest(), &mut bytes);
+            writer.checkpoint(Some(echo.digest()), &mut bytes);
         }
     }
     assert!(writer.offset() == bytes.len() as u64);
-    writer.close(echo.digest(), &mut bytes);
+    writer.close(Some(echo.digest()), &mut bytes);
     bytes
 }
 
@@ -307,10 +307,10 @@ fn a_coordinator_recorded_in_batches_is_replayed_step_by_step() {
         let from = out.list.len();
         live.step(at, event, &mut out).expect("in order");
         writer.effects(&out, from);
-        writer.checkpoint(live.digest(), &mut bytes);
+        writer.checkpoint(Some(live.digest()), &mut bytes);
     }
     assert_eq!(out.transfers.len(), 20, "one buffer holds the whole batch");
-    writer.close(live.digest(), &mut bytes);
+    writer.close(Some(live.digest()), &mut bytes);
 
     let mut reader = Reader::open(&bytes).expect("just written");
     let mut fresh = Coordinator::new(reader.config().clone());
@@ -319,6 +319,171 @@ fn a_coordinator_recorded_in_batches_is_replayed_step_by_step() {
     assert_eq!(report.ending, Ending::Closed);
     assert_eq!(report.checkpoints, events.len() as u64 + 1);
     assert_eq!(fresh.digest(), live.digest());
+}
+
+/// The events of the journal in `traces/journal` that `version` wrote.
+fn events_of(bytes: &[u8]) -> (Reader<'_>, Vec<Stamped<'static>>) {
+    let reader = Reader::open(bytes).expect("every version is read");
+    let events = reader.clone().filter_map(|record| match record {
+        Ok(Record::Event(stamped)) => Some(stamped),
+        Ok(Record::Checkpoint(_) | Record::Closed(_) | Record::Snapshot(_)) => None,
+        Err(fault) => panic!("a journal that was written stays readable: {fault}"),
+    });
+    let events = events.collect();
+    (reader, events)
+}
+
+#[test]
+fn the_journal_of_version_1_is_read_whole() {
+    let bytes = include_bytes!("../../../traces/journal/1.journal");
+    let (reader, events) = events_of(bytes);
+    assert_eq!(events, samples::version_1());
+    assert_eq!(reader.config(), &samples::config());
+    assert_eq!(reader.segment().number, 1);
+    let report = replay(&mut reader.clone(), &mut Echo::default());
+    assert_eq!((report.checkpoints, report.ending), (3, Ending::Closed));
+}
+
+#[test]
+fn the_journal_of_version_2_is_read_whole() {
+    let bytes = include_bytes!("../../../traces/journal/2.journal");
+    let (reader, events) = events_of(bytes);
+    assert_eq!(events, samples::version_2());
+    assert_eq!(reader.config(), &samples::config());
+    let report = replay(&mut reader.clone(), &mut Echo::default());
+    assert_eq!((report.checkpoints, report.ending), (3, Ending::Closed));
+}
+
+#[test]
+fn a_version_of_the_future_is_refused_by_its_name() {
+    let mut bytes = written(&one_day(), 8);
+    bytes[8..12].copy_from_slice(&9_u32.to_le_bytes());
+    let fault = Reader::open(&bytes).expect_err("version 9 is not known");
+    assert_eq!(fault, Fault::UnsupportedVersion { at: 8, version: 9 });
+    assert!(fault.to_string().contains("version 9"), "{fault}");
+}
+
+#[test]
+fn a_header_that_knew_fewer_limits_is_read_with_the_published_ones() {
+    let mut bytes = Vec::new();
+    let mut config = config();
+    config.limits.queue_depth_max = 7;
+    Writer::begin(&config, NonZeroU32::MIN, &mut bytes).expect("the config is small");
+    let text = String::from_utf8(bytes[HEADER_SIZE..].to_vec()).expect("JSON");
+    let older = text.replacen("\"candidates_max\":8,", "", 1);
+    assert!(older.len() < text.len(), "{text}");
+    let newer = older.replacen("\"limits\":{", "\"limits\":{\"of_the_future\":1,", 1);
+    for content in [older, newer] {
+        let reader_bytes = with_head(content.as_bytes());
+        let reader = Reader::open(&reader_bytes).expect("readable");
+        assert_eq!(reader.config(), &config);
+    }
+}
+
+/// A header of this version around `content`.
+fn with_head(content: &[u8]) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    let length = u32::try_from(content.len()).expect("small");
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&checksum(HEADER_SIZE as u64, content).to_le_bytes());
+    let head = checksum(0, &bytes);
+    bytes.extend_from_slice(&head.to_le_bytes());
+    bytes.extend_from_slice(content);
+    bytes
+}
+
+#[test]
+fn a_later_segment_replays_alone_from_its_snapshot() {
+    let account = AccountId(1);
+    let mut live = Coordinator::new(config());
+    let (mut out, mut bytes) = (Effects::default(), Vec::new());
+    let opened = Event::AccountOpened {
+        account,
+        balance: MicroUsd(40),
+    };
+    live.step(Tick(1), &opened, &mut out).expect("in order");
+    let mut writer = Writer::resume(&live, 2, 1, NonZeroU32::MIN, &mut bytes).expect("small");
+    for at in 2..30 {
+        let event = Event::AccountCredited {
+            account,
+            amount: MicroUsd(5),
+        };
+        writer.event(Tick(at), &event, &mut bytes).expect("small");
+        out.clear();
+        live.step(Tick(at), &event, &mut out).expect("in order");
+        writer.effects(&out, 0);
+    }
+    assert_eq!((writer.segment(), writer.events_so_far()), (2, 29));
+    writer.close(Some(live.digest()), &mut bytes);
+
+    let mut reader = Reader::open(&bytes).expect("just written");
+    assert_eq!(
+        (reader.segment().number, reader.segment().events_before),
+        (2, 1)
+    );
+    let mut restored = reader.coordinator().expect("of this build");
+    let report = replay(&mut reader, &mut restored);
+    assert!(
+        report.is_faithful() && report.ending == Ending::Closed,
+        "{report:?}"
+    );
+    assert_eq!(
+        restored.books().account(account),
+        live.books().account(account)
+    );
+}
+
+#[test]
+fn a_snapshot_of_another_build_is_refused_by_name_and_its_events_are_still_read() {
+    let mut bytes = Vec::new();
+    let live = Coordinator::new(config());
+    let writer = Writer::resume(&live, 2, 0, NonZeroU32::MIN, &mut bytes).expect("small");
+    writer.close(None, &mut bytes);
+    let digest = format!("{:032x}", live.digest());
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let at = text.find(&digest).expect("the header names it");
+    let mut content = bytes[HEADER_SIZE..].to_vec();
+    let size = usize::try_from(u32::from_le_bytes(
+        bytes[12..16].try_into().expect("four bytes"),
+    ))
+    .expect("small");
+    content.truncate(size);
+    let at = at - HEADER_SIZE;
+    content[at] = if content[at] == b'0' { b'1' } else { b'0' };
+    let mut foreign = with_head(&content);
+    foreign.extend_from_slice(&bytes[HEADER_SIZE + size..]);
+    let reader = Reader::open(&foreign).expect("the header is sound");
+    let fault = reader.coordinator().expect_err("another state");
+    assert!(matches!(fault, Fault::ForeignSnapshot { .. }), "{fault}");
+    assert!(fault.to_string().contains("another build"));
+    assert!(reader.into_iter().all(|record| record.is_ok()));
+}
+
+#[test]
+fn the_state_is_digested_in_proportion_to_its_size_and_never_more() {
+    let mut bytes = Vec::new();
+    let mut writer =
+        Writer::begin(&config(), NonZeroU32::MIN, &mut bytes).expect("the config is small");
+    let mut event = |writer: &mut Writer| {
+        writer
+            .event(Tick::ZERO, &Event::Woke, &mut bytes)
+            .expect("small");
+    };
+    for _ in 0..STATE_EVENTS_PER_ENTITY - 1 {
+        event(&mut writer);
+    }
+    assert!(!writer.is_state_due(1));
+    event(&mut writer);
+    assert!(writer.is_state_due(1));
+    assert!(
+        !writer.is_state_due(100_000),
+        "a large state waits for longer"
+    );
+    writer.checkpoint(None, &mut Vec::new());
+    assert!(writer.is_state_due(1), "it is still due");
+    writer.checkpoint(Some(1), &mut Vec::new());
+    assert!(!writer.is_state_due(1));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The command line: every command, its options and its examples.
 
+mod operator;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +10,12 @@ use cereus_core::config::ModelSpec;
 use cereus_core::schedule::Window;
 use cereus_core::slots::SLOTS_MAX;
 use clap::{Args, Parser, Subcommand};
+
+pub(crate) use operator::{
+    AccountCommand, AccountListArgs, AuditArgs, CreditAddArgs, CreditArgs, CreditCommand,
+    CreditListArgs, CreditReverseArgs, EarningsArgs, KeyCommand, KeyCreateArgs, KeyListArgs,
+    KeyRevokeArgs, RequestsArgs,
+};
 
 pub(crate) const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
 
@@ -43,11 +51,20 @@ pub(crate) enum Command {
     Local(LocalArgs),
     /// Measure how fast this machine runs a model, at several sizes of batch
     Benchmark(BenchmarkArgs),
-    /// Make and list API keys
+    /// Make, list and revoke API keys
     #[command(subcommand)]
     Key(KeyCommand),
-    /// Add money to an account
+    /// Add money to an account, list what came in, take a credit back
     Credit(CreditArgs),
+    /// Accounts and their money
+    #[command(subcommand)]
+    Account(AccountCommand),
+    /// What was asked, and what it cost
+    Requests(RequestsArgs),
+    /// What machines earned, by account
+    Earnings(EarningsArgs),
+    /// Check the whole ledger and its file
+    Audit(AuditArgs),
     /// Ask a model something and print its answer as it is made
     Chat(ChatArgs),
     /// Show one private chat completion from end to end, with its receipt
@@ -321,56 +338,6 @@ pub(crate) struct ModelsListArgs {
     pub(crate) memory_reserve_gb: Option<u64>,
 }
 
-#[derive(Subcommand)]
-pub(crate) enum KeyCommand {
-    /// Make a key, and its account if it is new; prints the key once
-    Create(KeyCreateArgs),
-    /// List keys, without their secrets
-    List(KeyListArgs),
-}
-
-#[derive(Args)]
-#[command(after_help = "Examples:\n  \
-    cereus key create --account ada --credit 5\n  \
-    KEY=$(cereus key create --account ada --quiet)\n\n\
-    Works while a coordinator runs on the same folder: it sees the key within a second.")]
-pub(crate) struct KeyCreateArgs {
-    #[arg(long, default_value = "cereus-data")]
-    pub(crate) data: PathBuf,
-    /// The account's name
-    #[arg(long)]
-    pub(crate) account: String,
-    /// Money to add to it, in US dollars
-    #[arg(long, value_name = "USD", value_parser = parse_usd)]
-    pub(crate) credit: Option<i64>,
-    /// Print the key and nothing else
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
-}
-
-#[derive(Args)]
-pub(crate) struct KeyListArgs {
-    #[arg(long, default_value = "cereus-data")]
-    pub(crate) data: PathBuf,
-    /// Print JSON, one object on each line
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Args)]
-#[command(after_help = "Example:\n  \
-    cereus credit --account ada --amount 2.50\n\n\
-    Works while a coordinator runs on the same folder: it sees the money within a second.")]
-pub(crate) struct CreditArgs {
-    #[arg(long, default_value = "cereus-data")]
-    pub(crate) data: PathBuf,
-    #[arg(long)]
-    pub(crate) account: String,
-    /// US dollars, to the millionth
-    #[arg(long, value_name = "USD", value_parser = parse_usd)]
-    pub(crate) amount: i64,
-}
-
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     cereus chat --key sk-cereus-... --model tiny \"What is 2 + 3?\"\n  \
@@ -445,14 +412,6 @@ fn parse_served(text: &str) -> Result<Served, String> {
     })
 }
 
-/// US dollars as whole millionths, without floating point.
-fn parse_usd(text: &str) -> Result<i64, String> {
-    let wrong = || format!("`{text}`: expected dollars, for instance 5 or 2.50, to the millionth");
-    millionths(text)
-        .filter(|amount| *amount > 0)
-        .ok_or_else(wrong)
-}
-
 /// Gibibytes as whole bytes.
 fn parse_gib(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}`: expected gibibytes, for instance 4 or 0.5");
@@ -518,32 +477,6 @@ mod tests {
             assert!(
                 error.to_string().contains("22:00-06:00") || error.to_string().contains("mon-fri")
             );
-        }
-    }
-
-    #[test]
-    fn dollars_are_read_to_the_millionth_and_no_further() {
-        let cases = [
-            ("5", 5_000_000),
-            ("2.50", 2_500_000),
-            ("0.000001", 1),
-            ("10.1", 10_100_000),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(parse_usd(text), Ok(expected));
-        }
-        for text in [
-            "",
-            ".",
-            "1.",
-            ".5",
-            "-1",
-            "0",
-            "0.0000001",
-            "1e3",
-            "99999999999999999999",
-        ] {
-            assert!(parse_usd(text).is_err(), "{text}");
         }
     }
 }

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::{Cli, Command, KeyCommand, ModelsCommand};
+use crate::cli::{AccountCommand, Cli, Command, KeyCommand, ModelsCommand};
 
 /// What a person reads when a command fails: a sentence that says what to do.
 type Outcome = Result<(), String>;
@@ -44,17 +44,22 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Outcome {
     match command {
+        Command::Account(AccountCommand::List(args)) => books::list_accounts(&args),
+        Command::Audit(args) => books::audit(&args),
         Command::Benchmark(args) => benchmark::benchmark(args),
         Command::Chat(args) => block_on(chat::chat(args)),
         Command::Coordinator(args) => block_on(coordinator::serve(args)),
         Command::Credit(args) => books::credit(&args),
         Command::Demo(args) => block_on(demo::demo(args)),
         Command::Doctor(args) => doctor::doctor(&args),
+        Command::Earnings(args) => books::list_earnings(&args),
         Command::Key(KeyCommand::Create(args)) => books::create_key(&args),
         Command::Key(KeyCommand::List(args)) => books::list_keys(&args),
+        Command::Key(KeyCommand::Revoke(args)) => books::revoke_key(&args),
         Command::Local(args) => block_on(local::serve(args)),
         Command::Models(ModelsCommand::List(args)) => models::list(&args),
         Command::Provider(args) => block_on(provider::serve(args)),
+        Command::Requests(args) => books::list_requests(&args),
     }
 }
 

@@ -109,6 +109,82 @@ fn a_key_is_shown_once_and_listed_without_its_secret() {
     assert!(complaint(&nobody).contains("cereus key create --account bob"));
 }
 
+/// The lines that a command prints, each as JSON.
+fn lines(args: &[&str]) -> Vec<Value> {
+    let output = cereus(args);
+    let said = text(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{args:?}: {}",
+        text(&output.stderr)
+    );
+    said.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn an_operator_sees_and_mends_keys_and_money_from_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = ["--data", folder.path().to_str().unwrap()];
+    let with = |args: &[&'static str]| [args, &data[..]].concat();
+    let nothing = complaint(&with(&["account", "list"]));
+    assert!(nothing.contains("cereus key create"), "{nothing}");
+
+    let made = lines(&with(&[
+        "key",
+        "create",
+        "--account",
+        "ada",
+        "--credit",
+        "5",
+        "--json",
+    ]));
+    let id = made[0]["id"].as_str().unwrap();
+    let key = made[0]["key"].as_str().unwrap();
+
+    // One credit that nobody may give, and one taken back.
+    let too_much = cereus(&with(&[
+        "credit",
+        "--account",
+        "ada",
+        "--amount",
+        "9223372036854.775807",
+    ]));
+    assert!(!too_much.status.success());
+    assert!(text(&too_much.stderr).contains("at most $10000000"));
+    let reversed = lines(&with(&["credit", "reverse", "1", "--json"]));
+    assert_eq!(reversed[0]["micro_usd"], -5_000_000);
+    assert!(complaint(&with(&["credit", "reverse", "1"])).contains("reversed already"));
+    assert!(complaint(&with(&["credit", "reverse", "9"])).contains("cereus credit list"));
+    let listed = lines(&with(&["credit", "list", "--account", "ada", "--json"]));
+    assert_eq!(listed.len(), 2);
+    assert_eq!(listed[1]["reversed_by"], listed[0]["id"]);
+    assert_eq!(listed[0]["state"], "waiting");
+    assert!(complaint(&with(&["credit"])).contains("--amount"));
+
+    let accounts = lines(&with(&["account", "list", "--json"]));
+    assert_eq!(accounts[0]["account"], "ada");
+    assert_eq!(accounts[0]["keys"], 1);
+    let revoke = [&["key", "revoke", id][..], &data].concat();
+    assert!(text(&cereus(&revoke).stdout).contains("Revoked"));
+    let keys = lines(&with(&["key", "list", "--json"]));
+    assert_eq!(keys[0]["revoked"], true);
+    assert!(complaint(&with(&["key", "revoke", "key_none"])).contains("cereus key list"));
+
+    let audit = lines(&with(&["audit", "--json"]));
+    assert_eq!(audit[0]["agree"], true);
+    assert!(lines(&with(&["requests", "--json"])).is_empty());
+    assert!(lines(&with(&["earnings", "--json"])).is_empty());
+    for list in ["account", "credit", "key"] {
+        let said = text(&cereus(&with(&[list, "list"])).stdout);
+        assert!(said.contains("ada"), "{said}");
+        assert!(said.lines().next().unwrap().contains("ACCOUNT"), "{said}");
+        assert!(!said.contains(key), "{said}");
+        assert!(said.lines().all(|line| line.trim_end() == line), "{said}");
+    }
+}
+
 #[test]
 fn the_doctor_explains_what_a_model_would_take() {
     let folder = tempfile::tempdir().unwrap();

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cereus_client::{ChatStream, Client, ClientError, Piece};
-use cereus_coordinator::store::Store;
+use cereus_coordinator::store;
 use cereus_coordinator::{Drainer, Running, Settings, start};
 use cereus_core::config::{Catalog, ModelSpec};
 use cereus_core::memory::MemoryPolicy;
@@ -79,7 +79,7 @@ fn settings(folder: &Path, port: u16) -> Settings {
 impl World {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut store = Store::open(folder.path()).unwrap();
+        let mut store = store::open(folder.path()).unwrap();
         let key = store.create_key("ada").unwrap();
         let account = store.account("ada").unwrap().unwrap();
         store.deposit(account, MicroUsd(1_000_000)).unwrap();

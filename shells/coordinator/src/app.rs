@@ -16,6 +16,7 @@ use crate::directory::Directory;
 use crate::metrics::{Metrics, Named};
 use crate::receipts::Receipts;
 use crate::settings::fresh_scope_key;
+use crate::store::Store;
 
 /// Connections of providers, registered or not.
 const PROVIDER_CONNECTIONS_MAX: usize = 131_072;
@@ -46,6 +47,8 @@ pub(crate) struct Parts {
     pub(crate) control: mpsc::Sender<Notice>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) draining: watch::Receiver<bool>,
+    /// A store to look receipts up in.
+    pub(crate) reading: Box<dyn Store>,
     pub(crate) started_unix_s: u64,
     pub(crate) unlinked: AccountId,
 }
@@ -59,7 +62,7 @@ impl App {
             directory: parts.directory,
             draining: parts.draining,
             metrics: Metrics::new(),
-            receipts: Receipts::default(),
+            receipts: Receipts::new(parts.reading),
             scope_key: fresh_scope_key(),
             started_unix_s: parts.started_unix_s,
             unlinked: parts.unlinked,

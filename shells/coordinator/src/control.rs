@@ -19,8 +19,8 @@ use tokio::sync::{mpsc, watch};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::journal::Recorder;
-use crate::store::WaitingDeposit;
-use crate::store::writer::{Durable, Entry, Writer};
+use crate::store::writer::{Durable, Writer};
+use crate::store::{DepositId, Entry, FinishedRequest, WaitingDeposit};
 
 /// Events between consumers, providers and the coordinator before their senders wait.
 pub(crate) const INBOX_MAX: usize = 16_384;
@@ -166,7 +166,7 @@ impl Control {
                 account,
                 amount,
             }) => self.step(ControlEvent::Credited {
-                deposit: id,
+                deposit: id.0,
                 account,
                 amount,
             }),
@@ -203,13 +203,33 @@ impl Control {
                     .inc();
             }
             ControlEffect::CreditRefused { deposit, misuse } => {
-                tracing::error!(deposit, %misuse, "the core refused a credit");
+                let reason = misuse.to_string();
+                tracing::error!(
+                    credit = deposit,
+                    reason,
+                    "a credit is set aside: it does not count, and no start meets it again; \
+                     `cereus credit list` shows it"
+                );
+                let deposit = DepositId(deposit);
+                self.entries.push(Entry::Refused { deposit, reason });
             }
-            ControlEffect::Denied { request: _, denial } => self.app.ended(denial.code()),
+            ControlEffect::Denied { request, denial } => {
+                let waited = now.since(request.arrived_at());
+                let after_ms = waited.as_millis_floor();
+                tracing::info!(why = denial.code(), after_ms, "request denied");
+                self.app.ended(denial.code());
+            }
             ControlEffect::Drained => self.is_drained = true,
             ControlEffect::Finished { request, receipt } => {
                 self.app.finished(&receipt);
-                self.app.receipts.keep(receipt, request.sealing());
+                let spec = self.app.config.catalog.spec(receipt.model);
+                let finished = Arc::new(FinishedRequest {
+                    receipt,
+                    model: spec.map_or_else(String::new, |spec| spec.id.clone()),
+                    sealing: request.sealing(),
+                });
+                self.entries.push(Entry::Receipt(Arc::clone(&finished)));
+                self.app.receipts.keep(finished);
             }
             ControlEffect::LetGo { conn } => {
                 self.orders.remove(&conn);
@@ -227,7 +247,8 @@ impl Control {
             }
             ControlEffect::Post { transfer, deposit } => {
                 self.posted_up_to = transfer.seq;
-                self.entries.push(Entry { transfer, deposit });
+                let deposit = deposit.map(DepositId);
+                self.entries.push(Entry::Transfer { transfer, deposit });
             }
             ControlEffect::Relay { request, event } => request.step(now, event),
             ControlEffect::Released { request } => {
@@ -273,15 +294,22 @@ impl Control {
         if !self.entries.is_empty() {
             let up_to = self.posted_up_to;
             self.app.metrics.transfers_posted.set(up_to);
-            self.committing.push_back(Committing {
-                up_to,
-                at: self.app.clock.now(),
-            });
+            if self.committing.back().is_none_or(|last| last.up_to < up_to) {
+                self.committing.push_back(Committing {
+                    up_to,
+                    at: self.app.clock.now(),
+                });
+            }
             self.writer
                 .commit(std::mem::take(&mut self.entries), up_to)
                 .await;
         }
-        self.recorder.flush(self.exchange.core()).await;
+        let now = self.app.clock.now();
+        self.recorder.flush(now, self.exchange.core());
+        self.app
+            .metrics
+            .journal_events_lost
+            .set(self.recorder.lost_count());
     }
 }
 

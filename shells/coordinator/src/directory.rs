@@ -1,28 +1,24 @@
-//! Who holds which API key: kept in memory, refreshed when another process changes the store.
+//! Who holds which API key, in memory: the store tells what changes, and a key that is not here does
+//! not exist. So asking costs a hash and a look, whoever asks with whatever key.
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
 
 use cereus_core::config::Catalog;
 use cereus_core::event::Event;
 use cereus_core::ids::AccountId;
 use cereus_core::link::{LinkConfig, LinkRules, Owners};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::mpsc;
 
 use crate::control::Notice;
-use crate::store::KeyHash;
-use crate::store::writer::{News, Writer};
+use crate::store::{Changes, KeyHash};
 
-/// How long a key or a deposit made by the command line may stay unseen.
-const REFRESH_EVERY: Duration = Duration::from_millis(500);
+/// Bytes of a key; ours have 74. What is longer is not worth hashing.
+const KEY_SIZE_MAX: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Directory {
     keys: RwLock<HashMap<KeyHash, AccountId>>,
-    /// One look at the store at a time, so that the core hears of deposits in their order.
-    looking: Mutex<()>,
-    writer: Writer,
     control: mpsc::Sender<Notice>,
     link_config: LinkConfig,
     catalog: Catalog,
@@ -32,7 +28,6 @@ pub(crate) struct Directory {
 
 impl Directory {
     pub(crate) fn new(
-        writer: Writer,
         control: mpsc::Sender<Notice>,
         link_config: LinkConfig,
         catalog: Catalog,
@@ -44,8 +39,6 @@ impl Directory {
         };
         Arc::new(Self {
             keys: RwLock::default(),
-            looking: Mutex::default(),
-            writer,
             control,
             link_config,
             catalog,
@@ -57,45 +50,43 @@ impl Directory {
         Arc::clone(&self.rules.read().expect("no holder of this lock panics"))
     }
 
-    /// The account of a key. A key not known yet may have been made a moment ago: looks again.
-    pub(crate) async fn account(&self, key: &str) -> Option<AccountId> {
-        let hash = KeyHash::of(key);
-        if let Some(account) = self.find(hash) {
-            return Some(account);
-        }
-        self.refresh().await;
-        self.find(hash)
+    /// The account of a key.
+    pub(crate) fn account(&self, key: &str) -> Option<AccountId> {
+        (key.len() <= KEY_SIZE_MAX)
+            .then(|| KeyHash::of(key))
+            .and_then(|hash| self.find(hash))
     }
 
-    /// Takes over what other processes added to the store.
-    pub(crate) async fn refresh(&self) {
-        let _alone = self.looking.lock().await;
-        if let Some(news) = self.writer.news().await {
-            self.take_over(news).await;
+    /// Takes over what the store knows at a start.
+    pub(crate) async fn begin(&self, everything: &Changes) {
+        // The core hears of an account before anybody can use its key.
+        for notice in notices(everything) {
+            let _ = self.control.send(notice).await;
         }
+        self.take_keys(everything);
     }
 
-    /// Refreshes until the coordinator ends.
-    pub(crate) async fn watch(self: Arc<Self>) {
-        let mut ticks = tokio::time::interval(REFRESH_EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while !self.control.is_closed() {
-            ticks.tick().await;
-            self.refresh().await;
+    /// Takes over what changed, on a thread that may wait.
+    pub(crate) fn take_over(&self, changes: &Changes) {
+        for notice in notices(changes) {
+            // Closed at the very end only, when nobody asks any more.
+            let _ = self.control.blocking_send(notice);
         }
+        self.take_keys(changes);
     }
 
-    /// The core hears of an account before anybody can use its key.
-    async fn take_over(&self, news: News) {
-        for (account, balance) in news.accounts {
-            self.tell(Notice::Happened(Event::AccountOpened { account, balance }))
-                .await;
+    fn take_keys(&self, changes: &Changes) {
+        if changes.keys.is_empty() {
+            return;
         }
-        for deposit in news.deposits {
-            self.tell(Notice::Credited(deposit)).await;
+        let mut keys = self.keys.write().expect("no holder of this lock panics");
+        for key in &changes.keys {
+            if key.is_revoked {
+                keys.remove(&key.hash);
+            } else {
+                keys.insert(key.hash, key.account);
+            }
         }
-        let keys = news.keys.into_iter().filter(|key| !key.is_disabled);
-        let keys: HashMap<_, _> = keys.map(|key| (key.hash, key.account)).collect();
         let owners = keys
             .iter()
             .map(|(hash, account)| (hash.bytes(), *account))
@@ -106,12 +97,6 @@ impl Directory {
             owners: Owners::new(owners),
         };
         *self.rules.write().expect("no holder of this lock panics") = Arc::new(rules);
-        *self.keys.write().expect("no holder of this lock panics") = keys;
-    }
-
-    async fn tell(&self, notice: Notice) {
-        // Closed at the very end only, when nobody asks any more.
-        let _ = self.control.send(notice).await;
     }
 
     fn find(&self, hash: KeyHash) -> Option<AccountId> {
@@ -120,4 +105,12 @@ impl Directory {
         let (found, account) = keys.get_key_value(&hash)?;
         found.is_same(&hash).then_some(*account)
     }
+}
+
+fn notices(changes: &Changes) -> impl Iterator<Item = Notice> {
+    let opened = changes
+        .accounts
+        .iter()
+        .map(|&(account, balance)| Notice::Happened(Event::AccountOpened { account, balance }));
+    opened.chain(changes.deposits.iter().copied().map(Notice::Credited))
 }

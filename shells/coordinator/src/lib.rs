@@ -38,11 +38,13 @@ use crate::app::{App, Parts};
 use crate::clock::Clock;
 use crate::control::{Control, Ending, INBOX_MAX, Notice};
 use crate::directory::Directory;
+pub use crate::journal::JournalSettings;
 use crate::journal::Recorder;
 pub use crate::settings::Settings;
 use crate::settings::fresh_seed;
+use crate::store::watch::{self as store_watch, Listener};
 use crate::store::writer::{self, Started};
-use crate::store::{FolderLock, OpenHold, Store, StoreError, unix_now_s};
+use crate::store::{AuditExtent, Changes, FolderLock, OpenHold, StoreError, unix_now_s};
 
 /// The account that earns for machines that name no account of their own.
 pub const UNLINKED_ACCOUNT: &str = "unlinked-machines";
@@ -169,8 +171,8 @@ impl Drainer {
 /// Opens the store, audits it, recovers what the last process left, and serves.
 pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
     let lock = FolderLock::take(&settings.data)?;
-    let mut store = Store::open(&settings.data)?;
-    let audit = store.audit()?;
+    let mut store = store::open(&settings.data)?;
+    let audit = store.audit(AuditExtent::SinceLast)?;
     tracing::info!(
         transfers = audit.transfer_count,
         open_holds = audit.open_hold_count,
@@ -178,6 +180,8 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
     );
     let holds = store.open_holds()?;
     let unlinked = store.ensure_account(UNLINKED_ACCOUNT)?;
+    let everything = store.everything()?;
+    let (watching, reading) = (store::open(&settings.data)?, store::open(&settings.data)?);
     let listener =
         TcpListener::bind(settings.listen)
             .await
@@ -191,12 +195,13 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
             listen: settings.listen,
             source,
         })?;
-    let recorder = Recorder::start(&settings.data, &settings.config).map_err(|source| {
-        CoordinatorError::Journal {
-            folder: settings.data.clone(),
-            source,
-        }
-    })?;
+    let recorder =
+        Recorder::start(&settings.data, &settings.config, settings.journal).map_err(|source| {
+            CoordinatorError::Journal {
+                folder: settings.data.clone(),
+                source,
+            }
+        })?;
     let Started {
         writer,
         durable,
@@ -210,7 +215,6 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
     // Its own secret: the core's seed is in the journal.
     let link_config = LinkConfig::reference(fresh_seed(), started_unix_s, Posture::REFERENCE);
     let directory = Directory::new(
-        writer.clone(),
         control.clone(),
         link_config,
         settings.config.catalog.clone(),
@@ -221,14 +225,22 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
         control: control.clone(),
         directory: Arc::clone(&directory),
         draining: draining.clone(),
+        reading,
         started_unix_s,
         unlinked,
     }));
     let journal = recorder.path().to_owned();
     let control_task = Control::new(Arc::clone(&app), recorder, writer.clone(), durable);
     let control_task = tokio::spawn(control_task.run(inbox, draining.clone()));
-    recover(&directory, &control, holds).await;
-    tokio::spawn(Arc::clone(&directory).watch());
+    directory.begin(&everything).await;
+    recover(&control, holds).await;
+    let watch = store_watch::start(
+        watching,
+        &settings.data,
+        everything.up_to,
+        Neighbours { directory },
+    )
+    .map_err(CoordinatorError::Thread)?;
 
     let (closing, closed) = watch::channel(false);
     let http = tokio::spawn(serve(
@@ -245,6 +257,7 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
             tokio::join!(http, app.providers_gone())
         })
         .await;
+        let _ = tokio::task::spawn_blocking(move || watch.stop()).await;
         writer.stop().await;
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         drop(lock);
@@ -259,9 +272,23 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
     })
 }
 
-/// The core hears of every account, then of the holds that died with the last process.
-async fn recover(directory: &Directory, control: &mpsc::Sender<Notice>, holds: Vec<OpenHold>) {
-    directory.refresh().await;
+/// What other processes on this machine change or ask.
+struct Neighbours {
+    directory: Arc<Directory>,
+}
+
+impl Listener for Neighbours {
+    fn changed(&mut self, changes: &Changes) {
+        self.directory.take_over(changes);
+    }
+
+    fn asked(&mut self, _question: &str) -> Option<String> {
+        None
+    }
+}
+
+/// The core hears of the holds that died with the last process.
+async fn recover(control: &mpsc::Sender<Notice>, holds: Vec<OpenHold>) {
     for hold in holds {
         let OpenHold {
             account,

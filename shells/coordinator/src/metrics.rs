@@ -39,6 +39,7 @@ pub(crate) struct Metrics {
     pub(crate) first_content_seconds: Histogram,
     pub(crate) commit_seconds: Histogram,
     pub(crate) alarms: Family<Named, Counter>,
+    pub(crate) journal_events_lost: Gauge<u64, AtomicU64>,
     pub(crate) transfers_posted: Gauge<u64, AtomicU64>,
     pub(crate) transfers_durable: Gauge<u64, AtomicU64>,
 }
@@ -61,6 +62,7 @@ impl Metrics {
             first_content_seconds: Histogram::new(exponential_buckets(0.001, 2.0, 16)),
             commit_seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 16)),
             alarms: Family::default(),
+            journal_events_lost: Gauge::default(),
             transfers_posted: Gauge::default(),
             transfers_durable: Gauge::default(),
         };
@@ -142,6 +144,11 @@ impl Metrics {
             self.commit_seconds.clone(),
         );
         list.register("alarms", "Limits hit and rules bent", self.alarms.clone());
+        list.register(
+            "journal_events_lost",
+            "Events that the journal does not have, for want of room or speed of its disk",
+            self.journal_events_lost.clone(),
+        );
         list.register(
             "transfers_posted",
             "Number of the newest transfer posted",

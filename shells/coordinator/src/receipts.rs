@@ -1,14 +1,16 @@
-//! The newest receipts, for `GET /v1/receipts/{id}`. What was charged is in the ledger for good.
+//! Receipts: the newest in memory, for `GET /v1/receipts/{id}` right after an answer; all of them in the
+//! store, for as long as it keeps them.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use cereus_core::config::Catalog;
-use cereus_core::effect::Receipt;
 use cereus_core::ids::{AccountId, RequestId, WireId};
 use serde_json::{Value, json};
+use tokio::sync::Mutex as AsyncMutex;
 
-/// Receipts kept, a few hundred bytes each.
+use crate::store::{FinishedRequest, Store, StoreError};
+
+/// Receipts in memory, a few hundred bytes each.
 const KEPT_MAX: usize = 16_384;
 
 /// With which keys a request travelled, as fingerprints.
@@ -18,53 +20,80 @@ pub(crate) struct Sealing {
     pub(crate) session_key: String,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Receipts {
     shelf: Mutex<Shelf>,
+    /// For what is not on the shelf; one question at a time.
+    store: Arc<AsyncMutex<Box<dyn Store>>>,
 }
 
 #[derive(Debug, Default)]
 struct Shelf {
-    kept: BTreeMap<RequestId, Kept>,
+    kept: BTreeMap<RequestId, Arc<FinishedRequest>>,
     oldest_first: VecDeque<RequestId>,
 }
 
-#[derive(Debug)]
-struct Kept {
-    receipt: Receipt,
-    sealing: Sealing,
-}
-
 impl Receipts {
-    pub(crate) fn keep(&self, receipt: Receipt, sealing: Sealing) {
+    pub(crate) fn new(store: Box<dyn Store>) -> Self {
+        Self {
+            shelf: Mutex::default(),
+            store: Arc::new(AsyncMutex::new(store)),
+        }
+    }
+
+    pub(crate) fn keep(&self, finished: Arc<FinishedRequest>) {
         let mut shelf = self.shelf.lock().expect("no holder of this lock panics");
         if shelf.oldest_first.len() == KEPT_MAX
             && let Some(oldest) = shelf.oldest_first.pop_front()
         {
             shelf.kept.remove(&oldest);
         }
-        shelf.oldest_first.push_back(receipt.request);
-        shelf
-            .kept
-            .insert(receipt.request, Kept { receipt, sealing });
+        let request = finished.receipt.request;
+        shelf.oldest_first.push_back(request);
+        shelf.kept.insert(request, finished);
     }
 
     /// The receipt of that id as JSON, if it belongs to `account`.
-    pub(crate) fn find(&self, id: &str, account: AccountId, catalog: &Catalog) -> Option<Value> {
+    pub(crate) async fn find(
+        &self,
+        id: &str,
+        account: AccountId,
+    ) -> Result<Option<String>, StoreError> {
         // Any 128 bits are printed in the form that wire ids have.
-        let WireId(id) = WireId::parse(id)?;
+        let Some(WireId(id)) = WireId::parse(id) else {
+            return Ok(None);
+        };
+        let request = RequestId(id);
+        if let Some(finished) = self.on_shelf(request) {
+            let is_theirs = finished.receipt.account == account;
+            return Ok(is_theirs.then(|| as_json(&finished).to_string()));
+        }
+        let store = Arc::clone(&self.store).lock_owned().await;
+        let found = tokio::task::spawn_blocking(move || store.receipt(request))
+            .await
+            .expect("reading a receipt does not panic")?;
+        Ok(found
+            .filter(|receipt| receipt.account == account)
+            .map(|receipt| receipt.body))
+    }
+
+    fn on_shelf(&self, request: RequestId) -> Option<Arc<FinishedRequest>> {
         let shelf = self.shelf.lock().expect("no holder of this lock panics");
-        let kept = shelf.kept.get(&RequestId(id))?;
-        (kept.receipt.account == account).then(|| as_json(kept, catalog))
+        shelf.kept.get(&request).cloned()
     }
 }
 
-fn as_json(kept: &Kept, catalog: &Catalog) -> Value {
-    let Kept { receipt, sealing } = kept;
+/// As consumers see it, and as the store keeps it.
+pub(crate) fn as_json(finished: &FinishedRequest) -> Value {
+    let FinishedRequest {
+        receipt,
+        model,
+        sealing,
+    } = finished;
     json!({
         "object": "receipt",
         "id": receipt.request.to_string(),
-        "model": catalog.spec(receipt.model).map(|spec| spec.id.as_str()),
+        "model": model,
         "machine": format!("{:032x}", receipt.machine.0),
         "attempts": receipt.attempts,
         "sealed": {

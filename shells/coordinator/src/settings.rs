@@ -14,6 +14,8 @@ use cereus_http::HttpLimits;
 use orion::util::secure_rand_bytes;
 use serde::Deserialize;
 
+use crate::journal::JournalSettings;
+
 /// Tokens of prompt and output together, where a catalogue names none.
 pub const CONTEXT_TOKENS_DEFAULT: u32 = 8_192;
 /// Output bound of a request that names none, where a catalogue names none.
@@ -30,6 +32,7 @@ pub struct Settings {
     pub config: Config,
     /// Of HTTP connections.
     pub limits: HttpLimits,
+    pub journal: JournalSettings,
     /// How long a drain waits for the last stream before it ends anyway.
     pub drain_wait_max: Duration,
 }
@@ -50,6 +53,7 @@ impl Settings {
             data,
             config,
             limits: HttpLimits::with_connections(CONNECTIONS_MAX_DEFAULT),
+            journal: JournalSettings::reference(),
             drain_wait_max: Duration::from_secs(600),
         }
     }

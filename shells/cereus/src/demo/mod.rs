@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cereus_client::Client;
-use cereus_coordinator::store::{ApiKey, Store};
+use cereus_coordinator::store::{self, ApiKey};
 use cereus_core::money::MicroUsd;
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -127,7 +127,7 @@ fn context_tokens(model: &Path) -> Result<u32, String> {
 }
 
 fn open_books(folder: &Path) -> Result<ApiKey, String> {
-    let mut store = Store::open(folder).map_err(text)?;
+    let mut store = store::open(folder).map_err(text)?;
     let key = store.create_key(ACCOUNT).map_err(text)?;
     let account = store
         .account(ACCOUNT)

@@ -20,6 +20,7 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::metrics::Status;
+use crate::store::RECEIPT_DAYS_KEPT;
 
 /// Every route. Any page may call them and under any name: who may spend is a question of keys.
 pub(crate) fn router(app: &Arc<App>) -> Router {
@@ -40,7 +41,7 @@ impl Backend for App {
         &["/v1/receipts/{id}", "/health", "/metrics", "/ws/provider"];
 
     async fn caller(&self, headers: &HeaderMap) -> Result<AccountId, Envelope> {
-        account(self, headers).await
+        account(self, headers)
     }
 
     async fn answer(self: Arc<Self>, account: AccountId, call: Call) -> Result<Reply, Envelope> {
@@ -87,9 +88,9 @@ impl Connections for App {
 }
 
 /// The account of the caller's key.
-async fn account(app: &App, headers: &HeaderMap) -> Result<AccountId, Envelope> {
+fn account(app: &App, headers: &HeaderMap) -> Result<AccountId, Envelope> {
     let key = shown_key(headers).ok_or_else(Envelope::missing_key)?;
-    let account = app.directory.account(key).await;
+    let account = app.directory.account(key);
     account.ok_or_else(|| Denial::UnknownAccount.into())
 }
 
@@ -116,11 +117,18 @@ async fn receipt(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<Reply, Failed> {
-    let account = account(&app, &headers).await?;
-    let receipt = app.receipts.find(&id, account, &app.config.catalog);
+    let account = account(&app, &headers)?;
+    let receipt = app.receipts.find(&id, account).await.map_err(|error| {
+        tracing::error!(%error, "a receipt cannot be read");
+        let text = "the receipt cannot be read now";
+        Envelope {
+            kind: "api_error",
+            ..complaint(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", text)
+        }
+    })?;
     let receipt = receipt.ok_or_else(|| {
-        let text = "no receipt of that id is kept; only the newest are";
+        let text = format!("no receipt of that id is kept; they go after {RECEIPT_DAYS_KEPT} days");
         complaint(StatusCode::NOT_FOUND, "not_found", text)
     })?;
-    Ok(json(StatusCode::OK, receipt.to_string()))
+    Ok(json(StatusCode::OK, receipt))
 }

@@ -1,191 +1,110 @@
-//! Accounts, keys and the ledger in one SQLite file.
+//! Accounts, keys, the ledger and receipts, behind the one trait [`Store`].
 //!
-//! The store decides nothing: the core numbers and balances every transfer, the store makes batches
-//! of them durable and refuses what would break a constraint. Callers: the writer thread
-//! (`writer`) and the command line.
+//! A store decides nothing: the core numbers and balances every transfer, the store makes batches of
+//! them durable and refuses what would break a constraint. Callers: the writer thread
+//! ([`writer`]), the watch over what other processes change ([`watch`]) and the command line.
+//!
+//! [`sqlite`] is the one backend so far. Another is another file that implements the trait.
 
-mod audit;
-mod keys;
-mod ledger;
-mod schema;
+mod error;
+mod folder;
+mod rows;
+pub(crate) mod sqlite;
+pub(crate) mod watch;
 pub(crate) mod writer;
 
-use std::fmt;
-use std::fs::{self, File, TryLockError};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, ErrorCode};
+use cereus_core::ids::{AccountId, RequestId};
+use cereus_core::money::MicroUsd;
 
-pub use audit::{Audit, Disagreement};
-pub use keys::{ApiKey, KeyHash, KeyRow};
-pub use ledger::{OpenHold, WaitingDeposit};
+pub use error::{Disagreement, StoreError};
+pub use folder::FolderLock;
+pub(crate) use folder::{make_folder, private_file};
+pub use rows::{
+    AccountRow, ApiKey, Audit, AuditExtent, Changes, DepositId, DepositRow, DepositState, Entry,
+    FinishedRequest, KeyHash, KeyRow, OpenHold, RequestRow, RequestState, StoredReceipt,
+    WaitingDeposit,
+};
+pub use sqlite::FILE_NAME;
+pub use watch::ask_coordinator;
 
-/// The database inside the data folder.
-pub const FILE_NAME: &str = "cereus.sqlite";
-const LOCK_NAME: &str = "lock";
-/// How long a statement waits for another process (the command line) to finish its own.
-const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// Days for which a receipt is kept.
+pub const RECEIPT_DAYS_KEPT: i64 = 90;
+/// Receipts kept, about a kilobyte each: the oldest go first.
+pub const RECEIPTS_KEPT_MAX: i64 = 1_000_000;
 
-/// Why the store cannot be opened or written.
-#[derive(Debug)]
-pub enum StoreError {
-    /// The ledger contradicts itself.
-    Audit(Disagreement),
-    Corrupt {
-        path: PathBuf,
-        detail: String,
-    },
-    /// The data folder cannot be made or written.
-    Folder {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    /// Another coordinator runs on this folder.
-    InUse {
-        path: PathBuf,
-    },
-    /// A key or account is asked for that is not there, or one is added that is.
-    Name(String),
-    Sqlite(rusqlite::Error),
-    TooNew {
-        found: i64,
-        known: i64,
-    },
+/// What a backend can do. Object safe, so that callers name no backend.
+pub trait Store: std::fmt::Debug + Send {
+    /// The account of that name, made if there is none.
+    fn ensure_account(&mut self, name: &str) -> Result<AccountId, StoreError>;
+
+    fn account(&self, name: &str) -> Result<Option<AccountId>, StoreError>;
+
+    /// Every account with its money, by name.
+    fn accounts(&self) -> Result<Vec<AccountRow>, StoreError>;
+
+    /// Makes a key for the account called `account`, and the account if it is new.
+    fn create_key(&mut self, account: &str) -> Result<ApiKey, StoreError>;
+
+    /// Every key, oldest first, revoked ones included.
+    fn keys(&self) -> Result<Vec<KeyRow>, StoreError>;
+
+    /// Ends a key for good. Once more is no error.
+    fn revoke_key(&mut self, id: &str) -> Result<KeyRow, StoreError>;
+
+    /// Records money that came in. A coordinator applies it, now or at its next start.
+    fn deposit(&mut self, account: AccountId, amount: MicroUsd) -> Result<DepositId, StoreError>;
+
+    /// Records the counter-entry of a deposit, once.
+    fn reverse_deposit(&mut self, id: DepositId) -> Result<DepositRow, StoreError>;
+
+    /// The newest deposits first, of one account or of all.
+    fn deposits(
+        &self,
+        account: Option<AccountId>,
+        count_max: u32,
+    ) -> Result<Vec<DepositRow>, StoreError>;
+
+    /// Makes all of `entries` durable, or none.
+    fn commit(&mut self, entries: &[Entry]) -> Result<(), StoreError>;
+
+    /// Holds that were neither settled nor voided.
+    fn open_holds(&self) -> Result<Vec<OpenHold>, StoreError>;
+
+    /// Do balances and ledger agree? Looks at what was written since the last audit that found them
+    /// in agreement, or at everything.
+    fn audit(&mut self, extent: AuditExtent) -> Result<Audit, StoreError>;
+
+    /// Everything that a coordinator must know before it serves, and from where [`Self::changes`]
+    /// goes on.
+    fn everything(&mut self) -> Result<Changes, StoreError>;
+
+    /// What was added or changed after the change numbered `after`, by whomever.
+    fn changes(&mut self, after: u64) -> Result<Changes, StoreError>;
+
+    /// The receipt of a request, while it is kept: for [`RECEIPT_DAYS_KEPT`], and among the newest
+    /// [`RECEIPTS_KEPT_MAX`].
+    fn receipt(&self, request: RequestId) -> Result<Option<StoredReceipt>, StoreError>;
+
+    /// The newest requests that money was held for, of one account or of all.
+    fn requests(
+        &self,
+        account: Option<AccountId>,
+        count_max: u32,
+    ) -> Result<Vec<RequestRow>, StoreError>;
 }
 
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
+/// Opens (or makes) the store of a data folder and brings it up to date.
+pub fn open(folder: &Path) -> Result<Box<dyn Store>, StoreError> {
+    Ok(Box::new(sqlite::SqliteStore::open(folder)?))
 }
 
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Audit(disagreement) => write!(
-                f,
-                "balances and ledger disagree: {disagreement}; restore the newest backup of \
-                 {FILE_NAME}, and keep this file for an inquiry"
-            ),
-            Self::Corrupt { path, detail } => write!(
-                f,
-                "{} is not a sound SQLite database ({detail}); restore a backup, or move the file \
-                 away to start with empty books",
-                path.display()
-            ),
-            Self::Folder { path, source } => write!(
-                f,
-                "cannot write to the data folder {} ({source}); choose another with --data, or \
-                 change its owner",
-                path.display()
-            ),
-            Self::InUse { path } => write!(
-                f,
-                "another coordinator runs on {}; stop it, or choose another folder with --data",
-                path.display()
-            ),
-            Self::Name(text) => f.write_str(text),
-            Self::Sqlite(error) => write!(f, "SQLite: {error}"),
-            Self::TooNew { found, known } => write!(
-                f,
-                "the database is of version {found}, this build knows up to {known}; run the newer \
-                 build that wrote it"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for StoreError {}
-
-/// An open store.
-#[derive(Debug)]
-pub struct Store {
-    pub(super) db: Connection,
-}
-
-/// Held by a running coordinator: at most one for a data folder.
-#[derive(Debug)]
-pub struct FolderLock {
-    _file: File,
-}
-
-impl FolderLock {
-    pub fn take(folder: &Path) -> Result<Self, StoreError> {
-        make_folder(folder)?;
-        let path = folder.join(LOCK_NAME);
-        let file = File::create(&path).map_err(|source| unwritable(folder, source))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
-                path: folder.to_owned(),
-            }),
-            Err(TryLockError::Error(source)) => Err(unwritable(folder, source)),
-        }
-    }
-}
-
-impl Store {
-    /// Opens (or makes) the database of a data folder and brings its tables up to date.
-    pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        make_folder(folder)?;
-        let path = folder.join(FILE_NAME);
-        if !path.exists() {
-            // SQLite's own message for an unwritable folder says neither which nor why.
-            File::create(&path).map_err(|source| unwritable(folder, source))?;
-        }
-        Self::open_file(&path).map_err(|error| match error {
-            StoreError::Sqlite(error) if is_corruption(&error) => StoreError::Corrupt {
-                path: path.clone(),
-                detail: error.to_string(),
-            },
-            other => other,
-        })
-    }
-
-    fn open_file(path: &Path) -> Result<Self, StoreError> {
-        let mut db = Connection::open(path)?;
-        db.busy_timeout(BUSY_WAIT)?;
-        db.pragma_update(None, "journal_mode", "WAL")?;
-        db.pragma_update(None, "synchronous", "FULL")?;
-        db.pragma_update(None, "foreign_keys", "ON")?;
-        let verdict: String = db.pragma_query_value(None, "quick_check", |row| row.get(0))?;
-        if verdict != "ok" {
-            return Err(StoreError::Corrupt {
-                path: path.to_owned(),
-                detail: verdict,
-            });
-        }
-        schema::migrate(&mut db)?;
-        Ok(Self { db })
-    }
-}
-
-fn make_folder(folder: &Path) -> Result<(), StoreError> {
-    fs::create_dir_all(folder).map_err(|source| unwritable(folder, source))
-}
-
-fn unwritable(folder: &Path, source: std::io::Error) -> StoreError {
-    StoreError::Folder {
-        path: folder.to_owned(),
-        source,
-    }
-}
-
-fn is_corruption(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-    )
-}
-
-/// Seconds since 1970 by the system's clock: for the columns that people read, never for decisions.
+/// Seconds since 1970 by the system's clock: for what people read, never for decisions.
 pub(crate) fn unix_now_s() -> i64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
-
-#[cfg(test)]
-mod tests;

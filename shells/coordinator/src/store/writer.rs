@@ -1,36 +1,25 @@
 //! The one thread that writes to the store: group commit.
 //!
 //! Whatever has queued up while one transaction was being synced becomes the next one, so a slow
-//! disk makes batches longer instead of queues.
+//! disk makes batches longer instead of queues. It does nothing else: whoever reads has a
+//! connection of its own.
 
 use std::thread::{self, JoinHandle};
 
-use cereus_core::ids::AccountId;
-use cereus_core::money::MicroUsd;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
-pub(crate) use super::ledger::Entry;
-use super::{KeyRow, Store, StoreError, WaitingDeposit};
+use super::{Entry, Store, StoreError};
 
-/// Transfers in one transaction.
+/// Entries in one transaction.
 const ENTRIES_MAX: usize = 4_096;
 /// Batches that may wait for the disk before the coordinator's loop does.
 const JOBS_MAX: usize = 1_024;
 
-pub(crate) enum Job {
-    /// Make these durable; `up_to` is the number of the last.
+enum Job {
+    /// Make these durable; `up_to` is the number of the last transfer so far.
     Commit { entries: Vec<Entry>, up_to: u64 },
-    /// What did other processes add? `None` means: nothing since the last time.
-    News(oneshot::Sender<Option<News>>),
     /// End once everything before this is written.
     Stop,
-}
-
-/// What the command line added since the last look: accounts and deposits are told once.
-pub(crate) struct News {
-    pub(crate) accounts: Vec<(AccountId, MicroUsd)>,
-    pub(crate) deposits: Vec<WaitingDeposit>,
-    pub(crate) keys: Vec<KeyRow>,
 }
 
 /// How far the ledger is on disk.
@@ -53,17 +42,13 @@ pub(crate) struct Started {
 }
 
 /// Starts the thread. It ends, all written, at [`Writer::stop`].
-pub(crate) fn start(store: Store) -> std::io::Result<Started> {
+pub(crate) fn start(mut store: Box<dyn Store>) -> std::io::Result<Started> {
     let (jobs, inbox) = mpsc::channel(JOBS_MAX);
     let (told, durable) = watch::channel(Durable::UpTo(0));
     let thread = thread::Builder::new()
         .name("cereus-store".to_owned())
         .spawn(move || {
-            let mut desk = Desk {
-                store,
-                seen: Seen::default(),
-            };
-            if let Err(error) = desk.serve(inbox, &told) {
+            if let Err(error) = serve(&mut *store, inbox, &told) {
                 tracing::error!(%error, "the store cannot write any more");
                 told.send_replace(Durable::Failed(error.to_string()));
             }
@@ -85,84 +70,70 @@ impl Writer {
     pub(crate) async fn stop(&self) {
         let _ = self.jobs.send(Job::Stop).await;
     }
+}
 
-    pub(crate) async fn news(&self) -> Option<News> {
-        let (reply, answer) = oneshot::channel();
-        self.jobs.send(Job::News(reply)).await.ok()?;
-        answer.await.ok().flatten()
+/// A line for each request that was paid for, without a word of what was said. Here, and not where
+/// it ended: writing it out must not hold up the coordinator.
+fn log_finished(entries: &[Entry]) {
+    for entry in entries {
+        let Entry::Receipt(finished) = entry else {
+            continue;
+        };
+        let receipt = &finished.receipt;
+        tracing::info!(
+            request = %receipt.request,
+            account = receipt.account.0,
+            model = finished.model,
+            machine = format_args!("{:032x}", receipt.machine.0),
+            attempts = receipt.attempts,
+            prompt_tokens = receipt.usage.prompt_tokens,
+            completion_tokens = receipt.usage.completion_tokens,
+            charged_micro_usd = receipt.charged.0,
+            first_content_ms = receipt.started_at.since(receipt.arrived_at).as_millis_floor(),
+            total_ms = receipt.completed_at.since(receipt.arrived_at).as_millis_floor(),
+            "request finished"
+        );
     }
 }
 
-struct Desk {
-    store: Store,
-    seen: Seen,
-}
-
-#[derive(Default)]
-struct Seen {
-    /// SQLite's count of other connections' commits; `None` before the first look.
-    version: Option<i64>,
-    account: AccountId,
-    deposit: i64,
-}
-
-impl Desk {
-    fn serve(
-        &mut self,
-        mut inbox: mpsc::Receiver<Job>,
-        told: &watch::Sender<Durable>,
-    ) -> Result<(), StoreError> {
-        let mut carried = None;
-        while let Some(job) = carried.take().or_else(|| inbox.blocking_recv()) {
-            match job {
-                Job::Stop => return Ok(()),
-                Job::News(reply) => {
-                    let _ = reply.send(self.news()?);
+fn serve(
+    store: &mut dyn Store,
+    mut inbox: mpsc::Receiver<Job>,
+    told: &watch::Sender<Durable>,
+) -> Result<(), StoreError> {
+    let mut is_stopping = false;
+    while !is_stopping {
+        let Some(Job::Commit {
+            mut entries,
+            mut up_to,
+        }) = inbox.blocking_recv()
+        else {
+            return Ok(());
+        };
+        while entries.len() < ENTRIES_MAX {
+            match inbox.try_recv() {
+                Ok(Job::Commit {
+                    entries: more,
+                    up_to: later,
+                }) => {
+                    entries.extend(more);
+                    up_to = later;
                 }
-                Job::Commit {
-                    mut entries,
-                    mut up_to,
-                } => {
-                    while entries.len() < ENTRIES_MAX {
-                        match inbox.try_recv() {
-                            Ok(Job::Commit {
-                                entries: more,
-                                up_to: later,
-                            }) => {
-                                entries.extend(more);
-                                up_to = later;
-                            }
-                            Ok(other) => {
-                                carried = Some(other);
-                                break;
-                            }
-                            Err(_) => break,
-                        }
-                    }
-                    self.store.commit(&entries)?;
-                    told.send_replace(Durable::UpTo(up_to));
+                Ok(Job::Stop) => {
+                    is_stopping = true;
+                    break;
                 }
+                Err(_) => break,
             }
         }
-        Ok(())
+        store.commit(&entries)?;
+        log_finished(&entries);
+        // A batch without a transfer is no news to the coordinator.
+        told.send_if_modified(|durable| {
+            let is_news = *durable != Durable::UpTo(up_to);
+            *durable = Durable::UpTo(up_to);
+            is_news
+        });
     }
-
-    fn news(&mut self) -> Result<Option<News>, StoreError> {
-        let version = self.store.data_version()?;
-        if self.seen.version == Some(version) {
-            return Ok(None);
-        }
-        let news = News {
-            accounts: self.store.consumer_balances(self.seen.account)?,
-            deposits: self.store.waiting_deposits(self.seen.deposit)?,
-            keys: self.store.keys()?,
-        };
-        self.seen.version = Some(version);
-        self.seen.account = news
-            .accounts
-            .last()
-            .map_or(self.seen.account, |(id, _)| *id);
-        self.seen.deposit = news.deposits.last().map_or(self.seen.deposit, |it| it.id);
-        Ok(Some(news))
-    }
+    Ok(())
 }

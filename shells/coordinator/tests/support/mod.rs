@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cereus_client::{ApiError, ChatStream, Client, ClientError, Piece};
-use cereus_coordinator::store::Store;
+use cereus_coordinator::store;
 use cereus_coordinator::{CoordinatorError, Running, Settings, start};
 use cereus_core::config::{Catalog, ModelSpec};
 use cereus_core::envelope::{BoxKey, NONCE_SIZE, PublicKey, SecretKey};
@@ -136,7 +136,7 @@ pub(crate) fn address(running: &Running) -> String {
 
 /// A fresh key of an account that has `micro_usd`.
 pub(crate) fn open_account(folder: &Path, name: &str, micro_usd: i64) -> SecretString {
-    let mut store = Store::open(folder).unwrap();
+    let mut store = store::open(folder).unwrap();
     let key = store.create_key(name).unwrap();
     if micro_usd > 0 {
         let account = store.account(name).unwrap().unwrap();

@@ -1,11 +1,3 @@
-//! The tables, as numbered migrations. Once released a migration never changes: append.
-
-use rusqlite::{Connection, TransactionBehavior};
-
-use super::StoreError;
-
-/// One script per version, in order; `user_version` says how many have run.
-const MIGRATIONS: &[&str] = &["
 CREATE TABLE accounts (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE,
@@ -59,22 +51,3 @@ CREATE TABLE deposits (
     transfer INTEGER REFERENCES transfers (id)
 ) STRICT;
 CREATE INDEX deposits_waiting ON deposits (id) WHERE transfer IS NULL;
-"];
-
-/// Brings the tables to this build's version.
-pub(super) fn migrate(db: &mut Connection) -> Result<(), StoreError> {
-    // Taken before reading the version, so that two processes cannot migrate at once.
-    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let found: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let known = i64::try_from(MIGRATIONS.len()).expect("few migrations");
-    if found > known {
-        return Err(StoreError::TooNew { found, known });
-    }
-    let done = usize::try_from(found).map_err(|_| StoreError::TooNew { found, known })?;
-    for script in &MIGRATIONS[done..] {
-        tx.execute_batch(script)?;
-    }
-    tx.pragma_update(None, "user_version", known)?;
-    tx.commit()?;
-    Ok(())
-}

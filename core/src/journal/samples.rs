@@ -1,0 +1,255 @@
+//! One event of each kind, for the journals in `traces/journal` that each version of the format wrote.
+
+use std::borrow::Cow;
+
+use crate::config::{Catalog, Config, Limits, ModelSpec};
+use crate::draw::Seed;
+use crate::event::{
+    Ask, AttemptFault, Delivery, Ending, Event, GoneCause, MachineReport, MachineSpec, Shown,
+    SlotReport, SlotState, Stamped, Thermal, Trust, Usage,
+};
+use crate::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId};
+use crate::money::{MicroUsd, Price};
+use crate::time::{Span, Tick};
+
+/// As version 1 wrote it, whatever is published today.
+#[allow(
+    clippy::needless_update,
+    reason = "needless only until the next limit is added"
+)]
+pub(super) fn config() -> Config {
+    let spec = |id: &str, context_tokens| ModelSpec {
+        id: id.into(),
+        price: Price::DEFAULT,
+        context_tokens,
+        output_tokens_default: 512,
+        weights_bytes: 8_000_000,
+    };
+    Config {
+        seed: Seed::from_number(7),
+        catalog: Catalog::new(vec![spec("acme/tiny", 4_096), spec("acme/small", 8_192)])
+            .expect("two models are a catalogue"),
+        limits: Limits {
+            accounts_max: 1_000_000,
+            providers_max: 131_072,
+            models_per_provider_max: 64,
+            requests_max: 1_048_576,
+            queue_depth_max: 256,
+            queue_wait_max: Span::secs(120),
+            accept_wait_max: Span::secs(10),
+            accept_wait_per_prompt_token: Span::millis(1),
+            first_content_wait_max: Span::secs(600),
+            idle_wait_max: Span::secs(600),
+            attempts_max: 8,
+            capacity_refusals_max: 3,
+            challenge_fresh_max: Span::secs(16 * 60),
+            cold_load_default: Span::secs(30),
+            candidates_max: 8,
+            // What version 1 did not have.
+            ..Limits::reference()
+        },
+        fee_percent: 10,
+        trust_min: Trust::SelfSigned,
+    }
+}
+
+/// What version 1 could say, each variant with values of its own; what it could not say is as its
+/// records are read.
+pub(super) fn version_1() -> Vec<Stamped<'static>> {
+    let (account, conn) = (AccountId(1), ConnId(7));
+    let request = RequestId(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+    let attempt = AttemptKey {
+        slot: 3,
+        generation: 2,
+    };
+    let slot = |model, state| SlotReport {
+        model: ModelIx(model),
+        state,
+        running: 1,
+        waiting: 2,
+        concurrency_max: 8,
+        budget_used: 3_000,
+        budget_max: 40_000,
+        budget_queued: 500,
+        decode_mtps: 61_000,
+        prefill_mtps: 700_000,
+        load_ms: 900,
+        wedged: model == 1,
+    };
+    let failed = |fault| Event::AttemptFailed {
+        conn,
+        attempt,
+        fault,
+    };
+    let left = |cause| Event::ProviderLeft { conn, cause };
+    let mut events = vec![
+        Event::AccountOpened {
+            account,
+            balance: MicroUsd(5_000_000),
+        },
+        Event::AccountCredited {
+            account,
+            amount: MicroUsd(250),
+        },
+        Event::HoldRecovered {
+            account,
+            request: RequestId(9),
+            amount: MicroUsd(1_234),
+        },
+        Event::Persisted { up_to: 2 },
+        Event::ProviderJoined {
+            conn,
+            machine: MachineId(0xfeed_beef),
+            owner: AccountId(2),
+            trust: Trust::Hardware,
+            spec: MachineSpec {
+                memory_gb: 64,
+                bandwidth_gbs: 400,
+                decode_mtps: 50_000,
+                prefill_mtps: 600_000,
+                can_seal: true,
+                private_only: false,
+            },
+            models: Cow::Owned(vec![ModelIx(0), ModelIx(1)]),
+        },
+        Event::ProviderRestocked {
+            conn,
+            models: Cow::Owned(vec![ModelIx(1)]),
+        },
+        Event::ProviderVerified { conn },
+        Event::ProviderUnverified { conn },
+        Event::ProviderDistrusted { conn },
+        Event::ProviderReported {
+            conn,
+            report: MachineReport {
+                seq: 11,
+                draining: true,
+                thermal: Thermal::Serious,
+                memory_pressure_ppm: 120_000,
+                has_capacity: true,
+                free_for_load_bytes: Some(1 << 33),
+            },
+            slots: Cow::Owned(vec![
+                slot(0, SlotState::Running),
+                slot(1, SlotState::IdleShutdown),
+            ]),
+        },
+        Event::ModelLoaded {
+            conn,
+            model: ModelIx(1),
+        },
+        Event::ModelLoadFailed {
+            conn,
+            model: ModelIx(0),
+            draining: true,
+        },
+        Event::Arrived(Ask {
+            request,
+            account,
+            model: ModelIx(1),
+            prompt_tokens: 20,
+            prompt_tokens_bound: 81,
+            output_tokens_max: 64,
+            delivery: Delivery::Streamed,
+        }),
+        Event::ConsumerLeft { request },
+        Event::AttemptAccepted { conn, attempt },
+        Event::AttemptStarted { conn, attempt },
+        Event::AttemptProgressed {
+            conn,
+            attempt,
+            shown: Shown {
+                pieces: 5,
+                ..Shown::default()
+            },
+        },
+        Event::AttemptCompleted {
+            conn,
+            attempt,
+            usage: Usage {
+                prompt_tokens: 19,
+                completion_tokens: 6,
+            },
+            shown: Shown {
+                text_bytes: 40,
+                ..Shown::default()
+            },
+            ending: Ending::Said,
+        },
+        Event::DrainBegan,
+        Event::Woke,
+    ];
+    let faults = [
+        AttemptFault::Busy,
+        AttemptFault::ConsumerStalled,
+        AttemptFault::Client(422),
+        AttemptFault::Encryption,
+        AttemptFault::Internal,
+        AttemptFault::ModelUnavailable,
+        AttemptFault::Cancelled,
+        AttemptFault::Unsent,
+    ];
+    events.extend(faults.map(failed));
+    let causes = [
+        GoneCause::Closed,
+        GoneCause::Lost,
+        GoneCause::Replaced,
+        GoneCause::Silent,
+        GoneCause::Violation,
+        GoneCause::WriteStalled,
+    ];
+    events.extend(causes.map(left));
+    stamped(events)
+}
+
+/// What version 2 says otherwise.
+pub(super) fn version_2() -> Vec<Stamped<'static>> {
+    let conn = ConnId(7);
+    let attempt = AttemptKey {
+        slot: 3,
+        generation: 2,
+    };
+    let usage = Usage {
+        prompt_tokens: 19,
+        completion_tokens: 6,
+    };
+    let shown = Shown {
+        pieces: 5,
+        text_bytes: 21,
+        marks: 2,
+        counted: Some(usage),
+    };
+    let mut events: Vec<_> = version_1().into_iter().map(|it| it.event).collect();
+    events.extend([
+        Event::Arrived(Ask {
+            request: RequestId(10),
+            account: AccountId(1),
+            model: ModelIx(0),
+            prompt_tokens: 20,
+            prompt_tokens_bound: 81,
+            output_tokens_max: 64,
+            delivery: Delivery::Whole,
+        }),
+        Event::AttemptProgressed {
+            conn,
+            attempt,
+            shown,
+        },
+        Event::AttemptCompleted {
+            conn,
+            attempt,
+            usage,
+            shown,
+            ending: Ending::Cut,
+        },
+    ]);
+    stamped(events)
+}
+
+fn stamped(events: Vec<Event<'static>>) -> Vec<Stamped<'static>> {
+    (1..)
+        .map(|second| Tick(second * 1_000_001))
+        .zip(events)
+        .map(|(at, event)| Stamped { at, event })
+        .collect()
+}

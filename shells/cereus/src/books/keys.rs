@@ -1,0 +1,77 @@
+//! `cereus key`.
+
+use cereus_core::money::MicroUsd;
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+
+use super::table::{Table, moment};
+use super::{find, look, open, text};
+use crate::Outcome;
+use crate::cli::{KeyCreateArgs, KeyListArgs, KeyRevokeArgs};
+use crate::say;
+
+pub(crate) fn create_key(args: &KeyCreateArgs) -> Outcome {
+    let mut store = open(&args.data)?;
+    let key = store.create_key(&args.account).map_err(text)?;
+    if let Some(amount) = args.credit {
+        let account = find(&*store, &args.account)?;
+        store.deposit(account, MicroUsd(amount)).map_err(text)?;
+    }
+    let secret = key.secret.expose_secret();
+    if args.quiet {
+        say(&format!("{secret}\n"));
+    } else if args.json {
+        let line = json!({
+            "key": secret, "id": key.id, "label": key.label, "account": args.account,
+        });
+        say(&format!("{line}\n"));
+    } else {
+        say(&format!(
+            "key      {secret}\nid       {}\naccount  {}\n\n\
+             Keep the key now: only its hash is stored, it cannot be shown again.\n",
+            key.id, args.account
+        ));
+    }
+    Ok(())
+}
+
+pub(crate) fn list_keys(args: &KeyListArgs) -> Outcome {
+    let keys = look(&args.list.data)?.keys().map_err(text)?;
+    if args.list.json {
+        for key in &keys {
+            let line = json!({
+                "id": key.id, "label": key.label, "account": key.account_name,
+                "created_unix_s": key.created_unix_s, "revoked": key.is_revoked,
+            });
+            say(&format!("{line}\n"));
+        }
+        return Ok(());
+    }
+    let mut table = Table::new(["ID", "KEY", "ACCOUNT", "MADE", "STATE"]);
+    for key in keys {
+        let state = if key.is_revoked { "revoked" } else { "valid" };
+        table.push([
+            key.id,
+            key.label,
+            key.account_name,
+            moment(key.created_unix_s),
+            state.to_owned(),
+        ]);
+    }
+    table.print("There are no keys yet; make one with `cereus key create --account NAME`.");
+    Ok(())
+}
+
+pub(crate) fn revoke_key(args: &KeyRevokeArgs) -> Outcome {
+    let key = look(&args.list.data)?.revoke_key(&args.id).map_err(text)?;
+    if args.list.json {
+        let line = json!({ "id": key.id, "account": key.account_name, "revoked": true });
+        say(&format!("{line}\n"));
+    } else {
+        say(&format!(
+            "Revoked {} ({}) of {}.\n",
+            key.id, key.label, key.account_name
+        ));
+    }
+    Ok(())
+}

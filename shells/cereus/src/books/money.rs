@@ -1,0 +1,116 @@
+//! `cereus account`, `cereus requests`, `cereus earnings`, `cereus audit`.
+
+use cereus_coordinator::store::AuditExtent;
+use serde_json::json;
+
+use super::table::{Table, dollars, moment};
+use super::{find, look, text};
+use crate::Outcome;
+use crate::cli::{AccountListArgs, AuditArgs, EarningsArgs, RequestsArgs};
+use crate::say;
+
+pub(crate) fn list_accounts(args: &AccountListArgs) -> Outcome {
+    let accounts = look(&args.list.data)?.accounts().map_err(text)?;
+    if args.list.json {
+        for row in &accounts {
+            let line = json!({
+                "account": row.name, "balance_micro_usd": row.balance.0,
+                "held_micro_usd": row.held.0, "earned_micro_usd": row.earned.0,
+                "keys": row.key_count, "created_unix_s": row.created_unix_s,
+            });
+            say(&format!("{line}\n"));
+        }
+        return Ok(());
+    }
+    let mut table = Table::new(["ACCOUNT", "BALANCE", "HELD", "EARNED", "KEYS", "MADE"]);
+    for row in accounts {
+        table.push([
+            row.name,
+            dollars(row.balance.0),
+            dollars(row.held.0),
+            dollars(row.earned.0),
+            row.key_count.to_string(),
+            moment(row.created_unix_s),
+        ]);
+    }
+    table.print("There are no accounts yet; `cereus key create --account NAME` makes one.");
+    Ok(())
+}
+
+pub(crate) fn list_requests(args: &RequestsArgs) -> Outcome {
+    let store = look(&args.list.data)?;
+    let account = match &args.account {
+        Some(name) => Some(find(&*store, name)?),
+        None => None,
+    };
+    let rows = store.requests(account, args.last).map_err(text)?;
+    if args.list.json {
+        for row in &rows {
+            let line = json!({
+                "request": row.request.to_string(), "account": row.account_name,
+                "held_unix_s": row.held_unix_s, "state": row.state.name(),
+                "held_micro_usd": row.held.0, "charged_micro_usd": row.charged.0,
+                "model": row.model, "prompt_tokens": row.prompt_tokens,
+                "completion_tokens": row.completion_tokens,
+            });
+            say(&format!("{line}\n"));
+        }
+        return Ok(());
+    }
+    let mut table = Table::new([
+        "REQUEST", "WHEN", "ACCOUNT", "MODEL", "PROMPT", "ANSWER", "CHARGED", "STATE",
+    ]);
+    let count = |tokens: Option<u32>| tokens.map_or_else(String::new, |it| it.to_string());
+    for row in rows {
+        table.push([
+            row.request.to_string(),
+            moment(row.held_unix_s),
+            row.account_name,
+            row.model.unwrap_or_default(),
+            count(row.prompt_tokens),
+            count(row.completion_tokens),
+            dollars(row.charged.0),
+            row.state.name().to_owned(),
+        ]);
+    }
+    table.print("Nothing was asked yet.");
+    Ok(())
+}
+
+pub(crate) fn list_earnings(args: &EarningsArgs) -> Outcome {
+    let accounts = look(&args.list.data)?.accounts().map_err(text)?;
+    let earners = accounts.into_iter().filter(|row| row.earned.0 != 0);
+    let mut table = Table::new(["ACCOUNT", "EARNED"]);
+    for row in earners {
+        if args.list.json {
+            let line = json!({ "account": row.name, "earned_micro_usd": row.earned.0 });
+            say(&format!("{line}\n"));
+        } else {
+            table.push([row.name, dollars(row.earned.0)]);
+        }
+    }
+    if !args.list.json {
+        table.print("No machine has earned anything yet.");
+    }
+    Ok(())
+}
+
+pub(crate) fn audit(args: &AuditArgs) -> Outcome {
+    let mut store = look(&args.list.data)?;
+    let audit = store.audit(AuditExtent::Everything).map_err(text)?;
+    if args.list.json {
+        let line = json!({
+            "agree": true, "transfers": audit.transfer_count,
+            "open_holds": audit.open_hold_count, "held_micro_usd": audit.held.0,
+        });
+        say(&format!("{line}\n"));
+    } else {
+        say(&format!(
+            "Balances and ledger agree: {} transfers, {} open holds of {} together.\n",
+            audit.transfer_count,
+            audit.open_hold_count,
+            dollars(audit.held.0)
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! Commands on a coordinator's data folder: keys, money, requests.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::millionths;
+
+/// Rows that a list shows where --last is not given.
+const LAST_DEFAULT: u32 = 20;
+
+/// Where a coordinator keeps its books, and how a list of them is printed.
+#[derive(Args)]
+pub(crate) struct ListArgs {
+    /// The coordinator's data folder
+    #[arg(long, default_value = "cereus-data")]
+    pub(crate) data: PathBuf,
+    /// Print JSON, one object on each line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a key, and its account if it is new; prints the key once
+    Create(KeyCreateArgs),
+    /// List keys, without their secrets
+    List(KeyListArgs),
+    /// End a key for good
+    Revoke(KeyRevokeArgs),
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cereus key create --account ada --credit 5\n  \
+    KEY=$(cereus key create --account ada --quiet)\n\n\
+    Works while a coordinator runs on the same folder: when the command returns, the key is known.")]
+pub(crate) struct KeyCreateArgs {
+    #[arg(long, default_value = "cereus-data")]
+    pub(crate) data: PathBuf,
+    /// The account's name
+    #[arg(long)]
+    pub(crate) account: String,
+    /// Money to add to it, in US dollars
+    #[arg(long, value_name = "USD", value_parser = parse_usd)]
+    pub(crate) credit: Option<i64>,
+    /// Print the key and nothing else
+    #[arg(long, short, conflicts_with = "json")]
+    pub(crate) quiet: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cereus key list --data data\n  \
+    cereus key list --data data --json")]
+pub(crate) struct KeyListArgs {
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  \
+    cereus key revoke --data data key_0123456789abcdef01234567\n\n\
+    `cereus key list` shows the ids. What runs under the key finishes; nothing more is admitted.")]
+pub(crate) struct KeyRevokeArgs {
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+    /// The key's id, as in `key_...`
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+}
+
+#[derive(Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  \
+    cereus credit --account ada --amount 2.50\n  \
+    cereus credit list --account ada\n  \
+    cereus credit reverse 7\n\n\
+    Works while a coordinator runs on the same folder: when the command returns, the money is there."
+)]
+pub(crate) struct CreditArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<CreditCommand>,
+    #[command(flatten)]
+    pub(crate) add: Option<CreditAddArgs>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum CreditCommand {
+    /// What came in, the newest first: what was applied, what waits, what was set aside and why
+    List(CreditListArgs),
+    /// Take a credit back by a counter-entry
+    Reverse(CreditReverseArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct CreditAddArgs {
+    #[arg(long, default_value = "cereus-data")]
+    pub(crate) data: PathBuf,
+    /// The account's name
+    #[arg(long)]
+    pub(crate) account: String,
+    /// US dollars, to the millionth; ten millions at most
+    #[arg(long, value_name = "USD", value_parser = parse_usd)]
+    pub(crate) amount: i64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  cereus credit list --data data --account ada --last 50")]
+pub(crate) struct CreditListArgs {
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+    /// Of this account only
+    #[arg(long)]
+    pub(crate) account: Option<String>,
+    /// How many
+    #[arg(long, default_value_t = LAST_DEFAULT)]
+    pub(crate) last: u32,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  \
+    cereus credit reverse --data data 7\n\n\
+    `cereus credit list` shows the numbers. The whole credit is taken back, also where it was spent\n\
+    since: the account then owes, and is served again when it has been credited so much.")]
+pub(crate) struct CreditReverseArgs {
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+    /// The credit's number
+    #[arg(value_name = "ID")]
+    pub(crate) id: i64,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum AccountCommand {
+    /// Every account: what it may spend, what is held, what it earned
+    List(AccountListArgs),
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cereus account list --data data\n  \
+    cereus account list --data data --json")]
+pub(crate) struct AccountListArgs {
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cereus requests --data data\n  \
+    cereus requests --data data --account ada --last 100 --json\n\n\
+    Those that money was held for, the newest first. Sizes are known while a receipt is kept.")]
+pub(crate) struct RequestsArgs {
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+    /// Of this account only
+    #[arg(long)]
+    pub(crate) account: Option<String>,
+    /// How many
+    #[arg(long, default_value_t = LAST_DEFAULT)]
+    pub(crate) last: u32,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cereus earnings --data data\n  \
+    cereus earnings --data data --json\n\n\
+    Machines that named no key earn for the account `unlinked-machines`.")]
+pub(crate) struct EarningsArgs {
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  \
+    cereus audit --data data\n\n\
+    Every start looks at what was written since the last audit; this looks at everything, and at the\n\
+    file itself. Works while a coordinator runs, which waits while it does.")]
+pub(crate) struct AuditArgs {
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+}
+
+/// US dollars as whole millionths, without floating point.
+fn parse_usd(text: &str) -> Result<i64, String> {
+    use cereus_core::money::{DEPOSIT_MAX, MicroUsd};
+
+    let amount = millionths(text)
+        .filter(|amount| *amount > 0)
+        .ok_or_else(|| {
+            format!("`{text}`: expected dollars, for instance 5 or 2.50, to the millionth")
+        })?;
+    if !MicroUsd(amount).is_within(DEPOSIT_MAX) {
+        return Err(format!(
+            "`{text}`: at most {} at once; give more in several credits",
+            crate::books::dollars(DEPOSIT_MAX.0)
+        ));
+    }
+    Ok(amount)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dollars_are_read_to_the_millionth_and_no_further() {
+        let cases = [
+            ("5", 5_000_000),
+            ("2.50", 2_500_000),
+            ("0.000001", 1),
+            ("10.1", 10_100_000),
+            ("10000000", 10_000_000_000_000),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse_usd(text), Ok(expected));
+        }
+        for text in [
+            "",
+            ".",
+            "1.",
+            ".5",
+            "-1",
+            "0",
+            "0.0000001",
+            "1e3",
+            "10000000.000001",
+            "9223372036854.775807",
+            "99999999999999999999",
+        ] {
+            assert!(parse_usd(text).is_err(), "{text}");
+        }
+    }
+}

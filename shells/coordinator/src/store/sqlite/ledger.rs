@@ -1,0 +1,124 @@
+//! Transfers in, balances out.
+
+use cereus_core::effect::{LedgerAccount, Transfer, TransferKind};
+use cereus_core::money::MicroUsd;
+use rusqlite::{Connection, Transaction, params};
+
+use super::super::rows::{DepositId, OpenHold};
+use super::super::{StoreError, unix_now_s};
+use super::{account_id, deposits, request_id, row_id};
+
+/// One transfer with its postings, and what follows from them: balances, open holds, deposits.
+pub(super) fn write(
+    tx: &Transaction<'_>,
+    transfer: &Transfer,
+    deposit: Option<DepositId>,
+) -> Result<(), StoreError> {
+    assert!(
+        transfer.is_balanced(),
+        "a transfer neither makes nor loses money"
+    );
+    let request = transfer.request.0.to_be_bytes();
+    let named = match transfer.kind {
+        TransferKind::Deposit => None,
+        TransferKind::Hold | TransferKind::Settle | TransferKind::Void => Some(request),
+    };
+    tx.prepare_cached("INSERT INTO transfers (kind, request, made_at) VALUES (?, ?, ?)")?
+        .execute(params![kind_name(transfer.kind), named, unix_now_s()])?;
+    let id = tx.last_insert_rowid();
+    for posting in &transfer.postings {
+        // Unused places; a hold of nothing, for a free request, is a hold all the same.
+        let is_hold = matches!(posting.account, LedgerAccount::Held(_));
+        if posting.amount != MicroUsd::ZERO || is_hold {
+            post(tx, id, posting.account, posting.amount)?;
+        }
+    }
+    match transfer.kind {
+        TransferKind::Deposit => {}
+        TransferKind::Hold => open_hold(tx, id, transfer)?,
+        TransferKind::Settle | TransferKind::Void => {
+            let closed = tx
+                .prepare_cached("DELETE FROM open_holds WHERE request = ?")?
+                .execute([request])?;
+            if closed != 1 {
+                return Err(StoreError::Request(
+                    "a settlement or a void without an open hold".to_owned(),
+                ));
+            }
+        }
+    }
+    if let Some(deposit) = deposit {
+        deposits::apply(tx, deposit, id)?;
+    }
+    Ok(())
+}
+
+fn post(
+    tx: &Transaction<'_>,
+    transfer: i64,
+    account: LedgerAccount,
+    amount: MicroUsd,
+) -> Result<(), StoreError> {
+    let (side, account) = side_of(account);
+    tx.prepare_cached(
+        "INSERT INTO postings (transfer, side, account, amount) VALUES (?, ?, ?, ?)
+         ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
+    )?
+    .execute(params![transfer, side, account, amount.0])?;
+    tx.prepare_cached(
+        "INSERT INTO balances (side, account, amount) VALUES (?, ?, ?)
+         ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
+    )?
+    .execute(params![side, account, amount.0])?;
+    Ok(())
+}
+
+fn open_hold(tx: &Transaction<'_>, id: i64, transfer: &Transfer) -> Result<(), StoreError> {
+    for posting in &transfer.postings {
+        if let LedgerAccount::Held(account) = posting.account {
+            tx.prepare_cached(
+                "INSERT INTO open_holds (request, account, amount, transfer) VALUES (?, ?, ?, ?)",
+            )?
+            .execute(params![
+                transfer.request.0.to_be_bytes(),
+                row_id(account),
+                posting.amount.0,
+                id
+            ])?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn open_holds(db: &Connection) -> Result<Vec<OpenHold>, StoreError> {
+    let mut statement =
+        db.prepare_cached("SELECT account, request, amount FROM open_holds ORDER BY transfer")?;
+    let rows = statement.query_map([], |row| {
+        Ok(OpenHold {
+            account: account_id(row.get(0)?),
+            request: request_id(row.get(1)?),
+            amount: MicroUsd(row.get(2)?),
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+const fn kind_name(kind: TransferKind) -> &'static str {
+    match kind {
+        TransferKind::Deposit => "deposit",
+        TransferKind::Hold => "hold",
+        TransferKind::Settle => "settle",
+        TransferKind::Void => "void",
+    }
+}
+
+/// The two columns of a ledger account; 0 stands for "not anybody's".
+fn side_of(account: LedgerAccount) -> (&'static str, i64) {
+    match account {
+        LedgerAccount::Clearing => ("clearing", 0),
+        LedgerAccount::Consumer(account) => ("consumer", row_id(account)),
+        LedgerAccount::Held(account) => ("held", row_id(account)),
+        LedgerAccount::Platform => ("platform", 0),
+        LedgerAccount::Provider(account) => ("provider", row_id(account)),
+    }
+}
