@@ -232,12 +232,22 @@ impl Engine {
     /// # Errors
     /// The engine is full (429) or shutting down (503), or the id is in use (400). No event follows.
     pub fn submit(&self, job: Job) -> Result<(), Failure> {
+        let Some(desk) = &self.desk else {
+            return self.submit_here(job);
+        };
         let at = Instant::now();
-        if let Some(desk) = &self.desk {
-            self.inbox.reserve(job.id)?;
-            desk.take(job, at);
-            return Ok(());
-        }
+        self.inbox.reserve(job.id)?;
+        desk.take(job, at);
+        Ok(())
+    }
+
+    /// The same on the caller's own thread: it takes as long as the prompt does, and the job is in
+    /// the engine's queue when this returns.
+    ///
+    /// # Errors
+    /// As [`Engine::submit`].
+    pub fn submit_here(&self, job: Job) -> Result<(), Failure> {
+        let at = Instant::now();
         self.inbox.check(job.id)?;
         self.inbox.submit(Arrived {
             id: job.id,
