@@ -1,5 +1,6 @@
 //! What a coordinator is told at birth: catalogue, prices, limits. Every value is passed and
-//! printed; there are no hidden defaults. The journal's header carries it whole.
+//! printed; there are no hidden defaults. The journal's header carries it whole; what changes later
+//! is an event (`ModelListed`, `ModelPriced`, `ModelRetired`, `LimitsChanged`).
 
 use std::collections::BTreeSet;
 

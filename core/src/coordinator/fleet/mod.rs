@@ -3,6 +3,10 @@
 //! Every reservation debits the ledger at once; every report reconciles it. Frames of one socket
 //! arrive in order, so a report reflects exactly the attempts that were accepted before it: whatever
 //! it counts beyond these is foreign work. Labels such as "serving" are derived, never stored.
+//!
+//! `ledger` holds debits and credits, `estimate` derives gates and expected waits, `index` keeps each
+//! model's `supply` in line, `memory` knows machines whatever their connection and `standing` what
+//! their conduct is worth.
 
 mod estimate;
 mod index;
