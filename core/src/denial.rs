@@ -52,12 +52,22 @@ pub enum Denial {
 }
 
 impl Denial {
+    /// By this status a machine says that the prompt is longer than the model's context.
+    pub const LENGTH_STATUS: u16 = 413;
+
+    /// Whether the request is more than the model's context holds, by our word or a machine's.
+    #[must_use]
+    pub const fn is_of_length(self) -> bool {
+        matches!(self, Self::TooLong | Self::Client(Self::LENGTH_STATUS))
+    }
+
     /// HTTP status before the first byte (`spec/routing` 6.4, 6.5).
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
             Self::Broke => 402,
             Self::Cancelled => 499,
+            Self::Client(Self::LENGTH_STATUS) => 400,
             Self::Client(status) => status,
             Self::Duplicate => 409,
             Self::HoldOverdue => 503,
@@ -102,6 +112,7 @@ impl Denial {
             Self::AnswerTooLarge => "answer_too_large",
             Self::Broke => "insufficient_quota",
             Self::Cancelled => "request_cancelled",
+            Self::Client(Self::LENGTH_STATUS) => "context_length_exceeded",
             Self::Client(_) => "invalid_request",
             Self::Duplicate => "duplicate_request",
             Self::Draining => "draining",
@@ -131,6 +142,7 @@ impl Denial {
                 "The balance does not cover this request. Add credit or lower max_tokens."
             }
             Self::Cancelled => "The request was cancelled.",
+            Self::Client(Self::LENGTH_STATUS) => Self::TooLong.text(),
             Self::Client(_) => "The provider cannot serve this request as it is written.",
             Self::Duplicate => "A request with this id is already running.",
             Self::Draining => "The coordinator is restarting. Try again in a few seconds.",

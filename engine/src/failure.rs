@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use cereus_core::api::Refusal;
 use thiserror::Error;
 
 /// The closed vocabulary of `error_reason`, as far as an engine uses it.
@@ -78,6 +79,8 @@ pub struct Failure {
     pub reason: Reason,
     /// For people. Says what the reader can do where there is something to do.
     pub text: Cow<'static, str>,
+    /// The field of the request that it is about.
+    pub param: Option<Cow<'static, str>>,
 }
 
 impl Failure {
@@ -86,6 +89,7 @@ impl Failure {
         Self {
             reason,
             text: text.into(),
+            param: None,
         }
     }
 
@@ -98,9 +102,26 @@ impl Failure {
         Self::new(Reason::ClientError, text)
     }
 
+    /// A fault of one field, which the text names.
+    pub(crate) fn field(param: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            param: Some(Cow::Borrowed(param)),
+            ..Self::client(text)
+        }
+    }
+
     #[must_use]
     pub const fn status_code(&self) -> u16 {
         self.reason.status_code()
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            param: refusal.place().map(|place| Cow::Owned(place.to_string())),
+            ..Self::client(refusal.to_string())
+        }
     }
 }
 

@@ -7,12 +7,12 @@ use cereus_core::draw::Seed;
 use cereus_engine::chat::ChatRequest;
 use cereus_engine::failure::Failure;
 use cereus_engine::runtime::{
-    Backend, Delta, Engine, EngineConfig, Event, FinishReason, Finished, Job, Limits, Memory,
-    StepError, StepWork,
+    Backend, BegunCall, Delta, Engine, EngineConfig, Event, FinishReason, Finished, Job, Limits,
+    Memory, StepError, StepWork,
 };
 use cereus_engine::sampling::Chosen;
 use cereus_engine::scheduler::{RowId, RowSlot};
-use cereus_engine::text::{AnswerParser, Calling, Dialect, ParameterTypes, Vocabulary};
+use cereus_engine::text::{AnswerParser, Calling, Dialect, Vocabulary};
 
 const END: u32 = 256;
 
@@ -40,11 +40,7 @@ impl Backend for Says {
     }
 
     fn parser(&self, request: &ChatRequest, _prompt: &[u32]) -> AnswerParser {
-        let calling = if request.tools.may_be_called() {
-            Calling::Yes(ParameterTypes::from(&request.tools))
-        } else {
-            Calling::No
-        };
+        let calling = Calling::of(&request.tools);
         let dialect = Dialect::of(|_| false, "<think></think>");
         AnswerParser::new(dialect, calling, "")
     }
@@ -74,6 +70,16 @@ impl Backend for Says {
 
 /// All that a job said, in one delta, and how it ended.
 fn answer(text: &'static str, extra: &str) -> (Delta, Finished) {
+    let (deltas, finished) = deltas(text, extra);
+    let mut whole = Delta::default();
+    for delta in deltas {
+        whole.append(delta);
+    }
+    (whole, finished)
+}
+
+/// What each step added, and how the job ended.
+fn deltas(text: &'static str, extra: &str) -> (Vec<Delta>, Finished) {
     let config = EngineConfig::reference(1 << 20, Seed::from_number(1));
     let (events, heard) = channel();
     let engine = Engine::start(
@@ -93,17 +99,15 @@ fn answer(text: &'static str, extra: &str) -> (Delta, Finished) {
         })
         .unwrap();
     engine.stop();
-    let mut whole = Delta::default();
+    let mut deltas = vec![];
     for event in heard {
         match event {
             Event::Accepted { .. } => {}
             Event::Delta { delta, .. } => {
                 assert!(!delta.is_empty(), "a delta says something");
-                whole.reasoning += &delta.reasoning;
-                whole.content += &delta.content;
-                whole.calls.extend(delta.calls);
+                deltas.push(delta);
             }
-            Event::Finished(finished) => return (whole, finished),
+            Event::Finished(finished) => return (deltas, finished),
             Event::Failed { failure, .. } => panic!("{failure}"),
         }
     }
@@ -127,9 +131,14 @@ fn thoughts_and_calls_are_told_apart_and_the_end_says_that_there_were_calls() {
         .map(|call| (call.index, call.arguments.as_str()))
         .collect();
     assert_eq!(calls, [(0, "{}"), (1, "{\"q\":1}")]);
-    assert_ne!(said.calls[0].id, said.calls[1].id);
+    let begun: Vec<&BegunCall> = said
+        .calls
+        .iter()
+        .filter_map(|call| call.begun.as_ref())
+        .collect();
+    assert_ne!(begun[0].id, begun[1].id);
     assert!(
-        said.calls
+        begun
             .iter()
             .all(|call| call.id.starts_with("call_") && call.name == "w")
     );
@@ -154,4 +163,53 @@ fn a_caller_who_wants_no_calls_gets_the_text() {
     let (said, finished) = answer(CALLS, r#","tool_choice":"none""#);
     assert_eq!(finished.reason, FinishReason::Stop);
     assert!(said.calls.is_empty() && said.content.contains("<tool_call>"));
+}
+
+#[test]
+fn stop_strings_count_in_what_is_said_and_not_in_thoughts_or_arguments() {
+    let stop = r#","stop":["\n\n"]"#;
+    let (said, finished) = answer("<think>one\n\ntwo</think>three\n\nfour", stop);
+    assert_eq!(
+        (said.reasoning.as_str(), said.content.as_str()),
+        ("one\n\ntwo", "three")
+    );
+    assert_eq!(finished.reason, FinishReason::Stop);
+    let called = "<tool_call>{\"name\":\"w\",\"arguments\":{\n\n\"q\":1}}</tool_call>";
+    let (said, finished) = answer(called, stop);
+    assert_eq!(said.calls[0].arguments, "{\n\n\"q\":1}");
+    assert_eq!(finished.reason, FinishReason::ToolCalls);
+}
+
+#[test]
+fn an_answer_that_may_hold_one_call_ends_with_it() {
+    let (said, finished) = answer(CALLS, r#","parallel_tool_calls":false"#);
+    assert_eq!(said.calls.len(), 1);
+    assert_eq!(said.calls[0].arguments, "{}");
+    assert_eq!(finished.reason, FinishReason::ToolCalls);
+    let first_end = CALLS.find("</tool_call>").unwrap() + "</tool_call>".len();
+    let tokens = u32::try_from(first_end).unwrap();
+    assert_eq!(finished.usage.completion_tokens, tokens);
+}
+
+#[test]
+fn the_arguments_of_a_call_stream_as_they_come() {
+    let json =
+        "<tool_call>\n{\"name\": \"w\", \"arguments\": {\"q\": \"0123456789\"}}\n</tool_call>";
+    let tags = "<tool_call>\n<function=w>\n<parameter=q>\n0123456789\n</parameter>\n</function>\n\
+                </tool_call>";
+    for (text, arguments) in [
+        (json, "{\"q\": \"0123456789\"}"),
+        (tags, "{\"q\":\"0123456789\"}"),
+    ] {
+        let (deltas, _) = deltas(text, "");
+        let pieces: Vec<_> = deltas.iter().flat_map(|delta| &delta.calls).collect();
+        assert!(pieces.len() > 10, "{} pieces", pieces.len());
+        assert_eq!(pieces[0].begun.as_ref().unwrap().name, "w");
+        assert!(pieces[1..].iter().all(|piece| piece.begun.is_none()));
+        let all: String = pieces
+            .iter()
+            .map(|piece| piece.arguments.as_str())
+            .collect();
+        assert_eq!(all, arguments);
+    }
 }

@@ -58,6 +58,10 @@ impl Backend for Wants {
         token == END
     }
 
+    fn ends(&self) -> Vec<u32> {
+        vec![END]
+    }
+
     fn step(
         &mut self,
         work: &StepWork<'_>,
@@ -96,7 +100,7 @@ impl Grammars for Digits {
         match request.format {
             Format::Json => Ok(Box::new(Walk::new(3))),
             Format::Text => Ok(Box::new(Walk::new(0))),
-            Format::Schema(_) => Err(refusal()),
+            Format::Choice(_) | Format::Regex(_) | Format::Schema(_) => Err(refusal()),
         }
     }
 }
@@ -196,6 +200,22 @@ fn a_form_binds_its_own_row_and_no_other() {
     let answers = answers("a1b", &["", JSON, ""]);
     // Where the wish is forbidden all that is allowed is alike, and the first is taken.
     assert_eq!(answers, [said("", "a1b"), said("", "010"), said("", "a1b")]);
+}
+
+#[test]
+fn an_answer_ends_no_sooner_than_its_least_length() {
+    let table = [
+        ("", "ab"),
+        (r#","min_tokens":2"#, "ab"),
+        // The next likeliest comes in place of the end.
+        (r#","min_tokens":4"#, "ab\0\0"),
+        (r#","min_tokens":2,"stop":["a","b"]"#, "a"),
+        (r#","stop_token_ids":[98]"#, "a"),
+        (r#","stop_token_ids":[98],"ignore_eos":true"#, "a"),
+        (r#","stop_token_ids":[97],"min_tokens":1"#, "\0b"),
+    ];
+    let answers = answers("ab", &table.map(|(extra, _)| extra));
+    assert_eq!(answers, table.map(|(_, text)| said("", text)));
 }
 
 #[test]

@@ -156,6 +156,21 @@ fn a_prompt_goes_through_template_and_tokenizer_and_back() {
 }
 
 #[test]
+fn the_bytes_of_a_token_are_its_own_even_where_they_are_no_character() {
+    let folder = tempfile::tempdir().unwrap();
+    write_byte_folder(folder.path(), 1);
+    let config = config(&QWEN3.replace("61", "259"));
+    let language = Language::load(folder.path(), &config).unwrap();
+    let backend = MlxBackend::open(folder.path()).unwrap();
+    let bytes: Vec<Vec<u8>> = (0..259).map(|token| backend.token_bytes(token)).collect();
+    let alone: Vec<Vec<u8>> = (0..259).map(|token| language.token_bytes(token)).collect();
+    assert_eq!(bytes, alone);
+    for byte in [b' ', 0x80, 0xe4, 0xff] {
+        assert!(bytes.contains(&vec![byte]), "{byte}");
+    }
+}
+
+#[test]
 fn tools_that_the_template_would_not_show_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     write_byte_folder(folder.path(), 1);

@@ -49,8 +49,12 @@ fn serve(folder: &Path, rows_max: u16, bodies: &[String]) -> Vec<Heard> {
             Event::Delta { id, delta } => {
                 let answer = answers.get_mut(&id.0).unwrap();
                 answer.text += &delta.content;
-                let calls = delta.calls.into_iter();
-                answer.calls.extend(calls.map(|it| (it.name, it.arguments)));
+                for piece in delta.calls {
+                    match piece.begun {
+                        Some(begun) => answer.calls.push((begun.name, piece.arguments)),
+                        None => answer.calls.last_mut().unwrap().1 += &piece.arguments,
+                    }
+                }
             }
             Event::Finished(finished) => {
                 answers.get_mut(&finished.id.0).unwrap().end = Some(finished.reason);

@@ -8,7 +8,7 @@ use super::{
     AgentConfig, AgentCounts, AgentEffect, AgentOut, EARLY_CANCELS_MAX, ENDED_JOBS_MAX, JobEnd,
     SessionId,
 };
-use crate::api::{ChatRequest, Framing, Said, Turn};
+use crate::api::{self, Framing, Request, Said, Turn};
 use crate::envelope::{BoxKey, OVERHEAD_SIZE, ScopeKey, open_from};
 use crate::event::{Usage, UsageParts};
 use crate::ids::{RequestId, WireId};
@@ -185,8 +185,11 @@ impl Jobs {
         if scope.len() > ScopeKey::SCOPE_SIZE_MAX {
             return Err(invalid("cache_scope is too long"));
         }
-        let body = ChatRequest::parse(plain).map_err(|refusal| invalid(&refusal.to_string()))?;
-        let at = config.builds.iter().position(|it| *it == body.model);
+        let refused = |refusal: api::Refusal| invalid(&refusal.to_string());
+        let body = Request::read_any(plain).map_err(refused)?;
+        body.one_answer().map_err(refused)?;
+        let model = body.named_model().map_err(refused)?;
+        let at = config.builds.iter().position(|it| *it == model);
         let Some(build) = at.and_then(|at| u16::try_from(at).ok()).map(BuildIx) else {
             let text = "this model is not served here";
             return Err(Refusal::new(404, "model_load", text));
@@ -194,7 +197,7 @@ impl Jobs {
         Ok(Admitted {
             build,
             key,
-            framing: Framing::new(RequestId(id.0), 0, &body.model),
+            framing: Framing::new(RequestId(id.0), 0, model),
             plain,
         })
     }
@@ -278,7 +281,7 @@ impl Jobs {
                 plain.clear();
                 if job.pieces == 0 {
                     job.framing.open_first_delta(plain);
-                    job.framing.close_delta(None, plain);
+                    job.framing.close_piece(&[], plain);
                 }
                 job.framing.write_finish(finish, plain);
                 self.sealer.send_chunk(id, job.session, &job.key, out);

@@ -122,7 +122,7 @@ pub enum JobEnd {
 /// Why a job failed, in the words of `spec/wire` 10.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobFault {
-    /// The request itself: a role, a parameter, a prompt that is too long.
+    /// The request itself: a role, a parameter.
     Client,
     /// The engine broke.
     Internal,
@@ -134,6 +134,8 @@ pub enum JobFault {
     QueueFull,
     /// The chat template did not take the messages.
     Template,
+    /// The prompt is longer than the model's context.
+    TooLong,
     /// It waited too long for its turn.
     TurnOverdue,
 }
@@ -253,7 +255,7 @@ pub enum AgentEffect {
         status: Range<usize>,
     },
     /// Run this chat completion. `build` is its place in [`AgentConfig::builds`], `body` an
-    /// [`crate::api::ChatRequest`] that was read already. `scope` says whose prompts it may share a
+    /// [`crate::api::Request`] that was read already. `scope` says whose prompts it may share a
     /// cache with; nobody's when empty.
     StartJob {
         job: WireId,

@@ -49,6 +49,11 @@ impl From<JobFault> for Refusal {
             JobFault::NotLoaded(why) => not_loaded(why),
             JobFault::QueueFull => Self::new(429, "queue_full", "the engine's queue is full"),
             JobFault::Template => Self::new(422, "jinja_template", "the chat template failed"),
+            JobFault::TooLong => Self::new(
+                400,
+                "request_exceeds_context",
+                "the prompt is longer than the model's context",
+            ),
             JobFault::TurnOverdue => {
                 Self::new(503, "capacity_timeout", "the request waited too long")
             }

@@ -1,8 +1,13 @@
 //! A whole answer, put together from the pieces of a stream.
 
+use serde_json::value::RawValue;
+
 use super::delta::{Delta, Malformed, calls, inside};
 use super::finish::FinishReason;
-use super::stream::{AnswerUsage, Framing};
+use super::json::quote;
+use super::logprobs::write_tokens;
+use super::said::{Said, SaidCall};
+use super::stream::{AnswerUsage, Framing, write_logprobs};
 
 /// Largest answer, in bytes of escaped text.
 pub const SIZE_MAX: usize = 8 << 20;
@@ -31,6 +36,8 @@ pub struct Answer {
     reasoning: Vec<u8>,
     refusal: Vec<u8>,
     tool_calls: Vec<Call>,
+    /// The elements of `logprobs.content`.
+    tokens: Vec<u8>,
     size: usize,
 }
 
@@ -49,7 +56,16 @@ impl core::fmt::Debug for Answer {
 }
 
 impl Answer {
-    pub fn push(&mut self, delta: &Delta<'_>) -> Result<(), Overfull> {
+    /// Adds a piece; `logprobs` are as a provider sent them.
+    pub fn push(&mut self, delta: &Delta<'_>, logprobs: Option<&RawValue>) -> Result<(), Overfull> {
+        if let Some(logprobs) = logprobs {
+            let before = self.tokens.len();
+            write_tokens(logprobs, &mut self.tokens)?;
+            self.size += self.tokens.len() - before;
+            if self.size > SIZE_MAX {
+                return Err(Overfull::TooLarge);
+            }
+        }
         for (raw, text) in [
             (delta.content, &mut self.content),
             (delta.thought(), &mut self.reasoning),
@@ -91,6 +107,31 @@ impl Answer {
         Ok(())
     }
 
+    /// Adds a piece of an engine of our own. Its size is bounded by that of the answer's tokens.
+    pub fn say(&mut self, said: &Said<'_>, calls: &[SaidCall<'_>]) {
+        escape(said.content, &mut self.content);
+        escape(said.reasoning, &mut self.reasoning);
+        if !said.logprobs.is_empty() && !self.tokens.is_empty() {
+            self.tokens.push(b',');
+        }
+        self.tokens.extend_from_slice(said.logprobs);
+        for piece in calls {
+            if let Some(begun) = piece.begun {
+                let mut call = Call {
+                    index: piece.index,
+                    ..Call::default()
+                };
+                escape(begun.id, &mut call.id);
+                escape(begun.name, &mut call.name);
+                self.tool_calls.push(call);
+            }
+            let known = self.tool_calls.iter_mut();
+            if let Some(call) = known.rev().find(|call| call.index == piece.index) {
+                escape(piece.arguments, &mut call.arguments);
+            }
+        }
+    }
+
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.size == 0 && self.tool_calls.is_empty()
@@ -101,7 +142,7 @@ impl Answer {
         *self = Self::default();
     }
 
-    /// Appends the `chat.completion` object.
+    /// Appends the `chat.completion` object of one answer.
     pub fn write(
         &self,
         framing: &Framing,
@@ -109,8 +150,32 @@ impl Answer {
         usage: AnswerUsage,
         out: &mut Vec<u8>,
     ) {
+        Self::write_all(framing, [(self, finish)].into_iter(), usage, out);
+    }
+
+    /// Appends the `chat.completion` object of all answers to a request.
+    pub fn write_all<'a>(
+        framing: &Framing,
+        answers: impl Iterator<Item = (&'a Self, FinishReason)>,
+        usage: AnswerUsage,
+        out: &mut Vec<u8>,
+    ) {
         framing.open_whole(out);
-        out.extend_from_slice(b"{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"");
+        for ((answer, finish), index) in answers.zip(0u32..) {
+            if index > 0 {
+                out.push(b',');
+            }
+            answer.write_choice(index, finish, out);
+        }
+        out.extend_from_slice(b"],\"usage\":");
+        usage.write(out);
+        out.push(b'}');
+    }
+
+    fn write_choice(&self, index: u32, finish: FinishReason, out: &mut Vec<u8>) {
+        let head =
+            format!("{{\"index\":{index},\"message\":{{\"role\":\"assistant\",\"content\":\"");
+        out.extend_from_slice(head.as_bytes());
         out.extend_from_slice(&self.content);
         out.push(b'"');
         if !self.reasoning.is_empty() {
@@ -139,12 +204,20 @@ impl Answer {
             }
             out.push(b']');
         }
-        out.extend_from_slice(b"},\"logprobs\":null,\"finish_reason\":\"");
+        out.extend_from_slice(b"},\"logprobs\":");
+        write_logprobs(&self.tokens, out);
+        out.extend_from_slice(b",\"finish_reason\":\"");
         out.extend_from_slice(finish.as_str().as_bytes());
-        out.extend_from_slice(b"\"}],\"usage\":");
-        usage.write(out);
-        out.push(b'}');
+        out.extend_from_slice(b"\"}");
     }
+}
+
+/// Appends the inside of a JSON string.
+fn escape(text: &str, out: &mut Vec<u8>) {
+    let from = out.len();
+    quote(text, out);
+    out.pop();
+    out.remove(from);
 }
 
 fn append(piece: &str, text: &mut Vec<u8>, size: &mut usize) -> Result<(), Overfull> {

@@ -5,14 +5,14 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::json::{Object, decoded_size, quote};
+use super::json::{Object, decoded_size};
 
 /// Most entries of one `tool_calls` list.
 const TOOL_CALLS_MAX: usize = 128;
 
 /// Tokens that leave no text of their own: the marks that open and close reasoning.
 const REASONING_MARKS: u64 = 2;
-/// The same for one tool call.
+/// The same for one tool call, which counts where it is named.
 const TOOL_CALL_MARKS: u64 = 8;
 
 /// `delta` of a chunk, or `message` of a whole answer.
@@ -100,7 +100,9 @@ impl<'a> Delta<'a> {
         let mut marks = if thought > 0 { REASONING_MARKS } else { 0 };
         if let Some(raw) = self.tool_calls {
             for call in calls(raw)? {
-                marks += TOOL_CALL_MARKS;
+                let is_named =
+                    call.id.is_some() || call.function().is_some_and(|it| it.name.is_some());
+                marks += if is_named { TOOL_CALL_MARKS } else { 0 };
                 text_bytes += size(call.id)?;
                 if let Some(function) = call.function() {
                     text_bytes += size(function.name)? + size(function.arguments)?;
@@ -144,34 +146,40 @@ pub(super) fn calls(raw: &RawValue) -> Result<Vec<ToolCall<'_>>, Malformed> {
     Ok(calls.into_iter().map(|Object(call)| call).collect())
 }
 
-/// A delta's calls pass through; those of a whole message get the index that a delta needs.
+/// Each call is written anew from the members that are known: what else a provider sends stays
+/// here. Those of a whole message get the index that a delta needs.
 fn write_calls(raw: &RawValue, out: &mut Vec<u8>) -> Result<(), Malformed> {
-    let calls = calls(raw)?;
-    if calls.iter().all(|call| call.index.is_some()) {
-        out.extend_from_slice(raw.get().as_bytes());
-        return Ok(());
-    }
     out.push(b'[');
-    for (ix, call) in calls.iter().enumerate() {
-        if ix > 0 {
+    for (call, position) in calls(raw)?.iter().zip(0u32..) {
+        if position > 0 {
             out.push(b',');
         }
-        let head = format!("{{\"index\":{ix},\"type\":\"function\",\"id\":");
-        out.extend_from_slice(head.as_bytes());
-        text_or_empty(call.id, out);
-        out.extend_from_slice(b",\"function\":{\"name\":");
-        text_or_empty(call.function().and_then(|function| function.name), out);
-        out.extend_from_slice(b",\"arguments\":");
-        text_or_empty(call.function().and_then(|function| function.arguments), out);
+        let index = call.index.unwrap_or(position);
+        out.extend_from_slice(format!("{{\"index\":{index}").as_bytes());
+        if let Some(id) = call.id {
+            text_member(",\"id\":", id, out)?;
+        }
+        let function = call.function();
+        if let Some(name) = function.and_then(|function| function.name) {
+            out.extend_from_slice(b",\"type\":\"function\",\"function\":{");
+            text_member("\"name\":", name, out)?;
+            out.push(b',');
+        } else {
+            out.extend_from_slice(b",\"function\":{");
+        }
+        match function.and_then(|function| function.arguments) {
+            Some(arguments) => text_member("\"arguments\":", arguments, out)?,
+            None => out.extend_from_slice(b"\"arguments\":\"\""),
+        }
         out.extend_from_slice(b"}}");
     }
     out.push(b']');
     Ok(())
 }
 
-fn text_or_empty(raw: Option<&RawValue>, out: &mut Vec<u8>) {
-    match raw {
-        Some(raw) => out.extend_from_slice(raw.get().as_bytes()),
-        None => quote("", out),
-    }
+fn text_member(name: &str, raw: &RawValue, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    inside(raw)?;
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(raw.get().as_bytes());
+    Ok(())
 }

@@ -21,6 +21,14 @@ pub struct Envelope {
     pub should_retry: Option<bool>,
 }
 
+/// How large a request is, and what it must fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    pub prompt_tokens: u32,
+    pub output_tokens_max: u32,
+    pub context_tokens: u32,
+}
+
 impl Envelope {
     const fn plain(status: u16, kind: &'static str, message: &'static str) -> Self {
         Self {
@@ -69,6 +77,24 @@ impl Envelope {
     #[must_use]
     pub fn internal() -> Self {
         Self::plain(500, "internal_error", "The coordinator failed. Try again.")
+    }
+
+    /// A denial in the words of the request that it is about.
+    #[must_use]
+    pub fn of(denial: Denial, sizes: Sizes) -> Self {
+        let mut envelope = Self::from(denial);
+        if denial.is_of_length() {
+            let Sizes {
+                prompt_tokens,
+                output_tokens_max,
+                context_tokens,
+            } = sizes;
+            envelope.message = Cow::Owned(format!(
+                "The model's context is {context_tokens} tokens. This request has about \
+                 {prompt_tokens} in its prompt and asks for up to {output_tokens_max} more."
+            ));
+        }
+        envelope
     }
 
     /// Appends the body.
@@ -138,7 +164,7 @@ const fn kind(denial: Denial) -> &'static str {
 
 const fn param(denial: Denial) -> Option<&'static str> {
     match denial {
-        Denial::TooLong => Some("messages"),
+        Denial::Client(Denial::LENGTH_STATUS) | Denial::TooLong => Some("messages"),
         Denial::UnknownModel => Some("model"),
         Denial::AnswerTooLarge
         | Denial::Broke

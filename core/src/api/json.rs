@@ -1,6 +1,7 @@
 //! The few things about JSON text that serde does not do.
 
 use core::fmt;
+use std::borrow::Cow;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -52,6 +53,70 @@ fn hex4(bytes: &[u8]) -> u32 {
     bytes.iter().take(4).fold(0, |unit, &byte| {
         (unit << 4) | char::from(byte).to_digit(16).unwrap_or(0)
     })
+}
+
+/// A JSON string as it was written, with its quotes. What only its size is asked of is never copied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Quoted<'a>(&'a str);
+
+/// Prints no content.
+impl fmt::Debug for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Quoted({} bytes)", self.0.len())
+    }
+}
+
+impl<'a> Quoted<'a> {
+    /// `None` when the value is no string.
+    #[must_use]
+    pub fn of(value: &'a RawValue) -> Option<Self> {
+        value.get().starts_with('"').then_some(Self(value.get()))
+    }
+
+    /// Bytes of the text.
+    #[must_use]
+    pub fn size(self) -> u64 {
+        decoded_size(self.0).expect("it is a string")
+    }
+
+    #[must_use]
+    pub fn text(self) -> Cow<'a, str> {
+        #[derive(serde::Deserialize)]
+        struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+        match serde_json::from_str::<Text<'_>>(self.0) {
+            Ok(Text(text)) => text,
+            // Half of a surrogate pair is JSON's syntax and no text: it shows as U+FFFD.
+            Err(_) => {
+                let bytes: Result<LooseText, _> = serde_json::from_str(self.0);
+                let bytes = bytes.map(|it| it.0).unwrap_or_default();
+                Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
+            }
+        }
+    }
+}
+
+/// The bytes of a string that need be no text.
+struct LooseText(Vec<u8>);
+
+impl<'de> serde::Deserialize<'de> for LooseText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+
+        impl Visitor<'_> for Bytes {
+            type Value = LooseText;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<LooseText, E> {
+                Ok(LooseText(bytes.to_vec()))
+            }
+        }
+
+        deserializer.deserialize_bytes(Bytes)
+    }
 }
 
 /// Where brackets nest deeper than `nesting_max`, if they do. Only bytes outside strings count.

@@ -1,21 +1,21 @@
 //! Writes the body that is sealed to a provider.
 
-use super::chat::ChatRequest;
 use super::json::quote;
+use super::request::Request;
 
 /// Members written anew below.
-const REWRITTEN: [&str; 7] = [
+const REWRITTEN: [&str; 8] = [
     "max_completion_tokens",
     "max_output_tokens",
     "max_tokens",
+    "min_tokens",
     "model",
     "stop",
     "stream",
     "stream_options",
 ];
 
-/// Members that concern the coordinator or the consumer's account, never a provider
-/// (`spec/api` 6.2).
+/// Members that concern the coordinator or the consumer's account, never a provider.
 const WITHHELD: [&str; 12] = [
     "metadata",
     "metadata_details",
@@ -34,7 +34,7 @@ const WITHHELD: [&str; 12] = [
 /// Members with these prefixes are the coordinators' own.
 const RESERVED: [&str; 2] = ["_cereus_", "_darkbloom_"];
 
-impl ChatRequest<'_> {
+impl Request<'_> {
     /// Appends the request as a provider gets it: the build to run, always streamed, always with an
     /// output bound, without what a provider has no business to know. Members that nobody here knows
     /// pass through unchanged.
@@ -45,10 +45,14 @@ impl ChatRequest<'_> {
             b",\"stream\":true,\"stream_options\":{\"include_usage\":true},\"max_tokens\":",
         );
         out.extend_from_slice(output_tokens_max.to_string().as_bytes());
-        if !self.sampling.stops.is_empty() {
+        let output_tokens_min = self.output_tokens_min.min(output_tokens_max);
+        if output_tokens_min > 0 {
+            out.extend_from_slice(b",\"min_tokens\":");
+            out.extend_from_slice(output_tokens_min.to_string().as_bytes());
+        }
+        if !self.stops.is_empty() {
             out.extend_from_slice(b",\"stop\":");
-            serde_json::to_writer(&mut *out, &self.sampling.stops)
-                .expect("a vector takes all bytes");
+            serde_json::to_writer(&mut *out, &self.stops).expect("a vector takes all bytes");
         }
         for (name, value) in &self.members {
             let is_kept = !REWRITTEN.contains(&&**name)

@@ -7,34 +7,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::chat::{BODY_SIZE_MAX, MEMBERS_MAX, NESTING_MAX};
+use super::fields::field;
 use super::json::{List, too_deep};
 use super::refusal::{Fault, Place, Refusal};
-
-/// The members that are read here. Others pass through.
-const KNOWN: [&str; 21] = [
-    "chat_template_kwargs",
-    "frequency_penalty",
-    "functions",
-    "max_completion_tokens",
-    "max_output_tokens",
-    "max_tokens",
-    "messages",
-    "model",
-    "n",
-    "presence_penalty",
-    "response_format",
-    "seed",
-    "stop",
-    "stream",
-    "stream_options",
-    "temperature",
-    "tool_choice",
-    "tools",
-    "top_p",
-    "user",
-    "metadata",
-];
+use super::request::{BODY_SIZE_MAX, MEMBERS_MAX, NESTING_MAX};
 
 pub(super) type Members<'a> = Vec<(Cow<'a, str>, &'a RawValue)>;
 
@@ -70,9 +46,8 @@ pub(super) fn members(body: &[u8]) -> Result<Members<'_>, Refusal> {
     }
     for (ix, (name, _)) in object.members.iter().enumerate() {
         if object.members[..ix].iter().any(|(other, _)| other == name) {
-            let known = KNOWN.iter().find(|known| *known == name);
-            return Err(known.map_or(Refusal::Duplicate, |field| {
-                Refusal::field(Place::field(field), Fault::Duplicate)
+            return Err(field(name).map_or(Refusal::Duplicate, |field| {
+                Refusal::field(Place::field(field.name), Fault::Duplicate)
             }));
         }
     }

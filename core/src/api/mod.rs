@@ -5,16 +5,18 @@
 //! repeat what the consumer wrote.
 
 mod answer;
-mod chat;
+mod completion;
 mod delta;
 mod envelope;
+mod fields;
 mod finish;
 mod json;
+mod logprobs;
 mod lower;
 mod members;
-mod message;
 mod models;
 mod refusal;
+mod request;
 mod said;
 mod stream;
 
@@ -22,18 +24,25 @@ mod stream;
 mod tests;
 
 pub use self::answer::{Answer, Overfull, SIZE_MAX as ANSWER_SIZE_MAX};
-pub use self::chat::{
-    BODY_SIZE_MAX, MEMBERS_MAX, MESSAGES_MAX, MODEL_SIZE_MAX, NESTING_MAX, PARTS_MAX,
-    STOP_SIZE_MAX, STOPS_MAX,
-};
-pub use self::chat::{ChatRequest, Sampling};
+pub use self::completion::{TextChoice, TextFraming, TokenChoice};
 pub use self::delta::{Delta, Malformed, Tally};
-pub use self::envelope::Envelope;
+pub use self::envelope::{Envelope, Sizes};
+pub use self::fields::{Api, FIELDS, Field, Scope, Verdict, field, fields_page};
 pub use self::finish::FinishReason;
 pub(crate) use self::json::Object;
-pub use self::json::{decoded_size, quote};
+pub use self::json::{Quoted, decoded_size, quote};
 pub use self::models::{write_model, write_models};
 pub use self::refusal::{Fault, Place, Refusal};
-pub use self::said::{Said, SaidCall, SaidToken, Turn, write_call, write_token};
-pub use self::stream::{AnswerUsage, Framing, write_done, write_error};
+pub use self::request::{
+    BIASES_MAX, BODY_SIZE_MAX, CALLS_MAX, CHOICES_MAX, CONSTRAINED_STOPS_MAX, MEMBERS_MAX,
+    MESSAGES_MAX, MODEL_SIZE_MAX, NESTING_MAX, PARTS_MAX, REGEX_SIZE_MAX, SCHEMA_SIZE_MAX,
+    STOP_SIZE_MAX, STOP_TOKENS_MAX, STOPS_MAX, TOOLS_MAX, TOP_LOGPROBS_MAX, UNSUPPORTED_KEYWORDS,
+    WORDS_MAX,
+};
+pub use self::request::{
+    Content, Conversation, Echo, Ending, Ends, Form, Input, Message, Parallel, PastCall, Prompt,
+    Request, Role, Sampling, TemplateWishes, Tool, ToolChoice, Tools,
+};
+pub use self::said::{Said, SaidBegun, SaidCall, SaidToken, Turn, write_call, write_token};
+pub use self::stream::{AnswerUsage, Framing, write_done, write_error, write_failed};
 pub use crate::event::Delivery;

@@ -13,6 +13,8 @@ pub struct Place {
     pub member: &'static str,
     /// Position in `member`, where that is a list.
     pub part: Option<u32>,
+    /// Member within that; empty for the part itself.
+    pub inner: &'static str,
 }
 
 impl Place {
@@ -23,6 +25,7 @@ impl Place {
             item: None,
             member: "",
             part: None,
+            inner: "",
         }
     }
 
@@ -46,6 +49,11 @@ impl Place {
             ..self
         }
     }
+
+    #[must_use]
+    pub(super) const fn inner(self, inner: &'static str) -> Self {
+        Self { inner, ..self }
+    }
 }
 
 impl fmt::Display for Place {
@@ -60,6 +68,9 @@ impl fmt::Display for Place {
         if let Some(part) = self.part {
             write!(f, "[{part}]")?;
         }
+        if !self.inner.is_empty() {
+            write!(f, ".{}", self.inner)?;
+        }
         Ok(())
     }
 }
@@ -69,20 +80,41 @@ impl fmt::Display for Place {
 pub enum Fault {
     Duplicate,
     Empty,
+    /// Beside this other one.
+    Excludes {
+        other: &'static str,
+    },
+    /// A keyword of a schema that no answer can be held to.
+    Keyword {
+        keyword: &'static str,
+    },
+    /// More than one choice, where one alone is served.
+    ManyChoices,
     Missing,
+    /// Without what it takes.
+    Needs {
+        what: &'static str,
+    },
+    /// In a body of this API.
+    NoPlace,
     NotAList,
     NotANumber,
+    NotAnInteger,
     NotAnObject,
     NotAString,
     NotBoolean,
+    NotText,
     /// Not a whole number of at least `least`.
     NotWhole {
         least: u32,
     },
-    NotText,
+    /// "0 and 2", say.
     OutOfRange {
-        least: i32,
-        most: i32,
+        range: &'static str,
+    },
+    /// Something else than what the words say: "one of auto, none", say.
+    Takes {
+        what: &'static str,
     },
     TooLong {
         bytes_max: usize,
@@ -91,8 +123,10 @@ pub enum Fault {
         count_max: usize,
     },
     UnknownRole,
-    /// More than one choice.
-    ManyChoices,
+    /// Refused by the published list.
+    Unsupported {
+        instead: &'static str,
+    },
 }
 
 /// A body that is not a request.
@@ -180,22 +214,30 @@ impl fmt::Display for Refusal {
             Self::Field { place, fault } => match fault {
                 Fault::Duplicate => write!(f, "{place} is given twice"),
                 Fault::Empty => write!(f, "{place} must not be empty"),
+                Fault::Excludes { other } => write!(f, "{place} and {other} exclude each other"),
+                Fault::Keyword { keyword } => write!(
+                    f,
+                    "{place} uses `{keyword}`, which answers cannot be held to; leave it out"
+                ),
+                Fault::ManyChoices => write!(f, "{place} > 1 is not supported"),
                 Fault::Missing => write!(f, "{place} is required"),
+                Fault::Needs { what } => write!(f, "{place} needs {what}"),
+                Fault::NoPlace => write!(f, "{place} has no place here"),
                 Fault::NotAList => write!(f, "{place} must be an array"),
                 Fault::NotANumber => write!(f, "{place} must be a number"),
+                Fault::NotAnInteger => write!(f, "{place} must be an integer"),
                 Fault::NotAnObject => write!(f, "{place} must be an object"),
                 Fault::NotAString => write!(f, "{place} must be a string"),
                 Fault::NotBoolean => write!(f, "{place} must be true or false"),
+                Fault::NotText => write!(f, "{place} must be text; other media are not supported"),
                 Fault::NotWhole { least: 0 } => {
                     write!(f, "{place} must be a non-negative integer")
                 }
                 Fault::NotWhole { least } => {
                     write!(f, "{place} must be an integer of at least {least}")
                 }
-                Fault::NotText => write!(f, "{place} must be text; other media are not supported"),
-                Fault::OutOfRange { least, most } => {
-                    write!(f, "{place} must be between {least} and {most}")
-                }
+                Fault::OutOfRange { range } => write!(f, "{place} must be between {range}"),
+                Fault::Takes { what } => write!(f, "{place} must be {what}"),
                 Fault::TooLong { bytes_max } => {
                     write!(f, "{place} must have at most {bytes_max} bytes")
                 }
@@ -206,7 +248,9 @@ impl fmt::Display for Refusal {
                     f,
                     "{place} must be one of system, developer, user, assistant, tool, function"
                 ),
-                Fault::ManyChoices => write!(f, "{place} > 1 is not supported"),
+                Fault::Unsupported { instead } => {
+                    write!(f, "{place} is not supported: {instead}")
+                }
             },
             Self::InvalidJson { line, column } => {
                 write!(f, "invalid JSON at line {line} column {column}")

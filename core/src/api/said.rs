@@ -2,9 +2,10 @@
 
 use core::fmt;
 
-use super::finish::FinishReason;
+use serde_json::Value;
+
 use super::json::quote;
-use super::stream::{AnswerUsage, Framing};
+use super::stream::Framing;
 
 /// See the module. What is empty is not written.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -85,65 +86,25 @@ impl Framing {
             out.extend_from_slice(said.calls);
             out.push(b']');
         }
-        if said.logprobs.is_empty() {
-            self.close_delta(None, out);
-        } else {
-            out.extend_from_slice(b"},\"logprobs\":");
-            write_logprobs(said.logprobs, out);
-            out.extend_from_slice(b",\"finish_reason\":null}]}\n\n");
-        }
+        self.close_piece(said.logprobs, out);
     }
 }
 
-impl Framing {
-    /// Appends the `chat.completion` object of an answer that was said at once.
-    pub fn write_whole(
-        &self,
-        said: &Said<'_>,
-        finish: FinishReason,
-        usage: AnswerUsage,
-        out: &mut Vec<u8>,
-    ) {
-        self.open_whole(out);
-        out.extend_from_slice(b"{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":");
-        quote(said.content, out);
-        if !said.reasoning.is_empty() {
-            out.extend_from_slice(b",\"reasoning_content\":");
-            quote(said.reasoning, out);
-        }
-        out.extend_from_slice(b",\"refusal\":null");
-        if !said.calls.is_empty() {
-            out.extend_from_slice(b",\"tool_calls\":[");
-            out.extend_from_slice(said.calls);
-            out.push(b']');
-        }
-        out.extend_from_slice(b"},\"logprobs\":");
-        write_logprobs(said.logprobs, out);
-        out.extend_from_slice(b",\"finish_reason\":\"");
-        out.extend_from_slice(finish.as_str().as_bytes());
-        out.extend_from_slice(b"\"}],\"usage\":");
-        usage.write(out);
-        out.push(b'}');
-    }
-}
-
-fn write_logprobs(tokens: &[u8], out: &mut Vec<u8>) {
-    if tokens.is_empty() {
-        out.extend_from_slice(b"null");
-    } else {
-        out.extend_from_slice(b"{\"content\":[");
-        out.extend_from_slice(tokens);
-        out.extend_from_slice(b"],\"refusal\":null}");
-    }
-}
-
-/// A whole call, whose arguments are a JSON object.
+/// A piece of a call.
 #[derive(Clone, Copy)]
 pub struct SaidCall<'a> {
     pub index: u32,
+    /// With the first piece alone.
+    pub begun: Option<SaidBegun<'a>>,
+    /// All pieces make one JSON object.
+    pub arguments: &'a str,
+}
+
+/// Which function is called.
+#[derive(Clone, Copy)]
+pub struct SaidBegun<'a> {
     pub id: &'a str,
     pub name: &'a str,
-    pub arguments: &'a str,
 }
 
 /// Appends one element of `tool_calls`, after a comma where another stands before it.
@@ -151,11 +112,17 @@ pub fn write_call(call: &SaidCall<'_>, out: &mut Vec<u8>) {
     if !out.is_empty() {
         out.push(b',');
     }
-    out.extend_from_slice(format!("{{\"index\":{},\"id\":", call.index).as_bytes());
-    quote(call.id, out);
-    out.extend_from_slice(b",\"type\":\"function\",\"function\":{\"name\":");
-    quote(call.name, out);
-    out.extend_from_slice(b",\"arguments\":");
+    out.extend_from_slice(format!("{{\"index\":{}", call.index).as_bytes());
+    out.extend_from_slice(match call.begun {
+        Some(_) => b",\"id\":".as_slice(),
+        None => b",\"function\":{\"arguments\":",
+    });
+    if let Some(begun) = call.begun {
+        quote(begun.id, out);
+        out.extend_from_slice(b",\"type\":\"function\",\"function\":{\"name\":");
+        quote(begun.name, out);
+        out.extend_from_slice(b",\"arguments\":");
+    }
     quote(call.arguments, out);
     out.extend_from_slice(b"}}");
 }
@@ -165,6 +132,18 @@ pub fn write_call(call: &SaidCall<'_>, out: &mut Vec<u8>) {
 pub struct SaidToken<'a> {
     pub bytes: &'a [u8],
     pub logprob_millionths: i64,
+}
+
+impl SaidToken<'_> {
+    /// The log-probability as JSON.
+    pub(super) fn number(&self) -> Value {
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a double holds ten thousand millions exactly"
+        )]
+        let millionths = self.logprob_millionths as f64;
+        Value::from(millionths / 1e6)
+    }
 }
 
 /// Appends one element of `logprobs.content`, after a comma where another stands before it.
@@ -211,9 +190,10 @@ fn open_token(token: SaidToken<'_>, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
+    use crate::api::{Answer, AnswerUsage, FinishReason};
     use crate::ids::RequestId;
 
     fn chunk(turn: Turn, said: &Said<'_>) -> Value {
@@ -249,34 +229,69 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_answer_has_one_message() {
-        let usage = AnswerUsage::default();
+    fn whole_answers_stand_side_by_side_with_what_each_said() {
         let framing = Framing::new(RequestId(1), 7, "m");
+        let mut first = Answer::default();
+        for (content, arguments) in [("c\"", "{\"q\""), ("ä\n", ":1}")] {
+            let said = Said {
+                reasoning: "r",
+                content,
+                ..Said::default()
+            };
+            let begun = content
+                .starts_with('c')
+                .then_some(SaidBegun { id: "i", name: "f" });
+            let call = SaidCall {
+                index: 0,
+                begun,
+                arguments,
+            };
+            first.say(&said, &[call]);
+        }
         let mut out = Vec::new();
-        let said = Said {
-            reasoning: "r",
-            ..Said::content("c")
-        };
-        framing.write_whole(&said, FinishReason::Stop, usage, &mut out);
+        let second = Answer::default();
+        let answers = [
+            (&first, FinishReason::ToolCalls),
+            (&second, FinishReason::Stop),
+        ];
+        Answer::write_all(
+            &framing,
+            answers.into_iter(),
+            AnswerUsage::default(),
+            &mut out,
+        );
         let whole: Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(whole["object"], "chat.completion");
+        let call = json!({"id": "i", "type": "function",
+            "function": {"name": "f", "arguments": "{\"q\":1}"}});
         assert_eq!(
             whole["choices"][0],
-            json!({"index": 0, "logprobs": null, "finish_reason": "stop", "message":
-                {"role": "assistant", "content": "c", "reasoning_content": "r", "refusal": null}})
+            json!({"index": 0, "logprobs": null, "finish_reason": "tool_calls", "message":
+                {"role": "assistant", "content": "c\"ä\n", "reasoning": "rr",
+                "reasoning_content": "rr", "refusal": null, "tool_calls": [call]}})
         );
+        assert_eq!(whole["choices"][1]["index"], 1);
         assert_eq!(whole["usage"]["total_tokens"], 0);
+        let mut out = Vec::new();
+        framing
+            .of_choice(1)
+            .write_said(Turn::First, &Said::content("x"), &mut out);
+        assert!(String::from_utf8(out).unwrap().contains("\"index\":1"));
     }
 
     #[test]
     fn calls_are_written_as_clients_accumulate_them() {
         let mut calls = Vec::new();
-        for index in 0..2 {
+        let pieces = [
+            (0, Some(SaidBegun { id: "i", name: "f" }), "{\"q\""),
+            (0, None, ":1}"),
+            (1, Some(SaidBegun { id: "j", name: "g" }), "{}"),
+        ];
+        for (index, begun, arguments) in pieces {
             let call = SaidCall {
                 index,
-                id: "i",
-                name: "f",
-                arguments: "{\"q\":1}",
+                begun,
+                arguments,
             };
             write_call(&call, &mut calls);
         }
@@ -285,13 +300,14 @@ mod tests {
             ..Said::default()
         };
         let chunk = chunk(Turn::Later, &said);
-        let call = |index| {
-            json!({"index": index, "id": "i", "type": "function",
-                "function": {"name": "f", "arguments": "{\"q\":1}"}})
+        let call = |index, id, name, arguments| {
+            json!({"index": index, "id": id, "type": "function",
+                "function": {"name": name, "arguments": arguments}})
         };
+        let more = json!({"index": 0, "function": {"arguments": ":1}"}});
         assert_eq!(
             chunk["choices"][0]["delta"],
-            json!({"tool_calls": [call(0), call(1)]})
+            json!({"tool_calls": [call(0, "i", "f", "{\"q\""), more, call(1, "j", "g", "{}")]})
         );
     }
 

@@ -1,8 +1,12 @@
 //! Server-sent events of a streamed answer.
 
+use serde_json::value::RawValue;
+
+use super::delta::Malformed;
 use super::envelope::Envelope;
 use super::finish::FinishReason;
 use super::json::quote;
+use super::logprobs::write_tokens;
 use crate::denial::Denial;
 use crate::event::Usage;
 use crate::ids::RequestId;
@@ -47,6 +51,8 @@ pub struct Framing {
     chunk: Vec<u8>,
     /// From the brace to the bracket that opens the choices.
     whole: Vec<u8>,
+    /// Which of the answers to its request.
+    choice: u32,
 }
 
 impl Framing {
@@ -66,6 +72,26 @@ impl Framing {
         Self {
             chunk: open("data: ", "chat.completion.chunk"),
             whole: open("", "chat.completion"),
+            choice: 0,
+        }
+    }
+
+    /// The same for another answer to the same request.
+    #[must_use]
+    pub fn of_choice(&self, choice: u32) -> Self {
+        Self {
+            choice,
+            ..self.clone()
+        }
+    }
+
+    fn open_choice(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.chunk);
+        match self.choice {
+            0 => out.extend_from_slice(b"{\"index\":0,\"delta\":{"),
+            choice => {
+                out.extend_from_slice(format!("{{\"index\":{choice},\"delta\":{{").as_bytes());
+            }
         }
     }
 
@@ -77,25 +103,37 @@ impl Framing {
 
     /// Opens a chunk up to the brace of its delta.
     pub fn open_delta(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.chunk);
-        out.extend_from_slice(b"{\"index\":0,\"delta\":{");
+        self.open_choice(out);
     }
 
-    /// Closes what [`Self::open_delta`] opened.
-    pub fn close_delta(&self, logprobs: Option<&str>, out: &mut Vec<u8>) {
+    /// Closes what [`Self::open_delta`] opened. `logprobs` are as a provider sent them.
+    pub fn close_delta(
+        &self,
+        logprobs: Option<&RawValue>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Malformed> {
+        let mut tokens = Vec::new();
         if let Some(logprobs) = logprobs {
-            out.extend_from_slice(b"},\"logprobs\":");
-            out.extend_from_slice(logprobs.as_bytes());
-            out.extend_from_slice(b",\"finish_reason\":null}]}\n\n");
-        } else {
-            out.extend_from_slice(b"},\"finish_reason\":null}]}\n\n");
+            write_tokens(logprobs, &mut tokens)?;
         }
+        self.close_piece(&tokens, out);
+        Ok(())
+    }
+
+    /// Closes what [`Self::open_delta`] opened; `tokens` are the elements of `logprobs.content`.
+    pub(crate) fn close_piece(&self, tokens: &[u8], out: &mut Vec<u8>) {
+        out.push(b'}');
+        if !tokens.is_empty() {
+            out.extend_from_slice(b",\"logprobs\":");
+            write_logprobs(tokens, out);
+        }
+        out.extend_from_slice(b",\"finish_reason\":null}]}\n\n");
     }
 
     /// Appends the chunk that carries the finish reason.
     pub fn write_finish(&self, finish: FinishReason, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.chunk);
-        out.extend_from_slice(b"{\"index\":0,\"delta\":{},\"finish_reason\":\"");
+        self.open_choice(out);
+        out.extend_from_slice(b"},\"finish_reason\":\"");
         out.extend_from_slice(finish.as_str().as_bytes());
         out.extend_from_slice(b"\"}]}\n\n");
     }
@@ -120,7 +158,23 @@ pub fn write_done(out: &mut Vec<u8>) {
 
 /// Appends the one error event of a stream that broke. Nothing follows it.
 pub fn write_error(denial: Denial, out: &mut Vec<u8>) {
+    write_failed(&Envelope::from(denial), out);
+}
+
+/// The same, in other words than a denial's.
+pub fn write_failed(envelope: &Envelope, out: &mut Vec<u8>) {
     out.extend_from_slice(b"data: ");
-    Envelope::from(denial).write(out);
+    envelope.write(out);
     out.extend_from_slice(b"\n\n");
+}
+
+/// Appends the `logprobs` object of these elements of its `content`, or null where there are none.
+pub(super) fn write_logprobs(tokens: &[u8], out: &mut Vec<u8>) {
+    if tokens.is_empty() {
+        out.extend_from_slice(b"null");
+    } else {
+        out.extend_from_slice(b"{\"content\":[");
+        out.extend_from_slice(tokens);
+        out.extend_from_slice(b"],\"refusal\":null}");
+    }
 }

@@ -1,5 +1,6 @@
 //! A provider's error as routing understands it (`spec/wire` 10).
 
+use crate::denial::Denial;
 use crate::event::AttemptFault;
 use crate::wire::messages::InferenceError;
 
@@ -23,6 +24,7 @@ pub fn fault_of(error: &InferenceError<'_>, ended: Ended) -> AttemptFault {
         "capacity_timeout" | "queue_full" | "token_budget_exhausted" => AttemptFault::Busy,
         "cancelled" => cancelled(ended),
         "client_error" => AttemptFault::Client(400),
+        "request_exceeds_context" => AttemptFault::Client(Denial::LENGTH_STATUS),
         "tool_noncompliance" => AttemptFault::Internal,
         _ => by_status(error.status_code, ended),
     }
@@ -68,6 +70,7 @@ mod tests {
             (500, "token_budget_exhausted", Busy),
             (499, "cancelled", Cancelled),
             (500, "client_error", Client(400)),
+            (400, "request_exceeds_context", Client(413)),
             (422, "tool_noncompliance", Internal),
             (400, "", Client(400)),
             (404, "", ModelUnavailable),

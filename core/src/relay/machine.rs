@@ -342,7 +342,7 @@ impl Relay {
         let is_first = self.counts.pieces == 0;
         match self.shape.delivery {
             Delivery::Streamed => self.write_piece(piece)?,
-            Delivery::Whole => self.answer.push(&piece.delta)?,
+            Delivery::Whole => self.answer.push(&piece.delta, piece.logprobs)?,
         }
         if self.winner.is_none() {
             // First content decides. The coordinator hears, and gives up whoever else runs.
@@ -390,12 +390,14 @@ impl Relay {
             self.framing.open_delta(&mut self.ready);
             ""
         };
-        if piece.delta.write(separator, &mut self.ready).is_err() {
+        let written = piece
+            .delta
+            .write(separator, &mut self.ready)
+            .and_then(|()| self.framing.close_delta(piece.logprobs, &mut self.ready));
+        if written.is_err() {
             self.ready.truncate(from);
             return Err(Breach::Malformed);
         }
-        let logprobs = piece.logprobs.map(serde_json::value::RawValue::get);
-        self.framing.close_delta(logprobs, &mut self.ready);
         self.ready_events += 1;
         Ok(())
     }
@@ -570,7 +572,7 @@ impl Relay {
             // An answer without a word still has its role.
             self.framing.open_first_delta(&mut self.ready);
             self.ready.extend_from_slice(b",\"content\":\"\"");
-            self.framing.close_delta(None, &mut self.ready);
+            self.framing.close_piece(&[], &mut self.ready);
         }
         self.framing.write_finish(finish, &mut self.ready);
         if self.shape.include_usage {

@@ -18,7 +18,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-use crate::api::{ChatRequest, Delivery};
+use crate::api::{Delivery, Request};
 use crate::denial::Denial;
 use crate::envelope::{BoxKey, KeyText};
 use crate::event::{AttemptFault, Shown, Usage, UsageParts};
@@ -67,7 +67,7 @@ pub struct Shape {
 
 impl Shape {
     #[must_use]
-    pub const fn of(request: &ChatRequest<'_>, output_tokens_max: u32) -> Self {
+    pub const fn of(request: &Request<'_>, output_tokens_max: u32) -> Self {
         Self {
             delivery: request.delivery,
             include_usage: request.include_usage,

@@ -2,6 +2,7 @@
 
 mod check;
 mod clock;
+mod continuation;
 mod contract;
 mod jinja;
 mod marks;
@@ -20,7 +21,7 @@ use crate::failure::{Failure, Reason};
 use crate::grammar::{Compiler, Family, Grammars};
 use crate::model::{Config, EosIds, ModelError, read_json, read_json_if_any};
 use crate::runtime::{Opening, Prompts};
-use crate::text::{AnswerParser, Calling, Dialect, ParameterTypes, Vocabulary};
+use crate::text::{AnswerParser, Calling, Dialect, Vocabulary};
 use template::Template;
 use tokenizer::Tokenizer;
 
@@ -244,6 +245,7 @@ impl Language {
                 "the model's chat template takes no tools; send none, or demand a call by tool_choice",
             ));
         }
+        request.check_tokens(self.vocab_size)?;
         let (tokens, parser) = match &request.input {
             Input::Conversation(messages) => {
                 let template = self.template.as_ref().ok_or_else(|| {
@@ -261,6 +263,7 @@ impl Language {
                 self.check_size(text)?;
                 (self.tokenizer.encode(text), AnswerParser::plain())
             }
+            Input::Tokens(tokens) => (Some(tokens.clone()), AnswerParser::plain()),
         };
         let tokens = tokens.ok_or_else(|| {
             Failure::new(
@@ -271,7 +274,9 @@ impl Language {
         if tokens.is_empty() {
             return Err(Failure::client(match &request.input {
                 Input::Conversation(_) => "the messages make an empty prompt",
-                Input::Text(_) => "the prompt is empty; the model needs something to go on from",
+                Input::Text(_) | Input::Tokens(_) => {
+                    "the prompt is empty; the model needs something to go on from"
+                }
             }));
         }
         if let Some(&id) = tokens.iter().find(|&&id| id >= self.vocab_size) {
@@ -304,12 +309,7 @@ impl Language {
 
     /// How the answer is to be read, given what the template wrote last.
     fn parser(&self, request: &ChatRequest, tail: &str) -> AnswerParser {
-        let calling = if request.tools.may_be_called() {
-            Calling::Yes(ParameterTypes::from(&request.tools))
-        } else {
-            Calling::No
-        };
-        AnswerParser::new(self.dialect, calling, tail)
+        AnswerParser::new(self.dialect, Calling::of(&request.tools), tail)
     }
 
     /// What holds answers to their forms.
@@ -328,6 +328,11 @@ impl Language {
     #[must_use]
     pub const fn defaults(&self) -> Defaults {
         self.defaults
+    }
+
+    /// The tokens that end an answer.
+    pub fn ends(&self) -> impl Iterator<Item = u32> + '_ {
+        self.ends.iter().copied()
     }
 
     #[must_use]

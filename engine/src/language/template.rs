@@ -1,10 +1,11 @@
 //! Chat templates: what of a request they see, and what their errors tell.
 
 use super::clock;
+use super::continuation::end_within;
 use super::jinja::text::{Origin, Text};
 use super::jinja::value::Value;
 use super::jinja::{Cause, Error, Program};
-use crate::chat::{ChatRequest, Message};
+use crate::chat::{ChatRequest, Ending, Message};
 use crate::failure::{Failure, Reason};
 
 /// Characters of a template's own complaint that are told.
@@ -42,8 +43,14 @@ impl Template {
         request: &ChatRequest,
         messages: &[Message],
     ) -> Result<Text, Failure> {
-        self.try_render(request, messages)
-            .map_err(Unrendered::into_failure)
+        let text = self
+            .try_render(request, messages)
+            .map_err(Unrendered::into_failure)?;
+        let (Ending::SameTurn, Some(last)) = (request.template.ending, messages.last()) else {
+            return Ok(text);
+        };
+        let end = end_within(text.as_str(), &last.content)?;
+        Ok(text.slice(0..end))
     }
 
     /// The same, telling a template that breaks from one that says no.
@@ -118,7 +125,10 @@ impl Template {
                 tools.map_or(Ok(Value::None), |it| content(it.as_str()))?,
             ),
             ("documents", Value::None),
-            ("add_generation_prompt", Value::Bool(true)),
+            (
+                "add_generation_prompt",
+                Value::Bool(wishes.ending == Ending::NewTurn),
+            ),
             ("bos_token", own(&self.bos_token)),
             ("eos_token", own(&self.eos_token)),
         ];
@@ -259,12 +269,6 @@ mod tests {
     }
 
     #[test]
-    fn variables_that_are_no_object_are_the_callers_fault() {
-        let failure = rendered(CHATML, &request(r#","chat_template_kwargs":[1]"#));
-        assert_eq!(failure.unwrap_err().reason, Reason::ClientError);
-    }
-
-    #[test]
     fn special_tokens_json_and_the_date_are_at_hand() {
         let source =
             "{{ bos_token }}|{{ messages[0].content | tojson }}|{{ strftime_now('%Y') | length }}";
@@ -321,6 +325,17 @@ mod tests {
         assert_eq!(rendered(source, &request(switches)).unwrap(), "False low");
         let both = format!(r#"{switches},"chat_template_kwargs":{{"enable_thinking":1}}"#);
         assert_eq!(rendered(source, &request(&both)).unwrap(), "1 low");
+    }
+
+    #[test]
+    fn a_message_that_goes_on_is_the_end_of_the_prompt() {
+        let body = r#"{"messages":[{"role":"user","content":"2 + 3?"},
+            {"role":"assistant","content":"2 + 3 ="}],"continue_final_message":true}"#;
+        let request = ChatRequest::from_json(body.as_bytes()).unwrap();
+        let text = rendered(CHATML, &request).unwrap();
+        assert!(text.ends_with("<|im_start|>assistant\n2 + 3 ="), "{text}");
+        let silent = rendered("{{ messages[0].content }}", &request).unwrap_err();
+        assert_eq!(silent.param.as_deref(), Some("continue_final_message"));
     }
 
     #[test]

@@ -40,6 +40,11 @@ pub trait Backend: Vocabulary {
         Duration::from_micros(Watchdog::REFERENCE_LIMIT.0)
     }
 
+    /// The tokens that [`Backend::is_end`] knows; empty where they cannot be held back.
+    fn ends(&self) -> Vec<u32> {
+        vec![]
+    }
+
     /// How the model samples where a request does not say.
     fn defaults(&self) -> Defaults {
         Defaults::API

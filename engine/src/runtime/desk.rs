@@ -9,12 +9,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use super::event::Job;
 use super::inbox::{Arrived, Asked, Inbox};
 use crate::chat::ChatRequest;
 use crate::failure::{Failure, Reason};
 use crate::grammar::Grammars;
 use crate::kv::Scope;
+use crate::scheduler::RowId;
 use crate::text::AnswerParser;
 
 /// Bytes of a body that goes to the lane of the long ones: reading a shorter one takes at most a
@@ -47,8 +47,11 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn read(&self, body: &[u8], scope: Option<&Scope>) -> Result<Asked, Failure> {
-        let request = ChatRequest::from_json(body)?;
+    pub(super) fn read(&self, asking: Asking, scope: Option<&Scope>) -> Result<Asked, Failure> {
+        let request = match asking {
+            Asking::Body(body) => ChatRequest::from_json(&body)?,
+            Asking::Request(request) => *request,
+        };
         let prompts = self.prompts.as_ref();
         let opening = prompts.map(|it| it.opening(&request)).transpose()?;
         let constraint = match &self.grammars {
@@ -84,10 +87,36 @@ struct Lane {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug)]
-struct Waiting {
-    job: Job,
-    at: Instant,
+/// What is to be made ready, and since when.
+pub(super) struct Waiting {
+    pub(super) id: RowId,
+    pub(super) asking: Asking,
+    pub(super) scope: Option<Scope>,
+    pub(super) at: Instant,
+}
+
+/// Prints no content.
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Waiting({}, {} bytes)", self.id.0, self.asking.size())
+    }
+}
+
+/// A request as it was handed in.
+pub(super) enum Asking {
+    Body(Vec<u8>),
+    /// By whoever has read the body already.
+    Request(Box<ChatRequest>),
+}
+
+impl Asking {
+    /// Bytes that there are to read, about.
+    fn size(&self) -> usize {
+        match self {
+            Self::Body(body) => body.len(),
+            Self::Request(request) => request.input.size(),
+        }
+    }
 }
 
 impl Desk {
@@ -100,11 +129,11 @@ impl Desk {
     }
 
     /// Takes a job that the inbox has reserved a place for; the inbox gets it when it is ready.
-    pub(super) fn take(&self, job: Job, at: Instant) {
-        let is_long = job.body.len() >= LONG_BODY_BYTES;
+    pub(super) fn take(&self, waiting: Waiting) {
+        let is_long = waiting.asking.size() >= LONG_BODY_BYTES;
         let lane = if is_long { &self.long } else { &self.short };
         let queue = lane.queue.as_ref().expect("a lane closes with its desk");
-        let sent = queue.send(Waiting { job, at });
+        let sent = queue.send(waiting);
         assert!(sent.is_ok(), "a lane's thread outlives its queue");
     }
 }
@@ -134,12 +163,17 @@ impl Drop for Lane {
 }
 
 fn work(reader: &Reader, inbox: &Inbox, waiting: &Receiver<Waiting>) {
-    for Waiting { job, at } in waiting {
-        let Job { id, body, scope } = job;
+    for waiting in waiting {
+        let Waiting {
+            id,
+            asking,
+            scope,
+            at,
+        } = waiting;
         let asked = if inbox.is_wanted(id) {
             // A tokenizer's file, a template and a schema come from strangers; a panic over one
             // request is that request's failure.
-            let read = catch_unwind(AssertUnwindSafe(|| reader.read(&body, scope.as_ref())));
+            let read = catch_unwind(AssertUnwindSafe(|| reader.read(asking, scope.as_ref())));
             read.unwrap_or_else(|_| {
                 let text = "the prompt could not be made ready";
                 Err(Failure::new(Reason::ProviderError, text))

@@ -46,6 +46,7 @@ impl Backend for EchoBackend {
         let bytes: usize = match &request.input {
             Input::Conversation(messages) => messages.iter().map(|it| it.content.len()).sum(),
             Input::Text(text) => text.len(),
+            Input::Tokens(tokens) => return Ok(tokens.clone()),
         };
         Ok(vec![WORD; bytes / BYTES_PER_TOKEN + 1])
     }

@@ -64,8 +64,8 @@ impl std::fmt::Debug for Event {
 pub struct Delta {
     pub reasoning: String,
     pub content: String,
-    /// Whole calls; each comes once.
-    pub calls: Vec<ToolCall>,
+    /// Each call's first piece names it; later ones carry more of its arguments.
+    pub calls: Vec<CallPiece>,
     /// Of the tokens that the text so far came from, when asked for.
     pub logprobs: Vec<TokenLogprob>,
 }
@@ -85,22 +85,53 @@ impl std::fmt::Debug for Delta {
     }
 }
 
-/// A call of one of the request's functions.
+/// What one step added to a call of one of the request's functions.
 #[derive(Clone, PartialEq, Eq)]
-pub struct ToolCall {
+pub struct CallPiece {
     /// Counts the answer's calls from zero.
     pub index: u32,
-    /// Unlike that of any other call.
-    pub id: String,
-    pub name: String,
-    /// A JSON object.
+    /// With its first piece alone.
+    pub begun: Option<BegunCall>,
+    /// All pieces of a call that was not cut make one JSON object.
     pub arguments: String,
 }
 
+/// Which function is called.
+#[derive(Clone, PartialEq, Eq)]
+pub struct BegunCall {
+    /// Unlike that of any other call.
+    pub id: String,
+    pub name: String,
+}
+
+impl Delta {
+    /// Adds what came later.
+    pub fn append(&mut self, later: Self) {
+        self.reasoning += &later.reasoning;
+        self.content += &later.content;
+        self.logprobs.extend(later.logprobs);
+        for piece in later.calls {
+            match self.calls.last_mut() {
+                Some(last) if piece.begun.is_none() && last.index == piece.index => {
+                    last.arguments += &piece.arguments;
+                }
+                Some(_) | None => self.calls.push(piece),
+            }
+        }
+    }
+}
+
 /// Prints no content.
-impl std::fmt::Debug for ToolCall {
+impl std::fmt::Debug for CallPiece {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ToolCall({} bytes)", self.arguments.len())
+        write!(f, "CallPiece({} bytes)", self.arguments.len())
+    }
+}
+
+/// Prints no content.
+impl std::fmt::Debug for BegunCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BegunCall")
     }
 }
 

@@ -109,6 +109,10 @@ impl Vocabulary for MlxBackend {
     fn decode(&self, tokens: &[u32]) -> String {
         self.language.decode(tokens)
     }
+
+    fn token_bytes(&self, token: u32) -> Vec<u8> {
+        self.language.token_bytes(token)
+    }
 }
 
 impl Backend for MlxBackend {
@@ -131,6 +135,10 @@ impl Backend for MlxBackend {
 
     fn contract(&self) -> Option<[u8; 32]> {
         Some(self.language.contract())
+    }
+
+    fn ends(&self) -> Vec<u32> {
+        self.language.ends().collect()
     }
 
     fn defaults(&self) -> Defaults {

@@ -32,20 +32,25 @@ pub use backend::{Backend, FilledBlock, Limits, Memory, RowWork, Sample, StepErr
 pub use desk::{Opening, Prompts};
 pub use disk::DiskTier;
 pub use echo::EchoBackend;
-pub use event::{Delta, Event, FinishReason, Finished, Job, Logprob, Timing, TokenLogprob, Usage};
+pub use event::{
+    BegunCall, CallPiece, Delta, Event, FinishReason, Finished, Job, Logprob, Timing, TokenLogprob,
+    Usage,
+};
 pub use memory::{clear_spare_memory, limit_memory, process_memory};
 #[cfg(feature = "mlx")]
 pub use mlx::MlxBackend;
-pub use said::SaidBuffers;
+pub use said::{SaidBuffers, gather, said_token};
 pub use snapshot::CapacitySnapshot;
 
+use crate::chat::ChatRequest;
 use crate::disk::OpenError;
 use crate::failure::Failure;
+use crate::kv::Scope;
 #[cfg(doc)]
 use crate::scheduler::flow::Flow;
 use crate::scheduler::leases::{LeaseConfig, Leases};
 use crate::scheduler::{Admission, ConfigError, RowId, Scheduler, SchedulerConfig};
-use desk::{Desk, Reader};
+use desk::{Asking, Desk, Reader, Waiting};
 use disk::Disk;
 use inbox::{Arrived, Inbox, Mode};
 use watch::Listener;
@@ -224,35 +229,63 @@ impl Engine {
         self.has_disk
     }
 
-    /// Hands in a job. When this returns `Ok`, exactly one of `Finished` and `Failed` will follow.
+    /// Hands in a job as a body, which is read first; see [`Engine::ask`].
+    ///
+    /// # Errors
+    /// As [`Engine::ask`]. What is wrong with the body comes as an event.
+    pub fn submit(&self, job: Job) -> Result<(), Failure> {
+        let Job { id, body, scope } = job;
+        self.hand_in(id, Asking::Body(body), scope)
+    }
+
+    /// Hands in a request. When this returns `Ok`, exactly one of `Finished` and `Failed` will follow.
     ///
     /// Returns at once: the body is read, its prompt cut into tokens and the form of its answer
     /// compiled on threads of the engine's own, beside the one that computes.
     ///
     /// # Errors
     /// The engine is full (429) or shutting down (503), or the id is in use (400). No event follows.
-    pub fn submit(&self, job: Job) -> Result<(), Failure> {
-        let Some(desk) = &self.desk else {
-            return self.submit_here(job);
-        };
-        let at = Instant::now();
-        self.inbox.reserve(job.id)?;
-        desk.take(job, at);
-        Ok(())
+    pub fn ask(
+        &self,
+        id: RowId,
+        request: ChatRequest,
+        scope: Option<Scope>,
+    ) -> Result<(), Failure> {
+        self.hand_in(id, Asking::Request(Box::new(request)), scope)
     }
 
-    /// The same on the caller's own thread: it takes as long as the prompt does, and the job is in
-    /// the engine's queue when this returns.
+    /// [`Engine::submit`] on the caller's own thread: it takes as long as the prompt does, and the
+    /// job is in the engine's queue when this returns.
     ///
     /// # Errors
     /// As [`Engine::submit`].
     pub fn submit_here(&self, job: Job) -> Result<(), Failure> {
+        let Job { id, body, scope } = job;
+        self.make_ready(id, Asking::Body(body), scope)
+    }
+
+    fn hand_in(&self, id: RowId, asking: Asking, scope: Option<Scope>) -> Result<(), Failure> {
+        let Some(desk) = &self.desk else {
+            return self.make_ready(id, asking, scope);
+        };
         let at = Instant::now();
-        self.inbox.check(job.id)?;
+        self.inbox.reserve(id)?;
+        desk.take(Waiting {
+            id,
+            asking,
+            scope,
+            at,
+        });
+        Ok(())
+    }
+
+    fn make_ready(&self, id: RowId, asking: Asking, scope: Option<Scope>) -> Result<(), Failure> {
+        let at = Instant::now();
+        self.inbox.check(id)?;
         self.inbox.submit(Arrived {
-            id: job.id,
-            asked: self.reader.read(&job.body, job.scope.as_ref()),
-            scope: job.scope,
+            id,
+            asked: self.reader.read(asking, scope.as_ref()),
+            scope,
             at,
         })
     }

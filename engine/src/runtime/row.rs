@@ -4,14 +4,14 @@ use std::time::Instant;
 
 use cereus_core::draw::{Purpose, Seed};
 
-use super::event::{Delta, FinishReason, Logprob, TokenLogprob, ToolCall, Usage};
+use super::event::{BegunCall, CallPiece, Delta, FinishReason, Logprob, TokenLogprob, Usage};
 use crate::chat::Ends;
 use crate::failure::{Failure, Reason};
 use crate::grammar::{Constraint, Place};
 use crate::kv::{BlockHash, Chain};
 use crate::sampling::{Chosen, History, Sample, Sampling};
 use crate::scheduler::{RowId, RowRequest};
-use crate::text::{Answer, Piece, Stopped, Vocabulary};
+use crate::text::{Answer, Called, Piece, Stopped, Vocabulary};
 
 /// See the module.
 pub(super) struct Row {
@@ -27,6 +27,10 @@ pub(super) struct Row {
     pub(super) hashes: Vec<BlockHash>,
     pub(super) output_tokens_max: u32,
     pub(super) ends: Ends,
+    /// Those that the request names beside the model's.
+    pub(super) end_tokens: Vec<u32>,
+    /// What may not come before the answer has its least length.
+    held_back: HeldBack,
     /// Of an answer that must have a form.
     pub(super) constraint: Option<Box<dyn Constraint>>,
     sampling: Sampling,
@@ -43,6 +47,13 @@ pub(super) struct Row {
     /// When the first step with its prompt began.
     pub(super) began: Option<Instant>,
     pub(super) first_token: Option<Instant>,
+}
+
+/// Tokens that end an answer, and how many others must come first.
+#[derive(Default)]
+struct HeldBack {
+    tokens: Vec<u32>,
+    until: u32,
 }
 
 /// A prompt and, where it may be shared, the names of its blocks so far.
@@ -71,6 +82,8 @@ impl Row {
             hashes: prompt.hashes,
             output_tokens_max: ask.output_tokens_max,
             ends: Ends::Heeded,
+            end_tokens: vec![],
+            held_back: HeldBack::default(),
             constraint: None,
             sampling,
             answer,
@@ -91,8 +104,29 @@ impl Row {
             sampling: &self.sampling,
             history: &self.history,
             allowed: self.constraint.as_ref().map(|it| it.allowed(place)),
+            // A form says itself when it may end.
+            barred: if self.generated < self.held_back.until && self.constraint.is_none() {
+                &self.held_back.tokens
+            } else {
+                &[]
+            },
             step: self.generated,
         }
+    }
+
+    /// The answer has at least so many tokens: until then none of `ends` may come, nor one that the
+    /// request names, and stop strings do not count.
+    pub(super) fn hold_ends_back(&mut self, until: u32, ends: Vec<u32>) {
+        let mut tokens = ends;
+        tokens.extend(&self.end_tokens);
+        self.held_back = HeldBack { tokens, until };
+        self.answer.pass_stops_over();
+    }
+
+    /// Whether this token ends the answer, the model's own end among others.
+    pub(super) fn is_end(&self, token: u32, is_models: bool) -> bool {
+        let is_heeded = self.ends == Ends::Heeded && is_models;
+        is_heeded || self.end_tokens.contains(&token)
     }
 
     /// Why no token may come next.
@@ -151,6 +185,9 @@ impl Row {
                 top: top.map(|&(token, logprob)| named(token, logprob)).collect(),
             });
         }
+        if self.held_back.until > 0 && self.generated >= self.held_back.until {
+            self.answer.heed_stops_again();
+        }
         let piece = self.answer.push(chosen.token, vocabulary);
         self.seen(piece, seed)
     }
@@ -196,23 +233,42 @@ impl Row {
         } else {
             std::mem::take(&mut self.logprobs)
         };
-        let calls = said.calls.into_iter().map(|call| {
-            let index = self.calls;
-            self.calls += 1;
-            ToolCall {
-                index,
-                id: call_id(seed, self.id, index),
-                name: call.name,
-                arguments: call.arguments,
-            }
-        });
         let delta = Delta {
-            calls: calls.collect(),
+            calls: self.called(said.calls, seed),
             reasoning: said.reasoning,
             content: said.content,
             logprobs,
         };
         (delta, piece.stopped)
+    }
+
+    /// Numbers and names the calls, and joins what came of each in this step.
+    fn called(&mut self, pieces: Vec<Called>, seed: Seed) -> Vec<CallPiece> {
+        let mut calls: Vec<CallPiece> = vec![];
+        for piece in pieces {
+            match piece {
+                Called::Begun { name } => {
+                    let index = self.calls;
+                    self.calls += 1;
+                    let id = call_id(seed, self.id, index);
+                    calls.push(CallPiece {
+                        index,
+                        begun: Some(BegunCall { id, name }),
+                        arguments: String::new(),
+                    });
+                }
+                Called::Arguments(text) => match calls.last_mut() {
+                    Some(call) => call.arguments.push_str(&text),
+                    None => calls.push(CallPiece {
+                        // What goes on has begun.
+                        index: self.calls.saturating_sub(1),
+                        begun: None,
+                        arguments: text,
+                    }),
+                },
+            }
+        }
+        calls
     }
 }
 

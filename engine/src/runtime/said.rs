@@ -1,8 +1,8 @@
 //! A delta in the words of the API, which both shells write.
 
-use cereus_core::api::{Said, SaidCall, SaidToken, write_call, write_token};
+use cereus_core::api::{Answer, Said, SaidBegun, SaidCall, SaidToken, write_call, write_token};
 
-use super::event::{Delta, Logprob};
+use super::event::{CallPiece, Delta, Logprob};
 
 /// Room for what a delta is written into; reused by every one.
 #[derive(Debug, Default)]
@@ -16,13 +16,7 @@ impl SaidBuffers {
         self.calls.clear();
         self.logprobs.clear();
         for call in &delta.calls {
-            let call = SaidCall {
-                index: call.index,
-                id: &call.id,
-                name: &call.name,
-                arguments: &call.arguments,
-            };
-            write_call(&call, &mut self.calls);
+            write_call(&said_call(call), &mut self.calls);
         }
         for token in &delta.logprobs {
             let top = token.top.iter().map(said_token);
@@ -37,7 +31,28 @@ impl SaidBuffers {
     }
 }
 
-fn said_token(token: &Logprob) -> SaidToken<'_> {
+/// Adds what a delta says to a whole answer.
+pub fn gather(delta: &Delta, answer: &mut Answer) {
+    let mut buffers = SaidBuffers::default();
+    let said = buffers.said(delta);
+    let calls: Vec<SaidCall<'_>> = delta.calls.iter().map(said_call).collect();
+    answer.say(&said, &calls);
+}
+
+fn said_call(call: &CallPiece) -> SaidCall<'_> {
+    SaidCall {
+        index: call.index,
+        begun: call.begun.as_ref().map(|begun| SaidBegun {
+            id: &begun.id,
+            name: &begun.name,
+        }),
+        arguments: &call.arguments,
+    }
+}
+
+/// A token in the words of the API.
+#[must_use]
+pub fn said_token(token: &Logprob) -> SaidToken<'_> {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "the sampler keeps it above -9999"

@@ -19,7 +19,6 @@ use super::snapshot::{CapacitySnapshot, observe};
 use super::tokens_per_second;
 use super::watch::{Listener, tell};
 use super::work::{askers, work};
-use crate::chat::Ends;
 use crate::failure::{Failure, Reason};
 use crate::kv::{Chain, Scope};
 use crate::sampling::Chosen;
@@ -254,6 +253,10 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         };
         let mut row = Row::new(&ask, prompt, sampling, answer, arrived.at);
         row.ends = request.ends;
+        row.end_tokens = request.end_tokens;
+        if request.min_tokens > 0 {
+            row.hold_ends_back(request.min_tokens, self.backend.ends());
+        }
         row.constraint = constraint;
         let previous = self.rows.insert(id, row);
         assert!(previous.is_none(), "the inbox lets no id in twice");
@@ -429,7 +432,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
                     observe(&mut self.snapshot.observed_prefill_tps, speed);
                 }
             }
-            if row.ends == Ends::Heeded && self.backend.is_end(token) {
+            if row.is_end(token, self.backend.is_end(token)) {
                 self.stopped.push(id);
                 continue;
             }

@@ -105,8 +105,17 @@ pub struct Sample<'a> {
     pub history: &'a History,
     /// The tokens that a constraint allows; absent when there is none.
     pub allowed: Option<TokenMask<'a>>,
+    /// Tokens that may not come, whatever is allowed.
+    pub barred: &'a [u32],
     /// How many tokens of the answer came before.
     pub step: u32,
+}
+
+impl Sample<'_> {
+    /// Whether any token may come.
+    const fn is_free(&self) -> bool {
+        self.allowed.is_none() && self.barred.is_empty()
+    }
 }
 
 /// A row's next token.
@@ -140,12 +149,11 @@ impl Sampler {
     #[must_use]
     pub fn choose(&mut self, sample: &Sample<'_>, logits: &[f32]) -> Option<Chosen> {
         let sampling = sample.sampling;
-        let token =
-            if sampling.is_greedy() && !sampling.changes_logits() && sample.allowed.is_none() {
-                filter::likeliest(logits)?.token
-            } else {
-                self.adjusted(sample, logits)?
-            };
+        let token = if sampling.is_greedy() && !sampling.changes_logits() && sample.is_free() {
+            filter::likeliest(logits)?.token
+        } else {
+            self.adjusted(sample, logits)?
+        };
         let logprobs = sampling
             .top_logprobs
             .map(|count| Box::new(Logprobs::of(logits, token, count, &mut self.candidates)));
@@ -159,6 +167,12 @@ impl Sampler {
         history::penalise(sampling, sample.history, &mut self.values);
         if let Some(allowed) = sample.allowed {
             allowed.apply(&mut self.values);
+        }
+        for &token in sample.barred {
+            let value = usize::try_from(token).ok();
+            if let Some(value) = value.and_then(|ix| self.values.get_mut(ix)) {
+                *value = f32::NEG_INFINITY;
+            }
         }
         let best = filter::likeliest(&self.values)?;
         if sampling.is_greedy() {

@@ -29,6 +29,7 @@ fn choose_after(
         sampling,
         history: &history,
         allowed: None,
+        barred: &[],
         step,
     };
     let chosen = Sampler::default().choose(&sample, logits);
@@ -40,6 +41,7 @@ fn choose_among(sampling: &Sampling, allowed: &[u32], step: u32, logits: &[f32])
         sampling,
         history: &History::default(),
         allowed: Some(TokenMask(allowed)),
+        barred: &[],
         step,
     };
     let chosen = Sampler::default().choose(&sample, logits);
@@ -360,6 +362,7 @@ fn log_probabilities_are_those_of_the_raw_logits() {
         sampling: &sampling,
         history: &History::default(),
         allowed: None,
+        barred: &[],
         step: 0,
     };
     let logits = [1.0_f32, 2.0, 5.0, f32::NEG_INFINITY].map(f32::ln);
@@ -386,6 +389,7 @@ fn the_chosen_token_is_told_once_among_the_likeliest_and_not_where_none_are_aske
             sampling: &sampling,
             history: &History::default(),
             allowed: None,
+            barred: &[],
             step: 0,
         };
         let chosen = Sampler::default().choose(&sample, &[1.0, 4.0, 3.0, 2.0]);
@@ -408,6 +412,7 @@ fn a_probability_of_zero_has_a_logarithm_that_can_be_written() {
         sampling: &sampling,
         history: &History::default(),
         allowed: Some(TokenMask(&[0b10])),
+        barred: &[],
         step: 0,
     };
     let mut sampler = Sampler::default();
@@ -466,7 +471,7 @@ proptest! {
         before in prop::collection::vec(-20.0_f32..20.0, 1..600),
     ) {
         let history = History::default();
-        let sample = Sample { sampling: &sampling, history: &history, allowed: None, step };
+        let sample = Sample { sampling: &sampling, history: &history, allowed: None, barred: &[], step };
         let alone = Sampler::default().choose(&sample, &logits).unwrap();
         prop_assert!((alone.token as usize) < logits.len());
         let mut used = Sampler::default();
@@ -551,4 +556,25 @@ proptest! {
         }
         prop_assert_eq!(choose(&Sampling::greedy(), 0, &logits), best.map(|it| it.0));
     }
+}
+
+#[test]
+fn a_barred_token_never_comes_even_where_it_is_allowed_or_likeliest() {
+    let history = History::new(&Sampling::greedy(), &[]);
+    let sampling = Sampling::greedy();
+    let choose = |allowed, barred| {
+        let sample = Sample {
+            sampling: &sampling,
+            history: &history,
+            allowed,
+            barred,
+            step: 0,
+        };
+        let chosen = Sampler::default().choose(&sample, &[3.0, 2.0, 1.0]);
+        chosen.map(|chosen| chosen.token)
+    };
+    assert_eq!(choose(None, &[]), Some(0));
+    assert_eq!(choose(None, &[0, 9]), Some(1));
+    assert_eq!(choose(Some(TokenMask(&[0b101])), &[0]), Some(2));
+    assert_eq!(choose(Some(TokenMask(&[0b001])), &[0]), None);
 }

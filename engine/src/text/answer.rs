@@ -1,5 +1,5 @@
-//! One row's answer: its tokens as text, up to a stop string, told apart into what is thought, said
-//! and called.
+//! One row's answer: its tokens as text, told apart into what is thought, said and called, and ended
+//! by a stop string in what is said.
 
 use super::detokenise::{Detokeniser, Vocabulary};
 use super::parser::{AnswerParser, Said};
@@ -10,12 +10,14 @@ use super::stop::{StopMatcher, Stopped};
 pub struct Answer {
     detokeniser: Detokeniser,
     stops: StopMatcher,
+    /// Stop strings do not count yet.
+    passes_stops_over: bool,
     /// Nothing follows a stop string, not even what its last token held beyond it.
     stopped: Stopped,
     parser: AnswerParser,
     // Reused by every token.
     decoded: String,
-    text: String,
+    content: String,
 }
 
 /// What one more token lets out.
@@ -32,11 +34,22 @@ impl Answer {
         Self {
             detokeniser: Detokeniser::default(),
             stops: StopMatcher::new(stops),
+            passes_stops_over: false,
             stopped: Stopped::No,
             parser,
             decoded: String::new(),
-            text: String::new(),
+            content: String::new(),
         }
+    }
+
+    /// From here on no stop string counts.
+    pub fn pass_stops_over(&mut self) {
+        self.passes_stops_over = true;
+    }
+
+    /// From here on stop strings count, those that begin here.
+    pub fn heed_stops_again(&mut self) {
+        self.passes_stops_over = false;
     }
 
     pub fn push(&mut self, token: u32, vocabulary: &impl Vocabulary) -> Piece {
@@ -50,14 +63,19 @@ impl Answer {
     pub fn finish(&mut self, vocabulary: &impl Vocabulary) -> Piece {
         self.decoded.clear();
         self.detokeniser.finish(vocabulary, &mut self.decoded);
-        let mut piece = self.let_out();
-        if piece.stopped == Stopped::No {
-            self.text.clear();
-            self.stops.finish(&mut self.text);
-            self.parser.push(&self.text, &mut piece.said);
+        let mut said = Said::default();
+        if self.stopped == Stopped::No {
+            self.parser.push(&self.decoded, &mut said);
+            self.parser.finish(&mut said);
+            self.heed_stops(&mut said);
         }
-        self.parser.finish(&mut piece.said);
-        piece
+        if self.stopped == Stopped::No {
+            self.stops.finish(&mut said.content);
+        }
+        Piece {
+            said,
+            stopped: self.stopped,
+        }
     }
 
     /// Whether the next token belongs to a thought.
@@ -69,13 +87,31 @@ impl Answer {
     fn let_out(&mut self) -> Piece {
         let mut said = Said::default();
         if self.stopped == Stopped::No {
-            self.text.clear();
-            self.stopped = self.stops.push(&self.decoded, &mut self.text);
-            self.parser.push(&self.text, &mut said);
+            self.parser.push(&self.decoded, &mut said);
+            self.heed_stops(&mut said);
+            if self.parser.is_over() {
+                self.stopped = Stopped::Yes;
+            }
         }
         Piece {
             said,
             stopped: self.stopped,
+        }
+    }
+
+    /// Stop strings count in what is said: a thought may hold them, and so may the arguments of a
+    /// call.
+    fn heed_stops(&mut self, said: &mut Said) {
+        if !said.content.is_empty() && !self.passes_stops_over {
+            self.content.clear();
+            self.stopped = self.stops.push(&said.content, &mut self.content);
+            std::mem::swap(&mut said.content, &mut self.content);
+        }
+        match self.stopped {
+            Stopped::Yes => said.calls.clear(),
+            // A call ends what stands before it.
+            Stopped::No if !said.calls.is_empty() => self.stops.finish(&mut said.content),
+            Stopped::No => {}
         }
     }
 }

@@ -2,12 +2,16 @@
 
 mod gemma;
 mod json;
+mod kinds;
+mod reader;
+mod tags;
 mod xml;
 
 use super::dialect::CallFormat;
-use crate::chat::Tools;
 
-pub use xml::ParameterTypes;
+pub(crate) use kinds::Kind;
+pub use kinds::ParameterTypes;
+pub(super) use reader::{CallReader, JsonStream, SectionEnd};
 
 /// Levels of nesting in arguments.
 const DEPTH_MAX: u32 = 32;
@@ -27,12 +31,50 @@ impl std::fmt::Debug for WrittenCall {
     }
 }
 
-/// Reads what stood between a format's marks. `None` when it is no call: then it is text.
-pub(super) fn read(
-    format: CallFormat,
-    body: &str,
-    types: &ParameterTypes,
-) -> Option<Vec<WrittenCall>> {
+/// A call on its way: what comes after another belongs to the call that began last.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Called {
+    /// More of the JSON object.
+    Arguments(String),
+    Begun {
+        name: String,
+    },
+}
+
+/// Prints no content.
+impl std::fmt::Debug for Called {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Arguments(text) => write!(f, "Arguments({} bytes)", text.len()),
+            Self::Begun { .. } => f.write_str("Begun"),
+        }
+    }
+}
+
+impl Called {
+    /// What the pieces of an answer add up to.
+    #[must_use]
+    pub fn gathered(pieces: &[Self]) -> Vec<WrittenCall> {
+        let mut calls: Vec<WrittenCall> = vec![];
+        for piece in pieces {
+            match piece {
+                Self::Begun { name } => calls.push(WrittenCall {
+                    name: name.clone(),
+                    arguments: String::new(),
+                }),
+                Self::Arguments(text) => {
+                    if let Some(call) = calls.last_mut() {
+                        call.arguments.push_str(text);
+                    }
+                }
+            }
+        }
+        calls
+    }
+}
+
+/// Reads what stood between a format's marks, as a whole. `None` when it is no call: then it is text.
+fn read(format: CallFormat, body: &str, types: &ParameterTypes) -> Option<Vec<WrittenCall>> {
     let calls = match format {
         CallFormat::FunctionGemma => gemma::calls(body, "<escape>")?,
         CallFormat::Gemma => gemma::calls(body, "<|\"|>")?,
@@ -45,15 +87,4 @@ pub(super) fn read(
         },
     };
     (!calls.is_empty()).then_some(calls)
-}
-
-/// An object of its own, as harmony writes arguments.
-pub(super) fn object(text: &str) -> Option<String> {
-    json::object(text)
-}
-
-impl From<&Tools> for ParameterTypes {
-    fn from(tools: &Tools) -> Self {
-        Self::read(tools)
-    }
 }

@@ -1,10 +1,9 @@
 //! Harmony: an answer of messages, each to a channel. What is on `analysis` is thought, what is on
 //! `final` is said, and a message to `functions.name` is a call.
 
-use super::calls::{self, WrittenCall};
+use super::calls::{Called, JsonStream};
 use super::parser::{CALL_BYTES_MAX, Calling, Said};
 use super::scan;
-use crate::chat::CALLS_MAX;
 
 /// Bytes of what stands before a message.
 const HEADER_BYTES_MAX: usize = 1_024;
@@ -20,7 +19,7 @@ const FUNCTIONS: &str = "to=functions.";
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Harmony {
-    is_calling: bool,
+    calls_max: usize,
     calls: usize,
     /// A message began: what came is harmony.
     has_begun: bool,
@@ -30,10 +29,13 @@ pub(super) struct Harmony {
 
 #[derive(Clone, Debug)]
 enum Mode {
+    /// A call of which nothing was let out: what has come of its arguments.
     Call {
         name: String,
         body: String,
     },
+    /// A call whose arguments are let out as they come.
+    Calling(JsonStream),
     Content,
     /// Up to the message, so far.
     Header(String),
@@ -43,12 +45,18 @@ enum Mode {
 impl Harmony {
     pub(super) fn new(calling: Calling) -> Self {
         Self {
-            is_calling: matches!(calling, Calling::Yes(_)),
+            calls_max: calling.calls_max(),
             calls: 0,
             has_begun: false,
             mode: Mode::Header(String::new()),
             held: String::new(),
         }
+    }
+
+    /// Whether the answer held the one call that it may hold.
+    pub(super) const fn is_over(&self) -> bool {
+        let is_calling = matches!(self.mode, Mode::Call { .. } | Mode::Calling(_));
+        self.calls_max == 1 && self.calls == 1 && !is_calling
     }
 
     /// A header without its end is no answer yet, and models think first.
@@ -61,7 +69,9 @@ impl Harmony {
         loop {
             let marks: &[&str] = match self.mode {
                 Mode::Header(_) => &HEADER_MARKS,
-                Mode::Call { .. } | Mode::Content | Mode::Reasoning => &BOUNDARIES,
+                Mode::Call { .. } | Mode::Calling(_) | Mode::Content | Mode::Reasoning => {
+                    &BOUNDARIES
+                }
             };
             if let Some(found) = scan::first(&self.held, marks) {
                 let held = std::mem::take(&mut self.held);
@@ -92,12 +102,25 @@ impl Harmony {
 
     fn take(&mut self, text: &str, said: &mut Said) {
         match &mut self.mode {
-            Mode::Call { body, .. } => {
+            Mode::Call { name, body } => {
                 body.push_str(text);
-                if body.len() > CALL_BYTES_MAX {
+                let arguments = body.trim_start();
+                if arguments.starts_with('{') {
+                    let mut stream = JsonStream::new(0);
+                    let name = std::mem::take(name);
+                    said.calls.push(Called::Begun { name });
+                    stream.push(arguments, &mut said.calls);
+                    self.calls += 1;
+                    self.mode = Mode::Calling(stream);
+                } else if !arguments.is_empty() || body.len() > CALL_BYTES_MAX {
                     said.content.push_str(body);
                     self.mode = Mode::Content;
                 }
+            }
+            // What follows the arguments says nothing.
+            Mode::Calling(stream) if stream.is_over() => {}
+            Mode::Calling(stream) => {
+                stream.push(text, &mut said.calls);
             }
             Mode::Content => said.content.push_str(text),
             Mode::Header(header) => {
@@ -124,13 +147,16 @@ impl Harmony {
     }
 
     fn mode_of(&self, header: &str) -> Mode {
-        if let Some((_, after)) = header.split_once(FUNCTIONS).filter(|_| self.is_calling) {
+        let is_calling = self.calls < self.calls_max;
+        if let Some((_, after)) = header.split_once(FUNCTIONS).filter(|_| is_calling) {
             let is_end = |char: char| char.is_whitespace() || char == '<';
             let name = after.split(is_end).next().unwrap_or_default().to_owned();
-            return Mode::Call {
-                name,
-                body: String::new(),
-            };
+            if !name.is_empty() {
+                return Mode::Call {
+                    name,
+                    body: String::new(),
+                };
+            }
         }
         let channel = header.split_once(CHANNEL).map_or("", |(_, after)| after);
         if channel.trim_start().starts_with("analysis") {
@@ -143,15 +169,9 @@ impl Harmony {
     fn end_message(&mut self, said: &mut Said) {
         let mode = std::mem::replace(&mut self.mode, Mode::Header(String::new()));
         match mode {
-            Mode::Call { name, body } => match calls::object(&body) {
-                Some(arguments) if !name.is_empty() && self.calls < CALLS_MAX => {
-                    self.calls += 1;
-                    said.calls.push(WrittenCall { name, arguments });
-                }
-                Some(_) | None => said.content.push_str(&body),
-            },
+            Mode::Call { body, .. } => said.content.push_str(&body),
             // A header that never came to its message says nothing to a reader.
-            Mode::Content | Mode::Header(_) | Mode::Reasoning => {}
+            Mode::Calling(_) | Mode::Content | Mode::Header(_) | Mode::Reasoning => {}
         }
     }
 }

@@ -16,7 +16,9 @@ mod stop;
 mod tagged;
 
 pub use answer::{Answer, Piece};
-pub use calls::{ParameterTypes, WrittenCall};
+#[cfg(feature = "mlx")]
+pub(crate) use calls::Kind;
+pub use calls::{Called, ParameterTypes, WrittenCall};
 pub use detokenise::{Detokeniser, Vocabulary};
 pub use dialect::{CallFormat, Dialect, Marks};
 pub use parser::{AnswerParser, CALL_BYTES_MAX, Calling, Said};

@@ -2,10 +2,11 @@
 //!
 //! Streams: a mark that is split over pieces never shows, and how the text is cut changes nothing.
 
-use super::calls::{ParameterTypes, WrittenCall};
+use super::calls::{Called, ParameterTypes};
 use super::dialect::{CallFormat, Dialect};
 use super::harmony::Harmony;
 use super::tagged::Tagged;
+use crate::chat::{CALLS_MAX, Parallel, Tools};
 
 /// Bytes of one call; a longer one is text after all.
 pub const CALL_BYTES_MAX: usize = 1 << 20;
@@ -15,7 +16,7 @@ pub const CALL_BYTES_MAX: usize = 1 << 20;
 pub struct Said {
     pub reasoning: String,
     pub content: String,
-    pub calls: Vec<WrittenCall>,
+    pub calls: Vec<Called>,
 }
 
 impl Said {
@@ -42,7 +43,38 @@ impl std::fmt::Debug for Said {
 #[derive(Clone, Debug)]
 pub enum Calling {
     No,
-    Yes(ParameterTypes),
+    Yes {
+        types: ParameterTypes,
+        parallel: Parallel,
+    },
+}
+
+impl Calling {
+    #[must_use]
+    pub fn of(tools: &Tools) -> Self {
+        if !tools.may_be_called() {
+            return Self::No;
+        }
+        Self::Yes {
+            types: ParameterTypes::from(tools),
+            parallel: tools.parallel,
+        }
+    }
+
+    /// Calls that one answer may hold.
+    pub(super) const fn calls_max(&self) -> usize {
+        match self {
+            Self::No => 0,
+            Self::Yes {
+                parallel: Parallel::Allowed,
+                ..
+            } => CALLS_MAX,
+            Self::Yes {
+                parallel: Parallel::One,
+                ..
+            } => 1,
+        }
+    }
 }
 
 /// See the module.
@@ -95,6 +127,16 @@ impl AnswerParser {
             Kind::Harmony(harmony) => harmony.finish(said),
             Kind::Plain => {}
             Kind::Tagged(tagged) => tagged.finish(said),
+        }
+    }
+
+    /// Whether the answer is whole: it held the one call that it may hold.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        match &self.0 {
+            Kind::Harmony(harmony) => harmony.is_over(),
+            Kind::Plain => false,
+            Kind::Tagged(tagged) => tagged.is_over(),
         }
     }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::dialect::{CallFormat, Dialect, Marks};
-use super::{AnswerParser, CALL_BYTES_MAX, Calling, ParameterTypes, Said};
+use super::{AnswerParser, CALL_BYTES_MAX, Called, Calling, Said};
 use crate::chat::ChatRequest;
 
 const THINK: Option<Marks> = Some(Marks {
@@ -83,6 +83,51 @@ const EXAMPLES: &[Example] = &[
         text: "<tool_call>\n<function=w>\n<parameter=q>\n2\n</parameter>\n<parameter=s>\n2\nb\n\
                </parameter>\n<parameter=flag>True</parameter>\n</function>\n</tool_call>",
         called: &[("w", "{\"q\":2,\"s\":\"2\\nb\",\"flag\":true}")],
+        ..PLAIN
+    },
+    Example {
+        text: "<tool_call><function=w><parameter=n>5</parameter><parameter=e>5</parameter>\
+               <parameter=s>null</parameter><parameter=t>null</parameter><parameter=s>[1, 2]\
+               </parameter><parameter=t>\n\n\"a\\\n</para\n\n</parameter></function></tool_call>x",
+        called: &[(
+            "w",
+            "{\"n\":5,\"e\":5,\"s\":null,\"t\":\"null\",\"s\":\"[1, 2]\",\
+             \"t\":\"\\n\\\"a\\\\\\n</para\\n\"}",
+        )],
+        said: "x",
+        ..PLAIN
+    },
+    Example {
+        text: "<tool_call><function=w><parameter=t>a</parameter></tool_call>",
+        called: &[("w", "{\"t\":\"a\"}")],
+        ..PLAIN
+    },
+    Example {
+        text: "<tool_call>{\"arguments\":{\"q\":1},\"name\":\"w\"}</tool_call>",
+        called: &[("w", "{\"q\":1}")],
+        ..PLAIN
+    },
+    Example {
+        text: "<tool_call>{\"name\":\"w\",\"arguments\":{\"q\":[{}]},\"x\":{}}}; {\"name\":\"w\"}\
+               </tool_call>",
+        called: &[("w", "{\"q\":[{}]}")],
+        ..PLAIN
+    },
+    Example {
+        text: "Write <think> to think.",
+        said: "Write <think> to think.",
+        ..PLAIN
+    },
+    Example {
+        text: "\n<think>a</think>b <think>c</think>",
+        thought: "a",
+        said: "b <think>c</think>",
+        ..PLAIN
+    },
+    Example {
+        text: "<tool_call>{\"name\":\"w\",\"arguments\":{}}</tool_call><think>",
+        said: "<think>",
+        called: &[("w", "{}")],
         ..PLAIN
     },
     Example {
@@ -178,12 +223,14 @@ const EXAMPLES: &[Example] = &[
     },
 ];
 
-fn types() -> ParameterTypes {
+fn calling() -> Calling {
     let body = r#"{"messages":[{"role":"user","content":""}],"tools":[{"type":"function",
         "function":{"name":"w","parameters":{"properties":{"q":{"type":"integer"},
-        "s":{"type":["string","null"]},"flag":{"type":"boolean"}}}}}]}"#;
+        "s":{"type":["string","null"]},"flag":{"type":"boolean"},
+        "n":{"anyOf":[{"type":"integer"},{"type":"null"}]},"e":{"enum":[5,6]},
+        "t":{"type":"string"}}}}}]}"#;
     let request = ChatRequest::from_json(body.as_bytes()).unwrap();
-    ParameterTypes::from(&request.tools)
+    Calling::of(&request.tools)
 }
 
 fn parser(example: &Example, calling: Calling) -> AnswerParser {
@@ -205,8 +252,8 @@ fn read<'a>(mut parser: AnswerParser, pieces: impl Iterator<Item = &'a str>) -> 
 
 #[track_caller]
 fn assert_reads(example: &Example, said: &Said) {
-    let called: Vec<(&str, &str)> = said
-        .calls
+    let calls = Called::gathered(&said.calls);
+    let called: Vec<(&str, &str)> = calls
         .iter()
         .map(|call| (call.name.as_str(), call.arguments.as_str()))
         .collect();
@@ -222,7 +269,7 @@ fn assert_reads(example: &Example, said: &Said) {
 #[test]
 fn each_example_is_read_alike_in_every_cut_in_two_and_character_by_character() {
     for example in EXAMPLES {
-        let parser = || parser(example, Calling::Yes(types()));
+        let parser = || parser(example, calling());
         let text = example.text;
         for cut in (0..=text.len()).filter(|&cut| text.is_char_boundary(cut)) {
             let (left, right) = text.split_at(cut);
@@ -262,7 +309,7 @@ fn thought_is_told_from_the_rest_while_it_streams() {
 
 #[test]
 fn a_call_that_never_ends_is_text_in_the_end_and_held_no_longer_than_its_bound() {
-    let mut parser = parser(&PLAIN, Calling::Yes(types()));
+    let mut parser = parser(&PLAIN, calling());
     let mut said = Said::default();
     parser.push("<tool_call>", &mut said);
     let piece = "x".repeat(1_024);
@@ -289,10 +336,7 @@ fn arguments_nested_without_end_are_no_call() {
         calls: CallFormat::Gemma,
         ..PLAIN
     };
-    let said = read(
-        parser(&example, Calling::Yes(types())),
-        std::iter::once(text.as_str()),
-    );
+    let said = read(parser(&example, calling()), std::iter::once(text.as_str()));
     assert!(said.calls.is_empty());
     assert_eq!(said.content, text);
 }
@@ -355,7 +399,7 @@ proptest! {
             prompt_tail: if is_thinking { "<think>" } else { "" },
             ..PLAIN
         };
-        let parser = || parser(&example, Calling::Yes(types()));
+        let parser = || parser(&example, calling());
         let whole = read(parser(), std::iter::once(text.as_str()));
         let mut cuts: Vec<usize> =
             cuts.into_iter().filter(|&cut| text.is_char_boundary(cut)).collect();
@@ -365,6 +409,6 @@ proptest! {
         let pieces = read(parser(), pieces);
         prop_assert_eq!(&pieces.reasoning, &whole.reasoning);
         prop_assert_eq!(&pieces.content, &whole.content);
-        prop_assert!(pieces.calls == whole.calls);
+        prop_assert!(Called::gathered(&pieces.calls) == Called::gathered(&whole.calls));
     }
 }

@@ -1,11 +1,10 @@
 //! Answers whose thoughts and calls stand between marks.
 
-use super::calls::{self, ParameterTypes};
+use super::calls::{CallReader, Called, ParameterTypes, SectionEnd};
 use super::dialect::{CallFormat, Dialect, Marks, PYTHON_TAG};
 use super::parser::{CALL_BYTES_MAX, Calling, Said};
 use super::scan;
 use super::section::Section;
-use crate::chat::CALLS_MAX;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -15,7 +14,10 @@ pub(super) struct Tagged {
     types: ParameterTypes,
     /// Calls are looked for.
     is_calling: bool,
+    calls_max: usize,
     calls: usize,
+    /// Something was said or called: from here on no thought begins.
+    has_begun: bool,
     mode: Mode,
     section: Section,
     /// Text that may be the beginning of a mark.
@@ -24,27 +26,32 @@ pub(super) struct Tagged {
 
 #[derive(Clone, Debug)]
 enum Mode {
-    /// What stands between a call's marks, so far.
-    Call(String),
+    /// Between a call's marks.
+    Call(Box<CallReader>),
     Content,
     /// Before content that may be a call as a whole, which its first character tells.
     Opening,
+    /// The one call that the answer may hold is whole: nothing more is read.
+    Over,
     Reasoning,
 }
 
 impl Tagged {
     pub(super) fn new(dialect: Dialect, calling: Calling, prompt_tail: &str) -> Self {
         let is_thinking = dialect.is_thinking(prompt_tail);
+        let calls_max = calling.calls_max();
         let (is_calling, types) = match calling {
             Calling::No => (false, ParameterTypes::default()),
-            Calling::Yes(types) => (true, types),
+            Calling::Yes { types, .. } => (true, types),
         };
         let mut parser = Self {
             reasoning: dialect.reasoning,
             format: dialect.calls,
             types,
             is_calling,
+            calls_max,
             calls: 0,
+            has_begun: false,
             mode: Mode::Reasoning,
             section: Section::after_mark(),
             held: String::new(),
@@ -54,6 +61,10 @@ impl Tagged {
             parser.mode = parser.content();
         }
         parser
+    }
+
+    pub(super) const fn is_over(&self) -> bool {
+        matches!(self.mode, Mode::Over)
     }
 
     pub(super) const fn is_reasoning(&self) -> bool {
@@ -71,10 +82,17 @@ impl Tagged {
             }
             let marks = self.marks();
             if let Some(found) = scan::first(&self.held, &marks) {
+                let mark = marks[found.mark];
                 let held = std::mem::take(&mut self.held);
                 self.take(&held[..found.start], said);
-                self.held = held[found.start + marks[found.mark].len()..].to_owned();
-                self.cross(marks[found.mark], said);
+                let after = found.start + mark.len();
+                self.held = held[after..].to_owned();
+                if self.is_late_thought(mark) {
+                    // What was said before it shows that it is text.
+                    self.take(mark, said);
+                } else {
+                    self.cross(mark, said);
+                }
                 continue;
             }
             let end = scan::hold_from(&self.held, marks.iter().copied());
@@ -91,13 +109,16 @@ impl Tagged {
             self.mode = Mode::Content;
         }
         self.take(&held, said);
-        if let Mode::Call(body) = &mut self.mode {
-            let body = std::mem::take(body);
-            self.end_call(&body, "", said);
-        }
+        self.end_call("", SectionEnd::Cut, said);
         if matches!(self.mode, Mode::Content) {
             self.section.finish(&mut said.content);
         }
+    }
+
+    /// Whether this mark would open a thought after something was said.
+    fn is_late_thought(&self, mark: &str) -> bool {
+        let is_open = self.reasoning.is_some_and(|marks| marks.open == mark);
+        is_open && self.has_begun && matches!(self.mode, Mode::Content)
     }
 
     /// The mode of what is said, from its beginning.
@@ -118,12 +139,14 @@ impl Tagged {
             }
             Mode::Content | Mode::Opening => {
                 let call = self.format.marks().filter(|_| self.is_calling);
-                let thought = self.reasoning.map(|marks| marks.open);
+                let thought = self.reasoning.filter(|_| !self.has_begun);
+                let thought = thought.map(|marks| marks.open);
                 thought
                     .into_iter()
                     .chain(call.map(|marks| marks.open))
                     .collect()
             }
+            Mode::Over => vec![],
             Mode::Reasoning => self
                 .reasoning
                 .map(|marks| marks.close)
@@ -135,65 +158,111 @@ impl Tagged {
     /// Text without marks.
     fn take(&mut self, text: &str, said: &mut Said) {
         match &mut self.mode {
-            Mode::Call(body) => {
-                body.push_str(text);
-                if body.len() > CALL_BYTES_MAX {
-                    let body = std::mem::take(body);
+            Mode::Call(reader) => {
+                let from = said.calls.len();
+                reader.push(text, &self.types, &mut said.calls);
+                let is_too_long = reader.held() > CALL_BYTES_MAX;
+                let is_unmarked = self
+                    .format
+                    .marks()
+                    .is_none_or(|marks| marks.close.is_empty());
+                let is_last = is_unmarked && reader.has_called();
+                self.count(&said.calls[from..]);
+                if is_last && self.calls >= self.calls_max {
+                    self.mode = Mode::Over;
+                } else if is_too_long {
                     self.is_calling = false;
-                    self.end_call(&body, "", said);
+                    self.end_call("", SectionEnd::Cut, said);
                 }
             }
-            Mode::Content | Mode::Opening => self.section.push(text, &mut said.content),
+            Mode::Content | Mode::Opening => {
+                self.has_begun |= !text.trim_start().is_empty();
+                if self.has_begun && !self.is_calling {
+                    // No mark can follow, so all line breaks are text at once.
+                    self.section.finish(&mut said.content);
+                    self.section.push(text, &mut said.content);
+                    self.section.finish(&mut said.content);
+                } else {
+                    self.section.push(text, &mut said.content);
+                }
+            }
+            Mode::Over => {}
             Mode::Reasoning => self.section.push(text, &mut said.reasoning),
         }
     }
 
+    fn count(&mut self, pieces: &[Called]) {
+        let begun = pieces
+            .iter()
+            .filter(|piece| matches!(piece, Called::Begun { .. }));
+        self.calls += begun.count();
+        self.has_begun |= !pieces.is_empty();
+    }
+
     /// A mark stood here, and with it the mode ends.
-    fn cross(&mut self, mark: &str, said: &mut Said) {
-        self.section = Section::after_mark();
-        self.mode = match std::mem::replace(&mut self.mode, Mode::Content) {
-            Mode::Call(body) => {
-                self.end_call(&body, mark, said);
-                return;
+    fn cross(&mut self, mark: &'static str, said: &mut Said) {
+        match &self.mode {
+            Mode::Call(_) => self.end_call(mark, SectionEnd::Closed, said),
+            Mode::Over => {}
+            Mode::Reasoning => {
+                self.section = Section::after_mark();
+                self.mode = self.content();
             }
-            Mode::Reasoning => self.content(),
             Mode::Content | Mode::Opening => {
+                self.section = Section::after_mark();
                 let is_open = |marks: Option<Marks>| marks.is_some_and(|it| it.open == mark);
                 if is_open(self.reasoning) {
-                    Mode::Reasoning
+                    self.mode = Mode::Reasoning;
                 } else if is_open(self.format.marks()) && self.is_calling {
-                    Mode::Call(String::new())
+                    self.mode = self.call();
                 } else {
                     // The close of a call that was too long to be one.
                     self.section = Section::default();
-                    self.section.push(mark, &mut said.content);
-                    Mode::Content
+                    self.take(mark, said);
                 }
             }
-        };
+        }
     }
 
-    /// Reads a call; one that cannot be read is shown as it came.
-    fn end_call(&mut self, body: &str, close: &str, said: &mut Said) {
-        self.mode = Mode::Content;
-        let calls = if self.is_calling {
-            calls::read(self.format, body, &self.types)
-        } else {
-            None
+    fn call(&self) -> Mode {
+        let left = self.calls_max - self.calls;
+        Mode::Call(Box::new(CallReader::new(self.format, left)))
+    }
+
+    /// Ends a call, if one is being read; one that cannot be read is shown as it came.
+    fn end_call(&mut self, close: &str, end: SectionEnd, said: &mut Said) {
+        if !matches!(self.mode, Mode::Call(_)) {
+            return;
+        }
+        let Mode::Call(reader) = std::mem::replace(&mut self.mode, Mode::Content) else {
+            unreachable!("looked at just above");
         };
-        match calls {
-            Some(calls) if self.calls + calls.len() <= CALLS_MAX => {
-                self.calls += calls.len();
-                said.calls.extend(calls);
-                self.section = Section::after_mark();
+        self.section = Section::after_mark();
+        let from = said.calls.len();
+        let has_called = reader.has_called();
+        let unread = if self.is_calling {
+            reader.finish(end, &self.types, &mut said.calls)
+        } else {
+            Some(reader.into_held())
+        };
+        self.count(&said.calls[from..]);
+        if self.is_calling && self.calls >= self.calls_max && unread.is_none() {
+            // With one call alone the answer is whole; with many no more are looked for.
+            self.is_calling = false;
+            if self.calls_max == 1 {
+                self.mode = Mode::Over;
+                return;
             }
-            Some(_) | None => {
-                let open = self.format.marks().map_or("", |marks| marks.open);
-                self.section = Section::default();
-                for text in [open, body, close] {
-                    self.section.push(text, &mut said.content);
-                }
-            }
+        }
+        let Some(body) = unread else {
+            return;
+        };
+        let open = self.format.marks().map_or("", |marks| marks.open);
+        let open = if has_called { "" } else { open };
+        self.has_begun = true;
+        self.section = Section::default();
+        for text in [open, &body, close] {
+            self.section.push(text, &mut said.content);
         }
     }
 
@@ -207,7 +276,7 @@ impl Tagged {
         if text.starts_with(PYTHON_TAG) || text.starts_with('{') {
             let body = text.strip_prefix(PYTHON_TAG).unwrap_or(text).to_owned();
             self.held.clear();
-            self.mode = Mode::Call(String::new());
+            self.mode = self.call();
             self.take(&body, said);
         } else {
             self.mode = Mode::Content;

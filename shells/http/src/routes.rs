@@ -10,7 +10,7 @@ use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use bytes::Bytes;
-use cereus_core::api::Envelope;
+use cereus_core::api::{Api, Envelope};
 use cereus_core::ids::RequestId;
 use hyper::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
@@ -50,6 +50,15 @@ impl Endpoint {
         match self {
             Self::Chat => "/v1/chat/completions",
             Self::Completions => "/v1/completions",
+        }
+    }
+
+    /// By which its bodies are read.
+    #[must_use]
+    pub const fn api(self) -> Api {
+        match self {
+            Self::Chat => Api::Chat,
+            Self::Completions => Api::Completions,
         }
     }
 }

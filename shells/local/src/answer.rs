@@ -24,7 +24,7 @@ pub(crate) struct Answer {
     has_ended: bool,
 }
 
-/// All of an answer.
+/// All of one answer.
 #[derive(Debug)]
 pub(crate) struct WholeAnswer {
     pub(crate) said: Delta,
@@ -66,30 +66,58 @@ impl Answer {
         }
     }
 
-    /// Waits for the end.
-    ///
-    /// # Errors
-    /// The engine fails.
-    pub(crate) async fn whole(mut self) -> Result<WholeAnswer, Failure> {
-        let mut said = Delta::default();
+    /// Takes what has come, until the end: `None` while there may be more.
+    fn poll_said(
+        &mut self,
+        context: &Context<'_>,
+        said: &mut Delta,
+    ) -> Poll<Result<Finished, Failure>> {
         loop {
             for event in std::mem::take(&mut self.taken) {
                 match event {
                     Event::Accepted { .. } => {}
-                    Event::Delta { delta, .. } => append(&mut said, delta),
+                    Event::Delta { delta, .. } => said.append(delta),
                     Event::Failed { failure, .. } => {
                         self.has_ended = true;
-                        return Err(failure);
+                        return Poll::Ready(Err(failure));
                     }
                     Event::Finished(finished) => {
                         self.has_ended = true;
-                        return Ok(WholeAnswer { said, finished });
+                        return Poll::Ready(Ok(finished));
                     }
                 }
             }
-            poll_fn(|context| self.poll_take(context)).await;
+            std::task::ready!(self.poll_take(context));
         }
     }
+}
+
+/// Waits for the ends of all answers to one request. They are read side by side: one whose reader is
+/// behind would pause.
+///
+/// # Errors
+/// The engine fails on one of them; the others are not waited for.
+pub(crate) async fn whole(mut answers: Vec<Answer>) -> Result<Vec<WholeAnswer>, Failure> {
+    let mut said: Vec<Delta> = answers.iter().map(|_| Delta::default()).collect();
+    let mut ends: Vec<Option<Finished>> = answers.iter().map(|_| None).collect();
+    poll_fn(|context| {
+        let all = answers.iter_mut().zip(&mut said).zip(&mut ends);
+        for ((answer, said), end) in all.filter(|(_, end)| end.is_none()) {
+            if let Poll::Ready(finished) = answer.poll_said(context, said) {
+                *end = Some(finished?);
+            }
+        }
+        if ends.iter().all(Option::is_some) {
+            Poll::Ready(Ok::<(), Failure>(()))
+        } else {
+            Poll::Pending
+        }
+    })
+    .await?;
+    let whole = said.into_iter().zip(ends.into_iter().flatten());
+    Ok(whole
+        .map(|(said, finished)| WholeAnswer { said, finished })
+        .collect())
 }
 
 impl Drop for Answer {
@@ -100,55 +128,67 @@ impl Drop for Answer {
     }
 }
 
-fn append(said: &mut Delta, delta: Delta) {
-    said.reasoning += &delta.reasoning;
-    said.content += &delta.content;
-    said.calls.extend(delta.calls);
-    said.logprobs.extend(delta.logprobs);
-}
-
-/// An answer as server-sent events. All that came since the last look goes out in one piece.
+/// The answers to one request as server-sent events. All that came since the last look goes out in
+/// one piece.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    answer: Answer,
+    answers: Vec<Answer>,
     writer: StreamWriter,
     buffer: Vec<u8>,
+    has_failed: bool,
 }
 
 impl Stream {
-    pub(crate) fn new(answer: Answer, writer: StreamWriter) -> Self {
+    /// The writer knows as many answers.
+    pub(crate) fn new(answers: Vec<Answer>, mut writer: StreamWriter) -> Self {
+        let mut buffer = vec![];
+        writer.open(&mut buffer);
         Self {
-            answer,
+            answers,
             writer,
-            buffer: vec![],
+            buffer,
+            has_failed: false,
         }
     }
 
     /// `None` after the last piece.
     pub(crate) fn poll_bytes(&mut self, context: &Context<'_>) -> Poll<Option<Bytes>> {
-        let answer = &mut self.answer;
-        loop {
+        for choice in 0..self.answers.len() {
+            self.take(context, choice);
+        }
+        if !self.buffer.is_empty() {
+            return Poll::Ready(Some(Bytes::from(std::mem::take(&mut self.buffer))));
+        }
+        if self.has_failed || self.answers.iter().all(|answer| answer.has_ended) {
+            return Poll::Ready(None);
+        }
+        Poll::Pending
+    }
+
+    /// Writes what has come of one answer.
+    fn take(&mut self, context: &Context<'_>, choice: usize) {
+        let answer = &mut self.answers[choice];
+        while !(self.has_failed || answer.has_ended) {
             for event in answer.taken.drain(..) {
                 match event {
                     Event::Accepted { .. } => {}
-                    Event::Delta { delta, .. } => self.writer.delta(&delta, &mut self.buffer),
+                    Event::Delta { delta, .. } => {
+                        self.writer.delta(choice, &delta, &mut self.buffer);
+                    }
                     Event::Failed { failure, .. } => {
                         answer.has_ended = true;
+                        self.has_failed = true;
                         self.writer.failed(&failure, &mut self.buffer);
                     }
                     Event::Finished(finished) => {
                         answer.has_ended = true;
-                        self.writer.finished(&finished, &mut self.buffer);
+                        self.writer.finished(choice, &finished, &mut self.buffer);
                     }
                 }
             }
-            if !self.buffer.is_empty() {
-                return Poll::Ready(Some(Bytes::from(std::mem::take(&mut self.buffer))));
+            if answer.has_ended || answer.poll_take(context).is_pending() {
+                return;
             }
-            if answer.has_ended {
-                return Poll::Ready(None);
-            }
-            std::task::ready!(answer.poll_take(context));
         }
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use cereus_engine::chat::ChatRequest;
 use cereus_engine::failure::Failure;
 use cereus_engine::kv::Scope;
-use cereus_engine::runtime::{CapacitySnapshot, Job};
+use cereus_engine::runtime::CapacitySnapshot;
 use cereus_engine::scheduler::RowId;
 use tokio::sync::watch;
 
@@ -56,15 +57,14 @@ impl App {
         self.model.engine.capacity()
     }
 
-    /// Hands a body to the engine. Dropping the answer is its reader leaving.
-    pub(crate) fn submit(self: &Arc<Self>, body: Vec<u8>) -> Result<Answer, Failure> {
+    /// Hands a request to the engine. Dropping the answer is its reader leaving.
+    pub(crate) fn ask(self: &Arc<Self>, request: ChatRequest) -> Result<Answer, Failure> {
         let id = RowId(self.next_row.fetch_add(1, Ordering::Relaxed) + 1);
         // All who reach this machine are one tenant.
         let scope = Scope::new(LOCAL_SCOPE);
-        let job = Job { id, body, scope };
         let outbox = Arc::new(Outbox::default());
         self.model.outboxes.insert(id, Arc::clone(&outbox));
-        if let Err(failure) = self.model.engine.submit(job) {
+        if let Err(failure) = self.model.engine.ask(id, request, scope) {
             self.model.outboxes.remove(id);
             return Err(failure);
         }

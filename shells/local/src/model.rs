@@ -173,6 +173,10 @@ impl Vocabulary for Paced {
     fn decode(&self, tokens: &[u32]) -> String {
         self.inner.decode(tokens)
     }
+
+    fn token_bytes(&self, token: u32) -> Vec<u8> {
+        self.inner.token_bytes(token)
+    }
 }
 
 impl cereus_engine::runtime::Backend for Paced {

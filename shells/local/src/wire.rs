@@ -1,10 +1,12 @@
-//! Answers in the shapes of the API: chat completions by the core, plain completions here.
+//! Answers of the engine in the words of the core, which writes them in the shapes of the API.
 
-use cereus_core::api::{AnswerUsage, Envelope, FinishReason, Framing, Turn, quote, write_done};
-use cereus_core::event::Usage;
+use cereus_core::api::{
+    Answer, AnswerUsage, Api, Envelope, FinishReason, Framing, TextChoice, TextFraming,
+    TokenChoice, Turn, write_done, write_failed,
+};
 use cereus_core::ids::RequestId;
 use cereus_engine::failure::{Failure, Reason};
-use cereus_engine::runtime::{self, Delta, Finished, SaidBuffers, TokenLogprob};
+use cereus_engine::runtime::{self, Delta, Finished, SaidBuffers, gather, said_token};
 
 use crate::answer::WholeAnswer;
 
@@ -12,7 +14,7 @@ use crate::answer::WholeAnswer;
 const FULL_RETRY_AFTER_S: u16 = 2;
 const DRAIN_RETRY_AFTER_S: u16 = 5;
 
-/// What every piece of one answer has in common.
+/// What every piece of the answers to one request has in common.
 #[derive(Debug)]
 pub(crate) enum Shape {
     Chat(Framing),
@@ -20,28 +22,50 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
-    pub(crate) fn chat(id: RequestId, created_unix_s: u64, model: &str) -> Self {
-        Self::Chat(Framing::new(id, created_unix_s, model))
+    pub(crate) fn new(api: Api, id: RequestId, created_unix_s: u64, model: &str) -> Self {
+        match api {
+            Api::Chat => Self::Chat(Framing::new(id, created_unix_s, model)),
+            Api::Completions => Self::Text(TextFraming::new(id, created_unix_s, model)),
+        }
     }
 
-    pub(crate) fn text(id: RequestId, created_unix_s: u64, model: &str) -> Self {
-        Self::Text(TextFraming::new(id, created_unix_s, model))
-    }
-
-    pub(crate) fn whole(&self, answer: &WholeAnswer) -> Vec<u8> {
-        let mut out = Vec::with_capacity(512 + answer.said.content.len());
-        let finish = finish_of(&answer.finished);
-        let usage = usage_of(&answer.finished);
+    /// `heads` stand before the answers: echoed prompts, or nothing.
+    pub(crate) fn whole(
+        &self,
+        heads: &[String],
+        answers: &[WholeAnswer],
+        usage: AnswerUsage,
+    ) -> Vec<u8> {
+        let mut out = Vec::with_capacity(512);
         match self {
             Self::Chat(framing) => {
-                let mut buffers = SaidBuffers::default();
-                let said = buffers.said(&answer.said);
-                framing.write_whole(&said, finish, usage, &mut out);
+                let whole: Vec<Answer> = answers.iter().map(gathered).collect();
+                let finishes = answers.iter().map(|answer| finish_of(&answer.finished));
+                Answer::write_all(framing, whole.iter().zip(finishes), usage, &mut out);
             }
-            Self::Text(framing) => framing.write_whole(&answer.said, finish, usage, &mut out),
+            Self::Text(framing) => {
+                framing.open_whole(&mut out);
+                for ((answer, head), index) in answers.iter().zip(heads).zip(0..) {
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    let text = format!("{head}{}", answer.said.content);
+                    let tokens = token_choices(&answer.said);
+                    let finish = Some(finish_of(&answer.finished));
+                    let mut choice = TextChoice::new(index);
+                    framing.write_choice(&mut choice, &text, &tokens, finish, &mut out);
+                }
+                framing.close_whole(usage, &mut out);
+            }
         }
         out
     }
+}
+
+fn gathered(answer: &WholeAnswer) -> Answer {
+    let mut whole = Answer::default();
+    gather(&answer.said, &mut whole);
+    whole
 }
 
 /// Writes server-sent events.
@@ -49,8 +73,25 @@ impl Shape {
 pub(crate) struct StreamWriter {
     shape: Shape,
     usage: UsageChunk,
-    turn: Turn,
+    choices: Vec<Choice>,
+    /// Of all answers, once each has ended.
+    ends: Vec<Option<Finished>>,
+    per_prompt: usize,
     buffers: SaidBuffers,
+}
+
+/// One of the answers, as far as it has been written.
+#[derive(Debug)]
+enum Choice {
+    Chat {
+        framing: Framing,
+        turn: Turn,
+    },
+    /// `head` is still to be written before the answer.
+    Text {
+        choice: TextChoice,
+        head: String,
+    },
 }
 
 /// Whether the stream ends with a chunk that carries the usage.
@@ -61,39 +102,95 @@ pub(crate) enum UsageChunk {
 }
 
 impl StreamWriter {
-    pub(crate) fn new(shape: Shape, usage: UsageChunk) -> Self {
+    /// Of as many answers as there are `heads`, so many for each prompt.
+    pub(crate) fn new(
+        shape: Shape,
+        heads: Vec<String>,
+        per_prompt: usize,
+        usage: UsageChunk,
+    ) -> Self {
+        let choices = (0..).zip(heads).map(|(index, head)| match &shape {
+            Shape::Chat(framing) => Choice::Chat {
+                framing: framing.of_choice(index),
+                turn: Turn::First,
+            },
+            Shape::Text(_) => Choice::Text {
+                choice: TextChoice::new(index),
+                head,
+            },
+        });
+        let choices: Vec<Choice> = choices.collect();
         Self {
+            ends: choices.iter().map(|_| None).collect(),
+            choices,
             shape,
             usage,
-            turn: Turn::First,
+            per_prompt,
             buffers: SaidBuffers::default(),
         }
     }
 
-    pub(crate) fn delta(&mut self, delta: &Delta, out: &mut Vec<u8>) {
-        match &self.shape {
-            Shape::Chat(framing) => {
-                let turn = std::mem::replace(&mut self.turn, Turn::Later);
-                framing.write_said(turn, &self.buffers.said(delta), out);
+    /// What stands before all answers.
+    pub(crate) fn open(&mut self, out: &mut Vec<u8>) {
+        let Shape::Text(framing) = &self.shape else {
+            return;
+        };
+        for choice in &mut self.choices {
+            if let Choice::Text { choice, head } = choice
+                && !head.is_empty()
+            {
+                framing.write_piece(choice, head, &[], None, out);
+                choice.skip(head);
             }
-            Shape::Text(framing) => framing.write_piece(delta, None, out),
         }
     }
 
-    pub(crate) fn finished(&mut self, finished: &Finished, out: &mut Vec<u8>) {
-        if self.turn == Turn::First && matches!(self.shape, Shape::Chat(_)) {
+    pub(crate) fn delta(&mut self, choice: usize, delta: &Delta, out: &mut Vec<u8>) {
+        match (&mut self.choices[choice], &self.shape) {
+            (Choice::Chat { framing, turn }, _) => {
+                let turn = std::mem::replace(turn, Turn::Later);
+                framing.write_said(turn, &self.buffers.said(delta), out);
+            }
+            (Choice::Text { choice, .. }, Shape::Text(framing)) => {
+                let tokens = token_choices(delta);
+                framing.write_piece(choice, &delta.content, &tokens, None, out);
+            }
+            (Choice::Text { .. }, Shape::Chat(_)) => unreachable!("choices are of their shape"),
+        }
+    }
+
+    pub(crate) fn finished(&mut self, choice: usize, finished: &Finished, out: &mut Vec<u8>) {
+        let is_silent = matches!(
+            &self.choices[choice],
+            Choice::Chat {
+                turn: Turn::First,
+                ..
+            }
+        );
+        if is_silent {
             // The role comes exactly once, even where nothing was said.
-            self.delta(&Delta::default(), out);
+            self.delta(choice, &Delta::default(), out);
         }
         let finish = finish_of(finished);
-        match &self.shape {
-            Shape::Chat(framing) => framing.write_finish(finish, out),
-            Shape::Text(framing) => framing.write_piece(&Delta::default(), Some(finish), out),
+        match (&mut self.choices[choice], &self.shape) {
+            (Choice::Chat { framing, .. }, _) => framing.write_finish(finish, out),
+            (Choice::Text { choice, .. }, Shape::Text(framing)) => {
+                framing.write_piece(choice, "", &[], Some(finish), out);
+            }
+            (Choice::Text { .. }, Shape::Chat(_)) => unreachable!("choices are of their shape"),
         }
+        self.ends[choice] = Some(*finished);
+        if self.ends.iter().all(Option::is_some) {
+            self.close(out);
+        }
+    }
+
+    fn close(&mut self, out: &mut Vec<u8>) {
         if self.usage == UsageChunk::Last {
+            let usage = usage_of(self.ends.iter().flatten(), self.per_prompt);
             match &self.shape {
-                Shape::Chat(framing) => framing.write_usage(usage_of(finished), out),
-                Shape::Text(framing) => framing.write_usage(usage_of(finished), out),
+                Shape::Chat(framing) => framing.write_usage(usage, out),
+                Shape::Text(framing) => framing.write_usage(usage, out),
             }
         }
         write_done(out);
@@ -101,96 +198,19 @@ impl StreamWriter {
 
     /// The one error event of a stream that broke. Nothing follows it.
     pub(crate) fn failed(&mut self, failure: &Failure, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"data: ");
-        envelope(failure).write(out);
-        out.extend_from_slice(b"\n\n");
+        write_failed(&envelope(failure), out);
     }
 }
 
-/// Plain completions: `text_completion` objects.
-#[derive(Debug)]
-pub(crate) struct TextFraming {
-    /// From the brace to the bracket that opens the choices.
-    head: Vec<u8>,
-}
-
-impl TextFraming {
-    fn new(id: RequestId, created_unix_s: u64, model: &str) -> Self {
-        let head = format!(
-            "{{\"id\":\"cmpl-{id}\",\"object\":\"text_completion\",\"created\":{created_unix_s},\
-             \"model\":"
-        );
-        let mut head = head.into_bytes();
-        quote(model, &mut head);
-        head.extend_from_slice(b",\"choices\":[");
-        Self { head }
-    }
-
-    fn write_choice(&self, said: &Delta, finish: Option<FinishReason>, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.head);
-        out.extend_from_slice(b"{\"index\":0,\"text\":");
-        quote(&said.content, out);
-        out.extend_from_slice(b",\"logprobs\":");
-        write_text_logprobs(&said.logprobs, out);
-        out.extend_from_slice(b",\"finish_reason\":");
-        match finish {
-            None => out.extend_from_slice(b"null}"),
-            Some(finish) => {
-                quote(finish.as_str(), out);
-                out.push(b'}');
-            }
-        }
-    }
-
-    fn write_whole(
-        &self,
-        said: &Delta,
-        finish: FinishReason,
-        usage: AnswerUsage,
-        out: &mut Vec<u8>,
-    ) {
-        self.write_choice(said, Some(finish), out);
-        out.extend_from_slice(b"],\"usage\":");
-        usage.write(out);
-        out.push(b'}');
-    }
-
-    fn write_piece(&self, said: &Delta, finish: Option<FinishReason>, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"data: ");
-        self.write_choice(said, finish, out);
-        out.extend_from_slice(b"]}\n\n");
-    }
-
-    fn write_usage(&self, usage: AnswerUsage, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"data: ");
-        out.extend_from_slice(&self.head);
-        out.extend_from_slice(b"],\"usage\":");
-        usage.write(out);
-        out.extend_from_slice(b"}\n\n");
-    }
-}
-
-/// Three lists side by side, as plain completions have them.
-fn write_text_logprobs(tokens: &[TokenLogprob], out: &mut Vec<u8>) {
-    if tokens.is_empty() {
-        out.extend_from_slice(b"null");
-        return;
-    }
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let texts: Vec<String> = tokens.iter().map(|it| text(&it.chosen.bytes)).collect();
-    let logprobs: Vec<f32> = tokens.iter().map(|it| it.chosen.logprob).collect();
-    let tops: Vec<serde_json::Map<String, serde_json::Value>> = tokens
-        .iter()
-        .map(|it| {
-            let top = it.top.iter();
-            top.map(|top| (text(&top.bytes), top.logprob.into()))
-                .collect()
+/// The tokens of a delta as the core writes them.
+fn token_choices(delta: &Delta) -> Vec<TokenChoice<'_>> {
+    let tokens = delta.logprobs.iter();
+    tokens
+        .map(|token| TokenChoice {
+            chosen: said_token(&token.chosen),
+            top: token.top.iter().map(said_token).collect(),
         })
-        .collect();
-    let lists = serde_json::json!({
-        "tokens": texts, "token_logprobs": logprobs, "top_logprobs": tops
-    });
-    serde_json::to_writer(out, &lists).expect("a vector takes all bytes");
+        .collect()
 }
 
 fn finish_of(finished: &Finished) -> FinishReason {
@@ -202,15 +222,22 @@ fn finish_of(finished: &Finished) -> FinishReason {
     }
 }
 
-fn usage_of(finished: &Finished) -> AnswerUsage {
-    AnswerUsage {
-        tokens: Usage {
-            prompt_tokens: finished.usage.prompt_tokens,
-            completion_tokens: finished.usage.completion_tokens,
-        },
-        cached_tokens: finished.usage.cached_tokens,
-        reasoning_tokens: finished.usage.reasoning_tokens,
+/// Of all answers to a request, so many for each prompt: a prompt counts once.
+pub(crate) fn usage_of<'a>(
+    ends: impl Iterator<Item = &'a Finished>,
+    per_prompt: usize,
+) -> AnswerUsage {
+    let mut all = AnswerUsage::default();
+    for (ix, finished) in ends.enumerate() {
+        let usage = finished.usage;
+        if ix % per_prompt == 0 {
+            all.tokens.prompt_tokens += usage.prompt_tokens;
+            all.cached_tokens += usage.cached_tokens;
+        }
+        all.tokens.completion_tokens += usage.completion_tokens;
+        all.reasoning_tokens += usage.reasoning_tokens;
     }
+    all
 }
 
 /// The engine's refusals as HTTP shows them.
@@ -234,7 +261,7 @@ pub(crate) fn envelope(failure: &Failure) -> Envelope {
         status,
         kind,
         code,
-        param: None,
+        param: failure.param.clone(),
         message: failure.text.clone(),
         retry_after_s: match failure.reason {
             Reason::AdmissionTimeout | Reason::QueueFull => Some(FULL_RETRY_AFTER_S),

@@ -221,15 +221,79 @@ async fn the_model_is_listed_by_its_name_and_no_other_is_known() {
 }
 
 #[tokio::test]
+async fn several_answers_come_side_by_side_and_a_prompt_counts_once() {
+    let running = serve(2, Duration::ZERO).await;
+    let one = post(&running, CHAT, &ask(&json!({}))).await.json();
+    let answer = post(&running, CHAT, &ask(&json!({"n": 3}))).await.json();
+    let choices = answer["choices"].as_array().unwrap();
+    assert_eq!(choices.len(), 3);
+    for (choice, index) in choices.iter().zip(0..) {
+        assert_eq!(choice["index"], index);
+        assert_eq!(choice["message"], one["choices"][0]["message"]);
+    }
+    let (usage, single) = (&answer["usage"], &one["usage"]);
+    assert_eq!(usage["prompt_tokens"], single["prompt_tokens"]);
+    let tokens = |usage: &Value| usage["completion_tokens"].as_u64().unwrap();
+    assert_eq!(tokens(usage), 3 * tokens(single));
+    let stream = json!({"n": 2, "stream": true, "stream_options": {"include_usage": true}});
+    let reply = post(&running, CHAT, &ask(&stream)).await;
+    let mut events = reply.events();
+    assert_eq!(events.pop(), Some("[DONE]"));
+    let events: Vec<Value> = events
+        .iter()
+        .map(|event| serde_json::from_str(event).unwrap())
+        .collect();
+    for index in 0..2 {
+        let of_choice = || {
+            let choices = events.iter().map(|event| &event["choices"][0]);
+            choices.filter(move |choice| choice["index"] == index)
+        };
+        let said: String = of_choice()
+            .filter_map(|choice| choice["delta"]["content"].as_str())
+            .collect();
+        assert_eq!(said, one["choices"][0]["message"]["content"]);
+        let ends = of_choice().filter(|choice| choice["finish_reason"] == "stop");
+        assert_eq!(ends.count(), 1);
+    }
+    assert_eq!(tokens(&events.last().unwrap()["usage"]), 2 * tokens(single));
+    end(running).await;
+}
+
+#[tokio::test]
+async fn plain_completions_take_several_prompts_and_may_begin_with_them() {
+    let running = serve(1, Duration::ZERO).await;
+    let body = json!({"prompt": ["one", "two"], "n": 2, "echo": true});
+    let answer = post(&running, "/v1/completions", &body).await.json();
+    let texts: Vec<&str> = answer["choices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|choice| choice["text"].as_str().unwrap())
+        .collect();
+    assert_eq!(texts, ["oneecho ", "oneecho ", "twoecho ", "twoecho "]);
+    let tokens = json!({"prompt": [1, 2, 3]});
+    let answer = post(&running, "/v1/completions", &tokens).await.json();
+    assert_eq!(answer["usage"]["prompt_tokens"], 3);
+    end(running).await;
+}
+
+#[tokio::test]
 async fn a_wrong_request_is_refused_with_what_is_wrong() {
     let running = serve(1, Duration::ZERO).await;
     let cases = [
         (CHAT, ask(&json!({"temperature": 9})), "temperature"),
         (CHAT, ask(&json!({"stream": true, "top_p": 9})), "top_p"),
-        (CHAT, json!({"prompt": "x"}), "messages is required"),
+        (CHAT, json!({"prompt": "x"}), "prompt has no place"),
+        (CHAT, json!({}), "messages is required"),
+        (CHAT, ask(&json!({"seed": 1.5})), "seed must be an integer"),
+        (
+            CHAT,
+            ask(&json!({"grammar": "x"})),
+            "grammar is not supported",
+        ),
         (CHAT, json!({"messages": []}), "messages"),
-        (CHAT, json!("text"), "model must be a string"),
-        ("/v1/completions", ask(&json!({})), "prompt is required"),
+        (CHAT, json!("text"), "the body must be a JSON object"),
+        ("/v1/completions", ask(&json!({})), "messages has no place"),
     ];
     for (path, body, expected) in cases {
         let reply = post(&running, path, &body).await;

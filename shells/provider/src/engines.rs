@@ -240,12 +240,13 @@ fn failed(failure: &Failure) -> JobEnd {
         Reason::Cancelled => JobEnd::Stopped {
             usage: Usage::default(),
         },
-        Reason::ClientError | Reason::RequestExceedsContext => JobEnd::Failed(JobFault::Client),
+        Reason::ClientError => JobEnd::Failed(JobFault::Client),
         Reason::Draining | Reason::QueueFull => JobEnd::Failed(JobFault::QueueFull),
         Reason::JinjaTemplate => JobEnd::Failed(JobFault::Template),
         Reason::ProviderError | Reason::SafetyDeadline | Reason::Stalled => {
             JobEnd::Failed(JobFault::Internal)
         }
+        Reason::RequestExceedsContext => JobEnd::Failed(JobFault::TooLong),
         Reason::RequestExceedsNodeBudget => JobEnd::Failed(JobFault::Memory),
     }
 }
@@ -265,7 +266,10 @@ mod tests {
                         usage: Usage::default()
                     }
                 ),
-                400 => assert_eq!(end, JobEnd::Failed(JobFault::Client)),
+                400 => assert!(matches!(
+                    end,
+                    JobEnd::Failed(JobFault::Client | JobFault::TooLong)
+                )),
                 422 => assert_eq!(end, JobEnd::Failed(JobFault::Template)),
                 500 | 504 => assert_eq!(end, JobEnd::Failed(JobFault::Internal)),
                 // Another machine, or this one later, may do it.

@@ -20,6 +20,10 @@ impl<B: Vocabulary> Vocabulary for Paced<B> {
     fn decode(&self, tokens: &[u32]) -> String {
         self.inner.decode(tokens)
     }
+
+    fn token_bytes(&self, token: u32) -> Vec<u8> {
+        self.inner.token_bytes(token)
+    }
 }
 
 impl<B: Backend> Backend for Paced<B> {

@@ -119,6 +119,28 @@ fn each_denial_has_the_status_and_type_that_clients_switch_on() {
 }
 
 #[test]
+fn a_request_that_is_too_long_hears_the_limit_and_its_size() {
+    let sizes = Sizes {
+        prompt_tokens: 5_000,
+        output_tokens_max: 512,
+        context_tokens: 4_096,
+    };
+    for denial in [Denial::TooLong, Denial::Client(Denial::LENGTH_STATUS)] {
+        let envelope = Envelope::of(denial, sizes);
+        assert_eq!(
+            (envelope.status, envelope.code),
+            (400, "context_length_exceeded")
+        );
+        assert_eq!(envelope.param.as_deref(), Some("messages"));
+        for number in ["4096", "5000", "512"] {
+            assert!(envelope.message.contains(number), "{}", envelope.message);
+        }
+    }
+    let other = Envelope::of(Denial::Broke, sizes);
+    assert_eq!(other, Envelope::from(Denial::Broke));
+}
+
+#[test]
 fn the_model_list_has_openais_shape() {
     let mut out = Vec::new();
     write_models(&catalog(), 1_700_000_000, &mut out);
@@ -174,7 +196,7 @@ fn a_whole_answer_is_the_sum_of_its_pieces() {
     ];
     for piece in pieces {
         let delta: Delta<'_> = serde_json::from_str(piece).expect("a delta");
-        answer.push(&delta).expect("a small piece");
+        answer.push(&delta, None).expect("a small piece");
     }
     let mut out = Vec::new();
     answer.write(&framing, FinishReason::ToolCalls, usage(), &mut out);
@@ -200,10 +222,13 @@ fn every_frame_of_a_stream_is_one_json_event() {
     let delta: Delta<'_> = serde_json::from_str(r#"{"content":"hi"}"#).expect("a delta");
     framing.open_first_delta(&mut out);
     delta.write(",", &mut out).expect("well formed");
-    framing.close_delta(None, &mut out);
+    framing.close_delta(None, &mut out).expect("well formed");
     framing.open_delta(&mut out);
     delta.write("", &mut out).expect("well formed");
-    framing.close_delta(Some("null"), &mut out);
+    let none = serde_json::from_str("null").expect("it is JSON");
+    framing
+        .close_delta(Some(none), &mut out)
+        .expect("well formed");
     framing.write_finish(FinishReason::Stop, &mut out);
     framing.write_usage(usage(), &mut out);
     write_error(Denial::ProviderFailed, &mut out);

@@ -4,6 +4,8 @@ use crate::config::{Catalog, ModelSpec};
 use crate::money::Price;
 
 mod answers;
+mod fields;
+mod forms;
 mod requests;
 
 fn catalog() -> Catalog {

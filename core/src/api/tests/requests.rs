@@ -10,8 +10,12 @@ fn body(more: &str) -> Vec<u8> {
         .into_bytes()
 }
 
+fn read_chat(body: &[u8]) -> Result<Request<'_>, Refusal> {
+    Request::read(Api::Chat, body)
+}
+
 fn refused(body: &[u8]) -> Refusal {
-    ChatRequest::parse(body).expect_err("this body is wrong")
+    read_chat(body).expect_err("this body is wrong")
 }
 
 #[test]
@@ -20,12 +24,12 @@ fn a_plain_request_is_read_as_it_was_meant() {
         r#","stream":true,"stream_options":{"include_usage":true},"max_tokens":9,
         "max_completion_tokens":7,"temperature":0.5,"top_p":1,"seed":-3,"stop":"\n","n":1"#,
     );
-    let request = ChatRequest::parse(&body).expect("this is a request");
-    assert_eq!(request.model, "acme/tiny");
+    let request = read_chat(&body).expect("this is a request");
+    assert_eq!(request.model.as_deref(), Some("acme/tiny"));
     assert_eq!(request.delivery, Delivery::Streamed);
     assert!(request.include_usage);
     assert_eq!(request.output_tokens_max, Some(7));
-    assert_eq!(request.message_count, 1);
+    assert_eq!(request.message_count(), 1);
     assert_eq!(request.prompt_tokens(), 1);
     assert_eq!(
         request.sampling,
@@ -33,9 +37,10 @@ fn a_plain_request_is_read_as_it_was_meant() {
             temperature: Some(0.5),
             top_p: Some(1.0),
             seed: Some(-3),
-            stops: vec!["\n".into()],
+            ..Sampling::default()
         }
     );
+    assert_eq!(request.stops, ["\n"]);
     let ask = request
         .ask(RequestId(1), AccountId(2), &catalog())
         .expect("the model is known");
@@ -50,7 +55,7 @@ fn null_is_the_same_as_absent() {
         r#","stream":null,"stream_options":null,"max_tokens":null,"n":null,"stop":null,
         "temperature":null,"seed":null,"tools":null"#,
     );
-    let request = ChatRequest::parse(&body).expect("this is a request");
+    let request = read_chat(&body).expect("this is a request");
     assert_eq!(request.delivery, Delivery::Whole);
     assert_eq!(request.output_tokens_max, None);
     let ask = request
@@ -62,10 +67,10 @@ fn null_is_the_same_as_absent() {
 #[test]
 fn every_wrong_field_is_named() {
     let cases = [
-        (r#","n":2"#, "n", "n > 1 is not supported"),
+        (r#","n":129"#, "n", "n must be between 1 and 128"),
         (r#","n":0"#, "n", "n must be an integer of at least 1"),
         (
-            r#","max_tokens":-1"#,
+            r#","max_tokens":-2"#,
             "max_tokens",
             "max_tokens must be an integer of at least 1",
         ),
@@ -110,12 +115,18 @@ fn every_wrong_field_is_named() {
             "temperature must be a number",
         ),
         (r#","top_p":-0.1"#, "top_p", "top_p must be between 0 and 1"),
-        (r#","seed":0.5"#, "seed", "seed must be a number"),
+        (r#","seed":0.5"#, "seed", "seed must be an integer"),
         (
-            r#","stop":["a","b","c","d","e"]"#,
+            r#","stop":["a","b","c","d","e"],"response_format":{"type":"json_object"}"#,
             "stop",
             "stop must have at most 4 entries",
         ),
+        (
+            r#","stop":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]"#,
+            "stop",
+            "stop must have at most 16 entries",
+        ),
+        (r#","stop":[null]"#, "stop[0]", "stop[0] must be a string"),
         (
             r#","stop":["a",""]"#,
             "stop[1]",
@@ -148,6 +159,19 @@ fn every_wrong_message_is_named_with_its_position() {
         ),
         (r#"{"role":"user"}"#, "messages[1].content is required"),
         (
+            r#"{"role":"user","content":"","tool_calls":[{"function":{"name":"f"}}]}"#,
+            "messages[1].tool_calls needs a message of the assistant's",
+        ),
+        (
+            r#"{"role":"assistant","tool_calls":[{"id":7,"function":{"name":"f"}}]}"#,
+            "messages[1].tool_calls[0].id must be a string",
+        ),
+        (
+            r#"{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"[1]"}}]}"#,
+            "messages[1].tool_calls[0].function must be a function with a name, and arguments that \
+             are a JSON object, or one in a string",
+        ),
+        (
             r#"{"role":"user","content":7}"#,
             "messages[1].content must be a string",
         ),
@@ -165,9 +189,9 @@ fn every_wrong_message_is_named_with_its_position() {
         let body = format!(r#"{{"model":"m","messages":[{good},{message}]}}"#);
         assert_eq!(refused(body.as_bytes()).to_string(), text);
     }
-    let kept = r#"{"role":"assistant","content":null,"tool_calls":[{"id":"1"}]}"#;
+    let kept = r#"{"role":"assistant","content":null,"tool_calls":[{"id":"1","function":{"name":"f","arguments":""}}]}"#;
     let body = format!(r#"{{"model":"m","messages":[{good},{kept}]}}"#);
-    assert!(ChatRequest::parse(body.as_bytes()).is_ok());
+    assert!(read_chat(body.as_bytes()).is_ok());
 }
 
 #[test]
@@ -188,7 +212,7 @@ fn what_is_no_request_at_all_is_told_apart() {
         (b"7", "the body must be a JSON object"),
         (b"{} {}", "invalid JSON at line 1 column 4"),
         (b"\xff", "the body is not UTF-8 at byte 0"),
-        (b"{}", "model is required"),
+        (b"{}", "messages is required"),
         (b"{\"model\":\"m\"}", "messages is required"),
         (
             deep.as_bytes(),
@@ -215,7 +239,7 @@ fn lowering_fixes_the_model_and_bound_and_keeps_the_unknown() {
         r#","stream":false,"max_completion_tokens":7,"stop":"x","user":"me","metadata":{"a":1},
         "provider":{"only":["p"]},"_darkbloom_x":1,"top_k":5,"big":12345678901234567890.123"#,
     );
-    let request = ChatRequest::parse(&body).expect("this is a request");
+    let request = read_chat(&body).expect("this is a request");
     let mut out = Vec::new();
     request.lower("acme/tiny-4bit", 7, &mut out);
     let text = core::str::from_utf8(&out).expect("JSON is text");
@@ -242,22 +266,34 @@ fn lowering_fixes_the_model_and_bound_and_keeps_the_unknown() {
             "{gone} must not reach a provider"
         );
     }
+    assert!(lowered.get("min_tokens").is_none());
     // What a provider gets is again a request, with the same meaning.
-    let again = ChatRequest::parse(&out).expect("a lowered request is a request");
+    let again = read_chat(&out).expect("a lowered request is a request");
     assert_eq!(again.sampling, request.sampling);
+    assert_eq!(again.stops, request.stops);
     assert_eq!(again.output_tokens_max, Some(7));
+}
+
+#[test]
+fn the_least_length_is_lowered_with_the_bound() {
+    let body = body(r#","min_tokens":900"#);
+    let request = read_chat(&body).expect("this is a request");
+    let mut out = Vec::new();
+    request.lower("build", 512, &mut out);
+    assert_eq!(read(&out)["min_tokens"], 512);
+    assert!(read_chat(&out).is_ok());
 }
 
 #[test]
 fn the_billing_bound_counts_all_that_a_template_can_show() {
     let plain = body("");
-    let plain = ChatRequest::parse(&plain).expect("this is a request");
+    let plain = read_chat(&plain).expect("this is a request");
     let tools = format!(
-        r#","tools":[{{"type":"function","x":"{}"}}]"#,
+        r#","tools":[{{"type":"function","function":{{"name":"f","x":"{}"}}}}]"#,
         "y".repeat(1_000)
     );
     let tools = body(&tools);
-    let tools = ChatRequest::parse(&tools).expect("this is a request");
+    let tools = read_chat(&tools).expect("this is a request");
     assert!(tools.prompt_tokens_bound() >= plain.prompt_tokens_bound() + 1_000);
     assert!(tools.prompt_tokens() >= plain.prompt_tokens() + 250);
 }
@@ -265,7 +301,7 @@ fn the_billing_bound_counts_all_that_a_template_can_show() {
 proptest! {
     #[test]
     fn arbitrary_bytes_are_refused_without_panic(noise in prop::collection::vec(any::<u8>(), 0..256)) {
-        let _ = ChatRequest::parse(&noise);
+        let _ = read_chat(&noise);
     }
 
     #[test]
@@ -273,13 +309,15 @@ proptest! {
         place in any::<prop::sample::Index>(),
         byte in any::<u8>(),
     ) {
-        let mut body = body(r#","stop":["a"],"tools":[{"x":1}],"temperature":1,"stream":true"#);
+        let mut body = body(
+            r#","stop":["a"],"tools":[{"type":"function","function":{"name":"f"}}],"temperature":1"#,
+        );
         let ix = place.index(body.len());
         body[ix] = byte;
-        if let Ok(request) = ChatRequest::parse(&body) {
+        if let Ok(request) = read_chat(&body) {
             let mut out = Vec::new();
             request.lower("build", 5, &mut out);
-            prop_assert!(ChatRequest::parse(&out).is_ok());
+            prop_assert!(read_chat(&out).is_ok());
         }
     }
 
@@ -288,7 +326,7 @@ proptest! {
         let name = format!("x{extra}");
         let body = json!({"model": "m", "messages": [{"role": "user", "content": text}], &name: text});
         let body = serde_json::to_vec(&body).expect("JSON");
-        let request = ChatRequest::parse(&body).expect("this is a request");
+        let request = read_chat(&body).expect("this is a request");
         let mut out = Vec::new();
         request.lower("build", 5, &mut out);
         let lowered = read(&out);

@@ -58,6 +58,53 @@ fn a_whole_answer_is_gathered_and_comes_at_once() {
     assert_eq!(whole["usage"]["completion_tokens"], 2);
 }
 
+/// A piece as a machine would send it that adds members of its own.
+const EVIL: &str = r#"data: {"choices":[{"delta":{"content":"a","evil":1,"tool_calls":[
+    {"index":0,"id":"i","type":"evil","evil":1,"function":{"name":"f","arguments":"{}","evil":1}}]},
+    "evil":1,"logprobs":{"content":[{"token":"a","logprob":-0.5,"bytes":[97],"evil":1,
+    "top_logprobs":[{"token":"b","logprob":-1.5,"bytes":[98],"evil":1}]}],"evil":1}}]}"#;
+
+fn is_clean(choice: &Value, said: &str) {
+    assert!(!choice.to_string().contains("evil"), "{choice}");
+    let call = &choice[said]["tool_calls"][0];
+    assert_eq!(
+        (&call["id"], &call["type"]),
+        (&"i".into(), &"function".into())
+    );
+    assert_eq!(
+        call["function"],
+        serde_json::json!({"name": "f", "arguments": "{}"})
+    );
+    let token = &choice["logprobs"]["content"][0];
+    assert_eq!(token["logprob"], -0.5);
+    assert_eq!(token["top_logprobs"][0]["token"], "b");
+}
+
+#[test]
+fn members_that_a_machine_adds_do_not_reach_the_consumer() {
+    let mut scene = Scene::new(Delivery::Streamed);
+    scene.step(RelayEvent::Released);
+    scene.chunk(FIRST, &EVIL.replace('\n', ""));
+    is_clean(&scene.events()[0]["choices"][0], "delta");
+}
+
+#[test]
+fn a_whole_answer_has_the_log_probabilities_of_all_its_pieces() {
+    let mut scene = Scene::new(Delivery::Whole);
+    scene.chunk(FIRST, &EVIL.replace('\n', ""));
+    scene.chunk(FIRST, &EVIL.replace('\n', ""));
+    scene.step(RelayEvent::Released);
+    scene.complete();
+    scene.finish();
+    let whole: Value = serde_json::from_str(&scene.taken()).expect("JSON");
+    let choice = &whole["choices"][0];
+    assert_eq!(
+        choice["logprobs"]["content"].as_array().map(Vec::len),
+        Some(2)
+    );
+    assert!(!choice.to_string().contains("evil"), "{choice}");
+}
+
 #[test]
 fn nothing_is_shown_before_the_hold_is_durable() {
     let mut scene = Scene::new(Delivery::Streamed);

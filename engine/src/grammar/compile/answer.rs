@@ -1,12 +1,13 @@
 //! What a request demands of its answer, as a grammar.
 
+use llguidance::regex_to_lark;
 use serde_json::json;
 
 use super::calls::{self, MARKED_TEXT};
 use super::family::Family;
-use super::lark::Lark;
+use super::lark::{Lark, literal};
 use super::schema::Allowance;
-use crate::chat::{ChatRequest, Format, Input};
+use crate::chat::{ChatRequest, Format};
 use crate::failure::Failure;
 use crate::text::CallFormat;
 
@@ -19,9 +20,22 @@ pub(super) const SCHEMAS_BYTES_MAX: usize = 256 << 10;
 /// What an answer may be.
 struct Choices {
     calls: bool,
-    /// The rule of JSON that has a form.
-    json: Option<String>,
+    form: Option<FormRule>,
     text: bool,
+}
+
+/// The rule of an answer that has a form.
+struct FormRule {
+    name: String,
+    kind: FormKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FormKind {
+    /// Blanks may stand before it, as they may within.
+    Json,
+    /// It is what it says, to the letter.
+    Text,
 }
 
 /// Which field of the request a refusal is about.
@@ -29,6 +43,8 @@ pub(super) fn field(request: &ChatRequest) -> &'static str {
     match (&request.format, request.tools.may_be_called()) {
         (Format::Schema(_), false) => "response_format",
         (Format::Schema(_), true) => "response_format or tools",
+        (Format::Choice(_), _) => "guided_choice",
+        (Format::Regex(_), _) => "guided_regex",
         (Format::Json | Format::Text, _) => "tools",
     }
 }
@@ -37,25 +53,17 @@ pub(super) fn write(request: &ChatRequest, family: &Family) -> Result<Lark, Fail
     check_size(request)?;
     let mut lark = Lark::default();
     let mut allowance = Allowance::default();
-    let json = match &request.format {
-        Format::Json => Some(lark.schema(json!({"type": "object"}))),
-        Format::Schema(raw) => Some(lark.schema(allowance.read("response_format", raw)?)),
-        Format::Text => None,
-    };
+    let form = form(&request.format, &mut allowance, &mut lark)?;
     let must_call = request.tools.must_be_called();
-    if must_call && matches!(request.input, Input::Text(_)) {
-        let text = "tool_choice needs messages: what goes on from a prompt holds no calls";
-        return Err(Failure::client(text));
-    }
     let choices = Choices {
-        calls: request.tools.may_be_called() && matches!(request.input, Input::Conversation(_)),
-        text: json.is_none() && !must_call,
-        json: json.filter(|_| !must_call),
+        calls: request.tools.may_be_called() && request.is_chat(),
+        text: form.is_none() && !must_call,
+        form: form.filter(|_| !must_call),
     };
     if choices.calls {
         calls::write(request, family, &mut allowance, &mut lark)?;
     }
-    if family.format() == CallFormat::Harmony && matches!(request.input, Input::Conversation(_)) {
+    if family.format() == CallFormat::Harmony && request.is_chat() {
         write_harmony(&choices, family, &mut lark);
     } else {
         write_start(&choices, family, &mut lark);
@@ -63,10 +71,39 @@ pub(super) fn write(request: &ChatRequest, family: &Family) -> Result<Lark, Fail
     Ok(lark)
 }
 
+fn form(
+    format: &Format,
+    allowance: &mut Allowance,
+    lark: &mut Lark,
+) -> Result<Option<FormRule>, Failure> {
+    let rule = |name: &str, kind| {
+        let name = name.to_owned();
+        Ok(Some(FormRule { name, kind }))
+    };
+    match format {
+        Format::Choice(words) => {
+            let words: Vec<String> = words.iter().map(|word| literal(word)).collect();
+            lark.rule("words", &words.join(" | "));
+            rule("words", FormKind::Text)
+        }
+        Format::Json => rule(&lark.schema(json!({"type": "object"})), FormKind::Json),
+        Format::Regex(regex) => {
+            let regex = regex_to_lark(regex, "");
+            lark.rule("PATTERN", &format!("/{regex}/"));
+            rule("PATTERN", FormKind::Text)
+        }
+        Format::Schema(raw) => {
+            let schema = allowance.read("response_format", raw)?;
+            rule(&lark.schema(schema), FormKind::Json)
+        }
+        Format::Text => Ok(None),
+    }
+}
+
 fn check_size(request: &ChatRequest) -> Result<(), Failure> {
     let format = match &request.format {
         Format::Schema(raw) => raw.as_str().len(),
-        Format::Json | Format::Text => 0,
+        Format::Choice(_) | Format::Json | Format::Regex(_) | Format::Text => 0,
     };
     let tools = request.tools.list.iter();
     let tools = tools.filter_map(|tool| tool.parameters.as_ref());
@@ -83,7 +120,10 @@ fn check_size(request: &ChatRequest) -> Result<(), Failure> {
 fn write_start(choices: &Choices, family: &Family, lark: &mut Lark) {
     lark.rule("BREAK", BREAK);
     let mut all = vec![];
-    all.extend(choices.json.as_ref().map(|json| format!("BREAK? {json}")));
+    all.extend(choices.form.as_ref().map(|form| match form.kind {
+        FormKind::Json => format!("BREAK? {}", form.name),
+        FormKind::Text => form.name.clone(),
+    }));
     if choices.text {
         all.push(if choices.calls {
             calls::write_text_before_calls(family, lark)
@@ -113,10 +153,16 @@ fn write_harmony(choices: &Choices, family: &Family, lark: &mut Lark) {
         &format!("{channel} \"analysis\" {message} MESSAGE_TEXT? {end} {start} \"assistant\""),
     );
     let mut all = vec![];
-    if let Some(json) = &choices.json {
-        all.push(format!("{channel} \"final\" json_hint? {message} {json}"));
-        let constrain = mark("<|constrain|>");
-        lark.rule("json_hint", &format!("\" \"? {constrain} \"json\""));
+    if let Some(FormRule { name, kind }) = &choices.form {
+        let hint = match kind {
+            FormKind::Json => "json_hint?",
+            FormKind::Text => "",
+        };
+        all.push(format!("{channel} \"final\" {hint} {message} {name}"));
+        if *kind == FormKind::Json {
+            let constrain = mark("<|constrain|>");
+            lark.rule("json_hint", &format!("\" \"? {constrain} \"json\""));
+        }
     }
     if choices.text {
         all.push(format!("{channel} \"final\" {message} MESSAGE_TEXT?"));

@@ -29,7 +29,7 @@ use self::cache::Cache;
 use self::lark::{Lark, schema_name};
 use self::walk::{Thoughts, Walk};
 use super::{Constraint, Grammars};
-use crate::chat::{ChatRequest, Input};
+use crate::chat::ChatRequest;
 use crate::failure::{Failure, Reason};
 use crate::kv::Scope;
 use crate::text::CallFormat;
@@ -158,7 +158,7 @@ impl Compiler {
     }
 
     fn thoughts(&self, request: &ChatRequest) -> Thoughts {
-        if matches!(request.input, Input::Text(_)) {
+        if !request.is_chat() {
             return Thoughts::None;
         }
         if self.family.format() == CallFormat::Harmony {

@@ -6,9 +6,10 @@ mod hostile;
 use serde_json::Value;
 
 use super::*;
+use crate::chat::{Format, Json};
 use crate::grammar::Place;
 use crate::sampling::TokenMask;
-use crate::text::{AnswerParser, Calling, Dialect, ParameterTypes, Said};
+use crate::text::{AnswerParser, Called, Calling, Dialect, Said, WrittenCall};
 
 const END: u32 = 256;
 const WORDS: [&str; 8] = [
@@ -77,10 +78,11 @@ fn request(extra: &str) -> ChatRequest {
     ChatRequest::from_json(body.as_bytes()).unwrap()
 }
 
+/// Past the core, which refuses some schemas by itself.
 fn with_schema(schema: &str) -> ChatRequest {
-    request(&format!(
-        r#","response_format":{{"type":"json_schema","json_schema":{{"schema":{schema}}}}}"#
-    ))
+    let mut request = request("");
+    request.format = Format::Schema(Json::from_text(schema.to_owned()).unwrap());
+    request
 }
 
 fn tokens(mask: TokenMask<'_>) -> Vec<u32> {
@@ -156,6 +158,54 @@ fn check_person(person: &Value) {
     let known = ["name", "age", "tags", "boss"];
     let members = person.as_object().unwrap();
     assert!(members.keys().all(|name| known.contains(&name.as_str())));
+}
+
+#[test]
+fn words_and_patterns_are_said_to_the_letter() {
+    let table = [
+        (
+            r#","guided_choice":["yes","no / never","\"quoted\"\n"]"#,
+            "words",
+        ),
+        (r#","guided_regex":"[a-c]{2,3}/\\d+\\.(x|y)""#, "pattern"),
+    ];
+    let is_right = |kind: &str, said: &str| match kind {
+        "words" => ["yes", "no / never", "\"quoted\"\n"].contains(&said),
+        _ => {
+            let (head, tail) = said.split_once('/').unwrap();
+            let digits = tail.strip_suffix(".x").or_else(|| tail.strip_suffix(".y"));
+            (2..=3).contains(&head.len())
+                && head.chars().all(|char| ('a'..='c').contains(&char))
+                && digits.is_some_and(|it| !it.is_empty() && it.chars().all(char::is_numeric))
+        }
+    };
+    let (compiler, _) = compiler("", &[]);
+    for (extra, kind) in table {
+        let request = request(extra);
+        let mut all = std::collections::BTreeSet::new();
+        for seed in 0..20 {
+            let answer = random_answer(&compiler, &request, &mut Dice(seed));
+            assert!(is_right(kind, &answer), "{kind}: {answer:?}");
+            all.insert(answer);
+        }
+        assert!(all.len() > 1, "{kind}: {all:?}");
+    }
+    let broken = compiler.compile(&request(r#","guided_regex":"(""#), None);
+    let failure = broken.unwrap_err();
+    assert!(failure.text.starts_with("guided_regex"), "{failure}");
+}
+
+/// What the core refuses before any machine is asked is what no grammar can be made of.
+#[test]
+fn keywords_that_are_refused_by_name_are_those_that_cannot_be_compiled() {
+    let (compiler, _) = compiler("", &[]);
+    for keyword in cereus_core::api::UNSUPPORTED_KEYWORDS {
+        let request = with_schema(&format!(
+            r#"{{"type":["object","array"],"{keyword}":{{}}}}"#
+        ));
+        let failure = compiler.compile(&request, None).unwrap_err();
+        assert!(failure.text.contains(keyword), "{failure}");
+    }
 }
 
 #[test]

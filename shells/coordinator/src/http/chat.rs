@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use axum::http::StatusCode;
 use bytes::Bytes;
-use cereus_core::api::{ChatRequest, Delivery, Envelope, Framing};
+use cereus_core::api::{Delivery, Envelope, Framing, Request, Sizes};
 use cereus_core::denial::Denial;
 use cereus_core::ids::AccountId;
 use cereus_core::relay::{Relay, Shape};
@@ -21,8 +21,10 @@ pub(super) async fn answer(
     account: AccountId,
     call: Call,
 ) -> Result<Reply, Envelope> {
-    let Call { id, body, .. } = call;
-    let chat = ChatRequest::parse(&body)?;
+    let Call { id, body, endpoint } = call;
+    let chat = Request::read(endpoint.api(), &body)?;
+    chat.one_answer()?;
+    let model = chat.named_model()?;
     let ask = chat.ask(id, account, &app.config.catalog)?;
     let spec = app
         .config
@@ -32,9 +34,14 @@ pub(super) async fn answer(
     let mut lowered = Vec::with_capacity(body.len() + 64);
     chat.lower(&spec.id, ask.output_tokens_max, &mut lowered);
     let created = u64::try_from(unix_now_s()).unwrap_or_default();
-    let framing = Framing::new(id, created, &chat.model);
+    let framing = Framing::new(id, created, model);
     let relay = Relay::new(framing, Shape::of(&chat, ask.output_tokens_max));
     let delivery = chat.delivery;
+    let sizes = Sizes {
+        prompt_tokens: ask.prompt_tokens,
+        output_tokens_max: ask.output_tokens_max,
+        context_tokens: spec.context_tokens,
+    };
     let scope = app.scope_key.scope(account);
     let answer = Answer::new(app.clock.now(), Bytes::from(lowered), scope, relay);
     drop(body);
@@ -47,7 +54,7 @@ pub(super) async fn answer(
         .await
         .map_err(|_| Denial::Draining)?;
     match stream.head().await {
-        Head::Refused(denial) => Err(denial.into()),
+        Head::Refused(denial) => Err(Envelope::of(denial, sizes)),
         Head::Open => Ok(match delivery {
             Delivery::Whole => json(StatusCode::OK, stream.whole().await),
             Delivery::Streamed => events(stream),

@@ -5,65 +5,52 @@ use std::task::{Context, Poll};
 
 use axum::http::{HeaderValue, StatusCode};
 use bytes::Bytes;
-use cereus_core::api::Envelope;
-use cereus_http::{Call, Endpoint, Pieces, Reply, complaint, events, json};
-use serde::Deserialize;
-use serde_json::error::Category;
+use cereus_core::api::{Delivery, Echo, Envelope, Request};
+use cereus_engine::chat::{ChatRequest, Input};
+use cereus_http::{Call, Pieces, Reply, events, json};
 
 use super::known;
-use crate::answer::Stream;
+use crate::answer::{self, Stream};
 use crate::app::{App, unix_now_s};
-use crate::wire::{Shape, StreamWriter, UsageChunk, envelope};
+use crate::wire::{Shape, StreamWriter, UsageChunk, envelope, usage_of};
 
 const MEMORY_TOKENS: &str = "x-memory-tokens-max";
 
-/// What concerns the server and not the engine.
-#[derive(Deserialize)]
-struct Delivery {
-    model: Option<String>,
-    stream: Option<bool>,
-    stream_options: Option<StreamOptions>,
-    messages: Option<serde::de::IgnoredAny>,
-    prompt: Option<serde::de::IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct StreamOptions {
-    include_usage: Option<bool>,
-}
-
-pub(super) async fn answer(app: &Arc<App>, call: Call) -> Result<Reply, Envelope> {
+pub(super) async fn reply(app: &Arc<App>, call: Call) -> Result<Reply, Envelope> {
     let Call { id, endpoint, body } = call;
-    let delivery = delivery(&body)?;
-    known(app, delivery.model.as_deref())?;
-    let is_right = match endpoint {
-        Endpoint::Chat => delivery.messages.is_some() && delivery.prompt.is_none(),
-        Endpoint::Completions => delivery.prompt.is_some() && delivery.messages.is_none(),
-    };
-    if !is_right {
-        return Err(invalid(match endpoint {
-            Endpoint::Chat => "messages is required here, and prompt has no place",
-            Endpoint::Completions => "prompt is required here, and messages has no place",
-        }));
-    }
+    let request = Request::read(endpoint.api(), &body)?;
+    known(app, request.model.as_deref())?;
     let refused = |failure| envelope(&failure);
-    let mut answer = app.submit(body.into()).map_err(refused)?;
-    let shape = match endpoint {
-        Endpoint::Chat => Shape::chat(id, unix_now_s(), &app.model_id),
-        Endpoint::Completions => Shape::text(id, unix_now_s(), &app.model_id),
-    };
-    if delivery.stream == Some(true) {
-        answer.accepted().await.map_err(refused)?;
-        let options = delivery.stream_options;
-        let usage = match options.and_then(|options| options.include_usage) {
-            Some(true) => UsageChunk::Last,
-            None | Some(false) => UsageChunk::Absent,
-        };
-        let stream = Stream::new(answer, StreamWriter::new(shape, usage));
-        return Ok(bounded(app, events(stream)));
+    let (mut answers, mut heads) = (vec![], vec![]);
+    for asked in ChatRequest::each(&request) {
+        for choice in 0..request.choices {
+            heads.push(head(&asked, request.echo));
+            let asked = asked.choice(u64::from(choice));
+            answers.push(app.ask(asked).map_err(refused)?);
+        }
     }
-    let answer = answer.whole().await.map_err(refused)?;
-    Ok(bounded(app, json(StatusCode::OK, shape.whole(&answer))))
+    let per_prompt = request.choices as usize;
+    let shape = Shape::new(request.api, id, unix_now_s(), &app.model_id);
+    match request.delivery {
+        Delivery::Streamed => {
+            for answer in &mut answers {
+                answer.accepted().await.map_err(refused)?;
+            }
+            let usage = if request.include_usage {
+                UsageChunk::Last
+            } else {
+                UsageChunk::Absent
+            };
+            let writer = StreamWriter::new(shape, heads, per_prompt, usage);
+            Ok(bounded(app, events(Stream::new(answers, writer))))
+        }
+        Delivery::Whole => {
+            let answers = answer::whole(answers).await.map_err(refused)?;
+            let usage = usage_of(answers.iter().map(|answer| &answer.finished), per_prompt);
+            let body = shape.whole(&heads, &answers, usage);
+            Ok(bounded(app, json(StatusCode::OK, body)))
+        }
+    }
 }
 
 /// Says how many tokens of prompt and answer there is memory for, where these are fewer than the model
@@ -77,18 +64,13 @@ fn bounded(app: &App, mut reply: Reply) -> Reply {
     reply
 }
 
-fn delivery(body: &[u8]) -> Result<Delivery, Envelope> {
-    serde_json::from_slice(body).map_err(|cause| {
-        let text = match cause.classify() {
-            Category::Data => "model must be a string, stream a boolean, stream_options an object",
-            Category::Eof | Category::Io | Category::Syntax => "the body is not JSON",
-        };
-        invalid(text)
-    })
-}
-
-fn invalid(text: &'static str) -> Envelope {
-    complaint(StatusCode::BAD_REQUEST, "invalid_request_error", text)
+/// What stands before an answer.
+fn head(asked: &ChatRequest, echo: Echo) -> String {
+    match (echo, &asked.input) {
+        (Echo::Prompt, Input::Text(text)) => text.clone(),
+        (Echo::Prompt | Echo::Nothing, Input::Conversation(_) | Input::Tokens(_))
+        | (Echo::Nothing, Input::Text(_)) => String::new(),
+    }
 }
 
 impl Pieces for Stream {

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
-use cereus_core::api::Envelope;
-use cereus_engine::chat::BODY_BYTES_MAX;
+use cereus_core::api::{BODY_SIZE_MAX, Envelope};
 use cereus_http::{Backend, Call, Endpoint, Names, OriginRule, Reply, complaint, routes};
 use serde_json::{Value, json};
 
@@ -28,7 +27,7 @@ pub(crate) fn router(app: &Arc<App>, names: Names, origins: OriginRule) -> Route
 impl Backend for App {
     /// All who reach this server are one.
     type Caller = ();
-    const BODY_SIZE_MAX: usize = BODY_BYTES_MAX;
+    const BODY_SIZE_MAX: usize = BODY_SIZE_MAX;
     const ENDPOINTS: &'static [Endpoint] = &Endpoint::ALL;
     const OWN_PATHS: &'static [&'static str] = &["/v1/status", "/health", "/metrics"];
 
@@ -37,7 +36,7 @@ impl Backend for App {
     }
 
     async fn answer(self: Arc<Self>, (): (), call: Call) -> Result<Reply, Envelope> {
-        generate::answer(&self, call).await
+        generate::reply(&self, call).await
     }
 
     fn models(&self) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cereus_core::api::{ChatRequest, Framing};
+use cereus_core::api::{Framing, Request};
 use cereus_core::draw::Seed;
 use cereus_core::envelope::{BoxKey, KeyText, NONCE_SIZE, PublicKey, SecretKey};
 use cereus_core::event::Ask;
@@ -54,13 +54,7 @@ impl Answers {
         }
     }
 
-    pub(super) fn open(
-        &mut self,
-        request: RequestId,
-        chat: &ChatRequest<'_>,
-        ask: Ask,
-        model: &str,
-    ) {
+    pub(super) fn open(&mut self, request: RequestId, chat: &Request<'_>, ask: Ask, model: &str) {
         let mischief = match self.plant {
             Some(Plant::OlderAttempt) => RelayMischief::LastBegunWins,
             Some(_) | None => RelayMischief::None,

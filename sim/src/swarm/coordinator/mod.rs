@@ -11,7 +11,7 @@ mod witness;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use cereus_core::api::ChatRequest;
+use cereus_core::api::{Api, Request};
 use cereus_core::coordinator::Coordinator;
 use cereus_core::denial::Denial;
 use cereus_core::draw::{Purpose, Seed};
@@ -191,7 +191,7 @@ impl CoordinatorProcess {
         body: &[u8],
         by: &mut Surroundings<'_>,
     ) {
-        let chat = ChatRequest::parse(body).expect("consumers write well-formed bodies");
+        let chat = Request::read(Api::Chat, body).expect("consumers write well-formed bodies");
         let ask = chat.ask(request, account, &self.rules.catalog);
         let ask = ask.expect("consumers name models that exist");
         let spec = self.rules.catalog.spec(ask.model).expect("just found");

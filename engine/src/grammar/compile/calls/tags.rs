@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::super::lark::{Lark, literal};
 use super::{Function, member_names, refuse_name};
 use crate::failure::Failure;
+use crate::text::Kind;
 
 const CLOSE: &str = "\n</parameter>\n";
 
@@ -32,40 +33,27 @@ pub(super) fn write(functions: &[Function<'_>], lark: &mut Lark) -> Result<(), F
     Ok(())
 }
 
-/// A value and the tag after it. Strings stand as they are, all else is JSON; what a schema leaves
-/// open is read as a string, unless it is an object or an array.
+/// A value and the tag after it. Strings stand as they are, all else is JSON: the reader of calls asks
+/// the same of the schema.
 fn value(schema: &Value, root: &Value, lark: &mut Lark) -> String {
     let close = literal(CLOSE);
-    if let Some(words) = words(schema) {
-        let words: Vec<String> = words.iter().map(|word| literal(word)).collect();
-        return format!("({}) {close}", words.join(" | "));
-    }
-    if is_json(schema, root) {
-        let json = lark.schema(with_definitions(schema, root));
-        return format!("{json} {close}");
-    }
-    "text".to_owned()
-}
-
-/// The strings of an `enum` or a `const`, where there is nothing else in it.
-fn words(schema: &Value) -> Option<Vec<&str>> {
-    if let Some(word) = schema.get("const") {
-        return Some(vec![word.as_str()?]);
-    }
-    let words = schema.get("enum")?.as_array()?;
-    words.iter().map(Value::as_str).collect()
-}
-
-fn is_json(schema: &Value, root: &Value) -> bool {
-    match schema.get("type") {
-        Some(Value::String(name)) => name != "string",
-        Some(Value::Array(names)) => !names.iter().any(|name| name == "string"),
-        Some(_) => false,
-        None => {
-            let target = schema.get("$ref").and_then(Value::as_str);
-            let target = target.and_then(|it| root.pointer(it.strip_prefix('#')?));
-            let kind = target.and_then(|it| it.get("type"));
-            kind.is_some_and(|kind| kind == "object" || kind == "array")
+    match Kind::of(schema, root) {
+        Kind::Json => {
+            let json = lark.schema(with_definitions(schema, root));
+            format!("{json} {close}")
+        }
+        Kind::Text { .. } | Kind::Unsaid => "text".to_owned(),
+        Kind::Words(words) => {
+            let words = words.iter().map(|word| match word {
+                Value::String(text) => literal(text),
+                Value::Array(_)
+                | Value::Bool(_)
+                | Value::Null
+                | Value::Number(_)
+                | Value::Object(_) => literal(&word.to_string()),
+            });
+            let words: Vec<String> = words.collect();
+            format!("({}) {close}", words.join(" | "))
         }
     }
 }

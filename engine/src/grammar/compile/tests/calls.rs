@@ -78,13 +78,24 @@ const FAMILIES: [Writes; 9] = [
     },
 ];
 
-fn read(dialect: Dialect, request: &ChatRequest, answer: &str) -> Said {
-    let calling = Calling::Yes(ParameterTypes::from(&request.tools));
+/// What was read of an answer, with its calls put together.
+struct Read {
+    content: String,
+    reasoning: String,
+    calls: Vec<WrittenCall>,
+}
+
+fn read(dialect: Dialect, request: &ChatRequest, answer: &str) -> Read {
+    let calling = Calling::of(&request.tools);
     let mut parser = AnswerParser::new(dialect, calling, "");
     let mut said = Said::default();
     parser.push(answer, &mut said);
     parser.finish(&mut said);
-    said
+    Read {
+        calls: Called::gathered(&said.calls),
+        content: said.content,
+        reasoning: said.reasoning,
+    }
 }
 
 fn check_arguments(name: &str, arguments: &Value) {
