@@ -13,6 +13,7 @@ pub mod config;
 pub mod coordinator;
 pub mod denial;
 pub mod digest;
+pub mod door;
 pub mod draw;
 pub mod effect;
 pub mod envelope;

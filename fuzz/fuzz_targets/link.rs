@@ -18,7 +18,7 @@ use cereus_core::money::Price;
 use cereus_core::time::{Span, Tick};
 use cereus_core::wire::messages::{
     AttestationResponse, InferenceAccepted, InferenceComplete, InferenceError, LoadModelStatus,
-    ModelEntry, Register, UsageFrame, encode_inference_request,
+    ModelEntry, Register, UsageFrame, Verbatim, encode_inference_request,
 };
 use cereus_core::wire::proof::{Blob, MachineKey, Posture};
 use cereus_core::wire::{Frame, Text, ToProvider, encode_chunk};
@@ -91,7 +91,7 @@ static ATTESTED: LazyLock<Vec<u8>> = LazyLock::new(|| {
         ..Blob::default()
     };
     let signed = key.sign_blob(&blob);
-    registered(|register| register.attestation = Some(&signed))
+    registered(|register| register.attestation = Some(Verbatim(&signed)))
 });
 static RULES: LazyLock<LinkRules> = LazyLock::new(|| {
     let spec = |id: &str| ModelSpec {

@@ -170,7 +170,7 @@ fn use_register(register: &Register<'_>) {
     assert!(spec.memory_gb <= cereus_core::wire::limits::MEMORY_GB_MAX);
     assert!(spec.decode_mtps <= cereus_core::wire::limits::DECODE_TPS_MAX * 1_000);
     if let Some(attestation) = register.attestation {
-        let _ = verify_blob(attestation, &register.public_key, Posture::Required);
+        let _ = verify_blob(attestation.0, &register.public_key, Posture::Required);
     }
     let _ = clock::is_rfc3339(&register.version);
 }

@@ -1,8 +1,8 @@
 //! How long to wait before dialling again.
 
 use super::{
-    BACKOFF_MAX, BACKOFF_MIN, DEPLOY_WAIT_MAX, DEPLOY_WAIT_MIN, OPERATOR_WAIT, STABLE_SESSION,
-    STABLE_SPREAD_MAX, UNREACHABLE_FAILURES,
+    BACKOFF_MAX, BACKOFF_MIN, CONTESTED_WAIT, DEPLOY_WAIT_MAX, DEPLOY_WAIT_MIN, OPERATOR_WAIT,
+    STABLE_SESSION, STABLE_SPREAD_MAX, UNREACHABLE_FAILURES,
 };
 use crate::draw::{Purpose, Seed};
 use crate::time::Span;
@@ -10,6 +10,8 @@ use crate::time::Span;
 /// How a session, or an attempt at one, ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
+    /// Another process has this machine's identity.
+    Contested,
     /// The coordinator is restarting and said so.
     Deploy,
     /// After the coordinator had spoken to us; it had lasted this long.
@@ -47,6 +49,7 @@ impl Backoff {
     pub(super) fn wait(&mut self, seed: Seed, ending: Ending) -> Span {
         match ending {
             Ending::Suspended => return Span::ZERO,
+            Ending::Contested => return CONTESTED_WAIT,
             Ending::SentAway => return OPERATOR_WAIT,
             Ending::Deploy => {
                 let range = DEPLOY_WAIT_MAX.0 - DEPLOY_WAIT_MIN.0;
@@ -171,6 +174,7 @@ mod tests {
             assert!((1_000..5_000).contains(&deploy));
         }
         assert_eq!(waits(&[Ending::SentAway]), [30_000]);
+        assert_eq!(waits(&[Ending::Contested]), [300_000]);
         assert_eq!(waits(&[Ending::Suspended]), [0]);
     }
 }

@@ -1,27 +1,24 @@
-//! When the machine's owner lets it serve.
+//! When the machine's owner lets it serve: the schedule, and what the clock said last.
 
-use super::machine::Agent;
-use super::session::Session;
-use super::{AgentEffect, AgentOut, Notice};
 use crate::schedule::{LocalTime, Schedule};
 use crate::time::{Span, Tick};
 
 /// The wall's clock is put forward and back, and machines sleep: nobody trusts it for longer
 /// (`spec/engine` 12.7).
-const CHECK_EVERY: Span = Span::secs(3_600);
+pub(super) const CHECK_EVERY: Span = Span::secs(3_600);
 
 /// Of a machine that does not always serve.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Duty {
     schedule: Schedule,
-    is_on: IsOn,
+    pub(super) is_on: IsOn,
     pub(super) check_at: Tick,
     /// Running jobs may finish until then; set while the socket is to be left for the hours' sake.
     pub(super) rest_at: Option<Tick>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum IsOn {
+pub(super) enum IsOn {
     /// Nobody has looked at the clock.
     Unknown,
     No,
@@ -40,84 +37,9 @@ impl Duty {
     }
 
     /// Whether the machine may serve now.
-    fn look(&mut self, now: Tick, local: LocalTime) -> bool {
+    pub(super) fn look(&mut self, now: Tick, local: LocalTime) -> bool {
         let until_change = self.schedule.until_change(local).unwrap_or(CHECK_EVERY);
         self.check_at = now + until_change.min(CHECK_EVERY);
         self.schedule.is_active_at(local)
-    }
-}
-
-impl Agent {
-    pub(super) fn is_off_duty(&self) -> bool {
-        self.duty
-            .as_ref()
-            .is_some_and(|duty| duty.is_on == IsOn::No)
-    }
-
-    /// The owner wants the machine back by then.
-    pub(super) fn rest_at(&self) -> Option<Tick> {
-        self.duty.as_ref()?.rest_at
-    }
-
-    /// Nobody is dialled before the next window.
-    pub(super) fn rest(&mut self, out: &mut AgentOut) {
-        self.session = Session::Resting;
-        out.push(AgentEffect::Rest);
-    }
-
-    pub(super) fn on_clock_due(&mut self, now: Tick, out: &mut AgentOut) {
-        if let Some(duty) = &mut self.duty
-            && duty.check_at <= now
-        {
-            duty.check_at = now + CHECK_EVERY;
-            out.push(AgentEffect::ReadLocalTime);
-        }
-    }
-
-    pub(super) fn on_local_time(&mut self, now: Tick, local: LocalTime, out: &mut AgentOut) {
-        let Some(duty) = &mut self.duty else {
-            self.counts.stale_events += 1;
-            return;
-        };
-        match (duty.look(now, local), duty.is_on) {
-            (true, IsOn::Yes) | (false, IsOn::No) => {}
-            (true, IsOn::No | IsOn::Unknown) => {
-                duty.is_on = IsOn::Yes;
-                // A socket that is being left is left first, and its models stay.
-                if self.session == Session::Resting {
-                    self.session = Session::Waiting { dial_at: now };
-                    out.push(AgentEffect::Rise);
-                }
-            }
-            (false, IsOn::Unknown) => {
-                duty.is_on = IsOn::No;
-                out.push(AgentEffect::Rest);
-            }
-            (false, IsOn::Yes) => {
-                duty.is_on = IsOn::No;
-                out.push(AgentEffect::Notice(Notice::HoursEnded));
-                self.leave(now, out);
-            }
-        }
-    }
-
-    /// The hours are over: takes nothing more, finishes what runs, and goes.
-    fn leave(&mut self, now: Tick, out: &mut AgentOut) {
-        match self.session {
-            Session::Dialling { id, .. } => {
-                out.push(AgentEffect::Abandon { session: id });
-                self.rest(out);
-            }
-            Session::Open(_) => {
-                if let Some(duty) = &mut self.duty {
-                    duty.rest_at = Some(now + self.config.drain_wait_max);
-                }
-                // Tells the coordinator at once that nothing more fits.
-                out.push(AgentEffect::Measure);
-                self.go_when_free(now, out);
-            }
-            Session::Resting | Session::Stopped => {}
-            Session::Waiting { .. } => self.rest(out),
-        }
     }
 }

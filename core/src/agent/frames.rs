@@ -59,6 +59,12 @@ impl Agent {
                 }
             }
             ToProvider::TrustStatus(status) => {
+                if status.account_linked
+                    && let Some(open) = self.open(session).filter(|open| !open.is_linked)
+                {
+                    open.is_linked = true;
+                    out.push(AgentEffect::Notice(Notice::Linked));
+                }
                 if status.status.as_str() == "untrusted" {
                     out.push(AgentEffect::Notice(Notice::Untrusted));
                 }
@@ -80,15 +86,9 @@ impl Agent {
         let mut status = String::new();
         let (nonce, timestamp) = (challenge.nonce.as_str(), challenge.timestamp.as_str());
         write_status(nonce, timestamp, &self.answer(nonce), &mut status);
-        let start = out.bytes.len();
-        out.bytes.extend_from_slice(nonce.as_bytes());
-        out.bytes.extend_from_slice(timestamp.as_bytes());
-        let middle = out.bytes.len();
-        out.bytes.extend_from_slice(status.as_bytes());
-        let end = out.bytes.len();
         out.push(AgentEffect::Sign {
-            challenge: start..middle,
-            status: middle..end,
+            challenge: [nonce.as_bytes(), timestamp.as_bytes()].concat(),
+            status,
         });
         self.challenge = Some(Challenge {
             session,
@@ -136,9 +136,7 @@ impl Agent {
         if is_leaving {
             self.send_load_status(build, "failed", DRAINING_TEXT, out);
         } else if self.config.builds.iter().any(|known| known == build) {
-            let start = out.bytes.len();
-            out.bytes.extend_from_slice(build.as_bytes());
-            let build = start..out.bytes.len();
+            let build = build.to_owned();
             out.push(AgentEffect::LoadModel { build });
         } else {
             self.send_load_status(build, "failed", "this model is not served here", out);

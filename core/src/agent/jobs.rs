@@ -6,7 +6,7 @@ use super::memory::Recent;
 use super::reply::{Refusal, Sealer, send_accepted, send_complete, send_error};
 use super::{
     AgentConfig, AgentCounts, AgentEffect, AgentOut, EARLY_CANCELS_MAX, ENDED_JOBS_MAX, JobEnd,
-    SessionId,
+    OpenedBody, SessionId,
 };
 use crate::api::{self, Framing, Request, Said, Turn};
 use crate::envelope::{BoxKey, OVERHEAD_SIZE, ScopeKey, open_from};
@@ -36,12 +36,11 @@ enum Stage {
 }
 
 /// A request that may run.
-struct Admitted<'s> {
+struct Admitted {
     build: BuildIx,
     key: BoxKey,
     framing: Framing,
-    /// The chat completion, opened.
-    plain: &'s [u8],
+    body: OpenedBody,
 }
 
 /// Everything between `inference_request` and its terminal.
@@ -52,8 +51,6 @@ pub(super) struct Jobs {
     early_cancels: Recent<EARLY_CANCELS_MAX>,
     ended: Recent<ENDED_JOBS_MAX>,
     sealer: Sealer,
-    /// Holds an opened request during a step.
-    scratch: Vec<u8>,
     pub(super) stats: Stats,
 }
 
@@ -64,7 +61,6 @@ impl Jobs {
             early_cancels: Recent::default(),
             ended: Recent::default(),
             sealer,
-            scratch: Vec::new(),
             stats: Stats::default(),
         }
     }
@@ -108,13 +104,12 @@ impl Jobs {
             counts.duplicate_requests += 1;
             return;
         }
-        let mut scratch = core::mem::take(&mut self.scratch);
-        match self.admitted(id, request, config, is_leaving, &mut scratch) {
+        match self.admitted(id, request, config, is_leaving) {
             Ok(Admitted {
                 build,
                 key,
                 framing,
-                plain,
+                body,
             }) => {
                 let job = Job {
                     session,
@@ -125,17 +120,12 @@ impl Jobs {
                 };
                 self.running.insert(id, job);
                 counts.jobs_started += 1;
-                let start = out.bytes.len();
-                out.bytes.extend_from_slice(plain);
-                let body = start..out.bytes.len();
                 let scope = request.cache_scope.as_deref().unwrap_or_default();
-                out.bytes.extend_from_slice(scope.as_bytes());
-                let scope = body.end..out.bytes.len();
                 out.push(AgentEffect::StartJob {
                     job: id,
                     build,
                     body,
-                    scope,
+                    scope: scope.to_owned(),
                 });
             }
             Err(refusal) => {
@@ -144,17 +134,15 @@ impl Jobs {
                 send_error(id, session, &refusal, out);
             }
         }
-        self.scratch = scratch;
     }
 
-    fn admitted<'s>(
+    fn admitted(
         &mut self,
         id: WireId,
         request: &InferenceRequest<'_>,
         config: &AgentConfig,
         is_leaving: bool,
-        scratch: &'s mut Vec<u8>,
-    ) -> Result<Admitted<'s>, Refusal> {
+    ) -> Result<Admitted, Refusal> {
         if self.early_cancels.remove(id) {
             return Err(Refusal::cancelled());
         }
@@ -173,12 +161,13 @@ impl Jobs {
         else {
             return Err(invalid("encrypted_body is required"));
         };
+        let mut opened = Vec::new();
         let (key, plain) = open_from(
             &config.secret,
             ephemeral_public_key,
             ciphertext,
             BODY_SIZE_MAX + OVERHEAD_SIZE,
-            scratch,
+            &mut opened,
         )
         .map_err(|_| invalid("the request could not be opened"))?;
         let scope = request.cache_scope.as_deref().unwrap_or_default();
@@ -194,11 +183,13 @@ impl Jobs {
             let text = "this model is not served here";
             return Err(Refusal::new(404, "model_load", text));
         };
+        let framing = Framing::new(RequestId(id.0), 0, model);
+        let size = plain.len();
         Ok(Admitted {
             build,
             key,
-            framing: Framing::new(RequestId(id.0), 0, model),
-            plain,
+            framing,
+            body: OpenedBody::at_the_end_of(opened, size),
         })
     }
 

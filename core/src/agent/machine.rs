@@ -10,10 +10,13 @@ use super::{
     earlier,
 };
 use crate::digest::Mix;
+use crate::link::{EARN_KEY_UNKNOWN, IDENTITY_CONTESTED};
 use crate::time::Tick;
 
 /// Close code of a planned goodbye (`spec/wire` 1.5).
 const GOING_AWAY: u16 = 1001;
+/// Close code of a broken rule; the reason says which.
+const POLICY: u16 = 1008;
 
 /// See the module.
 #[derive(Debug)]
@@ -268,6 +271,10 @@ impl Agent {
             return;
         };
         let ending = open.ending(now);
+        self.lose_as(now, ending, out);
+    }
+
+    fn lose_as(&mut self, now: Tick, ending: Ending, out: &mut AgentOut) {
         self.jobs.orphan_all(out);
         self.challenge = None;
         self.wait(now, ending, out);
@@ -295,8 +302,19 @@ impl Agent {
             (GOING_AWAY, "drain:deploy") => Departure::Deploy,
             (GOING_AWAY, "drain:operator") => Departure::SentAway,
             _ => {
+                let is_contested = (code, reason) == (POLICY, IDENTITY_CONTESTED);
+                if is_contested {
+                    out.push(AgentEffect::Notice(Notice::Contested));
+                } else if (code, reason) == (POLICY, EARN_KEY_UNKNOWN) {
+                    out.push(AgentEffect::Notice(Notice::EarnKeyUnknown));
+                }
+                let ending = if is_contested {
+                    Ending::Contested
+                } else {
+                    open.ending(now)
+                };
                 out.push(AgentEffect::Abandon { session });
-                self.lose(now, out);
+                self.lose_as(now, ending, out);
                 return;
             }
         };

@@ -9,6 +9,7 @@
 mod backoff;
 mod duty;
 mod frames;
+mod hours;
 mod jobs;
 mod machine;
 mod memory;
@@ -19,7 +20,6 @@ mod session;
 mod tests;
 
 use core::num::NonZeroU16;
-use core::ops::Range;
 use std::collections::BTreeMap;
 
 use crate::api::{FinishReason, Said};
@@ -55,6 +55,9 @@ pub const SUSPENSION_GAP: Span = Span::secs(30);
 /// Wait after `drain:deploy`: at least this, and at most [`DEPLOY_WAIT_MAX`].
 pub const DEPLOY_WAIT_MIN: Span = Span::secs(1);
 pub const DEPLOY_WAIT_MAX: Span = Span::secs(5);
+/// Wait after the coordinator said that another process has this machine's identity: until somebody
+/// has stopped one of the two, coming back would only cut the other's answers.
+pub const CONTESTED_WAIT: Span = Span::secs(300);
 /// Wait after `drain:operator`.
 pub const OPERATOR_WAIT: Span = Span::secs(30);
 /// How long running jobs may finish on a socket that the coordinator asked to close.
@@ -217,7 +220,7 @@ pub enum AgentEvent<'a> {
     Woke,
 }
 
-/// What the shell does for the agent, in order. Ranges are of [`AgentOut::bytes`].
+/// What the shell does for the agent, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AgentEffect {
     /// Drop the socket without ceremony.
@@ -231,7 +234,7 @@ pub enum AgentEffect {
     /// Connect; then say `Connected` or `DialFailed` with this session.
     Dial { session: SessionId },
     /// Load this build; then say `ModelLoaded` or `ModelLoadFailed`.
-    LoadModel { build: Range<usize> },
+    LoadModel { build: String },
     /// Say `Measured` now.
     Measure,
     /// For the operator.
@@ -245,23 +248,17 @@ pub enum AgentEffect {
     /// The owner's hours begin: load what is loaded at a start.
     Rise,
     /// Send one text message.
-    Send {
-        session: SessionId,
-        frame: Range<usize>,
-    },
+    Send { session: SessionId, frame: Vec<u8> },
     /// Sign both texts with the machine's key; then say `Signed`.
-    Sign {
-        challenge: Range<usize>,
-        status: Range<usize>,
-    },
+    Sign { challenge: Vec<u8>, status: String },
     /// Run this chat completion. `build` is its place in [`AgentConfig::builds`], `body` an
     /// [`crate::api::Request`] that was read already. `scope` says whose prompts it may share a
     /// cache with; nobody's when empty.
     StartJob {
         job: WireId,
         build: BuildIx,
-        body: Range<usize>,
-        scope: Range<usize>,
+        body: OpenedBody,
+        scope: String,
     },
     /// Stop it soon; `JobEnded` follows in any case.
     StopJob { job: WireId },
@@ -278,6 +275,12 @@ pub enum Notice {
     HoursEnded,
     /// The coordinator accepted us.
     Joined,
+    /// What this machine earns goes to the account of its earning key.
+    Linked,
+    /// Another process has this machine's identity.
+    Contested,
+    /// Nobody holds the earning key that was named. The coordinator is asked again.
+    EarnKeyUnknown,
     /// The coordinator is restarting.
     CoordinatorDeploys,
     /// An operator of the coordinator asked us to go for a while.
@@ -292,29 +295,60 @@ pub enum Notice {
     Untrusted,
 }
 
-/// A reused buffer of effects and their bytes. Drain it after every step, in order.
-#[derive(Clone, Default)]
-pub struct AgentOut {
-    pub list: Vec<AgentEffect>,
-    pub bytes: Vec<u8>,
+/// A request's body where it was opened: owned, and not copied again. Prints no prompt.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OpenedBody {
+    /// The box as it came, with the plaintext at its end.
+    opened: Vec<u8>,
+    from: usize,
 }
 
-impl core::fmt::Debug for AgentOut {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "AgentOut({:?}, {} bytes)", self.list, self.bytes.len())
+impl OpenedBody {
+    fn at_the_end_of(opened: Vec<u8>, size: usize) -> Self {
+        let from = opened.len().saturating_sub(size);
+        Self { opened, from }
     }
+}
+
+impl OpenedBody {
+    /// The body alone, in the buffer that it came in.
+    #[must_use]
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.opened.drain(..self.from);
+        self.opened
+    }
+}
+
+impl From<Vec<u8>> for OpenedBody {
+    fn from(body: Vec<u8>) -> Self {
+        Self {
+            opened: body,
+            from: 0,
+        }
+    }
+}
+
+impl AsRef<[u8]> for OpenedBody {
+    fn as_ref(&self) -> &[u8] {
+        self.opened.get(self.from..).unwrap_or_default()
+    }
+}
+
+impl core::fmt::Debug for OpenedBody {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "OpenedBody({} bytes)", self.as_ref().len())
+    }
+}
+
+/// A reused buffer of effects. Drain it after every step, in order.
+#[derive(Clone, Debug, Default)]
+pub struct AgentOut {
+    pub list: Vec<AgentEffect>,
 }
 
 impl AgentOut {
     pub fn clear(&mut self) {
         self.list.clear();
-        self.bytes.clear();
-    }
-
-    /// The bytes that an effect names.
-    #[must_use]
-    pub fn slice(&self, range: &Range<usize>) -> &[u8] {
-        self.bytes.get(range.clone()).unwrap_or_default()
     }
 
     fn push(&mut self, effect: AgentEffect) {

@@ -80,9 +80,8 @@ fn not_loaded(why: slots::Refusal) -> Refusal {
 }
 
 pub(super) fn send(out: &mut AgentOut, session: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
-    let start = out.bytes.len();
-    write(&mut out.bytes);
-    let frame = start..out.bytes.len();
+    let mut frame = Vec::new();
+    write(&mut frame);
     out.push(AgentEffect::Send { session, frame });
 }
 

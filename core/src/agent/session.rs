@@ -29,6 +29,8 @@ pub(super) struct Open {
     opened_at: Tick,
     /// The coordinator has said something that we understood.
     pub(super) is_accepted: bool,
+    /// It has said that our earning key is known.
+    pub(super) is_linked: bool,
     heartbeat_at: Tick,
     pinged_at: Tick,
     ponged_at: Tick,
@@ -82,6 +84,7 @@ impl Open {
             id,
             opened_at: now,
             is_accepted: false,
+            is_linked: false,
             heartbeat_at: now + HEARTBEAT_EVERY,
             pinged_at: now,
             ponged_at: now,

@@ -7,27 +7,8 @@ use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
 
 use super::base64::{base64_size, decode_base64_array, encode_base64};
-use super::seal::BoxKey;
-
-/// Why a key cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyFault {
-    /// A low-order point: the shared secret would be zero, whoever computes it.
-    LowOrder,
-    /// Not the padded standard base64 of 32 bytes.
-    Malformed,
-}
-
-impl fmt::Display for KeyFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::LowOrder => "the public key is a point of low order",
-            Self::Malformed => "the public key is not the base64 of 32 bytes",
-        })
-    }
-}
-
-impl core::error::Error for KeyFault {}
+use super::cipher::BoxKey;
+use super::fault::KeyFault;
 
 /// A private key. Wiped when dropped; shows nothing of itself.
 #[derive(Clone)]

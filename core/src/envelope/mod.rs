@@ -5,19 +5,21 @@
 //! refused, which the reference does not do.
 
 mod base64;
+mod cipher;
+mod fault;
 mod key;
+mod payload;
 mod scope;
-mod seal;
 
 pub use base64::{
     Base64Fault, base64_size, decode_base64, decode_base64_append, decode_base64_array,
     encode_base64,
 };
-pub use key::{KeyFault, KeyText, PublicKey, SecretKey};
+pub use cipher::{BoxKey, NONCE_SIZE, OVERHEAD_SIZE, TAG_SIZE};
+pub use fault::{KeyFault, OpenFault};
+pub use key::{KeyText, PublicKey, SecretKey};
+pub use payload::{EncryptedPayload, open_from};
 pub use scope::ScopeKey;
-pub use seal::{
-    BoxKey, EncryptedPayload, NONCE_SIZE, OVERHEAD_SIZE, OpenFault, TAG_SIZE, open_from,
-};
 
 #[cfg(test)]
 mod tests;

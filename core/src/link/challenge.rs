@@ -50,6 +50,8 @@ pub(super) struct Challenges {
     timeouts: u8,
     /// One of the failures in a row was more than silence.
     has_failed_hard: bool,
+    /// Somebody at the other end holds the key.
+    has_passed: bool,
 }
 
 impl Challenges {
@@ -62,6 +64,7 @@ impl Challenges {
             failures: 0,
             timeouts: 0,
             has_failed_hard: false,
+            has_passed: false,
         }
     }
 
@@ -121,17 +124,19 @@ impl Challenges {
                 self.failures = 0;
                 self.timeouts = 0;
                 self.has_failed_hard = false;
+                self.has_passed = true;
                 Outcome::Verified
             }
         }
     }
 
-    /// Nobody answered in time. One lost packet costs nothing (`spec/routing` 13).
+    /// Nobody answered in time. Of one who has proven itself a lost packet costs nothing; one who
+    /// never did may be a registration that somebody else recorded, and its patience is one answer.
     pub(super) fn timed_out(&mut self, config: &LinkConfig) -> Outcome {
         self.outstanding = None;
         self.failures = self.failures.saturating_add(1);
         self.timeouts = self.timeouts.saturating_add(1);
-        if self.timeouts >= config.challenge_timeouts_max {
+        if !self.has_passed || self.timeouts >= config.challenge_timeouts_max {
             Outcome::GivenUp
         } else if self.failures >= config.challenge_failures_max && self.has_failed_hard {
             Outcome::Distrusted

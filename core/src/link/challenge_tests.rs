@@ -207,6 +207,7 @@ fn failures_in_a_row_lead_where_they_should() {
     ];
     for (rounds, expected) in table {
         let mut challenges = Challenges::new(Tick::ZERO);
+        assert_eq!(challenges.judged(Verdict::Passed, &config()), Verified);
         let outcomes: Vec<Outcome> = rounds
             .iter()
             .map(|round| match round {
@@ -219,4 +220,13 @@ fn failures_in_a_row_lead_where_they_should() {
     }
     let mut challenges = Challenges::new(Tick::ZERO);
     assert_eq!(challenges.judged(Verdict::Condemned, &config()), Distrusted);
+}
+
+#[test]
+fn who_never_passed_is_given_up_at_the_first_silence() {
+    let mut silent = Challenges::new(Tick::ZERO);
+    assert_eq!(silent.timed_out(&config()), Outcome::GivenUp);
+    let mut wrong = Challenges::new(Tick::ZERO);
+    wrong.judged(Verdict::Failed, &config());
+    assert_eq!(wrong.timed_out(&config()), Outcome::GivenUp);
 }

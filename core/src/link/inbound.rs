@@ -8,7 +8,7 @@ use super::fault::{Ended, fault_of};
 use super::join::{Session, inventory};
 use super::machine::{Phase, ProviderLink};
 use super::outbox::Lane;
-use super::{Chunk, LinkEffect, LinkOut, LinkRules};
+use super::{Chunk, EARN_KEY_UNKNOWN, LinkEffect, LinkOut, LinkRules};
 use crate::event::{AttemptFault, Event, GoneCause, Trust};
 use crate::ids::WireId;
 use crate::time::Tick;
@@ -26,7 +26,7 @@ impl ProviderLink {
         rules: &LinkRules,
         out: &mut LinkOut,
     ) -> Option<Chunk<'f>> {
-        if frame.len() > rules.config.frame_size_max {
+        if frame.len() > self.frame_size_max(&rules.config) {
             self.close(1009, "frame too large", GoneCause::Violation, out);
             return None;
         }
@@ -88,7 +88,14 @@ impl ProviderLink {
             self.counts.registers_repeated += 1;
             return;
         }
-        if let Some(owner) = rules.owners.find(&register.auth_token) {
+        let is_linked = !register.auth_token.is_empty();
+        if is_linked {
+            // To let it earn for nobody would be a theft that it cannot see. A key that was made a
+            // moment ago is known when the provider comes back.
+            let Some(owner) = rules.owners.find(&register.auth_token) else {
+                self.close(1008, EARN_KEY_UNKNOWN, GoneCause::Violation, out);
+                return;
+            };
             self.owner = owner;
         }
         let session = Session::new(now, self.conn, register, &rules.catalog, &rules.config);
@@ -103,7 +110,7 @@ impl ProviderLink {
         let (trust, takes_desired_models) = (session.trust, session.takes_desired_models);
         self.phase = Phase::Joined(Box::new(session));
         self.liveness.heard(now);
-        if trust != Trust::None {
+        if trust != Trust::None || is_linked {
             self.send_trust("online", "", rules);
         }
         if takes_desired_models {

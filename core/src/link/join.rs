@@ -37,6 +37,8 @@ pub(super) struct Session {
     /// The provider was told so, for a while: it hears when that is over.
     pub(super) is_told_untrusted: bool,
     pub(super) can_seal: bool,
+    /// Its earnings go to the account of the key that it named.
+    pub(super) is_linked: bool,
     pub(super) challenges: Challenges,
     pub(super) loads: Loads,
 }
@@ -53,7 +55,7 @@ impl Session {
         let sealing_key = PublicKey::parse(text).ok().filter(PublicKey::is_usable);
         let attested = register
             .attestation
-            .and_then(|blob| verify_blob(blob, text, config.posture).ok());
+            .and_then(|blob| verify_blob(blob.0, text, config.posture).ok());
         let machine = match (&attested, sealing_key) {
             (Some(key), _) => key.machine_id(),
             (None, Some(key)) => machine_id("cereus sealing key", &key.0),
@@ -86,6 +88,7 @@ impl Session {
             is_distrusted: false,
             is_told_untrusted: false,
             can_seal,
+            is_linked: !register.auth_token.is_empty(),
             challenges: Challenges::new(now),
             loads: Loads::default(),
         }

@@ -2,9 +2,9 @@
 
 use super::attempts::Attempts;
 use super::challenge::Challenges;
+use super::farewell::farewell;
 use super::join::Session;
 use super::liveness::{Liveness, Pulse};
-use super::orders::farewell;
 use super::outbox::Outbox;
 use super::stray::Strays;
 use super::{Chunk, LinkConfig, LinkEvent, LinkMisuse, LinkOut, LinkRules, LinkWake};
@@ -36,7 +36,10 @@ pub struct LinkCounts {
 
 #[derive(Clone, Debug, Hash)]
 pub(super) enum Phase {
-    Opening,
+    Opening {
+        /// When its patience ends.
+        register_by: Tick,
+    },
     Joined(Box<Session>),
     Closed,
 }
@@ -61,7 +64,9 @@ impl ProviderLink {
         Self {
             conn,
             owner,
-            phase: Phase::Opening,
+            phase: Phase::Opening {
+                register_by: now + config.register_wait_max,
+            },
             liveness: Liveness::new(now, config),
             outbox: Outbox::default(),
             attempts: Attempts::default(),
@@ -130,10 +135,10 @@ impl ProviderLink {
     /// The next moment at which `Woke` should come, and why.
     #[must_use]
     pub fn next_wake(&self) -> Option<(Tick, LinkWake)> {
-        let session = match &self.phase {
+        let (session, register_by) = match &self.phase {
             Phase::Closed => return None,
-            Phase::Joined(session) => Some(session),
-            Phase::Opening => None,
+            Phase::Joined(session) => (Some(session), None),
+            Phase::Opening { register_by } => (None, Some(*register_by)),
         };
         let challenges = session.map(|session| &session.challenges);
         let due = challenges.and_then(Challenges::due_at);
@@ -142,6 +147,7 @@ impl ProviderLink {
         [
             due.map(|at| (at, LinkWake::ChallengeDue)),
             overdue.map(|at| (at, LinkWake::ChallengeOverdue)),
+            register_by.map(|at| (at, LinkWake::RegisterOverdue)),
             Some((self.liveness.sweep_at(), LinkWake::Sweep)),
             stalled.map(|at| (at, LinkWake::WriteOverdue)),
         ]
@@ -199,6 +205,16 @@ impl ProviderLink {
         self.attempts.wire_of(attempt)
     }
 
+    /// Largest frame that is read now: little of somebody who has not said who it is.
+    #[must_use]
+    pub fn frame_size_max(&self, config: &LinkConfig) -> usize {
+        if self.is_joined() {
+            config.frame_size_max
+        } else {
+            config.register_size_max
+        }
+    }
+
     /// Attempts between dispatch and terminal, cancelled ones included.
     #[must_use]
     pub fn attempts_count(&self) -> usize {
@@ -208,14 +224,14 @@ impl ProviderLink {
     pub(super) fn session(&self) -> Option<&Session> {
         match &self.phase {
             Phase::Joined(session) => Some(session),
-            Phase::Opening | Phase::Closed => None,
+            Phase::Opening { .. } | Phase::Closed => None,
         }
     }
 
     pub(super) fn session_mut(&mut self) -> Option<&mut Session> {
         match &mut self.phase {
             Phase::Joined(session) => Some(session),
-            Phase::Opening | Phase::Closed => None,
+            Phase::Opening { .. } | Phase::Closed => None,
         }
     }
 
@@ -224,6 +240,12 @@ impl ProviderLink {
         if is_past(self.outbox.write_deadline()) {
             let (code, reason) = farewell(GoneCause::WriteStalled);
             self.close(code, reason, GoneCause::WriteStalled, out);
+            return;
+        }
+        if let Phase::Opening { register_by } = self.phase
+            && register_by <= now
+        {
+            self.close(1008, "no registration", GoneCause::Silent, out);
             return;
         }
         if self.liveness.sweep(now, &rules.config) == Pulse::Silent {

@@ -7,6 +7,7 @@
 
 mod attempts;
 mod challenge;
+mod farewell;
 mod fault;
 mod inbound;
 mod join;
@@ -29,6 +30,14 @@ pub use fault::fault_of;
 pub use machine::{LinkCounts, ProviderLink};
 pub use outbox::Lane;
 
+/// Why a connection is closed whose registration names an earning key that nobody holds. Providers
+/// compare it.
+pub const EARN_KEY_UNKNOWN: &str = "earning key unknown";
+/// Why a connection is closed whose machine works on another one, again and again. Providers compare
+/// it.
+pub const IDENTITY_CONTESTED: &str =
+    "another provider uses this identity: give each its own data folder";
+
 /// What every link of a coordinator is told at birth, each value with its unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkConfig {
@@ -39,6 +48,10 @@ pub struct LinkConfig {
     pub posture: Posture,
     /// Largest frame that is read.
     pub frame_size_max: usize,
+    /// Largest frame that is read before the provider has registered.
+    pub register_size_max: usize,
+    /// From the upgrade to the registration.
+    pub register_wait_max: Span,
     pub stale_after: Span,
     pub sweep_every: Span,
     /// Stale sweeps in a row that end a connection.
@@ -83,6 +96,8 @@ impl LinkConfig {
             unix_s_at_zero,
             posture,
             frame_size_max: crate::wire::limits::TO_COORDINATOR_SIZE_MAX,
+            register_size_max: crate::wire::limits::REGISTER_SIZE_MAX,
+            register_wait_max: Span::secs(10),
             stale_after: Span::secs(90),
             sweep_every: Span::secs(30),
             strikes_max: 2,
@@ -251,14 +266,16 @@ impl LinkOut {
 pub enum LinkWake {
     ChallengeDue,
     ChallengeOverdue,
+    RegisterOverdue,
     Sweep,
     WriteOverdue,
 }
 
 impl LinkWake {
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::ChallengeDue,
         Self::ChallengeOverdue,
+        Self::RegisterOverdue,
         Self::Sweep,
         Self::WriteOverdue,
     ];

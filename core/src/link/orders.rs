@@ -169,10 +169,12 @@ impl ProviderLink {
             Trust::SelfSigned => "self_signed",
             Trust::Hardware => "hardware",
         };
+        let is_linked = self.session().is_some_and(|session| session.is_linked);
         let message = TrustStatus {
             trust_level: Text::from(trust_level),
             status: Text::from(status),
             reason: Text::from(reason),
+            account_linked: is_linked,
         };
         self.send_message(Lane::Control, &message, rules);
     }
@@ -228,21 +230,5 @@ impl ProviderLink {
         self.outbox.clear();
         self.attempts = Attempts::default();
         self.strays = Strays::default();
-    }
-}
-
-/// Close code and reason for each cause (`spec/wire` 1.5).
-pub(super) const fn farewell(cause: GoneCause) -> (u16, &'static str) {
-    match cause {
-        GoneCause::Closed => (1000, ""),
-        GoneCause::Contested => (
-            1008,
-            "another provider uses this identity; give each its own data folder",
-        ),
-        GoneCause::Lost => (1001, "connection lost"),
-        GoneCause::Replaced => (1000, "replaced by a newer connection"),
-        GoneCause::Silent => (1008, "no heartbeat"),
-        GoneCause::Violation => (1008, "protocol violation"),
-        GoneCause::WriteStalled => (1011, "write stalled"),
     }
 }

@@ -1,3 +1,4 @@
+mod joining;
 mod liveness;
 mod property;
 
@@ -110,6 +111,16 @@ impl World {
     fn joined() -> Self {
         let mut world = Self::new();
         world.frame(&plain_register());
+        world.log.clear();
+        world.written.clear();
+        world
+    }
+
+    /// It has answered its first challenge.
+    fn verified() -> Self {
+        let mut world = Self::new();
+        world.frame(&plain_register());
+        world.answer(|_| {});
         world.log.clear();
         world.written.clear();
         world
@@ -327,64 +338,6 @@ tell left Closed
     assert_eq!(world.log, expected);
     assert_eq!(world.link.counts().frames_before_register, 1);
     assert_eq!(world.link.next_wake(), None);
-}
-
-#[test]
-fn an_attested_machine_keeps_its_identity_and_hears_of_its_trust() {
-    let sealing = provider_key().public().text();
-    let blob = Blob {
-        public_key: Text::from(machine_key().attested().text()),
-        encryption_public_key: Some(Text::from(sealing.as_str())),
-        timestamp: Text::from("2026-07-01T00:00:00Z"),
-        ..Blob::default()
-    };
-    let signed = machine_key().sign_blob(&blob);
-    let sent = register_with(|register| {
-        // The borrow of the frame's own life is what a provider has too.
-        register.auth_token = Text::from("tok-8");
-    });
-    let text = String::from_utf8(sent).unwrap();
-    let text = text.replacen("{", &format!(r#"{{"attestation":{},"#, signed.get()), 1);
-    let mut world = World::new();
-    world.frame(text.as_bytes());
-    assert_eq!(
-        world.log,
-        "tell joined owner 8 SelfSigned seal true models [0]\nwrite trust_status\n\
-         write attestation_challenge\nwrite desired_models\n"
-    );
-    assert_eq!(
-        world.link.machine(),
-        Some(machine_key().attested().machine_id())
-    );
-    world.took_log();
-    world.answer(|answer| answer.signature = Text::default());
-    assert_eq!(world.took_log(), "tell unverified\nwrite trust_status\n");
-    beats_until(&mut world, 300);
-    world.took_log();
-    world.answer(|_| {});
-    assert_eq!(world.took_log(), "tell verified\nwrite trust_status\n");
-}
-
-#[test]
-fn the_identity_without_an_attestation_is_the_sealing_key_then_the_connection() {
-    let machine = |change: fn(&mut Register<'_>), conn| {
-        let rules = rules();
-        let mut link = ProviderLink::new(Tick::ZERO, conn, OWNER, &rules.config);
-        let frame = register_with(change);
-        let out = &mut LinkOut::default();
-        link.step(Tick::ZERO, LinkEvent::FrameReceived(&frame), &rules, out)
-            .unwrap();
-        (link.machine().unwrap(), link.sealing_key().is_some())
-    };
-    let (by_key, can_seal) = machine(|_| {}, ConnId(1));
-    assert!(can_seal);
-    assert_eq!(machine(|_| {}, ConnId(2)), (by_key, true));
-    let zero = |register: &mut Register<'_>| {
-        register.public_key = Text::from("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
-    };
-    let (by_conn, can_seal) = machine(zero, ConnId(1));
-    assert!(!can_seal, "a low-order key is no key");
-    assert_ne!(machine(zero, ConnId(2)).0, by_conn);
 }
 
 #[test]
@@ -729,6 +682,7 @@ fn every_wake_reason_can_fire() {
     world.frame(&plain_register());
     note(&world);
     world.answer(|_| {});
+    note(&world);
     world.rules.config.stale_after = Span::secs(1_000);
     world.link = ProviderLink::new(Tick::ZERO, CONN, OWNER, &world.rules.config);
     world.frame(&plain_register());

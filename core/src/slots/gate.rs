@@ -2,7 +2,8 @@
 
 use super::grants::{slice, too_small};
 use super::health::Health;
-use super::machine::{Departure, Past, Phase, Slots, Stage};
+use super::machine::Slots;
+use super::parts::{Departure, Leaving, LoadStage, Past, Phase, Stage, Want, Work};
 use super::refusal::Others;
 use super::{
     BuildIx, Eviction, JobId, Leave, LoadFault, Measured, RECOVERY_EVERY, Refusal, SlotsEffect,
@@ -10,44 +11,6 @@ use super::{
 };
 use crate::memory::{Load, MemoryFacts, Occupancy, loaded_bytes};
 use crate::time::Tick;
-
-/// A model that waits for the gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Want {
-    build: BuildIx,
-    eviction: Eviction,
-    /// Somebody other than a request waits for the outcome.
-    owes_answer: bool,
-}
-
-/// The load that has the gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Work {
-    want: Want,
-    stage: LoadStage,
-    is_cache_cleared: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum LoadStage {
-    /// Waits to hear how much is free.
-    Asking,
-    Clearing,
-    Discarding(Refusal),
-    Evicting,
-    Filling {
-        since: Tick,
-    },
-    /// Loaded; waits to hear what that left.
-    Guarding,
-}
-
-/// The unload that is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Leaving {
-    build: BuildIx,
-    pub(super) overdue_at: Tick,
-}
 
 impl Slots {
     /// The largest weights, as charged when loaded, that could come into memory now: what a

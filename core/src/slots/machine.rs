@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::gate::{Leaving, Want, Work};
 use super::health::Health;
+use super::parts::{Build, Departure, Job, Leaving, Past, Phase, Stage, Want, Work};
 use super::pressure::{PressureGuard, Turn};
 use super::state::{SlotState, may_follow};
 use super::{
@@ -29,63 +29,6 @@ pub struct Slots {
     is_resting: bool,
     pub(super) has_news: bool,
     pub(super) counts: SlotsCounts,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Build {
-    pub(super) phase: Phase,
-    /// What was last shown of it.
-    shown: Option<SlotState>,
-    pub(super) in_flight: u32,
-    pub(super) used_at: Tick,
-    pub(super) grant_bytes: u64,
-    pub(super) load_time: Span,
-    pub(super) recovered_at: Option<Tick>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Phase {
-    Cold(Past),
-    /// Its weights are coming in, or are in and not yet measured.
-    Loading,
-    /// Given up, its weights gone, to be loaded again.
-    Recovering,
-    Resident(Health),
-    Unloading(Departure),
-}
-
-/// Why a model is not in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Past {
-    NeverLoaded,
-    ShutDown,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Departure {
-    /// Loaded for nothing: it left no room to serve with.
-    Discarded,
-    /// For another model, or for want of use.
-    Dropped,
-    /// Its engine was given up.
-    Lost,
-    /// It should have been gone by now.
-    Overdue,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Job {
-    pub(super) build: BuildIx,
-    pub(super) stage: Stage,
-    is_accepted: bool,
-    /// Order of arrival.
-    pub(super) seq: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Stage {
-    Running { since: Tick, has_token: bool },
-    Waiting { until: Tick },
 }
 
 /// What happened so far, for metrics.

@@ -10,6 +10,7 @@ mod gate;
 mod grants;
 mod health;
 mod machine;
+mod parts;
 mod pressure;
 mod refusal;
 mod state;

@@ -168,3 +168,28 @@ fn every_message_states_its_type_once() {
         format!(r#"{{"type":"inference_accepted","request_id":"{ID}"}}"#).as_bytes()
     );
 }
+
+#[test]
+fn a_frame_of_another_type_is_told_apart_at_its_first_member() {
+    let mut chunk = Vec::new();
+    encode_chunk(WireId::from_bits(1), "key", "Ym94", &mut chunk);
+    assert!(may_be_chunk(&chunk));
+    for other in [
+        r#" { "encrypted_data" : {}, "type":"inference_response_chunk" }"#,
+        r#"{"request_id":"r","type":"inference_accepted"}"#,
+        r#"{ "type" : "inference_response_chunk"}"#,
+    ] {
+        assert!(may_be_chunk(other.as_bytes()), "{other}");
+    }
+    for other in [
+        r#"{"type":"heartbeat","status":"idle"}"#,
+        r#"{"status":"idle","type":"heartbeat"}"#,
+        r#"{"type":"inference_complete"}"#,
+        r#"{"type""#,
+        "{",
+        "[]",
+        "",
+    ] {
+        assert!(!may_be_chunk(other.as_bytes()), "{other}");
+    }
+}

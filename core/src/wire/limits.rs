@@ -3,6 +3,10 @@
 /// Largest message that a coordinator reads; beyond it the connection closes with 1009.
 pub const TO_COORDINATOR_SIZE_MAX: usize = 10 * 1024 * 1024;
 
+/// Largest message that a coordinator reads of a provider that has not registered: a registration
+/// of [`super::SLOTS_MAX`] models takes less than half of it.
+pub const REGISTER_SIZE_MAX: usize = 128 * 1024;
+
 /// Largest message that a provider reads.
 pub const TO_PROVIDER_SIZE_MAX: usize = 32 * 1024 * 1024;
 

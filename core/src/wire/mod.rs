@@ -12,6 +12,7 @@ pub mod messages;
 pub mod proof;
 mod report;
 pub mod scan;
+mod sealed;
 mod text;
 
 pub use chunk::{ChunkFrame, encode_chunk};

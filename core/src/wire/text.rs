@@ -86,8 +86,36 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 
 /// Decodes an object as the reference coordinator does: each field keeps its default when its key
 /// is absent or `null`, the last duplicate wins, unknown keys are skipped.
+///
+/// Around a struct the keys are the names of its fields. Where they are not, they are listed.
 macro_rules! tolerant {
-    ($a:lifetime, $ty:ty, { $($key:literal => $field:ident),* $(,)? }) => {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident<$a:lifetime> {
+            $($(#[$field_meta:meta])* pub $field:ident: $field_ty:ty),* $(,)?
+        }
+    ) => {
+        $(#[$meta])*
+        pub struct $name<$a> {
+            $($(#[$field_meta])* pub $field: $field_ty),*
+        }
+
+        tolerant!($a, $name<$a>, { $(stringify!($field) => $field),* });
+    };
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident {
+            $($(#[$field_meta:meta])* pub $field:ident: $field_ty:ty),* $(,)?
+        }
+    ) => {
+        $(#[$meta])*
+        pub struct $name {
+            $($(#[$field_meta])* pub $field: $field_ty),*
+        }
+
+        tolerant!('a, $name, { $(stringify!($field) => $field),* });
+    };
+    ($a:lifetime, $ty:ty, { $($key:pat => $field:ident),* $(,)? }) => {
         impl<'de: $a, $a> ::serde::Deserialize<'de> for $ty {
             fn deserialize<D: ::serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 struct Members<$a>(::core::marker::PhantomData<&$a ()>);

@@ -1,5 +1,7 @@
-//! A backend that computes nothing: every answer is the same word so many times, at once. It shows
-//! what everything around the model costs.
+//! A backend that computes nothing: every answer is the same word so many times, at once or with a
+//! pause before each step. It shows what everything around the model costs.
+
+use std::time::Duration;
 
 use super::backend::{Backend, Limits, Memory, StepError, StepWork};
 use crate::chat::{ChatRequest, Input};
@@ -17,13 +19,24 @@ const BYTES_PER_TOKEN: usize = 4;
 #[derive(Clone, Debug)]
 pub struct EchoBackend {
     words: u32,
+    pause: Duration,
 }
 
 impl EchoBackend {
     /// Answers with `words` words, one token and one piece of text each, then ends.
     #[must_use]
     pub const fn new(words: u32) -> Self {
-        Self { words }
+        Self {
+            words,
+            pause: Duration::ZERO,
+        }
+    }
+
+    /// Pauses before each step, on the engine's own thread, where a real model would compute: for
+    /// tests that need an answer to be under way.
+    #[must_use]
+    pub const fn paced(self, pause: Duration) -> Self {
+        Self { pause, ..self }
     }
 }
 
@@ -60,6 +73,9 @@ impl Backend for EchoBackend {
         step: &StepWork<'_>,
         out: &mut Vec<Option<Chosen>>,
     ) -> Result<(), StepError> {
+        if !self.pause.is_zero() {
+            std::thread::sleep(self.pause);
+        }
         let samples = step.rows.iter().filter_map(|row| row.sample);
         out.extend(samples.map(|sample| {
             let token = if sample.step < self.words { WORD } else { END };

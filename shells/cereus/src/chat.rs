@@ -10,6 +10,7 @@ use crate::Outcome;
 use crate::cli::ChatArgs;
 use crate::demo::receipt;
 use crate::paint::Paint;
+use crate::terminal::Cleaner;
 
 pub(crate) async fn chat(args: ChatArgs) -> Outcome {
     let key = args
@@ -50,12 +51,13 @@ pub(crate) fn question(model: &str, prompt: &str, max_tokens: u32) -> Value {
 /// Prints each piece as it comes; returns how many there were.
 pub(crate) async fn print_answer(stream: &mut ChatStream) -> Result<u32, String> {
     let mut out = std::io::stdout();
+    let mut cleaner = Cleaner::default();
     let mut pieces = 0;
     while let Some(piece) = stream.next().await.map_err(text)? {
         match piece {
             Piece::Text(piece) => {
                 pieces += 1;
-                print!("{piece}");
+                print!("{}", cleaner.clean(&piece));
                 out.flush()
                     .map_err(|error| format!("standard output is gone: {error}"))?;
             }

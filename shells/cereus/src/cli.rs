@@ -2,7 +2,7 @@
 
 mod operator;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use cereus_coordinator::settings::parse_model;
@@ -10,6 +10,8 @@ use cereus_core::config::ModelSpec;
 use cereus_core::schedule::Window;
 use cereus_core::slots::SLOTS_MAX;
 use clap::{Args, Parser, Subcommand};
+
+use crate::listen::parse_listen;
 
 pub(crate) use operator::{
     AccountCommand, AccountListArgs, AuditArgs, CreditAddArgs, CreditArgs, CreditCommand,
@@ -85,8 +87,8 @@ pub(crate) enum Command {
     \"output_micro_usd_per_mtok\": 200000, \"context_tokens\": 2048}]}\n\n\
     SIGTERM or Ctrl-C drains: nothing more is admitted, running streams finish.")]
 pub(crate) struct CoordinatorArgs {
-    /// Where to listen; port 0 takes any free port
-    #[arg(long, default_value = LISTEN_DEFAULT)]
+    /// Where to listen: a port of this machine alone, or HOST:PORT; port 0 takes any free port
+    #[arg(long, default_value = LISTEN_DEFAULT, value_parser = parse_listen, value_name = "[HOST:]PORT")]
     pub(crate) listen: SocketAddr,
     /// Folder of the ledger and the journal; made if it is not there
     #[arg(long, default_value = "cereus-data")]
@@ -103,12 +105,15 @@ pub(crate) struct CoordinatorArgs {
     /// Longest wait in the queue, in seconds
     #[arg(long, default_value_t = 120)]
     pub(crate) queue_wait: u64,
-    /// Open HTTP connections; further ones wait
+    /// Open connections of consumers; one more waits a little and is told to come back
     #[arg(long, default_value_t = 4_096)]
     pub(crate) connections: usize,
     /// Seconds that a connection may rest between two requests
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) idle_timeout: u64,
+    /// A proxy in front of this coordinator, whose X-Forwarded-For is believed; may be repeated
+    #[arg(long = "proxy", value_name = "ADDRESS")]
+    pub(crate) proxies: Vec<IpAddr>,
     /// How long a drain waits for the last stream, in seconds
     #[arg(long, default_value_t = 600)]
     pub(crate) drain_wait: u64,
@@ -127,9 +132,12 @@ pub(crate) struct CoordinatorArgs {
     Outside of its --schedule a provider finishes what runs, leaves the coordinator and unloads its\n\
     models. A window that ends no later than it begins ends on the next day.")]
 pub(crate) struct ProviderArgs {
-    /// The coordinator's address
+    /// The coordinator's address; an earning key travels to another machine over https alone
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub(crate) coordinator: String,
+    /// A PEM file of certificates to trust besides the system's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authorities: Option<PathBuf>,
     /// A model folder in the standard Hugging Face layout, under the folder's name or another one; may be repeated
     #[arg(long = "model", value_name = "[ID=]FOLDER", value_parser = parse_served, required_unless_present_any = ["echo", "roots"])]
     pub(crate) models: Vec<Served>,
@@ -191,8 +199,8 @@ pub(crate) struct LocalArgs {
     /// A model folder in the standard Hugging Face layout
     #[arg(value_name = "FOLDER", required_unless_present = "echo")]
     pub(crate) folder: Option<PathBuf>,
-    /// Where to listen; port 0 takes any free port
-    #[arg(long, default_value = LISTEN_DEFAULT)]
+    /// Where to listen: a port of this machine alone, or HOST:PORT; port 0 takes any free port
+    #[arg(long, default_value = LISTEN_DEFAULT, value_parser = parse_listen, value_name = "[HOST:]PORT")]
     pub(crate) listen: SocketAddr,
     /// The name that requests give the model; the folder's name if not given
     #[arg(long)]

@@ -48,6 +48,7 @@ fn settings(args: CoordinatorArgs) -> Result<Settings, String> {
     settings.config.limits.queue_depth_max = args.queue_depth;
     settings.config.limits.queue_wait_max = Span::secs(args.queue_wait);
     settings.limits = limits(args.connections, args.idle_timeout);
+    settings.proxies = args.proxies;
     settings.drain_wait_max = Duration::from_secs(args.drain_wait);
     Ok(settings)
 }

@@ -8,11 +8,13 @@ mod cli;
 mod coordinator;
 mod demo;
 mod doctor;
+mod listen;
 mod local;
 mod models;
 mod paint;
 mod provider;
 mod signal;
+mod terminal;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -36,7 +38,8 @@ fn main() -> ExitCode {
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("cereus: {message}");
+            // Servers and machines of others have a say in it.
+            eprintln!("cereus: {}", terminal::clean(&message));
             ExitCode::FAILURE
         }
     }

@@ -10,7 +10,7 @@ use cereus_engine::model::ModelPlace;
 use cereus_provider::memory::{MemoryProbe as _, SystemMemory, policy};
 use cereus_provider::weights::{FoundModel, scan};
 use cereus_provider::{
-    Backend, Hours, MemorySettings, ModelSource, Preload, Progress, Settings, SystemClock,
+    Backend, Earner, Hours, MemorySettings, ModelSource, Preload, Progress, Settings, SystemClock,
     serve as run,
 };
 use secrecy::SecretString;
@@ -40,6 +40,14 @@ pub(crate) async fn serve(args: ProviderArgs) -> Outcome {
 fn say(progress: Progress) {
     let line = match progress {
         Progress::Challenged => "challenged".to_owned(),
+        Progress::Contested => {
+            "contested: another provider uses this machine's identity".to_owned()
+        }
+        Progress::Earning(Earner::Account) => "earning for the account of --earn-key".to_owned(),
+        Progress::Earning(Earner::KeyUnknown) => {
+            "not taken: the coordinator does not know --earn-key; trying again".to_owned()
+        }
+        Progress::Earning(Earner::Nobody) => "earning for no account: no --earn-key".to_owned(),
         Progress::Fenced { model, why } => format!("fenced {model}: {why}"),
         Progress::Joined => "joined".to_owned(),
         Progress::Loaded(model) => format!("loaded {model}"),
@@ -74,6 +82,7 @@ fn settings(args: ProviderArgs) -> Result<Settings, String> {
         .or_else(|| std::env::var("CEREUS_EARN_KEY").ok());
     Ok(Settings {
         coordinator: args.coordinator,
+        authorities: args.authorities,
         data: args.data,
         models,
         earn_key: SecretString::from(earn_key.unwrap_or_default()),

@@ -117,6 +117,7 @@ impl World {
         let (drain, asked) = watch::channel(false);
         let (tell, progress) = mpsc::unbounded_channel();
         let settings = cereus_provider::Settings {
+            authorities: None,
             coordinator: format!("http://{}", self.running.addr()),
             data: self.folder.path().join("machine"),
             models,

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cereus_core::config::Config;
+use cereus_core::door::DoorLimits;
 use cereus_core::effect::Receipt;
 use cereus_core::envelope::ScopeKey;
 use cereus_core::ids::{AccountId, ConnId};
 use cereus_core::link::LinkRules;
+use cereus_http::{GRACE, Proxies, Room};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::clock::Clock;
@@ -20,6 +22,13 @@ use crate::store::Store;
 
 /// Connections of providers, registered or not.
 const PROVIDER_CONNECTIONS_MAX: usize = 131_072;
+/// Sockets of providers that have passed no challenge. Each may hold a frame of the size of a
+/// registration.
+const UNPROVEN: DoorLimits = DoorLimits {
+    waiting_max: 2_048,
+    of_origin_max: 16,
+    grace: GRACE,
+};
 
 #[derive(Debug)]
 pub(crate) struct App {
@@ -29,12 +38,15 @@ pub(crate) struct App {
     pub(crate) directory: Arc<Directory>,
     pub(crate) draining: watch::Receiver<bool>,
     pub(crate) metrics: Metrics,
+    pub(crate) proxies: Proxies,
     pub(crate) receipts: Receipts,
     /// New in each process: providers' caches are cold after a restart.
     pub(crate) scope_key: ScopeKey,
     pub(crate) started_unix_s: u64,
     /// Who earns where a provider names no account of its own.
     pub(crate) unlinked: AccountId,
+    /// Sockets of providers that have passed no challenge.
+    pub(crate) unproven: Arc<Room>,
     next_conn: AtomicU64,
     /// One permit for each provider's connection.
     provider_places: Arc<Semaphore>,
@@ -49,6 +61,7 @@ pub(crate) struct Parts {
     pub(crate) draining: watch::Receiver<bool>,
     /// A store to look receipts up in.
     pub(crate) reading: Box<dyn Store>,
+    pub(crate) proxies: Proxies,
     pub(crate) started_unix_s: u64,
     pub(crate) unlinked: AccountId,
 }
@@ -63,9 +76,11 @@ impl App {
             draining: parts.draining,
             metrics: Metrics::new(),
             receipts: Receipts::new(parts.reading),
+            proxies: parts.proxies,
             scope_key: fresh_scope_key(),
             started_unix_s: parts.started_unix_s,
             unlinked: parts.unlinked,
+            unproven: Room::new(UNPROVEN),
             next_conn: AtomicU64::new(1),
             provider_places: Arc::new(Semaphore::new(PROVIDER_CONNECTIONS_MAX)),
         }

@@ -28,7 +28,7 @@ use cereus_core::event::Event;
 use cereus_core::link::LinkConfig;
 use cereus_core::wire::proof::Posture;
 pub use cereus_http::HttpLimits;
-use cereus_http::serve;
+use cereus_http::{Proxies, serve};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -226,6 +226,7 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
         directory: Arc::clone(&directory),
         draining: draining.clone(),
         reading,
+        proxies: Proxies::new(settings.proxies),
         started_unix_s,
         unlinked,
     }));

@@ -1,9 +1,8 @@
 //! One provider's connection: its WebSocket around the exchange's connection half.
 //!
-//! This task owns that half and reads; a second one writes, a frame at a time, so that a slow peer
-//! stalls neither reading nor the clock that gives it up.
-
-mod socket;
+//! One task owns that half and both halves of the socket: it waits for a frame, for the end of a write,
+//! for an order and for the time all at once, so that a slow peer stalls neither reading nor the clock
+//! that gives it up.
 
 use std::sync::Arc;
 
@@ -15,37 +14,41 @@ use cereus_core::link::LinkRules;
 use cereus_core::relay::{AttemptNews, RelayEffect, RelayEvent};
 use cereus_core::time::Tick;
 use cereus_core::wire::messages::encode_inference_request;
+use cereus_http::{Guest, SentAway};
+use cereus_socket::{Heard, Socket};
 use orion::util::secure_rand_bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
-use tokio_tungstenite::WebSocketStream;
 
 use crate::answer::Answer;
 use crate::app::App;
 use crate::control::{Notice, Order};
 use crate::fingerprint::fingerprint;
 use crate::receipts::Sealing;
-use socket::{Heard, Socket};
 
 /// Orders that may wait for this task; the coordinator lets go of a connection that has more.
 const ORDERS_MAX: usize = 1_024;
 
-/// Serves one provider until its connection ends.
-pub(crate) async fn serve<S>(app: Arc<App>, socket: WebSocketStream<S>)
+/// Serves one provider until its connection ends. It waits as a guest until it has passed a challenge,
+/// and has to go if it is sent away before.
+pub(crate) async fn serve<S>(app: Arc<App>, stream: S, guest: Guest, mut sent_away: SentAway)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let conn = app.fresh_conn();
     let rules = app.link_rules();
     let (orders_in, mut orders) = mpsc::channel(ORDERS_MAX);
+    let exchange = exchange::Connection::new(app.clock.now(), conn, app.unlinked, &rules);
+    let frame_size_max = exchange.link().frame_size_max(&rules.config);
     let mut connection = Connection {
-        exchange: exchange::Connection::new(app.clock.now(), conn, app.unlinked, &rules),
+        exchange,
         app,
         conn,
         rules,
         out: Vec::new(),
         orders_in: Some(orders_in),
-        socket: Socket::start(socket),
+        guest: Some(guest),
+        socket: Socket::accepted(stream, frame_size_max),
     };
     tracing::debug!(conn = conn.0, "a provider connects");
     while let Some(wake) = connection.exchange.next_wake() {
@@ -57,6 +60,8 @@ where
                 let event = order.map_or(ConnectionEvent::LetGo, ConnectionEvent::Ordered);
                 connection.step(event).await;
             }
+            // Too many wait to prove themselves, and it has waited longest.
+            () = sent_away.called() => connection.step(ConnectionEvent::LetGo).await,
             () = tokio::time::sleep_until(wake) => connection.step(ConnectionEvent::Woke).await,
         }
     }
@@ -64,7 +69,7 @@ where
     tracing::debug!(conn = conn.0, "a provider's connection ended");
 }
 
-struct Connection {
+struct Connection<S> {
     app: Arc<App>,
     conn: ConnId,
     exchange: exchange::Connection<Arc<Answer>>,
@@ -72,10 +77,15 @@ struct Connection {
     out: Vec<ConnectionEffect>,
     /// Given to the coordinator when the provider registers.
     orders_in: Option<mpsc::Sender<Order>>,
-    socket: Socket,
+    /// Until it has passed a challenge.
+    guest: Option<Guest>,
+    socket: Socket<S>,
 }
 
-impl Connection {
+impl<S> Connection<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
     async fn heard(&mut self, heard: Heard) {
         match heard {
             Heard::Frame(frame) => {
@@ -83,11 +93,16 @@ impl Connection {
                     // A key made a moment ago may earn.
                     self.rules = self.app.link_rules();
                 }
-                self.step(ConnectionEvent::FrameReceived(frame.as_bytes()))
-                    .await;
+                self.step(ConnectionEvent::FrameReceived(&frame)).await;
+                let link = self.exchange.link();
+                self.socket.allow(link.frame_size_max(&self.rules.config));
             }
             Heard::TooLarge => self.step(ConnectionEvent::FrameTooLarge).await,
-            Heard::Closed { code } => self.step(ConnectionEvent::SocketClosed { code }).await,
+            Heard::Closed { code, reason: _ } => {
+                self.step(ConnectionEvent::SocketClosed { code }).await;
+            }
+            // The exchange pings nobody.
+            Heard::Pong => {}
             Heard::Written => self.step(ConnectionEvent::WriteFinished).await,
         }
     }
@@ -114,6 +129,9 @@ impl Connection {
 
     async fn tell(&mut self, event: Event<'static>) {
         log(&event);
+        if matches!(event, Event::ProviderVerified { .. }) {
+            self.guest = None;
+        }
         let notice = match (&event, self.orders_in.take()) {
             (Event::ProviderJoined { .. }, Some(orders)) => Notice::Joined {
                 conn: self.conn,

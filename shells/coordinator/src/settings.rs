@@ -1,7 +1,7 @@
 //! What a coordinator process is told at start.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub struct Settings {
     /// Of HTTP connections.
     pub limits: HttpLimits,
     pub journal: JournalSettings,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub proxies: Vec<IpAddr>,
     /// How long a drain waits for the last stream before it ends anyway.
     pub drain_wait_max: Duration,
 }
@@ -54,6 +56,7 @@ impl Settings {
             config,
             limits: HttpLimits::with_connections(CONNECTIONS_MAX_DEFAULT),
             journal: JournalSettings::reference(),
+            proxies: Vec::new(),
             drain_wait_max: Duration::from_secs(600),
         }
     }

@@ -7,7 +7,9 @@
 mod body;
 #[cfg(feature = "contract")]
 pub mod contract;
+mod door;
 mod origin;
+mod peer;
 mod phase;
 mod reply;
 mod routes;
@@ -15,9 +17,11 @@ mod server;
 mod timed;
 
 pub use self::body::read as read_body;
+pub use self::door::{GRACE, Guest, Proxies, Room, SentAway};
 pub use self::origin::{Names, OriginRule};
+pub use self::peer::Peer;
 pub use self::reply::{Failed, Pieces, Reply, bytes, complaint, events, json};
 pub use self::routes::{Backend, Call, Endpoint, RequestTag, routes, shown_key};
-pub use self::server::{Connections, HttpLimits, Peer, serve};
+pub use self::server::{Connections, HttpLimits, serve};
 
 pub use axum;

@@ -24,6 +24,7 @@ use uuid::Uuid;
 
 use crate::body;
 use crate::origin::{Names, OriginRule};
+use crate::peer::Peer;
 use crate::reply::{Failed, Reply, complaint, json};
 
 /// How long a browser may remember what a page may ask.
@@ -171,6 +172,10 @@ async fn answer<B: Backend>(
     request: Request,
 ) -> Result<Reply, Failed> {
     let caller = backend.caller(request.headers()).await?;
+    // Nobody is there in tests of the routes alone.
+    if let Some(peer) = request.extensions().get::<Peer>() {
+        peer.admit().await.map_err(Envelope::from)?;
+    }
     let body = body::read(request.into_body(), B::BODY_SIZE_MAX).await?;
     let call = Call { id, endpoint, body };
     Ok(backend.answer(caller, call).await?)

@@ -1,7 +1,9 @@
-//! Connections in: places, time limits, and an end that lets running answers finish.
+//! Connections in: places, time limits, and an end that lets running answers finish. Whoever may ask
+//! and whoever has not shown that it may are counted apart, so that the one cannot take the other's
+//! room.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,6 +12,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
+use cereus_core::door::Origin;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -17,9 +20,12 @@ use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
+use crate::door;
+use crate::peer::Peer;
 use crate::phase::{Phase, SharedPhase};
 use crate::timed::Timed;
 
@@ -33,7 +39,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How many connections there may be, and how long each may keep its place in silence.
 #[derive(Clone, Copy, Debug)]
 pub struct HttpLimits {
-    /// Open connections; further ones wait in the system's backlog.
+    /// Open connections of callers; one more waits a little and is told to come back.
     pub connections_max: usize,
     /// From the first byte of a request's head to its last.
     pub head_wait: Duration,
@@ -57,19 +63,21 @@ impl HttpLimits {
     }
 }
 
-/// Who is at the other end; in the extensions of every request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer(pub SocketAddr);
-
 /// Hears of connections, for metrics.
 pub trait Connections: Send + Sync + 'static {
     fn opened(&self) {}
     fn closed(&self) {}
+
+    /// Whose a connection from there is, as far as one owner is likely; `None` behind a proxy.
+    fn origin(&self, peer: IpAddr) -> Option<Origin> {
+        Some(Origin::of(peer))
+    }
 }
 
 impl Connections for () {}
 
-/// Serves until `closing` turns true; returns when every connection has ended.
+/// Serves until `closing` turns true; returns when every connection has ended. Every connection is
+/// accepted: where too many show no right to ask, the one that has been silent for longest goes.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -77,22 +85,25 @@ pub async fn serve(
     connections: Arc<impl Connections>,
     mut closing: watch::Receiver<bool>,
 ) {
-    let places = Arc::new(Semaphore::new(limits.connections_max));
+    let callers = Arc::new(Semaphore::new(limits.connections_max));
+    let strangers = door::strangers(limits.connections_max);
+    let mut open = JoinSet::new();
     loop {
-        let place = Arc::clone(&places)
-            .acquire_owned()
-            .await
-            .expect("never closed");
+        // Cancel safe: accepting, joining and waiting for a flag lose nothing.
         tokio::select! {
             accepted = accept(&listener) => match accepted {
-                Ok((stream, peer)) => {
+                Ok((stream, address)) => {
                     let connections = Arc::clone(&connections);
+                    let (place, mut sent_away) = strangers.enter(connections.origin(address.ip()));
+                    let peer = Peer::new(address, Arc::clone(&callers), place);
                     let served = connection(stream, peer, router.clone(), limits, closing.clone());
-                    tokio::spawn(async move {
+                    open.spawn(async move {
                         connections.opened();
-                        served.await;
+                        tokio::select! {
+                            () = served => {}
+                            () = sent_away.called() => {}
+                        }
                         connections.closed();
-                        drop::<OwnedSemaphorePermit>(place);
                     });
                 }
                 Err(error) => {
@@ -100,19 +111,19 @@ pub async fn serve(
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
+            Some(_) = open.join_next() => {}
             () = turned(&mut closing) => break,
         }
     }
     drop(listener);
-    let all = u32::try_from(limits.connections_max).unwrap_or(u32::MAX);
-    let _ = places.acquire_many(all).await;
+    while open.join_next().await.is_some() {}
 }
 
 /// Without the option a first token on a reused connection waits 40 ms for the peer's delayed ACK.
-async fn accept(listener: &TcpListener) -> std::io::Result<(TcpStream, Peer)> {
+async fn accept(listener: &TcpListener) -> std::io::Result<(TcpStream, SocketAddr)> {
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, Peer(peer)))
+    Ok((stream, peer))
 }
 
 async fn connection(
@@ -126,7 +137,7 @@ async fn connection(
     let stream = Timed::new(stream, phase.clone(), limits.idle_wait, limits.head_wait);
     let service = service_fn(|mut request: Request<Incoming>| {
         phase.set(Phase::Busy);
-        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(peer.clone());
         let answer = router.clone().oneshot(request.map(Body::new));
         let phase = phase.clone();
         async move {

@@ -4,18 +4,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use cereus_core::draw::Seed;
-use cereus_engine::chat::ChatRequest;
-use cereus_engine::failure::Failure;
-use cereus_engine::runtime::{
-    EchoBackend, Engine, EngineConfig, Event, Limits, Memory, StartError, StepError, StepWork,
-};
-use cereus_engine::sampling::Chosen;
+use cereus_engine::runtime::{EchoBackend, Engine, EngineConfig, Event, StartError};
+use cereus_engine::scheduler::RowId;
 use cereus_engine::scheduler::flow::Flow;
-use cereus_engine::scheduler::{RowId, RowSlot};
-use cereus_engine::text::Vocabulary;
 
 use crate::outbox::Outbox;
 use crate::{Backend, LocalError, Settings};
@@ -79,11 +72,7 @@ impl Model {
         let on_event = move |event| for_thread.hand_on(event);
         let engine = match settings.backend.clone() {
             Backend::Echo { words, pause } => {
-                let backend = Paced {
-                    inner: EchoBackend::new(words),
-                    pause,
-                };
-                let open = move || Ok::<_, String>(backend);
+                let open = move || Ok::<_, String>(EchoBackend::new(words).paced(pause));
                 Engine::start(&config, open, on_event).map_err(|error| reason("echo".into(), error))
             }
             Backend::Model(folder) => start_model(&config, folder, on_event),
@@ -160,57 +149,6 @@ pub(crate) fn random_word() -> u64 {
     std::collections::hash_map::RandomState::new()
         .build_hasher()
         .finish()
-}
-
-/// Pauses before each step of the echo inside.
-#[derive(Debug)]
-struct Paced {
-    inner: EchoBackend,
-    pause: Duration,
-}
-
-impl Vocabulary for Paced {
-    fn decode(&self, tokens: &[u32]) -> String {
-        self.inner.decode(tokens)
-    }
-
-    fn token_bytes(&self, token: u32) -> Vec<u8> {
-        self.inner.token_bytes(token)
-    }
-}
-
-impl cereus_engine::runtime::Backend for Paced {
-    fn limits(&self) -> Limits {
-        self.inner.limits()
-    }
-
-    fn prompt(&self, request: &ChatRequest) -> Result<Vec<u32>, Failure> {
-        self.inner.prompt(request)
-    }
-
-    fn is_end(&self, token: u32) -> bool {
-        self.inner.is_end(token)
-    }
-
-    fn step(
-        &mut self,
-        step: &StepWork<'_>,
-        out: &mut Vec<Option<Chosen>>,
-    ) -> Result<(), StepError> {
-        if !self.pause.is_zero() {
-            // On the engine's own thread, where a real model would compute.
-            std::thread::sleep(self.pause);
-        }
-        self.inner.step(step, out)
-    }
-
-    fn release(&mut self, slot: RowSlot) {
-        self.inner.release(slot);
-    }
-
-    fn memory(&self) -> Memory {
-        self.inner.memory()
-    }
 }
 
 #[cfg(all(test, feature = "mlx"))]

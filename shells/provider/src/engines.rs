@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use cereus_core::agent::{JobEnd, JobFault};
+use cereus_core::agent::{JobEnd, JobFault, OpenedBody};
 use cereus_core::api;
 use cereus_core::event::{Usage, UsageParts};
 use cereus_core::ids::WireId;
@@ -25,6 +25,8 @@ pub(crate) struct Engines {
     rows: HashMap<RowId, WireId>,
     jobs: HashMap<WireId, Running>,
     row_last: u64,
+    /// Events taken since the engines were told, by row.
+    taken: BTreeMap<RowId, u32>,
 }
 
 #[derive(Debug)]
@@ -46,14 +48,14 @@ struct Running {
 /// What a job is made of. Prints no body.
 pub(crate) struct Ask {
     /// The chat completion.
-    pub(crate) body: Vec<u8>,
+    pub(crate) body: OpenedBody,
     /// Whose prompts it may share a cache with.
     pub(crate) scope: Option<Scope>,
 }
 
 impl fmt::Debug for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ask({} bytes)", self.body.len())
+        write!(f, "Ask({:?})", self.body)
     }
 }
 
@@ -118,6 +120,7 @@ impl Engines {
         self.row_last += 1;
         let row = RowId(self.row_last);
         let Ask { body, scope } = ask;
+        let body = body.into_bytes();
         let id = row;
         match engine.submit(Job { id, body, scope }) {
             Ok(()) => {
@@ -172,6 +175,7 @@ impl Engines {
             // The slots have said so before they handed it in.
             Event::Accepted { .. } => None,
             Event::Delta { id, delta } => {
+                *self.taken.entry(id).or_default() += 1;
                 let job = *self.rows.get(&id)?;
                 let first = self.note_speech(job);
                 Some(Word::Said { job, delta, first })
@@ -201,6 +205,16 @@ impl Engines {
             Event::Failed { id, failure } => {
                 tracing::debug!(reason = failure.reason.as_str(), "a job failed");
                 Some(Word::Ended(self.forget(id)?, failed(&failure)))
+            }
+        }
+    }
+
+    /// Tells the engines what was taken of them: rows that paused for their reader go on.
+    pub(crate) fn acknowledge(&mut self) {
+        for (row, events) in std::mem::take(&mut self.taken) {
+            let job = self.rows.get(&row).and_then(|job| self.jobs.get(job));
+            if let Some(loaded) = job.and_then(|job| self.loaded.get(&job.build)) {
+                loaded.engine.read(row, events);
             }
         }
     }
@@ -253,7 +267,97 @@ fn failed(failure: &Failure) -> JobEnd {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use cereus_core::draw::Seed;
+    use cereus_engine::scheduler::flow::Flow;
+    use serde_json::json;
+    use tokio::sync::mpsc;
+
     use super::*;
+    use crate::load::{LoadOrder, Moved, begin_load};
+    use crate::offered::Offered;
+    use crate::weights::KnownHashes;
+    use crate::{Backend, ModelSource};
+
+    const BUILD: BuildIx = BuildIx(0);
+
+    /// Engines with one echo of many words, and what it says.
+    fn echoing() -> (Engines, mpsc::UnboundedReceiver<Event>) {
+        let source = ModelSource {
+            id: "tiny".to_owned(),
+            backend: Backend::Echo {
+                words: 100_000,
+                pause: Duration::ZERO,
+                weights_bytes: 0,
+            },
+        };
+        let nowhere = Path::new("nowhere");
+        let offered = Offered::open(source, &KnownHashes::open(nowhere)).unwrap();
+        let order = LoadOrder::new(BUILD, &offered, nowhere, 1 << 30, 4, Seed::from_number(1));
+        let (words, said) = mpsc::unbounded_channel();
+        let (moves, mut moved) = mpsc::unbounded_channel();
+        begin_load(order, words, moves);
+        let Some(Moved::Loaded { result, .. }) = moved.blocking_recv() else {
+            panic!("a load ends");
+        };
+        let mut engines = Engines::default();
+        engines.put(BUILD, result.unwrap());
+        (engines, said)
+    }
+
+    fn ask(engines: &mut Engines, job: u128, words: u32) {
+        let body = json!({"model": "tiny", "temperature": 0, "max_tokens": words,
+            "messages": [{"role": "user", "content": "Well?"}]});
+        let ask = Ask {
+            body: body.to_string().into_bytes().into(),
+            scope: None,
+        };
+        assert_eq!(engines.start(WireId(job), BUILD, ask), None);
+    }
+
+    #[test]
+    fn an_answer_that_nobody_takes_pauses_at_the_bound_while_others_go_on() {
+        let (mut engines, mut said) = echoing();
+        ask(&mut engines, 1, 2_000);
+        let mut untaken = Vec::new();
+        let is_of_first = |event: &Event| matches!(event, Event::Accepted { id, .. } | Event::Delta { id, .. } if *id == RowId(1));
+        for job in 2..32 {
+            ask(&mut engines, job, 100);
+            loop {
+                let event = said.blocking_recv().unwrap();
+                if is_of_first(&event) {
+                    untaken.push(event);
+                    continue;
+                }
+                let word = engines.word(event);
+                engines.acknowledge();
+                if let Some(Word::Ended(ended, end)) = word {
+                    assert_eq!(ended, WireId(job));
+                    assert!(matches!(end, JobEnd::Finished { .. }), "{end:?}");
+                    break;
+                }
+            }
+        }
+        // Three thousand steps went by; what the last step said comes on top of the bound.
+        let bound = usize::try_from(Flow::UNREAD_MAX).unwrap() + 2;
+        assert!(untaken.len() <= bound, "{} events wait", untaken.len());
+        let mut words = 0;
+        let mut events = untaken.into_iter();
+        loop {
+            let event = events.next().or_else(|| said.blocking_recv()).unwrap();
+            match engines.word(event) {
+                Some(Word::Said { .. }) => words += 1,
+                Some(Word::Ended(_, end)) => {
+                    assert!(matches!(end, JobEnd::Finished { .. }), "{end:?}");
+                    break;
+                }
+                None => {}
+            }
+            engines.acknowledge();
+        }
+        assert!(words >= 1_900, "the answer came whole: {words}");
+    }
 
     #[test]
     fn every_reason_of_the_engine_is_a_fault_of_the_wire() {

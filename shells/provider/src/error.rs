@@ -1,6 +1,7 @@
 //! Why a provider did not start, or had to end.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 
 use crate::identity::IdentityError;
@@ -9,6 +10,19 @@ use crate::weights::FilesError;
 #[derive(Debug)]
 pub enum ProviderError {
     Address(String),
+    /// The file of certificates to trust cannot be used.
+    Authorities {
+        path: PathBuf,
+        why: String,
+    },
+    /// The earning key would be readable on its way.
+    EarnKeyExposed(String),
+    Folder {
+        folder: PathBuf,
+        source: io::Error,
+    },
+    /// Another process serves from it.
+    FolderInUse(PathBuf),
     Identity(IdentityError),
     Model {
         id: String,
@@ -16,6 +30,8 @@ pub enum ProviderError {
     },
     /// Two models of one name.
     ModelTwice(String),
+    /// The system trusts no certificate at all.
+    NoAuthorities,
     NoModels,
     NoRandomness,
     /// None of the models came into memory; of each, why.
@@ -31,8 +47,30 @@ impl fmt::Display for ProviderError {
         match self {
             Self::Address(address) => write!(
                 f,
-                "`{address}` is no address of a coordinator; it looks like http://127.0.0.1:8080 \
-                 (TLS is for a proxy on this machine to add)"
+                "`{address}` is no address of a coordinator; it looks like \
+                 https://coordinator.example, or http://127.0.0.1:8080 on this machine"
+            ),
+            Self::Authorities { path, why } => write!(
+                f,
+                "cannot take certificates from {} ({why}); --authorities names a file in PEM",
+                path.display()
+            ),
+            Self::EarnKeyExposed(address) => write!(
+                f,
+                "whoever is on the way to {address} could read --earn-key and spend with it; use \
+                 https:// (a proxy in front of the coordinator adds it), or serve without a key"
+            ),
+            Self::Folder { folder, source } => write!(
+                f,
+                "cannot use the folder {} ({source}); choose another with --data, or change its \
+                 owner",
+                folder.display()
+            ),
+            Self::FolderInUse(folder) => write!(
+                f,
+                "another provider runs on the folder {}; stop it, or give this one a folder of its \
+                 own with --data (a new machine to the coordinator)",
+                folder.display()
             ),
             Self::Identity(error) => error.fmt(f),
             Self::Model { id, error } => write!(f, "{id}: {error}"),
@@ -40,6 +78,10 @@ impl fmt::Display for ProviderError {
                 f,
                 "two models are called {id}; name one of them otherwise, as in --model \
                  NAME=FOLDER"
+            ),
+            Self::NoAuthorities => f.write_str(
+                "this system trusts no certificate; install its ca-certificates, or name a file \
+                 with --authorities",
             ),
             Self::NoModels => f.write_str("no model to serve; --model names a folder"),
             Self::NoRandomness => f.write_str("the system gives no randomness"),

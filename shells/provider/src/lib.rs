@@ -1,18 +1,20 @@
 //! The provider process: a WebSocket, engines on their threads and the machine's key around
 //! `cereus_core::agent` and `cereus_core::slots`. Nothing here decides.
 
+mod address;
+mod dial;
 pub mod doctor;
 mod engines;
 mod error;
+mod folder;
+mod host;
 mod hours;
 pub mod identity;
 mod load;
 pub mod memory;
 mod offered;
-mod paced;
 mod report;
 mod run;
-mod socket;
 pub mod weights;
 
 use std::path::PathBuf;
@@ -30,8 +32,10 @@ use crate::memory::MemoryProbe;
 /// What a provider process is told at start.
 #[derive(Debug)]
 pub struct Settings {
-    /// `http://host:port` of the coordinator.
+    /// `http://host:port` or `https://host:port` of the coordinator.
     pub coordinator: String,
+    /// A PEM file of certificates to trust besides the system's.
+    pub authorities: Option<PathBuf>,
     /// Folder of the machine's key, and of what is known of the models' files.
     pub data: PathBuf,
     /// In order of preference: the first are loaded at the start.
@@ -89,11 +93,25 @@ pub enum Backend {
     Model(PathBuf),
 }
 
+/// Who gets what a machine earns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Earner {
+    /// That of the earning key, says the coordinator.
+    Account,
+    /// The coordinator knows no such key, and did not take the machine.
+    KeyUnknown,
+    /// No key was given.
+    Nobody,
+}
+
 /// How far a provider has come, for whoever waits for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// The coordinator's challenge was signed.
     Challenged,
+    /// Another process has this machine's identity, and one of the two had to go.
+    Contested,
+    Earning(Earner),
     /// A model is not offered; this is why.
     Fenced {
         model: String,

@@ -10,10 +10,10 @@ use cereus_core::slots::{BuildIx, LoadFault};
 use cereus_engine::runtime::{
     EchoBackend, Engine, EngineConfig, Event, StartError, clear_spare_memory,
 };
+use cereus_engine::scheduler::flow::Flow;
 use tokio::sync::mpsc;
 
 use crate::offered::Offered;
-use crate::paced::Paced;
 use crate::weights::{FilesError, Fingerprint, KnownHashes, fingerprint};
 use crate::{Backend, ModelError};
 
@@ -102,8 +102,9 @@ impl From<FilesError> for NotLoaded {
     }
 }
 
-/// Unbounded channels: an engine's thread must not wait, and its jobs bound what it can say; of loads
-/// and unloads there is one each at a time.
+/// Unbounded channels, because an engine's thread must not wait. What is in them is bounded all the
+/// same: a row pauses once [`Flow::UNREAD_MAX`] of its events have not been read, and of loads and
+/// unloads there is one each at a time.
 pub(crate) type Words = mpsc::UnboundedSender<Event>;
 pub(crate) type Moves = mpsc::UnboundedSender<Moved>;
 
@@ -179,18 +180,14 @@ fn start(order: &LoadOrder, words: Words) -> Result<Engine, ModelError> {
     let mut config = EngineConfig::reference(order.grant_bytes, order.seed);
     config.rows_max = order.rows_max;
     config.waiting_max = order.rows_max.saturating_mul(WAITING_PER_ROW);
+    config.unread_events_max = Some(Flow::UNREAD_MAX);
     let on_event = move |event| {
         // Fails only while the process ends.
         drop(words.send(event));
     };
     match order.backend.clone() {
         Backend::Echo { words, pause, .. } => {
-            let open = move || {
-                Ok::<_, String>(Paced {
-                    inner: EchoBackend::new(words),
-                    pause,
-                })
-            };
+            let open = move || Ok::<_, String>(EchoBackend::new(words).paced(pause));
             Engine::start(&config, open, on_event).map_err(engine_error)
         }
         Backend::Model(folder) => start_model(&config, folder, on_event),

@@ -1,6 +1,5 @@
 //! What the machine is (`register`) and how it is doing (`heartbeat`).
 
-use std::fs;
 use std::time::Duration;
 
 use cereus_core::slots::{Eviction, Measured, SlotState, SlotView, Slots};
@@ -10,12 +9,13 @@ use cereus_core::wire::Text;
 use cereus_core::wire::clock::utc_text;
 use cereus_core::wire::messages::{
     Capacity, CpuCores, Hardware, Heartbeat, ModelsUpdate, PrefixCache, PrivacyCapabilities,
-    Register, Slot, SystemMetrics,
+    Register, Slot, SystemMetrics, Verbatim,
 };
 use cereus_core::wire::proof::{Blob, MachineKey};
 use cereus_engine::runtime::process_memory;
 
 use crate::engines::{Engines, Sight};
+use crate::host::Host;
 use crate::memory::MemoryReading;
 use crate::offered::Offered;
 
@@ -24,14 +24,14 @@ const GIB: f64 = (1u64 << 30) as f64;
 /// The whole first frame of a session.
 pub(crate) fn register_frame(
     key: &MachineKey,
+    host: &Host,
     sealing_key: &str,
     offered: &[Offered],
     memory: MemoryReading,
     earn_key: &str,
     now_unix_s: u64,
 ) -> Vec<u8> {
-    let system = System::read();
-    let chip = system.chip.as_str();
+    let chip = host.chip.as_str();
     let timestamp = utc_text(now_unix_s);
     let public = key.attested().text();
     let version = env!("CARGO_PKG_VERSION");
@@ -40,9 +40,10 @@ pub(crate) fn register_frame(
         chip_name: Text::from(chip),
         encryption_public_key: Some(Text::from(sealing_key)),
         hardware_model: Text::from(std::env::consts::ARCH),
-        os_version: Text::from("0.0.0"),
+        os_version: Text::from(host.os_version.as_str()),
         public_key: Text::from(public.as_str()),
-        rdma_disabled: true,
+        rdma_disabled: host.rdma_disabled == Some(true),
+        sip_enabled: host.sip_enabled == Some(true),
         timestamp: Text::from(timestamp.as_str()),
         ..Blob::default()
     });
@@ -55,8 +56,8 @@ pub(crate) fn register_frame(
             memory_gb: i64::try_from(memory.physical_bytes >> 30).unwrap_or(i64::MAX),
             memory_available_gb: gib(memory.available_bytes),
             cpu_cores: CpuCores {
-                total: system.cores,
-                performance: system.cores,
+                total: i64::from(host.cores),
+                performance: i64::from(host.cores),
                 efficiency: 0,
             },
             gpu_cores: 0,
@@ -67,13 +68,14 @@ pub(crate) fn register_frame(
         version: Text::from(version),
         public_key: Text::from(sealing_key),
         encrypted_response_chunks: true,
-        attestation: Some(&blob),
+        attestation: Some(Verbatim(&blob)),
         auth_token: Text::from(earn_key),
+        // By construction the engine is in this process and nothing listens. What nobody looked up
+        // is not promised: a coordinator may require it, and would be deceived.
         privacy_capabilities: Some(PrivacyCapabilities {
             text_backend_inprocess: true,
             text_proxy_disabled: true,
-            python_runtime_locked: true,
-            dangerous_modules_blocked: true,
+            sip_enabled: host.sip_enabled == Some(true),
             ..PrivacyCapabilities::default()
         }),
         ..Register::default()
@@ -95,6 +97,7 @@ pub(crate) fn update_frame(offered: &[Offered]) -> Vec<u8> {
 
 /// What a heartbeat is made of.
 pub(crate) struct State<'a> {
+    pub(crate) host: &'a Host,
     pub(crate) slots: &'a Slots,
     pub(crate) engines: &'a Engines,
     pub(crate) measured: Measured,
@@ -102,8 +105,8 @@ pub(crate) struct State<'a> {
 
 /// `ids` are the models' names. The agent fills in status, counters and the sequence number.
 pub(crate) fn heartbeat<'a>(now: Tick, ids: &'a [String], state: &State<'_>) -> Heartbeat<'a> {
-    let system = System::read();
     let State {
+        host,
         slots,
         engines,
         measured,
@@ -122,7 +125,7 @@ pub(crate) fn heartbeat<'a>(now: Tick, ids: &'a [String], state: &State<'_>) -> 
         warm_models: warm.map(id).collect(),
         system_metrics: SystemMetrics {
             memory_pressure: ratio(used, physical),
-            cpu_usage: system.load,
+            cpu_usage: host.load(),
             thermal_state: Text::from("nominal"),
         },
         backend_capacity: Some(Capacity {
@@ -189,37 +192,6 @@ fn seconds(since: Option<Duration>) -> f64 {
     since.map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// What the system says of itself, where it is Linux.
-struct System {
-    chip: String,
-    cores: i64,
-    /// 0 to 1.
-    load: f64,
-}
-
-impl System {
-    fn read() -> Self {
-        let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let load: f64 = load
-            .split(' ')
-            .next()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or_default();
-        Self {
-            chip: line_of(&cpu, "model name").unwrap_or("Unknown").to_owned(),
-            cores: i64::try_from(cores).unwrap_or(i64::MAX),
-            load: (load / cores as f64).clamp(0.0, 1.0),
-        }
-    }
-}
-
-fn line_of<'t>(text: &'t str, name: &str) -> Option<&'t str> {
-    let line = text.lines().find(|line| line.starts_with(name))?;
-    Some(line.split_once(':')?.1.trim())
-}
-
 pub(crate) fn gib(bytes: u64) -> f64 {
     bytes as f64 / GIB
 }
@@ -259,6 +231,17 @@ mod tests {
         Offered::open(source, &KnownHashes::open(Path::new("nowhere"))).unwrap()
     }
 
+    /// A machine of which nothing is known but its size.
+    fn host() -> Host {
+        Host {
+            chip: "Chip".to_owned(),
+            cores: 8,
+            os_version: "26.0".to_owned(),
+            sip_enabled: None,
+            rdma_disabled: None,
+        }
+    }
+
     fn memory() -> MemoryReading {
         MemoryReading {
             physical_bytes: 64 << 30,
@@ -271,7 +254,7 @@ mod tests {
     fn the_first_frame_says_who_signs_and_what_is_served() {
         let key = MachineKey::from_bytes([1; 32]).unwrap();
         let offered = [echo("tiny"), echo("big")];
-        let frame = register_frame(&key, "KEY", &offered, memory(), "", 0);
+        let frame = register_frame(&key, &host(), "KEY", &offered, memory(), "", 0);
         let ToCoordinator::Register(register) = ToCoordinator::decode(&frame).unwrap() else {
             panic!("it is a register frame");
         };
@@ -281,6 +264,33 @@ mod tests {
         assert!(register.encrypted_response_chunks);
         assert!(register.attestation.is_some());
         assert_eq!(register.hardware.memory_gb, 64);
+    }
+
+    #[test]
+    fn nothing_is_promised_of_the_system_that_nobody_looked_up() {
+        let key = MachineKey::from_bytes([1; 32]).unwrap();
+        let of = |host: &Host| {
+            let frame = register_frame(&key, host, "KEY", &[], memory(), "", 0);
+            let ToCoordinator::Register(register) = ToCoordinator::decode(&frame).unwrap() else {
+                panic!("it is a register frame");
+            };
+            let blob = register.attestation.unwrap().as_str().to_owned();
+            (register.privacy_capabilities.unwrap(), blob)
+        };
+        let (promised, blob) = of(&host());
+        assert!(!promised.sip_enabled && !promised.python_runtime_locked);
+        assert!(!promised.dangerous_modules_blocked && !promised.core_dumps_disabled);
+        assert!(blob.contains(r#""rdmaDisabled":false"#), "{blob}");
+        assert!(blob.contains(r#""sipEnabled":false"#), "{blob}");
+        let known = Host {
+            sip_enabled: Some(true),
+            rdma_disabled: Some(true),
+            ..host()
+        };
+        let (promised, blob) = of(&known);
+        assert!(promised.sip_enabled);
+        assert!(blob.contains(r#""rdmaDisabled":true"#), "{blob}");
+        assert!(blob.contains(r#""sipEnabled":true"#), "{blob}");
     }
 
     #[test]
@@ -315,7 +325,9 @@ mod tests {
                 .any(|it| matches!(it, SlotsEffect::BeginLoad { .. }))
         );
         let engines = Engines::default();
+        let host = host();
         let state = State {
+            host: &host,
             slots: &slots,
             engines: &engines,
             measured,

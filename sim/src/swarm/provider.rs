@@ -15,7 +15,7 @@ use cereus_core::schedule::Schedule;
 use cereus_core::time::{Span, Tick};
 use cereus_core::wire::Text;
 use cereus_core::wire::messages::{
-    Capacity, Frame as _, Hardware, Heartbeat, ModelEntry, Register, Slot,
+    Capacity, Frame as _, Hardware, Heartbeat, ModelEntry, Register, Slot, Verbatim,
 };
 use cereus_core::wire::proof::{Blob, MachineKey};
 use cereus_engine::kv::KvLayout;
@@ -141,7 +141,7 @@ impl Provider {
         out.clear();
         self.agent.step(now, event, &mut out);
         for effect in &out.list {
-            self.follow(now, effect, &out, acts);
+            self.follow(now, effect, acts);
         }
         self.out = out;
     }
@@ -190,16 +190,14 @@ impl Provider {
         Some(Act::Send { session, frame })
     }
 
-    fn follow(&mut self, now: Tick, effect: &AgentEffect, out: &AgentOut, acts: &mut Vec<Act>) {
+    fn follow(&mut self, now: Tick, effect: &AgentEffect, acts: &mut Vec<Act>) {
         match effect {
             AgentEffect::Abandon { session } | AgentEffect::Close { session, .. } => {
                 acts.push(Act::Drop { session: *session });
             }
             AgentEffect::Dial { session } => acts.push(Act::Dial { session: *session }),
             AgentEffect::LoadModel { build } => {
-                let build = String::from_utf8(out.slice(build).to_vec());
-                let build = build.expect("builds are text");
-                self.again(now, AgentEvent::ModelLoaded { build: &build }, acts);
+                self.again(now, AgentEvent::ModelLoaded { build }, acts);
             }
             AgentEffect::Measure => {
                 let heartbeat = Box::new(self.heartbeat());
@@ -210,11 +208,11 @@ impl Provider {
                 unreachable!("these machines always serve")
             }
             AgentEffect::Ping { session } => acts.push(Act::Ping { session: *session }),
-            AgentEffect::Send { session, frame } => self.send(*session, out.slice(frame), acts),
+            AgentEffect::Send { session, frame } => self.send(*session, frame, acts),
             AgentEffect::Sign { challenge, status } => {
                 let sign = |text: &[u8]| self.identity.as_ref().map(|key| key.sign(text));
-                let signature = sign(out.slice(challenge)).unwrap_or_default();
-                let status_signature = sign(out.slice(status)).unwrap_or_default();
+                let signature = sign(challenge).unwrap_or_default();
+                let status_signature = sign(status.as_bytes()).unwrap_or_default();
                 let signed = AgentEvent::Signed {
                     signature: &signature,
                     status_signature: &status_signature,
@@ -222,7 +220,7 @@ impl Provider {
                 self.again(now, signed, acts);
             }
             AgentEffect::StartJob { job, body, .. } => {
-                self.start(now, *job, out.slice(body), acts);
+                self.start(now, *job, body.as_ref(), acts);
             }
             AgentEffect::StopJob { job } => self.stop(now, *job, acts),
             AgentEffect::Stopped => acts.push(Act::Stopped),
@@ -234,7 +232,7 @@ impl Provider {
         let mut out = AgentOut::default();
         self.agent.step(now, event, &mut out);
         for effect in &out.list {
-            self.follow(now, effect, &out, acts);
+            self.follow(now, effect, acts);
         }
     }
 
@@ -392,7 +390,7 @@ impl Provider {
             version: Text::from("0.6.0"),
             public_key: Text::from(key),
             encrypted_response_chunks: true,
-            attestation: blob.as_deref(),
+            attestation: blob.as_deref().map(Verbatim),
             ..Register::default()
         };
         let mut frame = Vec::new();

@@ -40,19 +40,26 @@ pub(super) const ARROWS: &[Arrow] = &[
     },
     Arrow {
         from: "cereus-coordinator",
-        to: &["cereus-core", "cereus-http"],
+        to: &["cereus-core", "cereus-http", "cereus-socket"],
         to_in_tests: &["cereus-client"],
         without: &[],
     },
     Arrow {
         from: "cereus-provider",
-        to: &["cereus-core", "cereus-engine"],
+        to: &["cereus-core", "cereus-engine", "cereus-socket"],
         to_in_tests: &[],
         without: &[],
     },
     Arrow {
         from: "cereus-local",
         to: &["cereus-core", "cereus-engine", "cereus-http"],
+        to_in_tests: &[],
+        without: &[],
+    },
+    // Frames in and out; what they mean is the business of its two users.
+    Arrow {
+        from: "cereus-socket",
+        to: &[],
         to_in_tests: &[],
         without: &[],
     },

@@ -243,7 +243,7 @@ impl Play {
         let mut out = AgentOut::default();
         self.agent.step(self.now, event, &mut out);
         for effect in &out.list {
-            let line = self.rendered(effect, &out);
+            let line = self.rendered(effect);
             if !self.told.is_empty() {
                 self.told.push_str("; ");
             }
@@ -258,8 +258,8 @@ impl Play {
         }
     }
 
-    fn rendered(&mut self, effect: &AgentEffect, out: &AgentOut) -> String {
-        let text = |range| core::str::from_utf8(out.slice(range)).expect("text");
+    fn rendered(&mut self, effect: &AgentEffect) -> String {
+        let text = |bytes| core::str::from_utf8(bytes).expect("text").to_owned();
         match effect {
             AgentEffect::Abandon { session } => format!("abandon {}", session.0),
             AgentEffect::Close { session, code, .. } => format!("close {} {code}", session.0),
@@ -267,7 +267,7 @@ impl Play {
                 self.session = *session;
                 format!("dial {}", session.0)
             }
-            AgentEffect::LoadModel { build } => format!("load {}", text(build)),
+            AgentEffect::LoadModel { build } => format!("load {build}"),
             AgentEffect::Measure => "measure".into(),
             AgentEffect::Notice(notice) => format!("{notice:?}"),
             AgentEffect::Ping { .. } => "ping".into(),
@@ -276,10 +276,10 @@ impl Play {
             AgentEffect::Rise => "rise".into(),
             AgentEffect::Send { session, frame } => {
                 assert_eq!(*session, self.session, "frames go to the socket of now");
-                message(out.slice(frame))
+                message(frame)
             }
             AgentEffect::Sign { challenge, status } => {
-                assert!(text(status).contains(r#""binary_hash":"abc""#));
+                assert!(status.contains(r#""binary_hash":"abc""#));
                 format!("sign {}", text(challenge))
             }
             AgentEffect::StartJob {
@@ -288,9 +288,9 @@ impl Play {
                 body,
                 scope,
             } => {
-                assert_eq!(text(scope), SCOPE);
+                assert_eq!(scope, SCOPE);
                 assert_eq!(*build, BuildIx(0), "the one model of the list");
-                assert!(text(body).contains("messages"));
+                assert!(text(body.as_ref()).contains("messages"));
                 format!("start {}", number(*job))
             }
             AgentEffect::StopJob { job } => format!("stop {}", number(*job)),

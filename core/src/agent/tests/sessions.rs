@@ -1,4 +1,5 @@
 use super::*;
+use crate::link::{EARN_KEY_UNKNOWN, IDENTITY_CONTESTED};
 
 #[test]
 fn a_session_registers_first_and_answers_its_challenge() {
@@ -211,4 +212,17 @@ fn bad_frames_are_dropped_and_the_session_kept() {
             ("request 1", "start 1; accepted 1"),
         ],
     );
+}
+
+#[test]
+fn a_key_that_nobody_holds_and_an_identity_of_two_are_told_to_the_operator() {
+    let table = [
+        (EARN_KEY_UNKNOWN, "EarnKeyUnknown; abandon 1"),
+        (IDENTITY_CONTESTED, "Contested; abandon 1"),
+        ("something else", "abandon 1"),
+    ];
+    for (reason, told) in table {
+        let close = format!("close 1008 {reason}");
+        plays(&mut Play::joined(), &[(close.as_str(), told)]);
+    }
 }

@@ -22,7 +22,7 @@ fn a_write_that_stalls_ends_the_connection_at_its_deadline() {
 
 #[test]
 fn two_stale_sweeps_end_a_silent_connection() {
-    let mut world = World::joined();
+    let mut world = World::verified();
     world.pass_until(119);
     assert!(!world.link.is_closed());
     world.pass_until(120);
@@ -31,17 +31,73 @@ fn two_stale_sweeps_end_a_silent_connection() {
             .took_log()
             .ends_with("tell left Silent\nclose 1008 no heartbeat\n")
     );
-    let mut unregistered = World::new();
-    unregistered.pass_until(120);
-    assert_eq!(unregistered.took_log(), "close 1008 no heartbeat\n");
+}
+
+#[test]
+fn who_has_not_registered_is_given_little_time_and_small_frames() {
+    let mut silent = World::new();
+    let by = Tick::ZERO + silent.rules.config.register_wait_max;
+    assert_eq!(
+        silent.link.next_wake(),
+        Some((by, LinkWake::RegisterOverdue))
+    );
+    silent.pass_until(9);
+    // What is no registration buys no time.
+    silent.heartbeat();
+    assert!(!silent.link.is_closed());
+    silent.pass_until(10);
+    assert_eq!(silent.took_log(), "close 1008 no registration\n");
+
+    let size_max = silent.rules.config.register_size_max;
+    let mut large = World::new();
+    assert_eq!(large.link.frame_size_max(&large.rules.config), size_max);
+    large.frame(&vec![b' '; size_max + 1]);
+    assert_eq!(large.took_log(), "close 1009 frame too large\n");
+
+    let mut registered = World::joined();
+    registered.frame(&vec![b' '; size_max + 1]);
+    assert!(!registered.link.is_closed());
+    assert_eq!(
+        registered.link.frame_size_max(&registered.rules.config),
+        registered.rules.config.frame_size_max
+    );
+}
+
+#[test]
+fn a_registration_of_as_many_models_as_are_heard_of_fits() {
+    let frame = register_with(|register| {
+        register.models = (0..crate::wire::SLOTS_MAX)
+            .map(|number| ModelEntry {
+                id: Text::from(format!("{}/{}-{number}", "o".repeat(96), "m".repeat(96))),
+                weight_hash: Text::from("0".repeat(64)),
+                ..ModelEntry::default()
+            })
+            .collect();
+    });
+    let room = crate::wire::limits::REGISTER_SIZE_MAX / 2;
+    assert!(frame.len() < room, "{} bytes", frame.len());
+}
+
+#[test]
+fn a_registration_whose_first_challenge_nobody_answers_is_let_go() {
+    let mut world = World::joined();
+    beats_until(&mut world, 29);
+    assert!(!world.link.is_closed());
+    beats_until(&mut world, 30);
+    assert!(
+        world
+            .took_log()
+            .ends_with("tell left Violation\nclose 1008 challenges unanswered\n")
+    );
 }
 
 #[test]
 fn unanswered_challenges_unverify_at_three_and_close_at_six() {
-    let mut world = World::joined();
-    beats_until(&mut world, 30 + 5 * 300);
+    let mut world = World::verified();
+    beats_until(&mut world, 30 + 6 * 300);
     let log = world.took_log().replace("tell reported 0\n", "");
     let expected = "\
+write attestation_challenge
 write attestation_challenge
 write attestation_challenge
 tell unverified

@@ -4,19 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::WireId;
+use crate::wire::sealed::SealedText;
 use crate::wire::text::{Text, is_zero, tolerant};
-
-/// `EncryptedPayload`: who sealed, and base64 of nonce, tag and ciphertext (`spec/wire` 6.2).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct SealedText<'a> {
-    pub ephemeral_public_key: Text<'a>,
-    pub ciphertext: Text<'a>,
-}
-
-tolerant!('a, SealedText<'a>, {
-    "ephemeral_public_key" => ephemeral_public_key,
-    "ciphertext" => ciphertext,
-});
 
 /// Work for a provider. A request without `encrypted_body` must be refused with 400.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,70 +55,52 @@ pub struct InferenceAccepted<'a> {
 
 tolerant!('a, InferenceAccepted<'a>, { "request_id" => request_id });
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct UsageFrame<'a> {
-    pub prompt_tokens: i64,
-    pub completion_tokens: i64,
-    /// Part of `completion_tokens`.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub reasoning_tokens: i64,
-    /// `hit`, or why there was none.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub cache_outcome: Text<'a>,
-    /// `memory` or `ssd`.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub cache_tier: Text<'a>,
-    /// Part of `prompt_tokens`: those that were found.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub cached_tokens: i64,
-    /// Part of `cached_tokens`: those that were not computed again.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub prefill_tokens_saved: i64,
+tolerant! {
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+    pub struct UsageFrame<'a> {
+        pub prompt_tokens: i64,
+        pub completion_tokens: i64,
+        /// Part of `completion_tokens`.
+        #[serde(skip_serializing_if = "is_zero")]
+        pub reasoning_tokens: i64,
+        /// `hit`, or why there was none.
+        #[serde(skip_serializing_if = "is_zero")]
+        pub cache_outcome: Text<'a>,
+        /// `memory` or `ssd`.
+        #[serde(skip_serializing_if = "is_zero")]
+        pub cache_tier: Text<'a>,
+        /// Part of `prompt_tokens`: those that were found.
+        #[serde(skip_serializing_if = "is_zero")]
+        pub cached_tokens: i64,
+        /// Part of `cached_tokens`: those that were not computed again.
+        #[serde(skip_serializing_if = "is_zero")]
+        pub prefill_tokens_saved: i64,
+    }
 }
 
-tolerant!('a, UsageFrame<'a>, {
-    "prompt_tokens" => prompt_tokens,
-    "completion_tokens" => completion_tokens,
-    "reasoning_tokens" => reasoning_tokens,
-    "cache_outcome" => cache_outcome,
-    "cache_tier" => cache_tier,
-    "cached_tokens" => cached_tokens,
-    "prefill_tokens_saved" => prefill_tokens_saved,
-});
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(tag = "type", rename = "inference_complete")]
-pub struct InferenceComplete<'a> {
-    pub request_id: Text<'a>,
-    pub usage: UsageFrame<'a>,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub se_signature: Text<'a>,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub response_hash: Text<'a>,
+tolerant! {
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+    #[serde(tag = "type", rename = "inference_complete")]
+    pub struct InferenceComplete<'a> {
+        pub request_id: Text<'a>,
+        pub usage: UsageFrame<'a>,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub se_signature: Text<'a>,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub response_hash: Text<'a>,
+    }
 }
 
-tolerant!('a, InferenceComplete<'a>, {
-    "request_id" => request_id,
-    "usage" => usage,
-    "se_signature" => se_signature,
-    "response_hash" => response_hash,
-});
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(tag = "type", rename = "inference_error")]
-pub struct InferenceError<'a> {
-    pub request_id: Text<'a>,
-    /// For people near the provider; never shown to a consumer, never logged.
-    pub error: Text<'a>,
-    pub status_code: i64,
-    /// Closed vocabulary of `spec/wire` 10.2.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub error_reason: Text<'a>,
+tolerant! {
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+    #[serde(tag = "type", rename = "inference_error")]
+    pub struct InferenceError<'a> {
+        pub request_id: Text<'a>,
+        /// For people near the provider; never shown to a consumer, never logged.
+        pub error: Text<'a>,
+        pub status_code: i64,
+        /// Closed vocabulary of `spec/wire` 10.2.
+        #[serde(skip_serializing_if = "is_zero")]
+        pub error_reason: Text<'a>,
+    }
 }
-
-tolerant!('a, InferenceError<'a>, {
-    "request_id" => request_id,
-    "error" => error,
-    "status_code" => status_code,
-    "error_reason" => error_reason,
-});

@@ -17,67 +17,49 @@ pub struct AttestationChallenge<'a> {
     pub timestamp: Text<'a>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(tag = "type", rename = "attestation_response")]
-pub struct AttestationResponse<'a> {
-    pub nonce: Text<'a>,
-    /// Over nonce and timestamp; empty when the machine has no key.
-    pub signature: Text<'a>,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub status_signature: Text<'a>,
-    /// The X25519 key of `register`.
-    pub public_key: Text<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sip_enabled: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rdma_disabled: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub secure_boot_enabled: Option<bool>,
-    /// Retired, yet inside the signed status of old providers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hypervisor_active: Option<bool>,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub binary_hash: Text<'a>,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub active_model_hash: Text<'a>,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub python_hash: Text<'a>,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub runtime_hash: Text<'a>,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub template_hashes: BTreeMap<Text<'a>, Text<'a>>,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub model_hashes: BTreeMap<Text<'a>, Text<'a>>,
+tolerant! {
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+    #[serde(tag = "type", rename = "attestation_response")]
+    pub struct AttestationResponse<'a> {
+        pub nonce: Text<'a>,
+        /// Over nonce and timestamp; empty when the machine has no key.
+        pub signature: Text<'a>,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub status_signature: Text<'a>,
+        /// The X25519 key of `register`.
+        pub public_key: Text<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub sip_enabled: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub rdma_disabled: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub secure_boot_enabled: Option<bool>,
+        /// Retired, yet inside the signed status of old providers.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub hypervisor_active: Option<bool>,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub binary_hash: Text<'a>,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub active_model_hash: Text<'a>,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub python_hash: Text<'a>,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub runtime_hash: Text<'a>,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub template_hashes: BTreeMap<Text<'a>, Text<'a>>,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub model_hashes: BTreeMap<Text<'a>, Text<'a>>,
+    }
 }
 
-tolerant!('a, AttestationResponse<'a>, {
-    "nonce" => nonce,
-    "signature" => signature,
-    "status_signature" => status_signature,
-    "public_key" => public_key,
-    "sip_enabled" => sip_enabled,
-    "rdma_disabled" => rdma_disabled,
-    "secure_boot_enabled" => secure_boot_enabled,
-    "hypervisor_active" => hypervisor_active,
-    "binary_hash" => binary_hash,
-    "active_model_hash" => active_model_hash,
-    "python_hash" => python_hash,
-    "runtime_hash" => runtime_hash,
-    "template_hashes" => template_hashes,
-    "model_hashes" => model_hashes,
-});
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(tag = "type", rename = "code_attestation_response")]
-pub struct CodeAttestationResponse<'a> {
-    pub nonce: Text<'a>,
-    pub signature: Text<'a>,
+tolerant! {
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+    #[serde(tag = "type", rename = "code_attestation_response")]
+    pub struct CodeAttestationResponse<'a> {
+        pub nonce: Text<'a>,
+        pub signature: Text<'a>,
+    }
 }
-
-tolerant!('a, CodeAttestationResponse<'a>, {
-    "nonce" => nonce,
-    "signature" => signature,
-});
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "runtime_status")]
@@ -108,4 +90,7 @@ pub struct TrustStatus<'a> {
     pub status: Text<'a>,
     #[serde(borrow, default, skip_serializing_if = "is_zero")]
     pub reason: Text<'a>,
+    /// The earning key was recognised: what this machine earns goes to its account.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub account_linked: bool,
 }

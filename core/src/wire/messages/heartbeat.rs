@@ -4,123 +4,88 @@ use serde::Serialize;
 
 use crate::wire::text::{Text, is_zero, tolerant};
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(tag = "type", rename = "heartbeat")]
-pub struct Heartbeat<'a> {
-    /// `idle`, `serving`, later `draining`.
-    pub status: Text<'a>,
-    /// Written as `null` when nothing generates.
-    pub active_model: Option<Text<'a>>,
-    pub stats: Stats,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub warm_models: Vec<Text<'a>>,
-    pub system_metrics: SystemMetrics<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub backend_capacity: Option<Capacity<'a>>,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub apns_device_token: Text<'a>,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub apns_environment: Text<'a>,
+tolerant! {
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+    #[serde(tag = "type", rename = "heartbeat")]
+    pub struct Heartbeat<'a> {
+        /// `idle`, `serving`, later `draining`.
+        pub status: Text<'a>,
+        /// Written as `null` when nothing generates.
+        pub active_model: Option<Text<'a>>,
+        pub stats: Stats,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub warm_models: Vec<Text<'a>>,
+        pub system_metrics: SystemMetrics<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub backend_capacity: Option<Capacity<'a>>,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub apns_device_token: Text<'a>,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub apns_environment: Text<'a>,
+    }
 }
 
-tolerant!('a, Heartbeat<'a>, {
-    "status" => status,
-    "active_model" => active_model,
-    "stats" => stats,
-    "warm_models" => warm_models,
-    "system_metrics" => system_metrics,
-    "backend_capacity" => backend_capacity,
-    "apns_device_token" => apns_device_token,
-    "apns_environment" => apns_environment,
-});
-
-/// Cumulative since the provider's process began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Stats {
-    pub requests_served: i64,
-    pub tokens_generated: i64,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub cancellations_received: i64,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub cancellations_before_output: i64,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub cancellations_partial_complete: i64,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub generation_errors_after_output: i64,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub chunk_encryption_errors: i64,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub stream_closed_without_terminal: i64,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub cancel_during_model_load: i64,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub usage_gaps: i64,
+tolerant! {
+    /// Cumulative since the provider's process began.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+    pub struct Stats {
+        pub requests_served: i64,
+        pub tokens_generated: i64,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub cancellations_received: i64,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub cancellations_before_output: i64,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub cancellations_partial_complete: i64,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub generation_errors_after_output: i64,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub chunk_encryption_errors: i64,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub stream_closed_without_terminal: i64,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub cancel_during_model_load: i64,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub usage_gaps: i64,
+    }
 }
 
-tolerant!('a, Stats, {
-    "requests_served" => requests_served,
-    "tokens_generated" => tokens_generated,
-    "cancellations_received" => cancellations_received,
-    "cancellations_before_output" => cancellations_before_output,
-    "cancellations_partial_complete" => cancellations_partial_complete,
-    "generation_errors_after_output" => generation_errors_after_output,
-    "chunk_encryption_errors" => chunk_encryption_errors,
-    "stream_closed_without_terminal" => stream_closed_without_terminal,
-    "cancel_during_model_load" => cancel_during_model_load,
-    "usage_gaps" => usage_gaps,
-});
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct SystemMetrics<'a> {
-    /// 0 to 1.
-    pub memory_pressure: f64,
-    /// 0 to 1.
-    pub cpu_usage: f64,
-    /// `nominal`, `fair`, `serious` or `critical`.
-    pub thermal_state: Text<'a>,
+tolerant! {
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+    pub struct SystemMetrics<'a> {
+        /// 0 to 1.
+        pub memory_pressure: f64,
+        /// 0 to 1.
+        pub cpu_usage: f64,
+        /// `nominal`, `fair`, `serious` or `critical`.
+        pub thermal_state: Text<'a>,
+    }
 }
 
-tolerant!('a, SystemMetrics<'a>, {
-    "memory_pressure" => memory_pressure,
-    "cpu_usage" => cpu_usage,
-    "thermal_state" => thermal_state,
-});
-
-/// `backend_capacity`: the only truth about slots when it is there.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Capacity<'a> {
-    /// One entry for each model that is loaded or tracked. `[]` means none.
-    pub slots: Vec<Slot<'a>>,
-    pub gpu_memory_active_gb: f64,
-    pub gpu_memory_peak_gb: f64,
-    pub gpu_memory_cache_gb: f64,
-    pub total_memory_gb: f64,
-    /// Absent: unknown. 0: nothing can be loaded.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub free_for_load_gb: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub load_usable_gb: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub load_headroom_gb: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub load_transition_active: Option<bool>,
-    /// Counts from 1 on each connection; 0 = not numbered.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub capacity_seq: u64,
+tolerant! {
+    /// `backend_capacity`: the only truth about slots when it is there.
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+    pub struct Capacity<'a> {
+        /// One entry for each model that is loaded or tracked. `[]` means none.
+        pub slots: Vec<Slot<'a>>,
+        pub gpu_memory_active_gb: f64,
+        pub gpu_memory_peak_gb: f64,
+        pub gpu_memory_cache_gb: f64,
+        pub total_memory_gb: f64,
+        /// Absent: unknown. 0: nothing can be loaded.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub free_for_load_gb: Option<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub load_usable_gb: Option<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub load_headroom_gb: Option<f64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub load_transition_active: Option<bool>,
+        /// Counts from 1 on each connection; 0 = not numbered.
+        #[serde(skip_serializing_if = "is_zero")]
+        pub capacity_seq: u64,
+    }
 }
-
-tolerant!('a, Capacity<'a>, {
-    "slots" => slots,
-    "gpu_memory_active_gb" => gpu_memory_active_gb,
-    "gpu_memory_peak_gb" => gpu_memory_peak_gb,
-    "gpu_memory_cache_gb" => gpu_memory_cache_gb,
-    "total_memory_gb" => total_memory_gb,
-    "free_for_load_gb" => free_for_load_gb,
-    "load_usable_gb" => load_usable_gb,
-    "load_headroom_gb" => load_headroom_gb,
-    "load_transition_active" => load_transition_active,
-    "capacity_seq" => capacity_seq,
-});
 
 /// One model on one machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::chunk::ChunkFrame;
 use super::scan::frame_type;
 
+pub use super::sealed::SealedText;
 pub use attempt::{
-    InferenceAccepted, InferenceComplete, InferenceError, InferenceRequest, SealedText, UsageFrame,
+    InferenceAccepted, InferenceComplete, InferenceError, InferenceRequest, UsageFrame,
     encode_inference_request,
 };
 pub use attest::{
@@ -23,7 +24,7 @@ pub use attest::{
 pub use command::{Cancel, DesiredModel, DesiredModels, LoadModel, PrefetchModel};
 pub use heartbeat::{Capacity, Heartbeat, PrefixCache, Slot, Stats, SystemMetrics};
 pub use model::{LoadModelStatus, ModelEntry, ModelsUpdate, PrefetchModelStatus};
-pub use register::{CpuCores, Hardware, PrivacyCapabilities, Register};
+pub use register::{CpuCores, Hardware, PrivacyCapabilities, Register, Verbatim};
 
 /// A message that can be written as one frame.
 pub trait Frame: Serialize {

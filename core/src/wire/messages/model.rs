@@ -4,79 +4,59 @@ use serde::Serialize;
 
 use crate::wire::text::{Text, is_zero, tolerant};
 
-/// One entry of `models`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct ModelEntry<'a> {
-    pub id: Text<'a>,
-    pub size_bytes: i64,
-    pub model_type: Text<'a>,
-    pub quantization: Text<'a>,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub weight_hash: Text<'a>,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub is_vision: bool,
-    /// Absent: no opinion. `false` must reach the wire: it fences the model off.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub template_render_ok: Option<bool>,
-    pub estimated_memory_gb: f64,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub parameters: i64,
+tolerant! {
+    /// One entry of `models`.
+    #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+    pub struct ModelEntry<'a> {
+        pub id: Text<'a>,
+        pub size_bytes: i64,
+        pub model_type: Text<'a>,
+        pub quantization: Text<'a>,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub weight_hash: Text<'a>,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub is_vision: bool,
+        /// Absent: no opinion. `false` must reach the wire: it fences the model off.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub template_render_ok: Option<bool>,
+        pub estimated_memory_gb: f64,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub parameters: i64,
+    }
 }
 
-tolerant!('a, ModelEntry<'a>, {
-    "id" => id,
-    "size_bytes" => size_bytes,
-    "model_type" => model_type,
-    "quantization" => quantization,
-    "weight_hash" => weight_hash,
-    "is_vision" => is_vision,
-    "template_render_ok" => template_render_ok,
-    "estimated_memory_gb" => estimated_memory_gb,
-    "parameters" => parameters,
-});
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(tag = "type", rename = "load_model_status")]
-pub struct LoadModelStatus<'a> {
-    pub model_id: Text<'a>,
-    /// `started`, `succeeded` or `failed`.
-    pub status: Text<'a>,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub error: Text<'a>,
+tolerant! {
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+    #[serde(tag = "type", rename = "load_model_status")]
+    pub struct LoadModelStatus<'a> {
+        pub model_id: Text<'a>,
+        /// `started`, `succeeded` or `failed`.
+        pub status: Text<'a>,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub error: Text<'a>,
+    }
 }
-
-tolerant!('a, LoadModelStatus<'a>, {
-    "model_id" => model_id,
-    "status" => status,
-    "error" => error,
-});
 
 impl LoadModelStatus<'_> {
     /// The exact `error` that makes a failed load a transient refusal.
     pub const DRAINING: &'static str = "provider draining for update";
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(tag = "type", rename = "prefetch_model_status")]
-pub struct PrefetchModelStatus<'a> {
-    pub model_id: Text<'a>,
-    /// `started`, `downloading`, `verified` or `failed`.
-    pub status: Text<'a>,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub bytes_done: i64,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub bytes_total: i64,
-    #[serde(skip_serializing_if = "is_zero")]
-    pub error: Text<'a>,
+tolerant! {
+    #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+    #[serde(tag = "type", rename = "prefetch_model_status")]
+    pub struct PrefetchModelStatus<'a> {
+        pub model_id: Text<'a>,
+        /// `started`, `downloading`, `verified` or `failed`.
+        pub status: Text<'a>,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub bytes_done: i64,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub bytes_total: i64,
+        #[serde(skip_serializing_if = "is_zero")]
+        pub error: Text<'a>,
+    }
 }
-
-tolerant!('a, PrefetchModelStatus<'a>, {
-    "model_id" => model_id,
-    "status" => status,
-    "bytes_done" => bytes_done,
-    "bytes_total" => bytes_total,
-    "error" => error,
-});
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(tag = "type", rename = "models_update")]

@@ -55,6 +55,15 @@ fn optional_keys_are_omitted_and_required_ones_written() {
 }
 
 #[test]
+fn the_type_of_each_frame_that_we_write_is_found_without_decoding_it() {
+    for frame in MINIMAL {
+        let found = crate::wire::scan::scan_type(frame.as_bytes());
+        let kind = value(frame.as_bytes())["type"].clone();
+        assert_eq!(found, kind.as_str(), "{frame}");
+    }
+}
+
+#[test]
 fn the_published_samples_survive_a_round_trip() {
     let samples = [
         r#"{"type":"register",
@@ -102,8 +111,11 @@ fn the_attestation_is_handed_on_byte_for_byte() {
     let Ok(ToCoordinator::Register(register)) = ToCoordinator::decode(frame) else {
         panic!("a register with defaults decodes");
     };
-    let raw = register.attestation.unwrap().get();
-    assert_eq!(raw, r#"{"attestation":{"x":"a\/b" },"signature":""}"#);
+    let raw = register.attestation.unwrap();
+    assert_eq!(
+        raw.as_str(),
+        r#"{"attestation":{"x":"a\/b" },"signature":""}"#
+    );
 }
 
 #[test]

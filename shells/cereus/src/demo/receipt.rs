@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::books::dollars;
 use crate::paint::Paint;
+use crate::terminal::clean;
 
 /// Columns of the longest bar.
 const BAR_COLUMNS: u64 = 32;
@@ -14,7 +15,7 @@ const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"]
 
 /// `receipt` is what `GET /v1/receipts/{id}` answers.
 pub(crate) fn table(receipt: &Value, paint: Paint) -> String {
-    let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
+    let text = |value: &Value| clean(value.as_str().unwrap_or("?"));
     let number = |value: &Value| value.as_i64().unwrap_or_default();
     let money = &receipt["micro_usd"];
     let amount = |name: &str| dollars(number(&money[name]));

@@ -3,6 +3,7 @@
 mod chat;
 mod upgrade;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -11,6 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 use cereus_core::api::{BODY_SIZE_MAX, Envelope, write_model, write_models};
 use cereus_core::denial::Denial;
+use cereus_core::door::Origin;
 use cereus_core::ids::AccountId;
 use cereus_http::{
     Backend, Call, Connections, Endpoint, Failed, Names, OriginRule, Reply, bytes, complaint, json,
@@ -84,6 +86,10 @@ impl Connections for App {
 
     fn closed(&self) {
         self.metrics.connections.dec();
+    }
+
+    fn origin(&self, peer: IpAddr) -> Option<Origin> {
+        self.proxies.origin(peer)
     }
 }
 

@@ -17,7 +17,7 @@ use cereus_core::ids::WireId;
 use cereus_core::money::{MicroUsd, Price};
 use cereus_core::wire::messages::{
     AttestationResponse, Capacity, Hardware, Heartbeat, InferenceAccepted, InferenceComplete,
-    InferenceError, ModelEntry, Register, Slot, SystemMetrics, UsageFrame,
+    InferenceError, ModelEntry, Register, Slot, SystemMetrics, UsageFrame, Verbatim,
 };
 use cereus_core::wire::proof::{Blob, MachineKey};
 use cereus_core::wire::{Frame, Text, ToProvider, encode_chunk};
@@ -176,6 +176,7 @@ pub(crate) async fn text_of(stream: &mut ChatStream) -> Result<String, ClientErr
 /// The provider's end of the wire, by hand.
 pub(crate) struct Provider {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    machine: u8,
     key: SecretKey,
     nonce: u64,
     concurrency: i64,
@@ -192,19 +193,10 @@ pub(crate) struct Opened {
 impl Provider {
     /// Registers a machine, answers its challenge and reports room.
     async fn join(addr: SocketAddr, machine: u8, concurrency: i64) -> Self {
-        let (socket, _) = connect_async(format!("ws://{addr}/ws/provider"))
-            .await
-            .unwrap();
-        let key = SecretKey::from_bytes([machine; 32]);
-        let mut provider = Self {
-            socket,
-            key,
-            nonce: 0,
-            concurrency,
-            seq: 0,
-        };
+        let mut provider = Self::connect(addr, machine).await;
+        provider.concurrency = concurrency;
         let identity = MachineKey::from_bytes([machine; 32]).unwrap();
-        provider.register(&identity).await;
+        provider.send(provider.registration("")).await;
         loop {
             let frame = provider.frame().await;
             if let ToProvider::AttestationChallenge(asked) = ToProvider::decode(&frame).unwrap() {
@@ -227,11 +219,28 @@ impl Provider {
         provider
     }
 
+    /// A socket on which nothing has been said.
+    pub(crate) async fn connect(addr: SocketAddr, machine: u8) -> Self {
+        let (socket, _) = connect_async(format!("ws://{addr}/ws/provider"))
+            .await
+            .unwrap();
+        Self {
+            socket,
+            machine,
+            key: SecretKey::from_bytes([machine; 32]),
+            nonce: 0,
+            concurrency: 8,
+            seq: 0,
+        }
+    }
+
     fn public(&self) -> String {
         self.key.public().text().as_str().to_owned()
     }
 
-    async fn register(&mut self, identity: &MachineKey) {
+    /// The first frame of this machine, which whoever is on the way could record.
+    pub(crate) fn registration(&self, earn_key: &str) -> Vec<u8> {
+        let identity = MachineKey::from_bytes([self.machine; 32]).unwrap();
         let public = self.public();
         let blob = identity.sign_blob(&Blob {
             chip_name: "Test".into(),
@@ -259,12 +268,13 @@ impl Provider {
             version: "0.6.40".into(),
             public_key: Text(Cow::Borrowed(&public)),
             encrypted_response_chunks: true,
-            attestation: Some(&blob),
+            attestation: Some(Verbatim(&blob)),
+            auth_token: earn_key.into(),
             ..Register::default()
         };
         let mut frame = Vec::new();
         register.encode(&mut frame);
-        self.send(frame).await;
+        frame
     }
 
     pub(crate) async fn report(&mut self) {
@@ -383,6 +393,20 @@ impl Provider {
         }
     }
 
+    /// The next frame, unless the connection is closed instead.
+    pub(crate) async fn frame_or_close(&mut self) -> Option<Vec<u8>> {
+        loop {
+            match timeout(WAIT, self.socket.next())
+                .await
+                .expect("something comes")
+            {
+                Some(Ok(Message::Text(text))) => return Some(text.as_bytes().to_vec()),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                _ => return None,
+            }
+        }
+    }
+
     /// Waits for the close: its code and reason.
     pub(crate) async fn closed(&mut self) -> (u16, String) {
         loop {
@@ -430,7 +454,7 @@ impl Provider {
         let _ = self.socket.send(Message::text(text)).await;
     }
 
-    async fn frame(&mut self) -> Vec<u8> {
+    pub(crate) async fn frame(&mut self) -> Vec<u8> {
         loop {
             match timeout(WAIT, self.socket.next())
                 .await

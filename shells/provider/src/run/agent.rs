@@ -1,32 +1,35 @@
 //! What the agent hears, and what it has done.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cereus_core::agent::{AgentEffect, AgentEvent, AgentOut, JobEnd, Notice, SessionId};
+use cereus_core::agent::{AgentEffect, AgentEvent, JobEnd, Notice, OpenedBody, SessionId};
 use cereus_core::event::Usage;
 use cereus_core::ids::WireId;
 use cereus_core::slots::{BuildIx, Eviction, JobId, Refusal, SlotsEvent};
 use cereus_engine::kv::Scope;
 use cereus_engine::runtime::Event;
+use cereus_socket::Heard;
 use secrecy::ExposeSecret as _;
 
 use super::{Run, unix_now_s};
-use crate::Progress;
+use crate::dial::Socket;
 use crate::engines::{Ask, First, Word};
 use crate::report::{State, heartbeat, register_frame};
-use crate::socket::{Heard, Socket, dial};
+use crate::{Earner, Progress};
 
 /// How long the goodbye may take at the very end.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
 impl Run {
-    pub(super) async fn heard(&mut self, session: SessionId, heard: Heard) {
-        match heard {
-            Heard::Connected(socket) => {
-                self.sockets.insert(session, socket);
+    pub(super) fn dialled(&mut self, session: SessionId, dialled: io::Result<Socket>) {
+        match dialled {
+            Ok(socket) => {
+                self.socket = Some((session, socket));
                 let register = register_frame(
                     &self.key,
+                    &self.host,
                     self.agent.key_text(),
                     &self.offered,
                     self.settings.memory.probe.read(),
@@ -36,42 +39,52 @@ impl Run {
                 self.step(AgentEvent::Connected {
                     session,
                     register: &register,
-                })
-                .await;
+                });
             }
-            Heard::DialFailed(error) => {
+            Err(error) => {
                 tracing::info!(%error, "cannot reach the coordinator yet");
-                self.step(AgentEvent::DialFailed { session }).await;
+                self.step(AgentEvent::DialFailed { session });
             }
-            Heard::CloseReceived { code, reason } => {
+        }
+    }
+
+    /// Something came of the one socket.
+    pub(super) fn heard(&mut self, heard: Heard) {
+        let Some((session, _)) = self.socket else {
+            return;
+        };
+        match heard {
+            Heard::Closed { code: None, .. } | Heard::TooLarge => self.socket_closed(),
+            Heard::Closed {
+                code: Some(code),
+                reason,
+            } => {
+                // The words are the coordinator's; a terminal must not obey them.
+                tracing::info!(code, reason = %reason.escape_debug(), "the coordinator says goodbye");
                 let reason = reason.as_str();
                 self.step(AgentEvent::CloseReceived {
                     session,
                     code,
                     reason,
-                })
-                .await;
+                });
             }
-            Heard::Frame(frame) => {
-                self.step(AgentEvent::FrameReceived {
-                    session,
-                    frame: &frame,
-                })
-                .await;
-            }
-            Heard::Pong => self.step(AgentEvent::PongReceived { session }).await,
-            Heard::SocketClosed => self.closed(session).await,
+            Heard::Frame(frame) => self.step(AgentEvent::FrameReceived {
+                session,
+                frame: &frame,
+            }),
+            Heard::Pong => self.step(AgentEvent::PongReceived { session }),
+            Heard::Written => {}
         }
     }
 
-    async fn closed(&mut self, session: SessionId) {
-        if self.sockets.remove(&session).is_some() {
+    pub(super) fn socket_closed(&mut self) {
+        if let Some((session, _)) = self.socket.take() {
             tracing::info!("the coordinator's connection ended");
+            self.step(AgentEvent::SocketClosed { session });
         }
-        self.step(AgentEvent::SocketClosed { session }).await;
     }
 
-    pub(super) async fn said(&mut self, event: Event) {
+    pub(super) fn said(&mut self, event: Event) {
         match self.engines.word(event) {
             Some(Word::Said { job, delta, first }) => {
                 if first == First::Yes {
@@ -80,90 +93,95 @@ impl Run {
                 }
                 let mut buffers = std::mem::take(&mut self.said);
                 let said = buffers.said(&delta);
-                self.step(AgentEvent::JobSaid { job, said }).await;
+                self.step(AgentEvent::JobSaid { job, said });
                 self.said = buffers;
             }
-            Some(Word::Ended(job, end)) => self.ended(job, end).await,
+            Some(Word::Ended(job, end)) => self.ended(job, end),
             None => {}
         }
     }
 
-    pub(super) async fn ended(&mut self, job: WireId, end: JobEnd) {
+    pub(super) fn ended(&mut self, job: WireId, end: JobEnd) {
         self.events
             .push_back(SlotsEvent::JobEnded { job: JobId(job.0) });
-        self.step(AgentEvent::JobEnded { job, end }).await;
+        self.step(AgentEvent::JobEnded { job, end });
     }
 
-    pub(super) async fn report(&mut self) {
+    pub(super) fn report(&mut self) {
         let ids = Arc::clone(&self.ids);
         let state = State {
+            host: &self.host,
             slots: &self.slots,
             engines: &self.engines,
             measured: self.measured,
         };
         let heartbeat = Box::new(heartbeat(self.now(), &ids, &state));
-        self.step(AgentEvent::Measured { heartbeat }).await;
+        self.step(AgentEvent::Measured { heartbeat });
     }
 
-    pub(super) async fn step(&mut self, event: AgentEvent<'_>) {
+    /// One event, and all that follows from it in order. What carrying out gives rise to is a step of
+    /// its own, whose effects come after those that wait already.
+    pub(super) fn step(&mut self, event: AgentEvent<'_>) {
         let now = self.now();
-        let mut out = std::mem::take(&mut self.out);
-        out.clear();
-        self.agent.step(now, event, &mut out);
-        for effect in &out.list {
-            // Boxed: what an effect gives rise to is a step of its own.
-            Box::pin(self.carry_out(effect, &out)).await;
+        self.agent.step(now, event, &mut self.out);
+        self.effects.extend(self.out.list.drain(..));
+        if self.is_carrying_out {
+            return;
         }
-        self.out = out;
+        self.is_carrying_out = true;
+        while let Some(effect) = self.effects.pop_front() {
+            self.carry_out(effect);
+        }
+        self.is_carrying_out = false;
     }
 
-    async fn carry_out(&mut self, effect: &AgentEffect, out: &AgentOut) {
+    fn carry_out(&mut self, effect: AgentEffect) {
         match effect {
-            AgentEffect::Abandon { session } => self.abandon(*session),
+            AgentEffect::Abandon { session } => self.abandon(session),
             AgentEffect::Close {
                 session,
                 code,
                 reason,
             } => {
-                if let Some(socket) = self.sockets.remove(session) {
-                    let _ = tokio::time::timeout(CLOSE_WAIT, socket.close(*code, reason)).await;
+                if let Some((_, mut socket)) = self.socket.take_if(|(id, _)| *id == session) {
+                    socket.close(code, reason);
+                    let goodbye = async {
+                        let _ = tokio::time::timeout(CLOSE_WAIT, socket.end()).await;
+                    };
+                    self.leaving = Some(tokio::spawn(goodbye));
                 }
             }
             AgentEffect::Dial { session } => {
-                let dialling = dial(self.url.clone(), *session, self.tell.heard.clone());
-                self.dialling = Some((*session, dialling));
+                let dialling = self.route.dial(session, self.tell.dialled.clone());
+                self.dialling = Some((session, dialling));
             }
-            AgentEffect::LoadModel { build } => {
-                let id = String::from_utf8_lossy(out.slice(build)).into_owned();
-                self.order(&id).await;
-            }
-            AgentEffect::Measure => self.report().await,
-            AgentEffect::Notice(notice) => self.noticed(*notice),
+            AgentEffect::LoadModel { build } => self.order(&build),
+            AgentEffect::Measure => self.report(),
+            AgentEffect::Notice(notice) => self.noticed(notice),
             AgentEffect::Ping { session } => {
-                let sent = self.sockets.get(session).map(Socket::ping);
-                self.sent(*session, sent).await;
+                if let Some(socket) = self.socket_of(session) {
+                    socket.ping();
+                }
             }
             AgentEffect::ReadLocalTime => {
                 let local = self.settings.hours.clock.read();
-                self.step(AgentEvent::LocalTimeRead { local }).await;
+                self.step(AgentEvent::LocalTimeRead { local });
             }
             AgentEffect::Rest => self.rest(),
             AgentEffect::Rise => self.rise(),
             AgentEffect::Send { session, frame } => {
-                let sent = self
-                    .sockets
-                    .get(session)
-                    .map(|socket| socket.send(out.slice(frame)));
-                self.sent(*session, sent).await;
+                if let Some(socket) = self.socket_of(session) {
+                    socket.write(frame);
+                }
             }
             AgentEffect::Sign { challenge, status } => {
-                let signature = self.key.sign(out.slice(challenge));
-                let status_signature = self.key.sign(out.slice(status));
+                let signature = self.key.sign(&challenge);
+                let status_signature = self.key.sign(status.as_bytes());
                 let signed = AgentEvent::Signed {
                     signature: &signature,
                     status_signature: &status_signature,
                 };
-                self.step(signed).await;
+                self.step(signed);
                 self.steps.push(Progress::Challenged);
             }
             AgentEffect::StartJob {
@@ -171,28 +189,31 @@ impl Run {
                 build,
                 body,
                 scope,
-            } => {
-                let (job, build) = (JobId(job.0), *build);
-                let ask = Ask {
-                    body: out.slice(body).to_vec(),
-                    scope: Scope::new(out.slice(scope)),
-                };
-                self.asks.insert(job, ask);
-                self.events.push_back(SlotsEvent::Asked { job, build });
-            }
-            AgentEffect::StopJob { job } => self.stop_job(*job).await,
+            } => self.ask(job, build, body, &scope),
+            AgentEffect::StopJob { job } => self.stop_job(job),
             AgentEffect::Stopped => self.is_stopped = true,
         }
     }
 
+    fn socket_of(&mut self, session: SessionId) -> Option<&mut Socket> {
+        let (_, socket) = self.socket.as_mut().filter(|(id, _)| *id == session)?;
+        Some(socket)
+    }
+
+    fn ask(&mut self, job: WireId, build: BuildIx, body: OpenedBody, scope: &str) {
+        let job = JobId(job.0);
+        let scope = Scope::new(scope.as_bytes());
+        self.asks.insert(job, Ask { body, scope });
+        self.events.push_back(SlotsEvent::Asked { job, build });
+    }
+
     /// The coordinator wants a model in memory.
-    async fn order(&mut self, id: &str) {
+    fn order(&mut self, id: &str) {
         let at = self.offered.iter().position(|one| one.id() == id);
         let Some(build) = at.and_then(|at| u16::try_from(at).ok()).map(BuildIx) else {
             let why = Refusal::Unknown;
-            return self
-                .step(AgentEvent::ModelLoadFailed { build: id, why })
-                .await;
+            self.step(AgentEvent::ModelLoadFailed { build: id, why });
+            return;
         };
         self.ordered.insert(build);
         let eviction = Eviction::Allowed;
@@ -200,28 +221,20 @@ impl Run {
             .push_back(SlotsEvent::LoadAsked { build, eviction });
     }
 
-    async fn stop_job(&mut self, job: WireId) {
+    fn stop_job(&mut self, job: WireId) {
         if self.asks.remove(&JobId(job.0)).is_some() {
             // It never began.
             let usage = Usage::default();
-            self.ended(job, JobEnd::Stopped { usage }).await;
+            self.ended(job, JobEnd::Stopped { usage });
         } else {
             self.engines.stop(job);
         }
     }
 
     fn abandon(&mut self, session: SessionId) {
-        self.sockets.remove(&session);
+        self.socket.take_if(|(id, _)| *id == session);
         if let Some((_, dialling)) = self.dialling.take_if(|(id, _)| *id == session) {
             dialling.abort();
-        }
-    }
-
-    /// A socket that takes nothing any more is gone.
-    async fn sent(&mut self, session: SessionId, sent: Option<std::io::Result<()>>) {
-        if let Some(Err(_)) = sent {
-            tracing::warn!("the coordinator takes no more frames");
-            self.closed(session).await;
         }
     }
 
@@ -230,6 +243,31 @@ impl Run {
             Notice::Joined => {
                 tracing::info!("joined the coordinator");
                 self.steps.push(Progress::Joined);
+                if self.settings.earn_key.expose_secret().is_empty() {
+                    tracing::warn!(
+                        "no earning key (--earn-key): the coordinator keeps what this machine \
+                         earns apart, and no account can spend it"
+                    );
+                    self.steps.push(Progress::Earning(Earner::Nobody));
+                }
+            }
+            Notice::Linked => {
+                tracing::info!("what this machine earns goes to the account of its earning key");
+                self.steps.push(Progress::Earning(Earner::Account));
+            }
+            Notice::Contested => {
+                tracing::error!(
+                    "another provider uses this machine's identity; stop one of the two, or give \
+                     each its own folder with --data"
+                );
+                self.steps.push(Progress::Contested);
+            }
+            Notice::EarnKeyUnknown => {
+                tracing::warn!(
+                    "the coordinator does not know the earning key (--earn-key): asking again; \
+                     `cereus key create` at the coordinator makes one"
+                );
+                self.steps.push(Progress::Earning(Earner::KeyUnknown));
             }
             Notice::HoursEnded => {
                 tracing::info!("the hours are over: running jobs finish, nothing more is taken");

@@ -9,23 +9,31 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cereus_core::agent::{Agent, AgentEvent, AgentOut, SessionId};
+use cereus_core::agent::{Agent, AgentEffect, AgentEvent, AgentOut, SessionId};
 use cereus_core::slots::{BuildIx, Eviction, JobId, Measured, Slots, SlotsEffect, SlotsEvent};
 use cereus_core::time::Tick;
 use cereus_core::wire::proof::MachineKey;
 use cereus_engine::runtime::{Event, SaidBuffers, limit_memory};
+use cereus_socket::Heard;
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
-use self::start::{agent_config, offered, slots_config, socket_url};
+use self::start::{agent_config, offered, route, slots_config};
+use crate::dial::{Dialled, Route, Socket};
 use crate::engines::{Ask, Engines};
+use crate::folder::FolderLock;
+use crate::host::Host;
 use crate::load::{Moved, Moves, Words};
 use crate::offered::Offered;
-use crate::socket::{Heard, Socket};
 use crate::{Preload, Progress, ProviderError, Settings, identity};
 
-/// Frames read ahead of the agent.
-const HEARD_MAX: usize = 256;
+/// Of dialling, what came: there is one at a time.
+const DIALLED_MAX: usize = 2;
+/// Bytes that wait for the network before no more words are taken from the engines, whose rows then
+/// pause. Some hundred pieces of text.
+const BEHIND_BYTES: usize = 256 << 10;
+/// How long a coordinator may take no byte before it is given up.
+const WRITE_WAIT: Duration = Duration::from_secs(30);
 /// Words of the engines in one turn: they go to the socket together.
 const WORDS_MAX: usize = 256;
 
@@ -35,7 +43,8 @@ pub async fn serve(
     mut drain: watch::Receiver<bool>,
     mut progress: impl FnMut(Progress),
 ) -> Result<(), ProviderError> {
-    let url = socket_url(&settings.coordinator)?;
+    let route = route(&settings)?;
+    let lock = FolderLock::take(&settings.data)?;
     let key = identity::load(&settings.data).map_err(ProviderError::Identity)?;
     progress(Progress::Machine(format!(
         "{:032x}",
@@ -43,12 +52,12 @@ pub async fn serve(
     )));
     let offered = offered(&settings)?;
     let (tell, mut news) = channels();
-    let mut run = Run::new(settings, url, key, offered, tell)?;
+    let mut run = Run::new(settings, route, key, offered, tell)?;
     run.begin();
     let mut batch = Vec::with_capacity(WORDS_MAX);
     let mut is_draining = false;
     loop {
-        run.settle().await?;
+        run.settle()?;
         for step in run.steps.drain(..) {
             progress(step);
         }
@@ -58,22 +67,25 @@ pub async fn serve(
         let wake = run.next_wake();
         // Cancel safe: receiving and sleeping lose nothing.
         tokio::select! {
-            Some((session, event)) = news.heard.recv() => run.heard(session, event).await,
-            _ = news.words.recv_many(&mut batch, WORDS_MAX) => {
+            heard = heard(&mut run.socket) => run.heard(heard),
+            Some((session, dialled)) = news.dialled.recv() => run.dialled(session, dialled),
+            _ = news.words.recv_many(&mut batch, WORDS_MAX), if !run.is_behind() => {
                 for event in batch.drain(..) {
-                    run.said(event).await;
+                    run.said(event);
                 }
+                run.engines.acknowledge();
             }
-            Some(moved) = news.moves.recv() => run.moved(moved).await,
+            Some(moved) = news.moves.recv() => run.moved(moved),
             () = raised(&mut drain), if !is_draining => {
                 is_draining = true;
                 tracing::info!("draining: running jobs finish, nothing more is taken");
-                run.step(AgentEvent::DrainBegan).await;
+                run.step(AgentEvent::DrainBegan);
             }
-            () = tokio::time::sleep_until(wake) => run.woke().await,
+            () = tokio::time::sleep_until(wake) => run.woke(),
         }
     }
     run.end(news.moves).await;
+    drop(lock);
     Ok(())
 }
 
@@ -84,31 +96,39 @@ async fn raised(flag: &mut watch::Receiver<bool>) {
     }
 }
 
-/// The ends that sockets and threads report through.
+/// Never, without a socket. Cancel safe.
+async fn heard(socket: &mut Option<(SessionId, Socket)>) -> Heard {
+    match socket {
+        Some((_, socket)) => socket.hear().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The ends that tasks and threads report through.
 struct Tell {
-    heard: mpsc::Sender<(SessionId, Heard)>,
+    dialled: mpsc::Sender<Dialled>,
     words: Words,
     moves: Moves,
 }
 
 /// The other ends.
 struct News {
-    heard: mpsc::Receiver<(SessionId, Heard)>,
+    dialled: mpsc::Receiver<Dialled>,
     words: mpsc::UnboundedReceiver<Event>,
     moves: mpsc::UnboundedReceiver<Moved>,
 }
 
 fn channels() -> (Tell, News) {
-    let (tell_heard, heard) = mpsc::channel(HEARD_MAX);
+    let (tell_dialled, dialled) = mpsc::channel(DIALLED_MAX);
     let (tell_words, words) = mpsc::unbounded_channel();
     let (tell_moves, moves) = mpsc::unbounded_channel();
     let tell = Tell {
-        heard: tell_heard,
+        dialled: tell_dialled,
         words: tell_words,
         moves: tell_moves,
     };
     let news = News {
-        heard,
+        dialled,
         words,
         moves,
     };
@@ -117,8 +137,9 @@ fn channels() -> (Tell, News) {
 
 struct Run {
     settings: Settings,
-    url: String,
+    route: Route,
     key: MachineKey,
+    host: Host,
     tell: Tell,
     /// By [`BuildIx`].
     offered: Vec<Offered>,
@@ -126,6 +147,9 @@ struct Run {
     ids: Arc<[String]>,
     agent: Agent,
     out: AgentOut,
+    /// What the agent wants done and has not been done yet, in order.
+    effects: VecDeque<AgentEffect>,
+    is_carrying_out: bool,
     said: SaidBuffers,
     slots: Slots,
     /// What the slots have yet to hear.
@@ -142,7 +166,9 @@ struct Run {
     /// A heartbeat is due before its time.
     has_news: bool,
     dialling: Option<(SessionId, AbortHandle)>,
-    sockets: HashMap<SessionId, Socket>,
+    socket: Option<(SessionId, Socket)>,
+    /// A goodbye on its way.
+    leaving: Option<JoinHandle<()>>,
     origin: Instant,
     /// News for whoever waits.
     steps: Vec<Progress>,
@@ -161,7 +187,7 @@ struct Preloading {
 impl Run {
     fn new(
         settings: Settings,
-        url: String,
+        route: Route,
         key: MachineKey,
         offered: Vec<Offered>,
         tell: Tell,
@@ -170,17 +196,21 @@ impl Run {
         let slots = slots_config(&settings, &offered);
         let limits = slots.cap.allocator_limits();
         limit_memory(limits.memory_bytes, limits.cache_bytes);
-        let agent = agent_config(&settings, &offered, &slots)?;
+        let host = Host::read();
+        let agent = agent_config(&settings, &host, &offered, &slots)?;
         Ok(Self {
             agent: Agent::new(Tick::ZERO, agent),
             slots: Slots::new(Tick::ZERO, slots),
             settings,
-            url,
+            route,
             key,
+            host,
             tell,
             offered,
             ids,
             out: AgentOut::default(),
+            effects: VecDeque::new(),
+            is_carrying_out: false,
             said: SaidBuffers::default(),
             events: VecDeque::new(),
             slots_out: Vec::new(),
@@ -192,7 +222,8 @@ impl Run {
             is_loading: false,
             has_news: false,
             dialling: None,
-            sockets: HashMap::new(),
+            socket: None,
+            leaving: None,
             origin: Instant::now(),
             steps: Vec::new(),
             is_stopped: false,
@@ -256,27 +287,50 @@ impl Run {
         let (slots, _) = self.slots.next_wake();
         let agent = self.agent.next_wake().filter(|_| self.is_preloaded());
         let wake = agent.map_or(slots, |(agent, _)| agent.min(slots));
-        (self.origin + Duration::from_micros(wake.0)).into()
+        let wake = (self.origin + Duration::from_micros(wake.0)).into();
+        self.given_up_at().map_or(wake, |at| at.min(wake))
+    }
+
+    /// The coordinator reads too slowly: the engines' words wait with them.
+    fn is_behind(&self) -> bool {
+        let socket = self.socket.as_ref();
+        socket.is_some_and(|(_, socket)| socket.unwritten_bytes() >= BEHIND_BYTES)
+    }
+
+    /// When a coordinator that takes nothing counts as gone.
+    fn given_up_at(&self) -> Option<tokio::time::Instant> {
+        let (_, socket) = self.socket.as_ref()?;
+        Some(socket.unwritten_since()? + WRITE_WAIT)
     }
 
     fn is_preloaded(&self) -> bool {
         self.preload.due.is_empty()
     }
 
-    async fn woke(&mut self) {
+    fn woke(&mut self) {
+        if self
+            .given_up_at()
+            .is_some_and(|at| at <= tokio::time::Instant::now())
+        {
+            tracing::warn!("the coordinator takes no more frames");
+            self.socket_closed();
+        }
         let now = self.now();
         if self.slots.next_wake().0 <= now {
             self.events.push_back(SlotsEvent::Woke);
         }
         let agent = self.agent.next_wake().filter(|_| self.is_preloaded());
         if agent.is_some_and(|(at, _)| at <= now) {
-            self.step(AgentEvent::Woke).await;
+            self.step(AgentEvent::Woke);
         }
     }
 
     /// Lets go of the models, and waits for a load that is under way: the tensor library does not
     /// like to be left while it computes.
     async fn end(mut self, mut moves: mpsc::UnboundedReceiver<Moved>) {
+        if let Some(leaving) = self.leaving.take() {
+            let _ = leaving.await;
+        }
         let mut engines = self.engines.take_all();
         while self.is_loading {
             match moves.recv().await {

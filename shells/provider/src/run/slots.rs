@@ -19,18 +19,18 @@ impl Run {
     ///
     /// # Errors
     /// None of the models of the start came into memory.
-    pub(super) async fn settle(&mut self) -> Result<(), ProviderError> {
+    pub(super) fn settle(&mut self) -> Result<(), ProviderError> {
         while let Some(event) = self.events.pop_front() {
             let now = self.now();
             let mut out = std::mem::take(&mut self.slots_out);
             self.slots.step(now, event, &mut out);
             for effect in out.drain(..) {
-                self.follow(effect).await?;
+                self.follow(effect)?;
             }
             self.slots_out = out;
         }
         if std::mem::take(&mut self.has_news) {
-            self.report().await;
+            self.report();
         }
         if self.is_hopeless() {
             let reasons = std::mem::take(&mut self.preload.reasons);
@@ -48,7 +48,7 @@ impl Run {
         self.is_preloaded() && !is_any_left && !self.is_stopped
     }
 
-    pub(super) async fn moved(&mut self, moved: Moved) {
+    pub(super) fn moved(&mut self, moved: Moved) {
         match moved {
             Moved::Loaded { build, result } => {
                 self.is_loading = false;
@@ -57,7 +57,7 @@ impl Run {
                         let hash = loaded.hash.take();
                         self.engines.put(build, loaded);
                         if let Some(hash) = hash {
-                            self.hashed(build, hash).await;
+                            self.hashed(build, hash);
                         }
                         None
                     }
@@ -82,29 +82,28 @@ impl Run {
         }
     }
 
-    async fn hashed(&mut self, build: BuildIx, hash: String) {
+    fn hashed(&mut self, build: BuildIx, hash: String) {
         let id = self.id(build).to_owned();
         let event = AgentEvent::ModelHashed {
             build: &id,
             hash: &hash,
         };
-        self.step(event).await;
+        self.step(event);
         let Some(files) = &mut self.offered[usize::from(build.0)].files else {
             return;
         };
         if files.hash.as_ref() != Some(&hash) {
             files.hash = Some(hash);
             let update = update_frame(&self.offered);
-            self.step(AgentEvent::ModelsChanged { update: &update })
-                .await;
+            self.step(AgentEvent::ModelsChanged { update: &update });
         }
     }
 
-    async fn follow(&mut self, effect: SlotsEffect) -> Result<(), ProviderError> {
+    fn follow(&mut self, effect: SlotsEffect) -> Result<(), ProviderError> {
         match effect {
             SlotsEffect::Accept { job } => {
                 let job = WireId(job.0);
-                self.step(AgentEvent::JobTaken { job }).await;
+                self.step(AgentEvent::JobTaken { job });
             }
             SlotsEffect::BeginLoad { build, grant_bytes } => self.load(build, grant_bytes)?,
             SlotsEffect::BeginUnload { build, leave } => self.unload(build, leave),
@@ -112,19 +111,19 @@ impl Run {
                 clear_spare_memory();
                 self.events.push_back(SlotsEvent::CacheCleared);
             }
-            SlotsEffect::Loaded { build } => self.loaded(build).await,
-            SlotsEffect::LoadRefused { build, why } => self.load_refused(build, why).await,
+            SlotsEffect::Loaded { build } => self.loaded(build),
+            SlotsEffect::LoadRefused { build, why } => self.load_refused(build, why),
             SlotsEffect::Measure => self.measure(),
             SlotsEffect::Ready { job, build } => {
                 // One that is gone was stopped, and its end is on its way.
                 if let Some(ask) = self.asks.remove(&job) {
                     let job = WireId(job.0);
                     if let Some(end) = self.engines.start(job, build, ask) {
-                        self.ended(job, end).await;
+                        self.ended(job, end);
                     }
                 }
             }
-            SlotsEffect::Refuse { job, why } => self.refuse(job, why).await,
+            SlotsEffect::Refuse { job, why } => self.refuse(job, why),
             SlotsEffect::Report => self.has_news = true,
             SlotsEffect::SetGrant { build, bytes } => self.engines.set_grant(build, bytes),
         }
@@ -158,7 +157,7 @@ impl Run {
         }
     }
 
-    async fn loaded(&mut self, build: BuildIx) {
+    fn loaded(&mut self, build: BuildIx) {
         let id = self.id(build).to_owned();
         tracing::info!(model = %id, "loaded");
         if self.preload.due.remove(&build) {
@@ -166,11 +165,11 @@ impl Run {
         }
         self.steps.push(Progress::Loaded(id.clone()));
         if self.ordered.remove(&build) {
-            self.step(AgentEvent::ModelLoaded { build: &id }).await;
+            self.step(AgentEvent::ModelLoaded { build: &id });
         }
     }
 
-    async fn load_refused(&mut self, build: BuildIx, why: Refusal) {
+    fn load_refused(&mut self, build: BuildIx, why: Refusal) {
         let id = self.id(build).to_owned();
         tracing::warn!(model = %id, %why, "not loaded");
         if self.preload.due.remove(&build) && !matches!(why, Refusal::Fault(_)) {
@@ -178,17 +177,17 @@ impl Run {
         }
         if self.ordered.remove(&build) {
             let event = AgentEvent::ModelLoadFailed { build: &id, why };
-            self.step(event).await;
+            self.step(event);
         }
     }
 
-    async fn refuse(&mut self, job: JobId, why: Refusal) {
+    fn refuse(&mut self, job: JobId, why: Refusal) {
         self.asks.remove(&job);
         let job = WireId(job.0);
         self.engines.drop_job(job);
         let end = JobEnd::Failed(JobFault::NotLoaded(why));
         // The slots know.
-        self.step(AgentEvent::JobEnded { job, end }).await;
+        self.step(AgentEvent::JobEnded { job, end });
     }
 
     fn measure(&mut self) {

@@ -11,20 +11,23 @@ use cereus_core::memory::MemoryCap;
 use cereus_core::slots::{PressureLimits, SlotsConfig};
 use cereus_core::time::Span;
 use cereus_core::wire::SLOTS_MAX;
+use secrecy::ExposeSecret as _;
 use zeroize::Zeroizing;
 
+use crate::address::Address;
+use crate::dial::Route;
+use crate::host::Host;
 use crate::offered::Offered;
 use crate::weights::KnownHashes;
 use crate::{ProviderError, Settings};
 
-pub(super) fn socket_url(coordinator: &str) -> Result<String, ProviderError> {
-    let rest = coordinator
-        .strip_prefix("http://")
-        .or_else(|| coordinator.strip_prefix("ws://"))
-        .map(|rest| rest.trim_end_matches('/'))
-        .filter(|rest| !rest.is_empty() && !rest.contains('/'));
-    let rest = rest.ok_or_else(|| ProviderError::Address(coordinator.to_owned()))?;
-    Ok(format!("ws://{rest}/ws/provider"))
+/// The way to the coordinator. The earning key can be spent with, so nobody on the way may read it.
+pub(super) fn route(settings: &Settings) -> Result<Route, ProviderError> {
+    let address = Address::parse(&settings.coordinator)?;
+    if !settings.earn_key.expose_secret().is_empty() && !address.is_confidential() {
+        return Err(ProviderError::EarnKeyExposed(settings.coordinator.clone()));
+    }
+    Route::new(address, settings.authorities.as_deref())
 }
 
 /// Looks at each model's files, and reads no weights.
@@ -70,6 +73,7 @@ pub(super) fn slots_config(settings: &Settings, offered: &[Offered]) -> SlotsCon
 
 pub(super) fn agent_config(
     settings: &Settings,
+    host: &Host,
     offered: &[Offered],
     slots: &SlotsConfig,
 ) -> Result<AgentConfig, ProviderError> {
@@ -85,9 +89,8 @@ pub(super) fn agent_config(
         drain_wait_max: span(settings.drain_wait_max),
         schedule: settings.hours.schedule.clone(),
         facts: Facts {
-            // A key file says nothing of the system, and this process does not ask it.
-            sip_enabled: Some(true),
-            rdma_disabled: Some(true),
+            sip_enabled: host.sip_enabled,
+            rdma_disabled: host.rdma_disabled,
             secure_boot_enabled: None,
             binary_hash: String::new(),
             model_hashes: offered.iter().filter_map(hash).collect(),
@@ -110,18 +113,4 @@ pub(super) fn fresh_seed() -> Result<Seed, ProviderError> {
     let (low, high) = bytes.split_at(8);
     let word = |half: &[u8]| u64::from_le_bytes(half.try_into().expect("eight bytes"));
     Ok(Seed([word(low), word(high)]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_becomes_the_socket_of_its_host_or_is_refused_with_an_example() {
-        assert_eq!(socket_url("http://a:1/").unwrap(), "ws://a:1/ws/provider");
-        for wrong in ["", "a:1", "https://a", "http://", "http://a/b"] {
-            let error = socket_url(wrong).unwrap_err().to_string();
-            assert!(error.contains("http://127.0.0.1:8080"), "{wrong}: {error}");
-        }
-    }
 }

@@ -49,6 +49,7 @@ pub(crate) fn echo(id: &str, weights_gib: u64, pause: Duration) -> ModelSource {
 pub(crate) fn settings(physical_gib: u64, models: Vec<ModelSource>) -> Settings {
     Settings {
         coordinator: String::new(),
+        authorities: None,
         data: std::path::PathBuf::new(),
         models,
         earn_key: SecretString::default(),
@@ -228,6 +229,8 @@ impl World {
                 Progress::Unloaded(model) => moves.push(format!("-{model}")),
                 Progress::Fenced { model, why } => moves.push(format!("!{model} {why}")),
                 Progress::Challenged
+                | Progress::Contested
+                | Progress::Earning(_)
                 | Progress::Joined
                 | Progress::Machine(_)
                 | Progress::Resting(_) => {}

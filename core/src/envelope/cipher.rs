@@ -8,43 +8,14 @@ use salsa20::cipher::consts::U10;
 use salsa20::cipher::{KeyIvInit as _, StreamCipher as _};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::base64::{base64_size, decode_base64, encode_base64};
-use super::key::{KeyFault, KeyText, PublicKey, SecretKey};
+use super::base64::{Base64Fault, decode_base64, encode_base64};
+use super::fault::OpenFault;
 
 pub const NONCE_SIZE: usize = 24;
 pub const TAG_SIZE: usize = 16;
 
 /// What sealing adds: nonce, then tag, then as many bytes as the plaintext has.
 pub const OVERHEAD_SIZE: usize = NONCE_SIZE + TAG_SIZE;
-
-/// Why nothing came out. Says nothing of the content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OpenFault {
-    /// The ciphertext is not padded standard base64.
-    Base64,
-    /// Wrong key, or somebody changed a bit.
-    Forged,
-    /// The sender's key cannot be used.
-    Key(KeyFault),
-    /// More than the caller allows.
-    TooLong,
-    /// Shorter than nonce and tag.
-    TooShort,
-}
-
-impl fmt::Display for OpenFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Base64 => f.write_str("the ciphertext is not base64"),
-            Self::Forged => f.write_str("the box does not open with this key"),
-            Self::Key(fault) => fault.fmt(f),
-            Self::TooLong => f.write_str("the box is larger than allowed"),
-            Self::TooShort => f.write_str("the box is shorter than its nonce and tag"),
-        }
-    }
-}
-
-impl core::error::Error for OpenFault {}
 
 /// The symmetric key of one pair of keys. Both directions of an attempt use the same one. Wiped
 /// when dropped, shows nothing of itself.
@@ -136,57 +107,10 @@ impl BoxKey {
         size_max: usize,
         scratch: &'s mut Vec<u8>,
     ) -> Result<&'s [u8], OpenFault> {
-        use super::base64::Base64Fault;
         match decode_base64(ciphertext, size_max, scratch) {
             Ok(()) => self.open_in_place(scratch),
             Err(Base64Fault::Malformed) => Err(OpenFault::Base64),
             Err(Base64Fault::WrongSize) => Err(OpenFault::TooLong),
         }
     }
-}
-
-/// A sealed payload that stands alone: who sealed it, and the box as base64.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EncryptedPayload {
-    pub ephemeral_public_key: KeyText,
-    pub ciphertext: String,
-}
-
-impl EncryptedPayload {
-    /// Seals `plaintext` from `own` to `peer`.
-    pub fn seal(
-        own: &SecretKey,
-        peer: &PublicKey,
-        nonce: [u8; NONCE_SIZE],
-        plaintext: &[u8],
-    ) -> Result<Self, KeyFault> {
-        let key = own.agree(peer)?;
-        let size = plaintext.len() + OVERHEAD_SIZE;
-        let mut ciphertext = String::with_capacity(base64_size(size));
-        key.seal_text(
-            nonce,
-            plaintext,
-            &mut Vec::with_capacity(size),
-            &mut ciphertext,
-        );
-        Ok(Self {
-            ephemeral_public_key: own.public().text(),
-            ciphertext,
-        })
-    }
-}
-
-/// Opens what a peer sealed to `own`. The shared key comes back with it: answers use the same one.
-/// `scratch` holds the plaintext.
-pub fn open_from<'s>(
-    own: &SecretKey,
-    sender: &str,
-    ciphertext: &str,
-    size_max: usize,
-    scratch: &'s mut Vec<u8>,
-) -> Result<(BoxKey, &'s [u8]), OpenFault> {
-    let sender = PublicKey::parse(sender).map_err(OpenFault::Key)?;
-    let key = own.agree(&sender).map_err(OpenFault::Key)?;
-    let plaintext = key.open_text(ciphertext, size_max, scratch)?;
-    Ok((key, plaintext))
 }

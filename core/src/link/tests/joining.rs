@@ -1,0 +1,81 @@
+//! What a registration makes of a socket.
+
+use super::*;
+
+#[test]
+fn an_attested_machine_keeps_its_identity_and_hears_of_its_trust() {
+    let sealing = provider_key().public().text();
+    let blob = Blob {
+        public_key: Text::from(machine_key().attested().text()),
+        encryption_public_key: Some(Text::from(sealing.as_str())),
+        timestamp: Text::from("2026-07-01T00:00:00Z"),
+        ..Blob::default()
+    };
+    let signed = machine_key().sign_blob(&blob);
+    let sent = register_with(|register| {
+        // The borrow of the frame's own life is what a provider has too.
+        register.auth_token = Text::from("tok-8");
+    });
+    let text = String::from_utf8(sent).unwrap();
+    let text = text.replacen("{", &format!(r#"{{"attestation":{},"#, signed.get()), 1);
+    let mut world = World::new();
+    world.frame(text.as_bytes());
+    assert_eq!(
+        world.log,
+        "tell joined owner 8 SelfSigned seal true models [0]\nwrite trust_status\n\
+         write attestation_challenge\nwrite desired_models\n"
+    );
+    assert_eq!(
+        world.link.machine(),
+        Some(machine_key().attested().machine_id())
+    );
+    world.took_log();
+    world.answer(|answer| answer.signature = Text::default());
+    assert_eq!(world.took_log(), "tell unverified\nwrite trust_status\n");
+    beats_until(&mut world, 300);
+    world.took_log();
+    world.answer(|_| {});
+    assert_eq!(world.took_log(), "tell verified\nwrite trust_status\n");
+}
+
+#[test]
+fn a_key_that_nobody_holds_is_refused_rather_than_earning_for_nobody() {
+    let mut world = World::new();
+    world.frame(&register_with(|register| {
+        register.auth_token = Text::from("tok-9");
+    }));
+    assert_eq!(world.took_log(), format!("close 1008 {EARN_KEY_UNKNOWN}\n"));
+
+    let mut world = World::new();
+    world.frame(&register_with(|register| {
+        register.auth_token = Text::from("tok-8");
+    }));
+    assert!(world.took_log().starts_with("tell joined owner 8 "));
+    let linked = world.written.iter().any(|frame| {
+        matches!(ToProvider::decode(frame), Ok(ToProvider::TrustStatus(status))
+            if status.account_linked)
+    });
+    assert!(linked, "the provider hears who earns");
+}
+
+#[test]
+fn the_identity_without_an_attestation_is_the_sealing_key_then_the_connection() {
+    let machine = |change: fn(&mut Register<'_>), conn| {
+        let rules = rules();
+        let mut link = ProviderLink::new(Tick::ZERO, conn, OWNER, &rules.config);
+        let frame = register_with(change);
+        let out = &mut LinkOut::default();
+        link.step(Tick::ZERO, LinkEvent::FrameReceived(&frame), &rules, out)
+            .unwrap();
+        (link.machine().unwrap(), link.sealing_key().is_some())
+    };
+    let (by_key, can_seal) = machine(|_| {}, ConnId(1));
+    assert!(can_seal);
+    assert_eq!(machine(|_| {}, ConnId(2)), (by_key, true));
+    let zero = |register: &mut Register<'_>| {
+        register.public_key = Text::from("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+    };
+    let (by_conn, can_seal) = machine(zero, ConnId(1));
+    assert!(!can_seal, "a low-order key is no key");
+    assert_ne!(machine(zero, ConnId(2)).0, by_conn);
+}

@@ -1,0 +1,101 @@
+//! What a machine keeps of each model and each request, and of the load and the unload under way.
+
+use super::health::Health;
+use super::state::SlotState;
+use super::{BuildIx, Eviction, Refusal};
+use crate::time::{Span, Tick};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Build {
+    pub(super) phase: Phase,
+    /// What was last shown of it.
+    pub(super) shown: Option<SlotState>,
+    pub(super) in_flight: u32,
+    pub(super) used_at: Tick,
+    pub(super) grant_bytes: u64,
+    pub(super) load_time: Span,
+    pub(super) recovered_at: Option<Tick>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Phase {
+    Cold(Past),
+    /// Its weights are coming in, or are in and not yet measured.
+    Loading,
+    /// Given up, its weights gone, to be loaded again.
+    Recovering,
+    Resident(Health),
+    Unloading(Departure),
+}
+
+/// Why a model is not in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Past {
+    NeverLoaded,
+    ShutDown,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Departure {
+    /// Loaded for nothing: it left no room to serve with.
+    Discarded,
+    /// For another model, or for want of use.
+    Dropped,
+    /// Its engine was given up.
+    Lost,
+    /// It should have been gone by now.
+    Overdue,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Job {
+    pub(super) build: BuildIx,
+    pub(super) stage: Stage,
+    pub(super) is_accepted: bool,
+    /// Order of arrival.
+    pub(super) seq: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Stage {
+    Running { since: Tick, has_token: bool },
+    Waiting { until: Tick },
+}
+
+/// A model that waits for the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Want {
+    pub(super) build: BuildIx,
+    pub(super) eviction: Eviction,
+    /// Somebody other than a request waits for the outcome.
+    pub(super) owes_answer: bool,
+}
+
+/// The load that has the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Work {
+    pub(super) want: Want,
+    pub(super) stage: LoadStage,
+    pub(super) is_cache_cleared: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum LoadStage {
+    /// Waits to hear how much is free.
+    Asking,
+    Clearing,
+    Discarding(Refusal),
+    Evicting,
+    Filling {
+        since: Tick,
+    },
+    /// Loaded; waits to hear what that left.
+    Guarding,
+}
+
+/// The unload that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Leaving {
+    pub(super) build: BuildIx,
+    pub(super) overdue_at: Tick,
+}
