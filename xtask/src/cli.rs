@@ -127,7 +127,7 @@ pub(crate) struct SimArgs {
     cargo xtask bench wire             one of them\n  \
     cargo xtask bench load             the whole path over HTTP, beside its floors\n  \
     cargo xtask bench peers            the same beside another router, with one connection and with many\n  \
-    cargo xtask bench engine           the engine beside mlx-lm, into the README, in about half an hour\n  \
+    cargo xtask bench engine           the engine beside mlx-lm, into docs/figures.md, in about half an hour\n  \
     cargo xtask bench engine --only served --json served.json\n  \
     cargo xtask bench engine --smoke   the same in small, to see that it works\n  \
     cargo xtask bench soak --minutes 3 more load than the engine's memory can hold, and a verdict\n  \
@@ -159,7 +159,7 @@ pub(crate) struct EngineBenchArgs {
     /// Turns that each side takes; three if not given
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub(crate) rounds: Option<u32>,
-    /// Measure little, in a few minutes, and leave the README as it is
+    /// Measure little, in a few minutes, and leave docs/figures.md as it is
     #[arg(long)]
     pub(crate) smoke: bool,
 }

@@ -1,5 +1,5 @@
 //! `cargo xtask bench`: the criterion benches, found through cargo's metadata, the load over loopback
-//! HTTP, and the engine beside mlx-lm; each ends with a table that the README can take. A soak ends
+//! HTTP, and the engine beside mlx-lm; each ends with a table that docs/figures.md can take. A soak ends
 //! with a verdict instead.
 
 mod engine;

@@ -36,7 +36,7 @@ fn rounds(args: &EngineBenchArgs) -> u32 {
     args.rounds.unwrap_or(ROUNDS)
 }
 
-/// What a part found: for the README, and for a script.
+/// What a part found: for docs/figures.md, and for a script.
 struct Found {
     table: String,
     json: Value,

@@ -1,4 +1,4 @@
-//! The README's tables, between marks.
+//! The tables of docs/figures.md, between marks.
 
 use std::fs;
 use std::process::Command;
@@ -8,20 +8,21 @@ use super::sides;
 use crate::failure::{Doing, Failure};
 use crate::{project, python};
 
-const FILE: &str = "README.md";
+const FILE: &str = "docs/figures.md";
 
-/// Puts a part's table where the README has its marks.
+/// Puts a part's table where the page has its marks.
 pub(super) fn replace(part: &str, table: &str, machine: &str) -> Result<(), Failure> {
     let path = project::root().join(FILE);
-    let text = fs::read_to_string(&path).doing("read README.md", "run this in a whole checkout")?;
+    let text =
+        fs::read_to_string(&path).doing("read docs/figures.md", "run this in a whole checkout")?;
     let told = format!("{table}\n`cargo xtask bench engine --only {part}`: {machine}.\n");
     let Some(text) = between_marks(&text, part, &told) else {
         return Err(Failure::new(
-            format!("README.md has no place for the table of {part}"),
+            format!("docs/figures.md has no place for the table of {part}"),
             format!("put {} and {} into it", begin(part), end(part)),
         ));
     };
-    fs::write(&path, text).doing("write README.md", "make it writable")
+    fs::write(&path, text).doing("write docs/figures.md", "make it writable")
 }
 
 fn begin(part: &str) -> String {
