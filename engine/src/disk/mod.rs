@@ -109,8 +109,19 @@ pub struct DiskCache {
     counts: DiskCounts,
     /// Names of files to remove.
     gone: Vec<BlockTag>,
-    /// Held for as long as the folder is used.
-    _lock: File,
+    /// Held for as long as the folder is used; the last field, so that it goes last.
+    _lock: FolderLock,
+}
+
+/// Lets go of the folder outright: a child that is being started, a compiler of MLX's for instance,
+/// holds the file as well until it runs.
+struct FolderLock(File);
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Closing lets go too, a moment later.
+        let _ = self.0.unlock();
+    }
 }
 
 /// A file to read, anywhere and at leisure: the thread that decodes does not wait for a disk.
@@ -157,7 +168,7 @@ impl DiskCache {
             writer,
             counts: DiskCounts::default(),
             gone: Vec::new(),
-            _lock: lock,
+            _lock: FolderLock(lock),
         };
         cache.take_up(now)?;
         // Before the first request, so that the bounds hold on the disk itself.

@@ -161,7 +161,9 @@ fn an_operator_sees_and_mends_keys_and_money_from_the_command_line() {
     assert_eq!(listed.len(), 2);
     assert_eq!(listed[1]["reversed_by"], listed[0]["id"]);
     assert_eq!(listed[0]["state"], "waiting");
-    assert!(complaint(&with(&["credit"])).contains("--amount"));
+    let bare = cereus(&with(&["credit"]));
+    assert_eq!(bare.status.code(), Some(2), "the command line is wrong");
+    assert!(text(&bare.stderr).contains("--amount"));
 
     let accounts = lines(&with(&["account", "list", "--json"]));
     assert_eq!(accounts[0]["account"], "ada");

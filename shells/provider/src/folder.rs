@@ -13,7 +13,15 @@ const LOCK_NAME: &str = "provider.lock";
 /// Held for as long as the process serves; the system lets go of it when the process dies.
 #[derive(Debug)]
 pub(crate) struct FolderLock {
-    _file: File,
+    file: File,
+}
+
+/// Outright, because a child that is being started holds the file as well until it runs.
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Closing lets go too, a moment later.
+        let _ = self.file.unlock();
+    }
 }
 
 impl FolderLock {
@@ -26,7 +34,7 @@ impl FolderLock {
         fs::create_dir_all(folder).map_err(unusable)?;
         let file = File::create(folder.join(LOCK_NAME)).map_err(unusable)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => Err(ProviderError::FolderInUse(folder.to_owned())),
             Err(TryLockError::Error(source)) => Err(unusable(source)),
         }

@@ -135,12 +135,12 @@ fn the_top_of_the_tree_holds_what_it_should() {
     ];
     assert_eq!(layout::check(&good), []);
     let bad = [
-        file("docs/a.md", ""),
-        file("docs/b.md", ""),
+        file("notes/a.md", ""),
+        file("notes/b.md", ""),
         file("notes.txt", ""),
     ];
     let at: Vec<String> = layout::check(&bad).into_iter().map(|it| it.at).collect();
-    assert_eq!(at, ["docs", "notes.txt"]);
+    assert_eq!(at, ["notes", "notes.txt"]);
 }
 
 #[test]

@@ -18,7 +18,15 @@ const STICKY: u32 = 0o1000;
 /// Held by a running coordinator: at most one for a data folder.
 #[derive(Debug)]
 pub struct FolderLock {
-    _file: File,
+    file: File,
+}
+
+/// Outright, because a child that is being started holds the file as well until it runs.
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Closing lets go too, a moment later.
+        let _ = self.file.unlock();
+    }
 }
 
 impl FolderLock {
@@ -27,7 +35,7 @@ impl FolderLock {
         let path = folder.join(LOCK_NAME);
         let file = private_file(&path).map_err(|source| unwritable(folder, source))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
                 path: folder.to_owned(),
             }),
