@@ -2,9 +2,9 @@
 //!
 //! A store decides nothing: the core numbers and balances every transfer, the store makes batches of
 //! them durable and refuses what would break a constraint. Callers: the writer thread
-//! ([`writer`]), the watch over what other processes change ([`watch`]) and the command line.
+//! (`writer`), the watch over what other processes change (`watch`) and the command line.
 //!
-//! [`sqlite`] is the one backend so far. Another is another file that implements the trait.
+//! `sqlite` is the one backend so far. Another is another file that implements the trait.
 
 mod error;
 mod folder;
