@@ -220,7 +220,7 @@ pub(crate) struct LocalArgs {
     /// Seconds that a connection may rest between two requests
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) idle_timeout: u64,
-    /// Another host name under which a server of this machine answers, as `host.docker.internal`; may be repeated
+    /// Another host name under which a server of this machine answers, as `mac.lan`; may be repeated
     #[arg(long = "allow-host", value_name = "NAME")]
     pub(crate) allow_hosts: Vec<String>,
     /// Web pages that may use this server beside those of this machine, as `https://chat.example`, or `*`; may be repeated

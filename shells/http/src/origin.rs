@@ -8,12 +8,16 @@ use std::net::{IpAddr, SocketAddr};
 
 use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
 
+/// What containers call the machine that they run on. `internal` is reserved for private use, so no
+/// page of the web can have such a name.
+const CONTAINER_NAMES: [&str; 2] = ["host.docker.internal", "host.containers.internal"];
+
 /// The host names under which a server answers.
 #[derive(Clone, Debug)]
 pub enum Names {
     /// Whatever it is called.
     Any,
-    /// localhost, addresses, and these.
+    /// localhost, addresses, what containers call their host, and these.
     Local { also: Vec<String> },
 }
 
@@ -37,7 +41,11 @@ impl Names {
         let is_allowed = |allowed: &String| {
             host.eq_ignore_ascii_case(allowed) || name.eq_ignore_ascii_case(allowed)
         };
-        is_loopback_name(name) || is_address(name) || also.iter().any(is_allowed)
+        let is_hosts_own = |own: &&str| name.eq_ignore_ascii_case(own);
+        is_loopback_name(name)
+            || is_address(name)
+            || CONTAINER_NAMES.iter().any(is_hosts_own)
+            || also.iter().any(is_allowed)
     }
 }
 
@@ -113,7 +121,7 @@ mod tests {
     #[test]
     fn a_server_of_this_machine_answers_to_its_names_only() {
         let names = Names::Local {
-            also: vec!["host.docker.internal".to_owned()],
+            also: vec!["mac.lan".to_owned()],
         };
         for host in [
             "localhost",
@@ -123,6 +131,7 @@ mod tests {
             "[::1]",
             "host.docker.internal:8080",
             "HOST.docker.internal",
+            "mac.lan:8080",
         ] {
             assert!(names.admit(&named(HOST, host)), "{host}");
         }
@@ -132,6 +141,7 @@ mod tests {
             "evil.example:8080",
             "localhost.evil.example:80",
             "host.docker.internal.evil.example",
+            "evil.docker.internal",
         ] {
             assert!(!names.admit(&named(HOST, host)), "{host}");
         }

@@ -98,7 +98,7 @@ async fn a_page_of_another_machine_gets_nothing_done() {
 
 #[tokio::test]
 async fn a_name_that_is_not_this_machines_is_refused_with_the_option_that_allows_it() {
-    let named = [("x-api-key", "good"), ("host", "host.docker.internal:8080")];
+    let named = [("x-api-key", "good"), ("host", "mac.lan:8080")];
     let (status, _, said) = ask(post_to("/v1/completions", &named, "{}")).await;
     assert_eq!(status, 403);
     assert!(said.contains("--allow-host"), "{said}");
