@@ -143,10 +143,12 @@ def errors(base_url, key, model):
     check(isinstance(unknown, openai.NotFoundError), f"an unknown model gave {unknown!r}")
     check((unknown.code, unknown.param) == ("model_not_found", "model"), "a wrong code or param")
     check(unknown.request_id, "an error without x-request-id")
-    for changes in ({"messages": []}, {"n": 2}, {"max_tokens": -1}):
+    for changes in ({"messages": []}, {"n": 2}, {"max_tokens": -2}):
         bad = error_of(create(**changes))
         check(isinstance(bad, openai.BadRequestError), f"{changes} gave {bad!r}")
         check(bad.param, f"{changes}: no param")
+    unbounded = create(max_tokens=-1)()
+    check(unbounded.choices[0].message.content, "max_tokens -1 means no bound, and no answer came")
 
 
 def empty_account(base_url, data):
