@@ -9,7 +9,7 @@ use cereus_engine::failure::Failure;
 use cereus_engine::runtime::{Delta, Event, Finished};
 use cereus_engine::scheduler::RowId;
 
-use crate::app::App;
+use crate::app::{App, Place};
 use crate::outbox::Outbox;
 use crate::wire::StreamWriter;
 
@@ -22,6 +22,8 @@ pub(crate) struct Answer {
     /// Taken out of the outbox and not yet dealt with.
     taken: Vec<Event>,
     has_ended: bool,
+    /// Held until the last answer of the request is gone.
+    _place: Place,
 }
 
 /// All of one answer.
@@ -32,13 +34,14 @@ pub(crate) struct WholeAnswer {
 }
 
 impl Answer {
-    pub(crate) const fn new(app: Arc<App>, id: RowId, outbox: Arc<Outbox>) -> Self {
+    pub(crate) const fn new(app: Arc<App>, id: RowId, outbox: Arc<Outbox>, place: Place) -> Self {
         Self {
             app,
             id,
             outbox,
             taken: vec![],
             has_ended: false,
+            _place: place,
         }
     }
 

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use cereus_engine::chat::ChatRequest;
-use cereus_engine::failure::Failure;
+use cereus_engine::failure::{Failure, Reason};
 use cereus_engine::kv::Scope;
 use cereus_engine::runtime::CapacitySnapshot;
 use cereus_engine::scheduler::RowId;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::answer::Answer;
 use crate::guard::Guard;
@@ -18,12 +18,17 @@ use crate::outbox::Outbox;
 
 const LOCAL_SCOPE: &[u8] = b"local";
 
+/// A request's place among those that run or wait: its answers share it, however many they are.
+pub(crate) type Place = Arc<OwnedSemaphorePermit>;
+
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) model_id: String,
     pub(crate) started_unix_s: u64,
     pub(crate) guard: Guard,
     model: Model,
+    /// For requests that run or wait.
+    places: Arc<Semaphore>,
     draining: watch::Receiver<bool>,
     next_row: AtomicU64,
 }
@@ -32,6 +37,7 @@ impl App {
     pub(crate) fn new(
         model_id: String,
         model: Model,
+        places_max: usize,
         guard: Guard,
         draining: watch::Receiver<bool>,
     ) -> Self {
@@ -40,6 +46,7 @@ impl App {
             started_unix_s: unix_now_s(),
             guard,
             model,
+            places: Arc::new(Semaphore::new(places_max)),
             draining,
             next_row: AtomicU64::new(0),
         }
@@ -57,8 +64,24 @@ impl App {
         self.model.engine.capacity()
     }
 
-    /// Hands a request to the engine. Dropping the answer is its reader leaving.
-    pub(crate) fn ask(self: &Arc<Self>, request: ChatRequest) -> Result<Answer, Failure> {
+    /// A place for one request.
+    ///
+    /// # Errors
+    /// All are taken.
+    pub(crate) fn place(&self) -> Result<Place, Failure> {
+        let permit = Arc::clone(&self.places).try_acquire_owned();
+        permit.map(Arc::new).map_err(|_| {
+            let text = "every place for a request is taken; try again later";
+            Failure::new(Reason::QueueFull, text)
+        })
+    }
+
+    /// Hands one answer of a request to the engine. Dropping it is its reader leaving.
+    pub(crate) fn ask(
+        self: &Arc<Self>,
+        request: ChatRequest,
+        place: Place,
+    ) -> Result<Answer, Failure> {
         let id = RowId(self.next_row.fetch_add(1, Ordering::Relaxed) + 1);
         // All who reach this machine are one tenant.
         let scope = Scope::new(LOCAL_SCOPE);
@@ -68,7 +91,7 @@ impl App {
             self.model.outboxes.remove(id);
             return Err(failure);
         }
-        Ok(Answer::new(Arc::clone(self), id, outbox))
+        Ok(Answer::new(Arc::clone(self), id, outbox, place))
     }
 
     /// The reader of a row took so many events; one that is behind holds up its row.

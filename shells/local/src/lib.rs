@@ -59,6 +59,13 @@ pub struct Settings {
     pub drain_wait_max: Duration,
 }
 
+impl Settings {
+    /// Requests that run or wait.
+    pub(crate) fn places_max(&self) -> usize {
+        usize::from(self.rows_max.max(1)) + usize::from(self.waiting_max)
+    }
+}
+
 /// What answers.
 #[derive(Clone, Debug)]
 pub enum Backend {
@@ -164,6 +171,7 @@ pub async fn start(settings: Settings) -> Result<Running, LocalError> {
         .await
         .map_err(bind_error)?;
     let addr = listener.local_addr().map_err(bind_error)?;
+    let places_max = settings.places_max();
     let for_model = settings.clone();
     let loading = tokio::task::spawn_blocking(move || Model::load(&for_model));
     let model = match loading.await {
@@ -186,7 +194,8 @@ pub async fn start(settings: Settings) -> Result<Running, LocalError> {
             also: settings.allowed_origins,
         }
     };
-    let app = Arc::new(App::new(settings.model_id, model, guard, drain.clone()));
+    let app = App::new(settings.model_id, model, places_max, guard, drain.clone());
+    let app = Arc::new(app);
     let router = http::router(&app, names, origins);
     let http = serve(
         listener,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use cereus_core::api::CHOICES_MAX;
 use cereus_core::draw::Seed;
 use cereus_engine::runtime::{EchoBackend, Engine, EngineConfig, Event, StartError};
 use cereus_engine::scheduler::RowId;
@@ -64,7 +65,9 @@ impl Model {
         let seed = Seed([random_word(), random_word()]);
         let mut config = EngineConfig::reference(settings.kv_bytes_max, seed);
         config.rows_max = settings.rows_max.max(1);
-        config.waiting_max = settings.waiting_max;
+        // A request has one place, and may ask for so many answers.
+        let rows_max = settings.places_max().saturating_mul(CHOICES_MAX as usize);
+        config.waiting_max = u16::try_from(rows_max).unwrap_or(u16::MAX);
         config.unread_events_max = Some(Flow::UNREAD_MAX);
         config.disk.clone_from(&settings.disk);
         let outboxes = Arc::new(Outboxes::default());

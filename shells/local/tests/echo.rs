@@ -260,6 +260,16 @@ async fn several_answers_come_side_by_side_and_a_prompt_counts_once() {
 }
 
 #[tokio::test]
+async fn a_request_with_more_answers_than_the_machine_has_places_takes_one_place() {
+    let running = serve(1, Duration::ZERO).await;
+    for delivery in [json!({"n": 128}), json!({"n": 128, "stream": true})] {
+        let reply = post(&running, CHAT, &ask(&delivery)).await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+    }
+    end(running).await;
+}
+
+#[tokio::test]
 async fn plain_completions_take_several_prompts_and_may_begin_with_them() {
     let running = serve(1, Duration::ZERO).await;
     let body = json!({"prompt": ["one", "two"], "n": 2, "echo": true});

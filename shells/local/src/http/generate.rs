@@ -21,12 +21,14 @@ pub(super) async fn reply(app: &Arc<App>, call: Call) -> Result<Reply, Envelope>
     let request = Request::read(endpoint.api(), &body)?;
     known(app, request.model.as_deref())?;
     let refused = |failure| envelope(&failure);
+    let place = app.place().map_err(refused)?;
     let (mut answers, mut heads) = (vec![], vec![]);
     for asked in ChatRequest::each(&request) {
         for choice in 0..request.choices {
             heads.push(head(&asked, request.echo));
             let asked = asked.choice(u64::from(choice));
-            answers.push(app.ask(asked).map_err(refused)?);
+            let answer = app.ask(asked, Arc::clone(&place));
+            answers.push(answer.map_err(refused)?);
         }
     }
     let per_prompt = request.choices as usize;
