@@ -46,9 +46,15 @@ impl<T> Slab<T> {
         self.limit = limit;
     }
 
+    /// Whether [`Self::insert`] would find a place.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.count() < self.limit as usize
+    }
+
     /// `None` when the slab is full; the value is dropped then.
     pub fn insert(&mut self, value: T) -> Option<Key> {
-        if self.count() >= self.limit as usize {
+        if !self.has_room() {
             return None;
         }
         if let Some(slot) = self.free.pop() {
@@ -185,8 +191,8 @@ mod tests {
     #[test]
     fn the_limit_holds() {
         let mut slab = Slab::with_limit(1);
-        assert!(slab.insert(1).is_some());
-        assert!(slab.insert(2).is_none());
+        assert!(slab.has_room() && slab.insert(1).is_some());
+        assert!(!slab.has_room() && slab.insert(2).is_none());
         assert_eq!(slab.count(), 1);
     }
 }

@@ -62,6 +62,13 @@ pub struct Settled {
     pub payout: MicroUsd,
 }
 
+impl Settled {
+    pub const NOTHING: Self = Self {
+        charged: MicroUsd::ZERO,
+        payout: MicroUsd::ZERO,
+    };
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Books {
     accounts: Vec<Account>,

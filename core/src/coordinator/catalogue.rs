@@ -1,6 +1,7 @@
 //! What is sold, for how much, and within which limits, changes while the coordinator runs.
 
-use super::{Coordinator, Misuse, attempts_max, timers_max};
+use super::timers::attempts_max;
+use super::{Coordinator, Misuse};
 use crate::config::{CatalogError, Limits, ModelSpec};
 use crate::denial::Denial;
 use crate::effect::Effects;
@@ -21,7 +22,7 @@ impl Coordinator {
         let listed = self.config.catalog.list(spec.clone());
         listed.expect("checked before");
         let models = self.config.catalog.count();
-        self.queues.resize_with(models, Default::default);
+        self.queues.grow(models);
         self.tallies.resize_with(models, super::Tally::new);
         self.fleet.grow(models);
     }
@@ -29,16 +30,13 @@ impl Coordinator {
     /// Whoever waits is told at once; what runs ends as usual, at the price that it was promised.
     pub(super) fn on_retired(&mut self, model: ModelIx, out: &mut Effects) {
         self.config.catalog.retire(model);
-        for key in self.queue(model).keys(&self.requests) {
-            self.queues[usize::from(model.0)].remove(&mut self.requests, key);
-            self.refuse(key, Denial::UnknownModel, out);
-        }
+        self.refuse_waiting(model, Denial::UnknownModel, out);
     }
 
     /// Limits may fall, not below what is there.
     pub(super) fn tolerable(&self, limits: &Limits) -> Result<(), Misuse> {
         let is_enough = self.requests.count() <= limits.requests_max as usize
-            && self.fleet.providers.count() <= limits.providers_max as usize
+            && self.fleet.count() <= limits.providers_max as usize
             && self.books.count() <= limits.accounts_max as usize;
         match is_enough {
             true => Ok(()),
@@ -51,12 +49,12 @@ impl Coordinator {
         self.config.limits = limits.clone();
         self.requests.set_limit(limits.requests_max);
         self.attempts.set_limit(attempts_max(limits));
-        self.wheel.set_limit(timers_max(limits));
+        self.timers.set_limits(limits);
         self.fleet.set_limits(limits);
         self.books.set_limit(limits.accounts_max);
-        for model in 0..self.queues.len() {
-            while self.queues[model].count() > limits.queue_depth_max {
-                let newest = self.queues[model].newest_of_the_longest();
+        for model in self.queues.models() {
+            while self.queues.count(model) > limits.queue_depth_max {
+                let newest = self.queues.newest_of_the_longest(model);
                 self.shed(newest.expect("somebody waits"), out);
             }
         }

@@ -2,10 +2,9 @@
 //!
 //! Each function panics with the invariant's number when the state breaks it.
 
-use super::fleet::NIL;
-use super::life::Phase;
-use super::{Coordinator, TIMERS_PER_PROVIDER};
-use crate::ids::ModelIx;
+use super::Coordinator;
+use super::requests::Phase;
+use super::timers::TIMERS_PER_PROVIDER;
 use crate::money::MicroUsd;
 
 impl Coordinator {
@@ -25,7 +24,7 @@ impl Coordinator {
         let parked = self
             .requests
             .iter()
-            .filter(|(_, r)| r.phase == Phase::Parked)
+            .filter(|(_, r)| r.phase() == Phase::Parked)
             .count();
         let alive = (self.requests.count() - parked) as u64;
         let ended = self.counts.finished + self.counts.refused + self.counts.failed;
@@ -46,7 +45,7 @@ impl Coordinator {
         let open: MicroUsd = self
             .requests
             .iter()
-            .filter_map(|(_, r)| r.hold.as_ref())
+            .filter_map(|(_, r)| r.hold())
             .map(|hold| hold.amount)
             .sum();
         assert_eq!(
@@ -58,43 +57,32 @@ impl Coordinator {
 
     /// INV-08: debits equal the attempts that made them.
     pub fn invariant_ledger(&self) {
-        for (key, provider) in self.fleet.providers.iter() {
+        for debits in self.fleet.debits() {
             let mut listed = 0;
-            let mut ix = provider.first_attempt;
-            while ix != NIL {
-                let attempt = self.attempts.at(ix);
+            for attempt in self.attempts.on(debits.provider) {
+                let route = self.attempts.at(attempt).route();
                 assert_eq!(
-                    attempt.provider, key.slot,
+                    route.provider, debits.provider,
                     "INV-08: an attempt on a foreign list"
                 );
-                assert_eq!(
-                    attempt.conn, provider.conn,
-                    "INV-08: an attempt of a past life"
-                );
+                assert_eq!(route.conn, debits.conn, "INV-08: an attempt of a past life");
                 listed += 1;
-                ix = attempt.next;
             }
             assert_eq!(
-                provider.pending, listed,
+                debits.attempts, listed,
                 "INV-08: the ledger forgot an attempt"
             );
-            let debits: u32 = provider
-                .offers
-                .iter()
-                .map(|&ix| self.fleet.offers.at(ix).pending)
-                .sum();
-            assert_eq!(debits, listed, "INV-08: offers and provider disagree");
         }
         let mut racing = 0;
         for (key, request) in self.requests.iter() {
-            let is_out = match request.phase {
+            let is_out = match request.phase() {
                 Phase::Parked | Phase::Running => true,
                 Phase::Queued | Phase::Settling => false,
             };
-            let out = request.racing.count();
+            let out = request.racing().count();
             assert_eq!(is_out, out > 0, "INV-08: a request runs by its attempts");
-            for attempt in request.racing.iter() {
-                let owner = self.attempts.get(attempt).map(|attempt| attempt.request);
+            for attempt in request.racing().iter() {
+                let owner = self.attempts.get(attempt).map(|it| it.route().request);
                 assert_eq!(owner, Some(key), "INV-08: a request races with another's");
             }
             racing += out;
@@ -106,38 +94,18 @@ impl Coordinator {
         );
     }
 
-    /// The index holds exactly the open offers, each where it says.
+    /// INV-12: the index holds exactly the open offers, each where it says.
     pub fn invariant_index(&self) {
-        let mut placed = 0;
-        for (key, offer) in self.fleet.offers.iter() {
-            let (gate, place) = self.fleet.place_of(key.slot);
-            let is_private = self.fleet.providers.at(offer.provider).is_private();
-            assert_eq!(
-                gate.is_open() && !is_private,
-                place.is_some(),
-                "INV-12: the index names a stale offer"
-            );
-            let Some(place) = place else { continue };
-            let supply = self.fleet.supply(offer.model);
-            assert_eq!(supply.pool.at(place).offer, key.slot, "INV-12: misplaced");
-            placed += 1;
-        }
-        let models = (0u16..).map(ModelIx).take(self.config.catalog.count());
-        let indexed: usize = models
-            .map(|model| self.fleet.supply(model).pool.count())
-            .sum();
-        assert_eq!(
-            placed, indexed,
-            "INV-12: the index holds what nobody placed"
-        );
+        self.fleet.invariant_index();
     }
 
     /// INV-09: nothing waits while an eligible machine has room for it.
     pub fn invariant_work_conserving(&self) {
-        for queue in &self.queues {
-            for key in queue.keys(&self.requests) {
+        for model in self.queues.models() {
+            for key in self.queues.keys(model) {
+                let want = self.requests.at(key).want();
                 assert!(
-                    self.choose(key).is_none(),
+                    self.fleet.choose(want, &self.config).is_none(),
                     "INV-09: queued beside a free machine"
                 );
             }
@@ -151,29 +119,23 @@ impl Coordinator {
             self.requests.count() <= limits.requests_max as usize,
             "INV-12: requests"
         );
-        assert!(
-            self.fleet.providers.count() <= limits.providers_max as usize,
-            "INV-12: providers"
-        );
-        for queue in &self.queues {
-            assert!(queue.count() <= limits.queue_depth_max, "INV-12: queue");
+        self.fleet.invariant_bounded(limits);
+        for model in self.queues.models() {
+            let count = self.queues.count(model);
+            assert!(count <= limits.queue_depth_max, "INV-12: queue");
         }
-        let memory = &self.fleet.memory;
-        assert!(
-            memory.count() <= memory.count_max() as usize,
-            "INV-12: machines"
-        );
         let timers_max = self.requests.count()
             + self.attempts.count()
-            + TIMERS_PER_PROVIDER as usize * self.fleet.providers.count();
-        assert!(self.wheel.count() <= timers_max, "INV-12: timers");
+            + TIMERS_PER_PROVIDER * self.fleet.count();
+        assert!(self.timers.count() <= timers_max, "INV-12: timers");
     }
 
     /// After the last request has ended nothing is held, reserved or timed.
     pub fn invariant_quiescent(&self) {
-        assert!(self.requests.is_empty(), "INV-15: a request never ended");
-        assert!(
-            self.attempts.is_empty(),
+        assert_eq!(self.requests.count(), 0, "INV-15: a request never ended");
+        assert_eq!(
+            self.attempts.count(),
+            0,
             "INV-08: an attempt outlived its request"
         );
         assert_eq!(
@@ -181,8 +143,8 @@ impl Coordinator {
             MicroUsd::ZERO,
             "INV-04: held after quiescence"
         );
-        for (_, provider) in self.fleet.providers.iter() {
-            assert_eq!(provider.pending, 0, "INV-08: reserved after quiescence");
+        for debits in self.fleet.debits() {
+            assert_eq!(debits.attempts, 0, "INV-08: reserved after quiescence");
         }
     }
 }

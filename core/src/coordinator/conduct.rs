@@ -4,8 +4,9 @@
 //! only when nothing else is free. What no honest machine does bars at once. Bars grow with each
 //! further fault and end by time; each good answer takes one fault away.
 
+use super::Coordinator;
 use super::fleet::FAULTS_TO_BAR;
-use super::{Coordinator, Due};
+use super::timers::{Armed, Due};
 use crate::effect::Effects;
 use crate::ids::MachineId;
 use crate::slab::Key;
@@ -46,7 +47,7 @@ impl Offence {
 
 impl Coordinator {
     pub(super) fn strike(&mut self, now: Tick, slot: u32, offence: Offence) {
-        let machine = self.fleet.providers.at(slot).machine;
+        let machine = self.fleet.id(slot).machine;
         self.strike_machine(now, machine, offence);
     }
 
@@ -69,17 +70,18 @@ impl Coordinator {
 
     /// Bars are timed while their machine is here; one that comes back is looked at when it joins.
     pub(super) fn time_bar(&mut self, slot: u32) {
-        let key = self.fleet.providers.key_at(slot);
-        let old = self.fleet.providers.at(slot).bar_timer;
-        self.wheel.cancel(old);
-        // Without a timer the bar ends with the first report after its time.
-        let until = self.fleet.barred_until(slot);
-        let timer = until.and_then(|until| self.arm(until, Due::Bar(key)));
-        self.fleet.providers.at_mut(slot).bar_timer = timer.unwrap_or(Key::NONE);
+        let due = Due::Bar(self.fleet.key(slot));
+        match self.fleet.barred_until(slot) {
+            Some(until) => match self.timers.set(until, due) {
+                // Without a timer the bar ends with the first report after its time.
+                Armed::Yes | Armed::NoRoom => {}
+            },
+            None => self.timers.clear(due),
+        }
     }
 
     pub(super) fn on_bar_lifted(&mut self, now: Tick, key: Key, out: &mut Effects) {
-        if self.fleet.providers.get(key).is_none() {
+        if !self.fleet.is_here(key) {
             return;
         }
         let slot = key.slot;

@@ -3,9 +3,7 @@
 use core::fmt;
 
 use super::Coordinator;
-use super::admit::fresh_request;
-use super::fleet::Reach;
-use super::gate::Gate;
+use super::fleet::{Reach, Want};
 use crate::event::Ask;
 use crate::ids::ConnId;
 
@@ -38,6 +36,15 @@ pub struct Explanation {
 }
 
 impl Coordinator {
+    /// Which connection an arrival would be sent to at this moment. Changes nothing; the same code
+    /// decides for real.
+    #[must_use]
+    pub fn preview(&self, ask: Ask) -> Option<ConnId> {
+        self.config.catalog.spec(ask.model)?;
+        let offer = self.fleet.choose(Want::of(&ask), &self.config)?;
+        Some(self.fleet.seller(offer).id.conn)
+    }
+
     /// Changes nothing; the same code decides for real.
     #[must_use]
     pub fn explain(&self, ask: Ask) -> Explanation {
@@ -51,23 +58,19 @@ impl Coordinator {
         if self.config.catalog.spec(ask.model).is_none() {
             return explanation;
         }
-        let request = fresh_request(self.now, ask);
-        let need_tokens = request.need_tokens();
+        let want = Want::of(&ask);
         explanation.outlook = match self.preview(ask) {
             Some(conn) => Outlook::Now(conn),
-            None => match self.fleet.reach(ask.model, ask.account, need_tokens) {
+            None => match self.fleet.reach(&want) {
                 Reach::Possible => Outlook::Waits,
                 Reach::NoneLargeEnough => Outlook::NoneLargeEnough,
                 Reach::Nobody => Outlook::Nobody,
             },
         };
         let supply = self.fleet.supply(ask.model);
-        explanation.open = supply.pool.count();
+        explanation.open = supply.open_count();
         explanation.own = self.fleet.own(ask.model, ask.account).len();
-        let counts = supply.closed().iter().enumerate();
-        let counts = counts.filter(|(_, count)| **count > 0);
-        let named = counts.map(|(reason, &count)| (Gate::name(reason), count));
-        explanation.closed = named.collect();
+        explanation.closed = supply.closed().collect();
         explanation
     }
 }

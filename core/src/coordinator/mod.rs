@@ -1,51 +1,54 @@
 //! The control plane: who is here, who may enter, who serves, who pays.
 //!
-//! [`Coordinator`] composes parts that can be read alone: [`books`] (money), `fleet` (providers and
-//! the ledger of their resources), `pool` (candidates by expected wait), `queue` (fair waiting),
-//! `life` (requests and attempts). It sees facts, never bytes: a request is its sizes. One task owns
-//! it; the shell, the simulator and the fuzzers call [`Coordinator::step`] and carry out the effects.
+//! [`Coordinator`] is made of parts that can be read and tested alone, since none knows another:
+//! [`books`] (money), `fleet` (providers, the ledger of their resources, who is chosen), `requests`
+//! and `attempts` (how far each has come), `queues` (fair waiting), `durable` (who waits for the
+//! disk), `timers`, `tally` (what claims are worth). Each changes itself alone and says what it found.
+//! The files beside them only say what follows from what, and in which order: `admit`, `attempt`,
+//! `settle`, `provider`, `conduct`, `verdict`, `catalogue`.
+//!
+//! It sees facts, never bytes: a request is its sizes. One task owns it; the shell, the simulator and
+//! the fuzzers call [`Coordinator::step`] and carry out the effects.
 
 mod admit;
 mod attempt;
+mod attempts;
 pub mod books;
 mod catalogue;
 pub mod check;
-mod choose;
 mod conduct;
+mod durable;
 pub mod explain;
 mod fleet;
-pub mod gate;
-mod life;
-mod pool;
 mod provider;
-mod queue;
+mod queues;
+mod requests;
 mod settle;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod verdict;
 
-use std::collections::VecDeque;
 use std::hash::Hash;
 
 use serde::{Deserialize, Serialize};
 
+use self::attempts::Attempts;
 use self::books::{Books, DepositError, OpenError};
+use self::durable::Durable;
 use self::fleet::Fleet;
 pub use self::fleet::REPORT_AGE_MAX;
-use self::life::{Attempt, RACERS_MAX, Request};
-use self::queue::Queue;
+use self::queues::Queues;
+use self::requests::Requests;
 pub use self::tally::{BAND_PERCENT, BAND_TOKENS};
 use self::tally::{Claim, Tally};
-use crate::config::{Catalog, Config, Limits};
+use self::timers::{Due, Timers, attempts_max};
+use crate::config::{Catalog, Config};
 use crate::digest::Mix;
 use crate::effect::{Alarm, Effect, Effects};
 use crate::event::{Ask, Event};
-use crate::ids::RequestId;
-use crate::lookup::Lookup;
-use crate::slab::{Key, Slab};
 use crate::time::Tick;
-use crate::wheel::Wheel;
 
 /// Why the coordinator wants to be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -71,32 +74,6 @@ impl WakeReason {
         Self::QueueOverdue,
         Self::ReportStale,
     ];
-}
-
-/// Whose deadline it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-enum Due {
-    Attempt(Key, WakeReason),
-    Bar(Key),
-    Challenge(Key),
-    Queued(Key),
-    Report(Key),
-}
-
-/// Timers of one provider: the end of its bar, the age of its last challenge and that of its last
-/// report.
-const TIMERS_PER_PROVIDER: u32 = 3;
-
-/// Attempts that can be out at once.
-fn attempts_max(limits: &Limits) -> u32 {
-    let racers_max = u32::try_from(RACERS_MAX).expect("few race for one request");
-    limits.requests_max.saturating_mul(racers_max)
-}
-
-/// Room for every timer that can be armed at once, so that arming one never fails. A request has
-/// the timer of its wait or those of its attempts.
-fn timers_max(limits: &Limits) -> u32 {
-    attempts_max(limits).saturating_add(limits.providers_max.saturating_mul(TIMERS_PER_PROVIDER))
 }
 
 /// The shell broke the contract. The state is unchanged.
@@ -196,19 +173,15 @@ pub struct Coordinator {
     now: Tick,
     books: Books,
     fleet: Fleet,
-    requests: Slab<Request>,
-    by_id: Lookup<RequestId>,
-    attempts: Slab<Attempt>,
-    queues: Vec<Queue>,
+    requests: Requests,
+    attempts: Attempts,
+    queues: Queues,
+    /// By model.
     tallies: Vec<Tally>,
-    wheel: Wheel<Due>,
-    /// Holds and settlements whose durability somebody waits for, by transfer number.
-    awaiting: VecDeque<(u64, Key)>,
-    durable_up_to: u64,
+    timers: Timers,
+    durable: Durable,
     is_draining: bool,
     has_drained: bool,
-    /// A timer found no room since the last step.
-    has_lost_timer: bool,
     counts: Counts,
     mischief: Mischief,
     steps: u64,
@@ -225,17 +198,14 @@ impl Coordinator {
             now: Tick::ZERO,
             books: Books::new(limits.accounts_max, config.fee_percent),
             fleet: Fleet::new(&config),
-            requests: Slab::with_limit(limits.requests_max),
-            by_id: Lookup::default(),
-            attempts: Slab::with_limit(attempts_max(limits)),
-            queues: vec![Queue::default(); models],
+            requests: Requests::new(limits.requests_max),
+            attempts: Attempts::new(attempts_max(limits)),
+            queues: Queues::new(models),
             tallies: vec![Tally::new(); models],
-            wheel: Wheel::new(timers_max(limits)),
-            awaiting: VecDeque::new(),
-            durable_up_to: 0,
+            timers: Timers::new(limits),
+            durable: Durable::default(),
             is_draining: false,
             has_drained: false,
-            has_lost_timer: false,
             counts: Counts::default(),
             mischief: Mischief::None,
             steps: 0,
@@ -260,7 +230,7 @@ impl Coordinator {
         self.apply(now, event, out);
         self.fall_back(now, out);
         self.sound_alarms(out);
-        if self.is_draining && !self.has_drained && self.requests.is_empty() {
+        if self.is_draining && !self.has_drained && self.requests.count() == 0 {
             self.has_drained = true;
             out.push(Effect::Drained);
         }
@@ -274,15 +244,7 @@ impl Coordinator {
     /// harmless.
     #[must_use]
     pub fn next_wake(&self) -> Option<(Tick, WakeReason)> {
-        let (at, due) = self.wheel.next_wake()?;
-        let reason = match due {
-            Due::Attempt(_, reason) => reason,
-            Due::Bar(_) => WakeReason::BarLifted,
-            Due::Challenge(_) => WakeReason::ChallengeExpired,
-            Due::Queued(_) => WakeReason::QueueOverdue,
-            Due::Report(_) => WakeReason::ReportStale,
-        };
-        Some((at, reason))
+        self.timers.next_wake()
     }
 
     /// Equal digests mean: the same events, the same effects, the same state. Reads the whole state;
@@ -339,9 +301,9 @@ impl Coordinator {
     #[must_use]
     pub fn gauges(&self) -> Gauges {
         Gauges {
-            providers: self.fleet.providers.count(),
+            providers: self.fleet.count(),
             requests: self.requests.count(),
-            queued: self.queues.iter().map(|queue| queue.count() as usize).sum(),
+            queued: self.queues.total(),
             held: self.books.held().0,
         }
     }
@@ -349,7 +311,7 @@ impl Coordinator {
     /// How many entities there are for [`Self::digest`] and [`Self::snapshot`] to read.
     #[must_use]
     pub fn weight(&self) -> u64 {
-        let fleet = self.fleet.providers.count() + self.fleet.offers.count();
+        let fleet = self.fleet.count() + self.fleet.offers_count();
         let work = self.requests.count() + self.attempts.count();
         (fleet + work + self.books.accounts().count()) as u64
     }
@@ -524,7 +486,7 @@ impl Coordinator {
             } => {
                 self.on_failed(now, *conn, *attempt, *fault, out);
             }
-            Event::DrainBegan => self.on_drain_began(now, out),
+            Event::DrainBegan => self.on_drain_began(out),
             Event::Woke => self.on_woke(now, out),
             Event::ModelListed { spec } => self.on_listed(spec),
             Event::ModelPriced { model, price } => {
@@ -535,18 +497,10 @@ impl Coordinator {
         }
     }
 
-    /// Arms a timer. `None` when there is no room; the caller then does what is safe without, and the
-    /// operator hears of it.
-    fn arm(&mut self, deadline: Tick, due: Due) -> Option<Key> {
-        let timer = self.wheel.arm(deadline, due);
-        self.has_lost_timer |= timer.is_none();
-        timer
-    }
-
     /// Limits that parts of the state have met in this step.
     fn sound_alarms(&mut self, out: &mut Effects) {
-        let has_lost_timer = core::mem::replace(&mut self.has_lost_timer, false);
-        let has_forgotten = self.fleet.memory.take_forgotten();
+        let has_lost_timer = self.timers.take_lost();
+        let has_forgotten = self.fleet.take_forgotten();
         for (is_due, alarm) in [
             (has_lost_timer, Alarm::TimersFull),
             (has_forgotten, Alarm::FaultsForgotten),
@@ -559,7 +513,7 @@ impl Coordinator {
 
     fn on_woke(&mut self, now: Tick, out: &mut Effects) {
         let mut fired = core::mem::take(&mut self.fired);
-        self.wheel.expire(now, &mut fired);
+        self.timers.expire(now, &mut fired);
         for due in fired.drain(..) {
             match due {
                 Due::Attempt(key, reason) => self.on_overdue(now, key, reason, out),

@@ -1,8 +1,9 @@
 //! Providers come, prove themselves, report and go.
 
 use super::attempt::Remains;
-use super::fleet::{Handover, Identity, NIL, Stocked};
-use super::{Coordinator, Due, Mischief};
+use super::fleet::{Handover, Identity, Stocked};
+use super::timers::{Armed, Due};
+use super::{Coordinator, Mischief};
 use crate::effect::{Alarm, Effect, Effects};
 use crate::event::{
     AttemptFault, GoneCause, MachineReport, MachineSpec, SlotReport, SlotState, Trust,
@@ -65,21 +66,17 @@ impl Coordinator {
         if self.fleet.is_distrusted(slot) {
             return;
         }
-        if !self.fleet.providers.at(slot).is_proven {
+        if !self.fleet.is_proven(slot) {
             self.fleet.prove(slot);
             if self.take_over(now, slot, out) == Handover::Contested {
                 return;
             }
         }
-        let key = self.fleet.providers.key_at(slot);
         let until = now + self.config.limits.challenge_fresh_max;
-        let old = self.fleet.providers.at(slot).challenge_timer;
-        self.wheel.cancel(old);
+        let due = Due::Challenge(self.fleet.key(slot));
         // A proof whose age nobody would notice is none.
-        let timer = self.arm(until, Due::Challenge(key));
-        let provider = self.fleet.providers.at_mut(slot);
-        provider.is_verified = timer.is_some();
-        provider.challenge_timer = timer.unwrap_or(Key::NONE);
+        let is_timed = self.timers.set(until, due) == Armed::Yes;
+        self.fleet.set_verified(slot, is_timed);
         self.fleet.refresh(slot, &self.config);
         self.fill(now, slot, out);
     }
@@ -87,14 +84,14 @@ impl Coordinator {
     /// Closes the older connections of a machine that has proven itself on a newer one. When that
     /// happens too often, two processes share the identity: the newer one is told and goes.
     fn take_over(&mut self, now: Tick, slot: u32, out: &mut Effects) -> Handover {
-        let machine = self.fleet.providers.at(slot).machine;
+        let machine = self.fleet.id(slot).machine;
         let connections = self.fleet.connections(machine);
         let older: Vec<u32> = connections
             .iter()
             .copied()
             .take_while(|&other| other != slot)
             .collect();
-        let has_worked = |&other: &u32| self.fleet.providers.at(other).is_proven;
+        let has_worked = |&other: &u32| self.fleet.is_proven(other);
         if older.iter().any(has_worked) && self.fleet.hand_over(now, slot) == Handover::Contested {
             alarm(Alarm::IdentityContested, out);
             self.disconnect(now, slot, GoneCause::Contested, out);
@@ -112,7 +109,7 @@ impl Coordinator {
         if connections.len() < CONNECTIONS_PER_MACHINE_MAX {
             return;
         }
-        let is_unproven = |other: &u32| !self.fleet.providers.at(*other).is_proven;
+        let is_unproven = |other: &u32| !self.fleet.is_proven(*other);
         // A proven one closed all before it, so at most the first is proven.
         let oldest = connections.iter().copied().find(is_unproven);
         let oldest = oldest.expect("at most one connection of a machine is proven");
@@ -120,24 +117,22 @@ impl Coordinator {
     }
 
     fn disconnect(&mut self, now: Tick, slot: u32, cause: GoneCause, out: &mut Effects) {
-        let conn = self.fleet.providers.at(slot).conn;
+        let conn = self.fleet.id(slot).conn;
         out.push(Effect::Disconnect { conn, cause });
         self.remove(now, slot, out);
     }
 
     pub(super) fn on_unverified(&mut self, conn: ConnId) {
         let Some(slot) = self.known(conn) else { return };
-        self.fleet.providers.at_mut(slot).is_verified = false;
+        self.fleet.set_verified(slot, false);
         self.fleet.refresh(slot, &self.config);
     }
 
     pub(super) fn on_challenge_expired(&mut self, key: Key) {
-        let Some(provider) = self.fleet.providers.get_mut(key) else {
-            return;
-        };
-        provider.is_verified = false;
-        provider.challenge_timer = Key::NONE;
-        self.fleet.refresh(key.slot, &self.config);
+        if self.fleet.is_here(key) {
+            self.fleet.set_verified(key.slot, false);
+            self.fleet.refresh(key.slot, &self.config);
+        }
     }
 
     /// The verdict is hard: nothing more goes there, and what is there moves on (INV-07).
@@ -164,7 +159,7 @@ impl Coordinator {
             return;
         }
         self.fleet.serve_bar(now, slot);
-        if self.fleet.providers.at(slot).report_timer == Key::NONE {
+        if !self.timers.looks_at_reports_of(self.fleet.key(slot)) {
             self.time_report(now, slot);
         }
         self.fleet.refresh(slot, &self.config);
@@ -173,19 +168,21 @@ impl Coordinator {
 
     /// One timer a provider: when it fires, it looks at what was reported since.
     fn time_report(&mut self, now: Tick, slot: u32) {
-        let until = self.fleet.age(now, slot);
-        let key = self.fleet.providers.key_at(slot);
-        let old = self.fleet.providers.at(slot).report_timer;
-        self.wheel.cancel(old);
-        let timer = until.and_then(|until| self.arm(until, Due::Report(key)));
-        if timer.is_none() {
+        let due = Due::Report(self.fleet.key(slot));
+        let armed = match self.fleet.age(now, slot) {
+            Some(until) => self.timers.set(until, due),
+            None => {
+                self.timers.clear(due);
+                return;
+            }
+        };
+        if armed == Armed::NoRoom {
             self.fleet.presume_stale(slot);
         }
-        self.fleet.providers.at_mut(slot).report_timer = timer.unwrap_or(Key::NONE);
     }
 
     pub(super) fn on_report_aged(&mut self, now: Tick, key: Key) {
-        if self.fleet.providers.get(key).is_some() {
+        if self.fleet.is_here(key) {
             self.time_report(now, key.slot);
             self.fleet.refresh(key.slot, &self.config);
         }
@@ -194,10 +191,9 @@ impl Coordinator {
     /// Nobody in good standing serves these models any more: barred machines may take what waits.
     pub(super) fn fall_back(&mut self, now: Tick, out: &mut Effects) {
         while let Some(model) = self.fleet.take_bare() {
-            for at in 0..self.fleet.supply(model).last_resort.len() {
-                let barred = self.fleet.supply(model).last_resort.get(at).copied();
-                let Some(offer) = barred else { break };
-                let slot = self.fleet.offers.at(offer).provider;
+            let mut at = 0;
+            while let Some(slot) = self.fleet.last_resort(model, at) {
+                at += 1;
                 self.fill(now, slot, out);
             }
         }
@@ -231,24 +227,12 @@ impl Coordinator {
         self.fleet.distrust(slot);
         self.fleet.refresh(slot, &self.config);
         self.abandon_attempts(now, slot, Tell::Nothing, out);
-        let provider = self.fleet.providers.at(slot);
-        for timer in [
-            provider.bar_timer,
-            provider.challenge_timer,
-            provider.report_timer,
-        ] {
-            self.wheel.cancel(timer);
-        }
+        self.timers.clear_provider(self.fleet.key(slot));
         self.fleet.leave(now, slot);
     }
 
     fn abandon_attempts(&mut self, now: Tick, slot: u32, tell: Tell, out: &mut Effects) {
-        loop {
-            let first = self.fleet.providers.at(slot).first_attempt;
-            if first == NIL {
-                return;
-            }
-            let key = self.attempts.key_at(first);
+        while let Some(key) = self.attempts.newest_on(slot) {
             if tell == Tell::Cancel {
                 self.send_cancel(key, out);
             }
@@ -259,9 +243,7 @@ impl Coordinator {
 
     fn known(&mut self, conn: ConnId) -> Option<u32> {
         let found = self.fleet.find(conn);
-        if found.is_none() {
-            self.counts.stale_events += 1;
-        }
+        self.counts.stale_events += u64::from(found.is_none());
         found
     }
 }

@@ -23,7 +23,7 @@ use crate::event::{
     Ask, AttemptFault, Delivery, Ending, GoneCause, MachineReport, MachineSpec, Shown, SlotReport,
     SlotState, Trust, Usage,
 };
-use crate::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx};
+use crate::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId};
 use crate::money::{MicroUsd, Price};
 
 const MODEL: ModelIx = ModelIx(0);

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use super::Coordinator;
 use super::conduct::Offence;
-use super::life::Request;
 use crate::ids::{AccountId, MachineId};
 use crate::slab::Key;
 use crate::time::Tick;
@@ -63,21 +62,17 @@ pub(super) fn is_agreed(opinions: &[Opinion]) -> bool {
 }
 
 /// The status that machines wanted to be passed on, where any did.
-pub(super) fn status(request: &Request) -> Option<u16> {
-    request
-        .opinions
-        .iter()
-        .find_map(|opinion| match opinion.verdict {
-            Verdict::Client(status) => Some(status),
-            Verdict::Empty => None,
-        })
+pub(super) fn status(opinions: &[Opinion]) -> Option<u16> {
+    opinions.iter().find_map(|opinion| match opinion.verdict {
+        Verdict::Client(status) => Some(status),
+        Verdict::Empty => None,
+    })
 }
 
 impl Coordinator {
     /// The request was served after all: whoever spoke against it was wrong.
     pub(super) fn refute(&mut self, now: Tick, key: Key) {
-        let request = self.requests.get_mut(key).expect("a live request");
-        for opinion in core::mem::take(&mut request.opinions) {
+        for opinion in self.requests.at_mut(key).take_opinions() {
             let offence = match opinion.verdict {
                 Verdict::Client(_) => Offence::LoneRefusal,
                 Verdict::Empty => Offence::EmptyAnswer,

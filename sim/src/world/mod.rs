@@ -399,7 +399,6 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             store_writes: self.store.writes,
             money: totals,
             core_digest: self.core.running_digest(),
-            core_state_digest: self.core.digest(),
         })
     }
 }

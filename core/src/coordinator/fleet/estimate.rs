@@ -1,11 +1,11 @@
 //! What is derived from a report and the ledger: whether an offer is open, how fast it is, how long
 //! a newcomer would wait. Functions of their arguments.
 
+use super::gate::Gate;
 use super::offer::Offer;
+use super::pool::Candidate;
 use super::{Provider, REFERENCE_PROMPT_TOKENS};
 use crate::config::{Limits, ModelSpec};
-use crate::coordinator::gate::Gate;
-use crate::coordinator::pool::Candidate;
 use crate::event::{SlotState, Thermal, Trust};
 use crate::time::Span;
 

@@ -1,10 +1,9 @@
 //! Keeps each model's supply in line with the ledger.
 
 use super::estimate::{candidate_of, gate_of};
+use super::pool::bucket_of;
 use super::{Fleet, REFERENCE_PROMPT_TOKENS};
 use crate::config::Config;
-use crate::coordinator::gate::Gate;
-use crate::coordinator::pool::{Place, bucket_of};
 use crate::ids::ModelIx;
 
 impl Fleet {
@@ -113,11 +112,5 @@ impl Fleet {
         if offer.gate.is_capable() {
             self.note_loss(offer.model);
         }
-    }
-
-    /// What the index says of an offer, for the checks.
-    pub(crate) fn place_of(&self, ix: u32) -> (Gate, Option<Place>) {
-        let offer = self.offers.at(ix);
-        (offer.gate, offer.place)
     }
 }

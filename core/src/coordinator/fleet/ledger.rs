@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Fleet;
-use crate::coordinator::gate::Gate;
+use super::gate::Gate;
 use crate::time::{Span, Tick};
 
 /// How long a first refusal is believed at least; each further one in a row doubles it.

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use super::pool::MachineTag;
 use super::standing::Standing;
-use crate::coordinator::pool::MachineTag;
 use crate::ids::MachineId;
 use crate::lookup::Lookup;
 use crate::slab::Slab;
@@ -139,7 +139,7 @@ impl Memory {
         ix.map_or(&[], |ix| self.records.at(ix).here.as_slice())
     }
 
-    pub(crate) fn at(&self, ix: u32) -> &Record {
+    pub(super) fn at(&self, ix: u32) -> &Record {
         self.records.at(ix)
     }
 
@@ -147,16 +147,16 @@ impl Memory {
         self.records.at_mut(ix)
     }
 
-    pub(crate) fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.records.count()
     }
 
-    pub(crate) const fn count_max(&self) -> u32 {
+    pub(super) const fn count_max(&self) -> u32 {
         self.count_max
     }
 
     /// `true`, once: a machine that had something to answer for was forgotten.
-    pub(crate) const fn take_forgotten(&mut self) -> bool {
+    pub(super) const fn take_forgotten(&mut self) -> bool {
         core::mem::replace(&mut self.has_forgotten, false)
     }
 

@@ -5,14 +5,20 @@
 //! it counts beyond these is foreign work. Labels such as "serving" are derived, never stored.
 //!
 //! `ledger` holds debits and credits, `estimate` derives gates and expected waits, `index` keeps each
-//! model's `supply` in line, `memory` knows machines whatever their connection and `standing` what
-//! their conduct is worth.
+//! model's `supply` in line, `choose` draws from it, `memory` knows machines whatever their connection
+//! and `standing` what their conduct is worth.
+//!
+//! Each change says what it found; afterwards [`Fleet::refresh`] brings the index in line.
 
+mod check;
+mod choose;
 mod estimate;
+mod gate;
 mod index;
 mod ledger;
 mod memory;
 mod offer;
+mod pool;
 mod standing;
 mod supply;
 
@@ -21,15 +27,19 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+pub(crate) use self::choose::Want;
+#[cfg(test)]
+pub(crate) use self::choose::{INSPECTED_MAX, INSPECTED_PER_SOURCE_MAX};
+use self::gate::Gate;
 pub(crate) use self::ledger::Load;
 pub(crate) use self::memory::Handover;
 use self::memory::Memory;
 use self::offer::Offer;
+use self::pool::Candidate;
+pub(crate) use self::pool::MachineTag;
 pub(crate) use self::standing::FAULTS_TO_BAR;
 pub(crate) use self::supply::{Reach, Supply};
-use super::gate::Gate;
-use super::life::TRIED_MAX;
-use super::pool::{Candidate, MachineTag};
+use super::requests::TRIED_MAX;
 use crate::config::{Config, Limits};
 use crate::event::{MachineReport, MachineSpec, SlotReport, SlotState, Trust};
 use crate::ids::{AccountId, ConnId, MachineId, ModelIx};
@@ -37,7 +47,7 @@ use crate::lookup::Lookup;
 use crate::slab::{Key, Slab};
 use crate::time::{Span, Tick};
 
-pub(crate) const NIL: u32 = u32::MAX;
+const NIL: u32 = u32::MAX;
 /// A machine whose last report is older gets nothing new (INV-10). Six heartbeats; what is silent for
 /// much longer is closed by its link.
 pub const REPORT_AGE_MAX: Span = Span::secs(30);
@@ -49,50 +59,55 @@ const REFERENCE_PROMPT_TOKENS: u64 = 512;
 /// One live connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Provider {
-    pub(crate) conn: ConnId,
-    pub(crate) machine: MachineId,
-    pub(crate) tag: MachineTag,
-    pub(crate) owner: AccountId,
+    conn: ConnId,
+    machine: MachineId,
+    tag: MachineTag,
+    owner: AccountId,
     trust: Trust,
     spec: MachineSpec,
     is_distrusted: bool,
-    pub(crate) is_verified: bool,
+    is_verified: bool,
     /// It has passed a challenge at least once: whoever speaks holds the machine's key.
-    pub(crate) is_proven: bool,
+    is_proven: bool,
     /// What its machine's record says, so that it need not be looked up.
     is_barred: bool,
     is_on_probation: bool,
     late_us: u32,
-    pub(crate) has_faults: bool,
+    has_faults: bool,
     /// Place of its machine's record.
     record: u32,
     report: MachineReport,
-    pub(crate) reported_at: Tick,
+    reported_at: Tick,
     /// Nobody knows how it is: its last report is older than [`REPORT_AGE_MAX`].
     is_stale: bool,
     /// Places in the slab of offers, by model.
-    pub(crate) offers: SmallVec<[u32; 4]>,
-    /// Our attempts on it, and the first of their list.
-    pub(crate) pending: u32,
-    pub(crate) first_attempt: u32,
-    pub(crate) bar_timer: Key,
-    pub(crate) challenge_timer: Key,
-    pub(crate) report_timer: Key,
+    offers: SmallVec<[u32; 4]>,
+    /// Our attempts on it.
+    pending: u32,
 }
 
 impl Provider {
     /// Serves its owner's requests alone.
-    pub(crate) const fn is_private(&self) -> bool {
+    const fn is_private(&self) -> bool {
         self.spec.private_only
     }
 }
 
-/// Who joins.
-#[derive(Clone, Copy, Debug)]
+/// Who a connection says it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) conn: ConnId,
     pub(crate) machine: MachineId,
     pub(crate) owner: AccountId,
+}
+
+/// Whose offer it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seller {
+    /// Its place in the fleet.
+    pub(crate) provider: u32,
+    pub(crate) id: Identity,
+    pub(crate) tag: MachineTag,
 }
 
 /// Whether all of an inventory could be taken.
@@ -105,13 +120,13 @@ pub(crate) enum Stocked {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Fleet {
-    pub(crate) providers: Slab<Provider>,
-    pub(crate) offers: Slab<Offer>,
+    providers: Slab<Provider>,
+    offers: Slab<Offer>,
     by_conn: Lookup<ConnId>,
     supplies: Vec<Supply>,
     /// Offers of machines that serve their owner alone.
     own: BTreeMap<(ModelIx, AccountId), Vec<u32>>,
-    pub(crate) memory: Memory,
+    memory: Memory,
     bare: Vec<ModelIx>,
     trust_min: Trust,
 }
@@ -149,6 +164,53 @@ impl Fleet {
 
     pub(crate) fn find(&self, conn: ConnId) -> Option<u32> {
         self.by_conn.get(conn)
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.providers.count()
+    }
+
+    pub(crate) fn offers_count(&self) -> usize {
+        self.offers.count()
+    }
+
+    /// The name of a connection that is here, for what may come after it is gone.
+    pub(crate) fn key(&self, slot: u32) -> Key {
+        self.providers.key_at(slot)
+    }
+
+    pub(crate) fn is_here(&self, key: Key) -> bool {
+        self.providers.get(key).is_some()
+    }
+
+    pub(crate) fn id(&self, slot: u32) -> Identity {
+        let provider = self.providers.at(slot);
+        Identity {
+            conn: provider.conn,
+            machine: provider.machine,
+            owner: provider.owner,
+        }
+    }
+
+    pub(crate) fn seller(&self, offer: u32) -> Seller {
+        let provider = self.offers.at(offer).provider;
+        Seller {
+            provider,
+            id: self.id(provider),
+            tag: self.providers.at(provider).tag,
+        }
+    }
+
+    /// The offers of a connection, by their number, and the model of each.
+    pub(crate) fn offer_at(&self, slot: u32, at: usize) -> Option<(u32, ModelIx)> {
+        let &offer = self.providers.at(slot).offers.get(at)?;
+        Some((offer, self.offers.at(offer).model))
+    }
+
+    /// Whom alone a connection serves; `None`: everybody.
+    pub(crate) fn serves_only(&self, slot: u32) -> Option<AccountId> {
+        let provider = self.providers.at(slot);
+        provider.is_private().then_some(provider.owner)
     }
 
     pub(crate) fn supply(&self, model: ModelIx) -> &Supply {
@@ -193,8 +255,9 @@ impl Fleet {
         self.took(slot, expected, actual);
     }
 
-    /// Whether a request of `account` for so many tokens can be served, now or once there is room.
-    pub(crate) fn reach(&self, model: ModelIx, account: AccountId, need_tokens: u64) -> Reach {
+    /// Whether a request can be served, now or once there is room.
+    pub(crate) fn reach(&self, want: &Want<'_>) -> Reach {
+        let (model, account, need_tokens) = (want.model, want.account, want.need_tokens);
         let everybody = self.supply(model).reach(need_tokens);
         let mut own = Reach::Nobody;
         for &ix in self.own(model, account) {
@@ -258,10 +321,6 @@ impl Fleet {
             is_stale: false,
             offers: SmallVec::new(),
             pending: 0,
-            first_attempt: NIL,
-            bar_timer: Key::NONE,
-            challenge_timer: Key::NONE,
-            report_timer: Key::NONE,
         };
         let slot = self.providers.insert(provider)?.slot;
         self.by_conn.insert(id.conn, slot);
@@ -375,6 +434,25 @@ impl Fleet {
         self.providers.at_mut(slot).is_distrusted = true;
     }
 
+    /// Whether its machine has no fault on record.
+    pub(crate) fn is_credible(&self, slot: u32) -> bool {
+        !self.providers.at(slot).has_faults
+    }
+
+    pub(crate) fn is_proven(&self, slot: u32) -> bool {
+        self.providers.at(slot).is_proven
+    }
+
+    /// Whether its last challenge counts.
+    pub(crate) fn set_verified(&mut self, slot: u32, is_verified: bool) {
+        self.providers.at_mut(slot).is_verified = is_verified;
+    }
+
+    /// `true`, once: a machine that had something to answer for was forgotten.
+    pub(crate) const fn take_forgotten(&mut self) -> bool {
+        self.memory.take_forgotten()
+    }
+
     pub(crate) fn is_distrusted(&self, slot: u32) -> bool {
         self.providers.at(slot).is_distrusted
     }
@@ -440,7 +518,7 @@ impl Fleet {
 
     /// Whether an offer may be used now, by a request that those machines have failed. One of a
     /// barred machine is the last resort: while no other machine that serves everybody is left.
-    pub(crate) fn may_serve(&self, ix: u32, tried: &[MachineTag]) -> bool {
+    fn may_serve(&self, ix: u32, tried: &[MachineTag]) -> bool {
         let offer = self.offers.at(ix);
         let is_private = self.providers.at(offer.provider).is_private();
         offer.gate.is_open()
@@ -449,7 +527,7 @@ impl Fleet {
     }
 
     /// Whether an offer may be used now by any request.
-    pub(crate) fn is_usable(&self, ix: u32) -> bool {
+    fn is_usable(&self, ix: u32) -> bool {
         let offer = self.offers.at(ix);
         let others = self.supply(offer.model).capable_count();
         offer.gate.is_open() || (offer.gate == Gate::BARRED && others as usize <= TRIED_MAX)
@@ -460,13 +538,27 @@ impl Fleet {
         self.is_usable(ix) && self.offers.at(ix).fits(need_tokens)
     }
 
+    /// Whether the offer may be used now for exactly that request, and has room for it.
+    pub(crate) fn suits(&self, ix: u32, want: &Want<'_>) -> bool {
+        let tag = self.seller(ix).tag;
+        self.has_room(ix, want.need_tokens)
+            && !want.tried.contains(&tag)
+            && self.may_serve(ix, want.tried)
+    }
+
+    /// Providers of barred machines that serve a model, by their number.
+    pub(crate) fn last_resort(&self, model: ModelIx, at: usize) -> Option<u32> {
+        let &offer = self.supply(model).last_resort.get(at)?;
+        Some(self.offers.at(offer).provider)
+    }
+
     /// Models that lost a machine in good standing, while barred machines serve them.
     pub(crate) fn take_bare(&mut self) -> Option<ModelIx> {
         self.bare.pop()
     }
 
     /// What a choice needs to know of an offer that is in no pool.
-    pub(crate) fn candidate(&self, ix: u32, limits: &Limits) -> Candidate {
+    fn candidate(&self, ix: u32, limits: &Limits) -> Candidate {
         let offer = self.offers.at(ix);
         estimate::candidate_of(self.providers.at(offer.provider), ix, offer, limits)
     }

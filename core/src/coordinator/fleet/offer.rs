@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::coordinator::gate::Gate;
-use crate::coordinator::pool::Place;
+use super::gate::Gate;
+use super::pool::Place;
 use crate::event::{SlotReport, SlotState};
 use crate::ids::ModelIx;
 use crate::time::Tick;
@@ -11,11 +11,11 @@ use crate::time::Tick;
 /// One model on one connection, with our debits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Offer {
-    pub(crate) provider: u32,
-    pub(crate) model: ModelIx,
+    pub(super) provider: u32,
+    pub(super) model: ModelIx,
     pub(super) report: SlotReport,
     /// Our attempts, and the tokens that they may use.
-    pub(crate) pending: u32,
+    pub(super) pending: u32,
     pub(super) reserved_tokens: u64,
     /// Of these, what the provider has accepted and so counts in its reports.
     pub(super) accepted: u32,

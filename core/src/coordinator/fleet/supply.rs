@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::coordinator::gate::Gate;
-use crate::coordinator::pool::Pool;
+use super::gate::Gate;
+use super::pool::Pool;
 
 /// Whether waiting can help a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,13 +22,13 @@ pub(crate) enum Reach {
 /// One model, all machines that serve everybody.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Supply {
-    pub(crate) pool: Pool,
+    pub(super) pool: Pool,
     /// How many offers that are open, or closed only for want of room, can hold at most so many
     /// tokens.
     capable: BTreeMap<u64, u32>,
     capable_count: u32,
     /// Offers of barred machines that could take some request, now or once there is room.
-    pub(crate) last_resort: Vec<u32>,
+    pub(super) last_resort: Vec<u32>,
     /// How many offers each reason closes.
     closed: [u32; Gate::REASONS],
 }
@@ -89,8 +89,15 @@ impl Supply {
         self.capable_count
     }
 
-    /// How many offers each reason closes, by the reason's number.
-    pub(crate) const fn closed(&self) -> &[u32; Gate::REASONS] {
-        &self.closed
+    /// How many offers could take some request now.
+    pub(crate) fn open_count(&self) -> usize {
+        self.pool.count()
+    }
+
+    /// The reasons that close offers, and how many each does; one offer may have several.
+    pub(crate) fn closed(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        let counts = self.closed.iter().enumerate();
+        let counts = counts.filter(|(_, count)| **count > 0);
+        counts.map(|(reason, &count)| (Gate::name(reason), count))
     }
 }

@@ -1,8 +1,7 @@
 //! What the fleet offers, to whom, and what closes it.
 
 use super::*;
-use crate::coordinator::admit::fresh_request;
-use crate::coordinator::choose::{INSPECTED_MAX, INSPECTED_PER_SOURCE_MAX};
+use crate::coordinator::fleet::{INSPECTED_MAX, INSPECTED_PER_SOURCE_MAX, Want};
 
 fn conn_of(effects: &[Effect]) -> Option<ConnId> {
     dispatched(effects).map(|(_, conn)| conn)
@@ -43,7 +42,7 @@ fn a_withdrawn_model_gets_nothing_more_though_its_attempts_run_on() {
     world.step(completed((attempt, conn), 10));
     assert!(matches!(world.persist()[..], [Effect::Finish { .. }]));
     world.report(conn, 2, slot(4, 0));
-    assert_eq!(world.core.fleet.offers.count(), 1);
+    assert_eq!(world.core.fleet.offers_count(), 1);
 }
 
 #[test]
@@ -157,8 +156,9 @@ fn a_choice_looks_at_no_more_machines_than_stated_however_many_are_too_small() {
         };
         world.report(ConnId(machine), 3, used);
     }
-    let request = fresh_request(world.now, ask(1, ACCOUNT));
-    let inspected = world.core.weighing_for(&request).inspected;
+    let ask = ask(1, ACCOUNT);
+    let core = &world.core;
+    let inspected = core.fleet.weighing(Want::of(&ask), &core.config).inspected;
     assert!(inspected <= INSPECTED_MAX + INSPECTED_PER_SOURCE_MAX);
     assert_eq!(refused(&world.ask(1)), None, "it waits");
 }
@@ -207,7 +207,7 @@ fn every_timer_has_its_place() {
 #[test]
 fn a_proof_whose_age_cannot_be_timed_is_none() {
     let mut world = World::new();
-    world.core.wheel = Wheel::new(0);
+    world.core.timers.close();
     world.provider(1, 11, 4);
     assert!(world.alarms.contains(&Alarm::TimersFull));
     assert!(matches!(

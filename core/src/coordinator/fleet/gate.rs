@@ -6,30 +6,30 @@ use serde::{Deserialize, Serialize};
 
 /// The reasons against one offer at this moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Gate(u32);
+pub(crate) struct Gate(u32);
 
 impl Gate {
-    pub const OPEN: Self = Self(0);
-    pub const CANNOT_SEAL: Self = Self(1 << 0);
-    pub const CRASHED: Self = Self(1 << 1);
-    pub const DISTRUSTED: Self = Self(1 << 2);
-    pub const DRAINING: Self = Self(1 << 3);
-    pub const FULL: Self = Self(1 << 4);
+    pub(crate) const OPEN: Self = Self(0);
+    pub(crate) const CANNOT_SEAL: Self = Self(1 << 0);
+    pub(crate) const CRASHED: Self = Self(1 << 1);
+    pub(crate) const DISTRUSTED: Self = Self(1 << 2);
+    pub(crate) const DRAINING: Self = Self(1 << 3);
+    pub(crate) const FULL: Self = Self(1 << 4);
     /// The machine no longer lists the model.
-    pub const WITHDRAWN: Self = Self(1 << 5);
+    pub(crate) const WITHDRAWN: Self = Self(1 << 5);
     /// It refused work since its last report: believed full until the next one.
-    pub const REFUSED: Self = Self(1 << 6);
-    pub const RELOADING: Self = Self(1 << 7);
-    pub const THERMAL: Self = Self(1 << 8);
-    pub const TOO_LARGE: Self = Self(1 << 9);
-    pub const TRUST_FLOOR: Self = Self(1 << 10);
-    pub const UNVERIFIED: Self = Self(1 << 11);
-    pub const WEDGED: Self = Self(1 << 12);
+    pub(crate) const REFUSED: Self = Self(1 << 6);
+    pub(crate) const RELOADING: Self = Self(1 << 7);
+    pub(crate) const THERMAL: Self = Self(1 << 8);
+    pub(crate) const TOO_LARGE: Self = Self(1 << 9);
+    pub(crate) const TRUST_FLOOR: Self = Self(1 << 10);
+    pub(crate) const UNVERIFIED: Self = Self(1 << 11);
+    pub(crate) const WEDGED: Self = Self(1 << 12);
 
     /// Its machine has faults that it has not made good: the last resort.
-    pub const BARRED: Self = Self(1 << 13);
+    pub(crate) const BARRED: Self = Self(1 << 13);
     /// Its machine's last report is too old.
-    pub const STALE: Self = Self(1 << 14);
+    pub(crate) const STALE: Self = Self(1 << 14);
 
     pub(crate) const REASONS: usize = 15;
     /// In the order of their bits.
@@ -55,13 +55,13 @@ impl Gate {
     const PASSING: u32 = Self::FULL.0 | Self::REFUSED.0;
 
     #[must_use]
-    pub const fn is_open(self) -> bool {
+    pub(crate) const fn is_open(self) -> bool {
         self.0 == 0
     }
 
     /// Open, or closed only for want of capacity.
     #[must_use]
-    pub const fn is_capable(self) -> bool {
+    pub(crate) const fn is_capable(self) -> bool {
         self.0 & !Self::PASSING == 0
     }
 

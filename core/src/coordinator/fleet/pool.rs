@@ -19,6 +19,9 @@ pub(crate) const BUCKETS: usize = 64;
 pub(crate) struct MachineTag(pub(crate) u64);
 
 impl MachineTag {
+    /// Stands where no machine is named yet.
+    pub(crate) const NOBODY: Self = Self(0);
+
     pub(crate) fn of(machine: MachineId) -> Self {
         Self(Mix::of(&machine) as u64)
     }

@@ -1,0 +1,66 @@
+//! The fleet's own books, recounted. Slow: for tests, the simulator and fuzzers.
+
+use super::Fleet;
+use crate::config::Limits;
+use crate::ids::{ConnId, ModelIx};
+
+/// What was debited for the attempts on one connection.
+pub(crate) struct Debits {
+    /// The connection's place.
+    pub(crate) provider: u32,
+    pub(crate) conn: ConnId,
+    pub(crate) attempts: u32,
+}
+
+impl Fleet {
+    /// The debits of every connection. INV-08: those of its offers are its own.
+    pub(crate) fn debits(&self) -> impl Iterator<Item = Debits> {
+        self.providers.iter().map(|(key, provider)| {
+            let offers = provider.offers.iter();
+            let of_offers: u32 = offers.map(|&ix| self.offers.at(ix).pending).sum();
+            assert_eq!(
+                of_offers, provider.pending,
+                "INV-08: offers and provider disagree"
+            );
+            Debits {
+                provider: key.slot,
+                conn: provider.conn,
+                attempts: provider.pending,
+            }
+        })
+    }
+
+    /// The index holds exactly the open offers, each where it says.
+    pub(crate) fn invariant_index(&self) {
+        let mut placed = 0;
+        for (key, offer) in self.offers.iter() {
+            let is_private = self.providers.at(offer.provider).is_private();
+            assert_eq!(
+                offer.gate.is_open() && !is_private,
+                offer.place.is_some(),
+                "INV-12: the index names a stale offer"
+            );
+            let Some(place) = offer.place else { continue };
+            let supply = self.supply(offer.model);
+            assert_eq!(supply.pool.at(place).offer, key.slot, "INV-12: misplaced");
+            placed += 1;
+        }
+        let models = (0u16..).map(ModelIx).take(self.supplies.len());
+        let indexed: usize = models.map(|model| self.supply(model).pool.count()).sum();
+        assert_eq!(
+            placed, indexed,
+            "INV-12: the index holds what nobody placed"
+        );
+    }
+
+    pub(crate) fn invariant_bounded(&self, limits: &Limits) {
+        assert!(
+            self.providers.count() <= limits.providers_max as usize,
+            "INV-12: providers"
+        );
+        assert!(
+            self.memory.count() <= self.memory.count_max() as usize,
+            "INV-12: machines"
+        );
+    }
+}

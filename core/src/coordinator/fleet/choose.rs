@@ -1,0 +1,164 @@
+//! Which machine serves a request: the least expected time to first content, with the decode work
+//! that it would disturb, among a handful of candidates from several sources: the shortest waits,
+//! and the asker's own machines.
+
+use super::Fleet;
+use super::pool::{Candidate, MachineTag};
+use crate::config::{Config, Limits};
+use crate::draw::{Purpose, Seed};
+use crate::event::Ask;
+use crate::ids::{AccountId, ModelIx, RequestId};
+
+/// A prefill stalls the rows that decode on the same machine; their delay counts a quarter of ours.
+const INTERFERENCE_DIVISOR: u64 = 4;
+/// Candidates that one choice looks at, those without room among them: the cost of a choice does
+/// not grow with the fleet.
+pub(crate) const INSPECTED_MAX: usize = 256;
+/// Of them, in one bucket, or among the asker's own machines.
+pub(crate) const INSPECTED_PER_SOURCE_MAX: usize = 64;
+
+/// What a request looks for in a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Want<'a> {
+    pub(crate) request: RequestId,
+    pub(crate) account: AccountId,
+    pub(crate) model: ModelIx,
+    pub(crate) prompt_tokens: u32,
+    /// Tokens that a machine must have room for.
+    pub(crate) need_tokens: u64,
+    /// Attempts before this one.
+    pub(crate) nth: u8,
+    /// Machines that had one of them.
+    pub(crate) tried: &'a [MachineTag],
+}
+
+impl Want<'_> {
+    /// Of a request that has just come.
+    pub(crate) const fn of(ask: &Ask) -> Self {
+        Self {
+            request: ask.request,
+            account: ask.account,
+            model: ask.model,
+            prompt_tokens: ask.prompt_tokens,
+            need_tokens: ask.prompt_tokens as u64 + ask.output_tokens_max as u64,
+            nth: 0,
+            tried: &[],
+        }
+    }
+}
+
+/// Total order: cost, then chance, then identity (never the place, so join order does not matter).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    cost_us: u64,
+    tie: u64,
+    machine: MachineTag,
+}
+
+/// The best candidate so far, how many were compared for it and how many were looked at.
+pub(crate) struct Weighing<'a> {
+    want: Want<'a>,
+    seed: Seed,
+    best: Option<(Rank, u32)>,
+    pub(crate) inspected: usize,
+    weighed: usize,
+    weighed_max: usize,
+    per_bucket_max: usize,
+}
+
+impl<'a> Weighing<'a> {
+    fn new(want: Want<'a>, seed: Seed, limits: &Limits) -> Self {
+        let weighed_max = usize::from(limits.candidates_max).max(1);
+        Self {
+            want,
+            seed,
+            best: None,
+            inspected: 0,
+            weighed: 0,
+            weighed_max,
+            per_bucket_max: weighed_max.div_ceil(2),
+        }
+    }
+
+    /// Takes a candidate into the weighing, if it can take the request at all.
+    fn weigh(&mut self, candidate: &Candidate) {
+        self.inspected += 1;
+        let need = u32::try_from(self.want.need_tokens).unwrap_or(u32::MAX);
+        let has_tried = self.want.tried.contains(&candidate.machine);
+        if candidate.room_tokens < need || has_tried {
+            return;
+        }
+        self.weighed += 1;
+        let rank = self.rank(candidate);
+        if self.best.is_none_or(|(leader, _)| rank < leader) {
+            self.best = Some((rank, candidate.offer));
+        }
+    }
+
+    fn rank(&self, candidate: &Candidate) -> Rank {
+        let prompt = u64::from(self.want.prompt_tokens);
+        let prefill_us = prompt * u64::from(candidate.prefill_us_per_ktok) / 1_000;
+        let disturbed_us = prefill_us * u64::from(candidate.load) / INTERFERENCE_DIVISOR;
+        let machine = u128::from(candidate.machine.0);
+        Rank {
+            cost_us: u64::from(candidate.wait_us) + prefill_us + disturbed_us,
+            tie: self.seed.draw(Purpose::Tie, self.want.request.0, machine),
+            machine: candidate.machine,
+        }
+    }
+}
+
+impl Fleet {
+    /// The offer to use now, or `None` when no eligible machine has room (INV-09).
+    pub(crate) fn choose(&self, want: Want<'_>, config: &Config) -> Option<u32> {
+        self.weighing(want, config).best.map(|(_, offer)| offer)
+    }
+
+    pub(crate) fn weighing<'a>(&self, want: Want<'a>, config: &Config) -> Weighing<'a> {
+        let mut weighing = Weighing::new(want, config.seed, &config.limits);
+        // The asker's own machines that serve nobody else.
+        let own = self.own(want.model, want.account);
+        self.weigh_list(own, &config.limits, &mut weighing);
+        self.weigh_shortest_waits(&mut weighing);
+        if weighing.best.is_none() {
+            // Barred machines, while no other machine in good standing serves the model.
+            let barred = &self.supply(want.model).last_resort;
+            self.weigh_list(barred, &config.limits, &mut weighing);
+        }
+        weighing
+    }
+
+    /// Offers that are in no pool.
+    fn weigh_list(&self, offers: &[u32], limits: &Limits, weighing: &mut Weighing<'_>) {
+        for &offer in offers.iter().take(INSPECTED_PER_SOURCE_MAX) {
+            if self.may_serve(offer, weighing.want.tried) {
+                weighing.weigh(&self.candidate(offer, limits));
+            }
+        }
+    }
+
+    /// A few of each bucket, from a drawn place on, shortest waits first.
+    fn weigh_shortest_waits(&self, weighing: &mut Weighing<'_>) {
+        let want = weighing.want;
+        let pool = &self.supply(want.model).pool;
+        for (depth, bucket) in (0u128..).zip(pool.buckets()) {
+            let draw_ix = (u128::from(want.nth) << 64) | depth;
+            let count = bucket.len() as u64;
+            let start =
+                weighing
+                    .seed
+                    .draw_below(Purpose::Candidate, want.request.0, draw_ix, count);
+            let (before, after) = bucket.split_at(usize::try_from(start).expect("an index"));
+            let weighed_before = weighing.weighed;
+            for candidate in after.iter().chain(before).take(INSPECTED_PER_SOURCE_MAX) {
+                weighing.weigh(candidate);
+                if weighing.weighed - weighed_before == weighing.per_bucket_max {
+                    break;
+                }
+            }
+            if weighing.weighed >= weighing.weighed_max || weighing.inspected >= INSPECTED_MAX {
+                return;
+            }
+        }
+    }
+}
