@@ -4,8 +4,8 @@
 use cereus_core::api::{Delivery, Framing};
 use cereus_core::config::{Catalog, ModelSpec};
 use cereus_core::draw::Seed;
-use cereus_core::envelope::{BoxKey, KeyText, PublicKey, SecretKey};
-use cereus_core::exchange::{Connection, ConnectionEffect, ConnectionEvent, Host, Order, Sealed};
+use cereus_core::envelope::{BoxKey, KeyText, SecretKey};
+use cereus_core::exchange::{Connection, ConnectionEffect, ConnectionEvent, Host, Order, RequestKey};
 use cereus_core::ids::{AccountId, AttemptKey, ConnId, RequestId, WireId};
 use cereus_core::link::{LinkConfig, LinkEvent, LinkOut, LinkRules, Owners, ProviderLink};
 use cereus_core::money::Price;
@@ -203,14 +203,14 @@ impl Host for Desk {
         self.relay.news_of(attempt)
     }
 
-    fn seal(&mut self, (): &(), wire: WireId, to: PublicKey) -> Option<Sealed> {
+    fn secret(&mut self) -> Option<SecretKey> {
+        Some(session())
+    }
+
+    fn seal(&mut self, (): &(), wire: WireId, with: &RequestKey) -> Option<Vec<u8>> {
         let mut frame = vec![];
-        encode_inference_request(wire, "key", "box", "", &mut frame);
-        Some(Sealed {
-            key: session().agree(&to).ok()?,
-            sealer: to.text(),
-            frame,
-        })
+        encode_inference_request(wire, "key", with.step, "box", "", &mut frame);
+        Some(frame)
     }
 }
 
@@ -301,7 +301,7 @@ impl Stream {
         assert_eq!(self.connection.carried_count(), 1, "it took the dispatch");
 
         let mut inference = vec![];
-        encode_inference_request(wire(), "key", "box", "", &mut inference);
+        encode_inference_request(wire(), "key", None, "box", "", &mut inference);
         for event in [
             LinkEvent::FrameReceived(&frame),
             LinkEvent::DispatchRequested {

@@ -11,11 +11,11 @@ use cereus_core::config::{Catalog, Config, Limits, ModelSpec};
 use cereus_core::coordinator::{Coordinator, Misuse};
 use cereus_core::draw::Seed;
 use cereus_core::effect::Effects;
-use cereus_core::envelope::{BoxKey, NONCE_SIZE, PublicKey, SecretKey};
+use cereus_core::envelope::{BoxKey, NONCE_SIZE, SecretKey};
 use cereus_core::event::{Ask, Event, MachineReport, SlotReport, SlotState, Trust};
 use cereus_core::exchange::{
     Connection, ConnectionEffect, ConnectionEvent, Control, ControlEffect, ControlEvent, Host,
-    Order, Sealed, Witness,
+    Order, RequestKey, Witness,
 };
 use cereus_core::ids::{AccountId, AttemptKey, ConnId, ModelIx, RequestId, WireId};
 use cereus_core::link::{LinkConfig, LinkRules, Owners};
@@ -193,15 +193,14 @@ impl Host for Consumers {
             .news_of(attempt)
     }
 
-    fn seal(&mut self, _: &Name, wire: WireId, to: PublicKey) -> Option<Sealed> {
-        let ix = PROVIDERS.iter().position(|key| key.public() == to)?;
+    fn secret(&mut self) -> Option<SecretKey> {
+        Some(SESSION.clone())
+    }
+
+    fn seal(&mut self, _: &Name, wire: WireId, with: &RequestKey) -> Option<Vec<u8>> {
         let mut frame = vec![];
-        encode_inference_request(wire, "key", "box", "", &mut frame);
-        Some(Sealed {
-            key: KEYS[ix].clone(),
-            sealer: to.text(),
-            frame,
-        })
+        encode_inference_request(wire, "key", with.step, "box", "", &mut frame);
+        Some(frame)
     }
 }
 

@@ -404,7 +404,7 @@ impl Scene {
             return;
         }
         let mut frame = vec![];
-        encode_inference_request(wire(number), "key", "box", "", &mut frame);
+        encode_inference_request(wire(number), "key", None, "box", "", &mut frame);
         self.dispatched += 1;
         let attempt = AttemptKey {
             slot: u32::from(number),

@@ -102,7 +102,7 @@ fn check_chunk_writer(id: WireId, sealer: &str, ciphertext: &str) {
         return;
     }
     let mut out = vec![];
-    encode_chunk(id, sealer, ciphertext, &mut out);
+    encode_chunk(id, sealer, None, ciphertext, &mut out);
     let Ok(ToCoordinator::Chunk(chunk)) = ToCoordinator::decode(&out) else {
         panic!("a chunk that we wrote cannot be read");
     };

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 
 use super::memory::Recent;
+use super::opening::Opener;
 use super::reply::{Refusal, Sealer, send_accepted, send_complete, send_error};
 use super::{
     AgentConfig, AgentCounts, AgentEffect, AgentOut, EARLY_CANCELS_MAX, ENDED_JOBS_MAX, JobEnd,
     OpenedBody, SessionId,
 };
 use crate::api::{self, Framing, Request, Said, Turn};
-use crate::envelope::{BoxKey, OVERHEAD_SIZE, ScopeKey, open_from};
+use crate::envelope::{BoxKey, OVERHEAD_SIZE, ScopeKey};
 use crate::event::{Usage, UsageParts};
 use crate::ids::{RequestId, WireId};
 use crate::slots::BuildIx;
 use crate::wire::limits::BODY_SIZE_MAX;
-use crate::wire::messages::{InferenceRequest, SealedText, Stats};
+use crate::wire::messages::{InferenceRequest, Stats};
 
 #[derive(Clone, Debug)]
 struct Job {
@@ -51,6 +52,7 @@ pub(super) struct Jobs {
     early_cancels: Recent<EARLY_CANCELS_MAX>,
     ended: Recent<ENDED_JOBS_MAX>,
     sealer: Sealer,
+    opener: Opener,
     pub(super) stats: Stats,
 }
 
@@ -61,6 +63,7 @@ impl Jobs {
             early_cancels: Recent::default(),
             ended: Recent::default(),
             sealer,
+            opener: Opener::default(),
             stats: Stats::default(),
         }
     }
@@ -154,22 +157,15 @@ impl Jobs {
             return Err(Refusal::new(429, "queue_full", "every slot is taken"));
         }
         let invalid = |text: &str| Refusal::new(400, "client_error", text);
-        let Some(SealedText {
-            ephemeral_public_key,
-            ciphertext,
-        }) = &request.encrypted_body
-        else {
+        let Some(sealed) = &request.encrypted_body else {
             return Err(invalid("encrypted_body is required"));
         };
         let mut opened = Vec::new();
-        let (key, plain) = open_from(
-            &config.secret,
-            ephemeral_public_key,
-            ciphertext,
-            BODY_SIZE_MAX + OVERHEAD_SIZE,
-            &mut opened,
-        )
-        .map_err(|_| invalid("the request could not be opened"))?;
+        let size_max = BODY_SIZE_MAX + OVERHEAD_SIZE;
+        let (key, plain) = self
+            .opener
+            .open(&config.secret, sealed, size_max, &mut opened)
+            .map_err(|_| invalid("the request could not be opened"))?;
         let scope = request.cache_scope.as_deref().unwrap_or_default();
         if scope.len() > ScopeKey::SCOPE_SIZE_MAX {
             return Err(invalid("cache_scope is too long"));
@@ -313,6 +309,7 @@ impl Jobs {
             job.stage = Stage::Orphaned;
         }
         self.early_cancels.clear();
+        self.opener.forget();
     }
 
     /// Time is up: what still runs is refused after all.

@@ -13,6 +13,7 @@ mod hours;
 mod jobs;
 mod machine;
 mod memory;
+mod opening;
 mod reply;
 mod session;
 

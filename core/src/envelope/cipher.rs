@@ -34,8 +34,11 @@ impl BoxKey {
         Self(key.into())
     }
 
-    #[cfg(test)]
-    pub(super) fn bytes(&self) -> &[u8; 32] {
+    pub(super) const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    pub(super) const fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
 

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use super::ratchet::RatchetFault;
+
 /// Why a key cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyFault {
@@ -31,6 +33,8 @@ pub enum OpenFault {
     Forged,
     /// The sender's key cannot be used.
     Key(KeyFault),
+    /// Of a sealed session: there is no key for this step.
+    Step(RatchetFault),
     /// More than the caller allows.
     TooLong,
     /// Shorter than nonce and tag.
@@ -43,6 +47,8 @@ impl fmt::Display for OpenFault {
             Self::Base64 => f.write_str("the ciphertext is not base64"),
             Self::Forged => f.write_str("the box does not open with this key"),
             Self::Key(fault) => fault.fmt(f),
+            Self::Step(RatchetFault::Behind) => f.write_str("the session's key was used before"),
+            Self::Step(RatchetFault::TooFar) => f.write_str("the session is not so far yet"),
             Self::TooLong => f.write_str("the box is larger than allowed"),
             Self::TooShort => f.write_str("the box is shorter than its nonce and tag"),
         }

@@ -9,6 +9,7 @@ mod cipher;
 mod fault;
 mod key;
 mod payload;
+mod ratchet;
 mod scope;
 
 pub use base64::{
@@ -19,6 +20,7 @@ pub use cipher::{BoxKey, NONCE_SIZE, OVERHEAD_SIZE, TAG_SIZE};
 pub use fault::{KeyFault, OpenFault};
 pub use key::{KeyText, PublicKey, SecretKey};
 pub use payload::{EncryptedPayload, open_from};
+pub use ratchet::{Ratchet, RatchetFault};
 pub use scope::ScopeKey;
 
 #[cfg(test)]

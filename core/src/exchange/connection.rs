@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::{ExchangeMischief, Host, Order};
+use super::sealing::Sealing;
+use super::{ExchangeMischief, Host, Order, RequestKey};
 use crate::event::{AttemptFault, Ending, Event, Shown, Usage};
 use crate::ids::{AccountId, AttemptKey, ConnId, WireId};
 use crate::link::{Chunk, LinkEffect, LinkEvent, LinkMisuse, LinkOut, LinkRules, ProviderLink};
@@ -55,6 +56,7 @@ struct Carried<R> {
 pub struct Connection<R> {
     link: ProviderLink,
     carried: BTreeMap<AttemptKey, Carried<R>>,
+    sealing: Sealing,
     /// The relays' wakes, soonest first.
     wakes: BTreeSet<(Tick, AttemptKey)>,
     /// What effects gave rise to; handled in turn before the step returns.
@@ -71,6 +73,7 @@ impl<R: Clone> Connection<R> {
         Self {
             link: ProviderLink::new(now, conn, owner, &rules.config),
             carried: BTreeMap::new(),
+            sealing: Sealing::default(),
             wakes: BTreeSet::new(),
             echoes: VecDeque::new(),
             link_out: LinkOut::default(),
@@ -303,28 +306,43 @@ impl<R: Clone> Connection<R> {
         host: &mut H,
         out: &mut Vec<ConnectionEffect>,
     ) {
-        let to = self.link.sealing_key();
-        let sealed = to.and_then(|to| host.seal(&request, wire, to));
+        let sealed = self.sealed(now, wire, &request, host);
         let carried = Carried {
             request,
             wake_at: None,
         };
         self.carried.insert(attempt, carried);
-        let Some(sealed) = sealed else {
+        let Some((with, frame)) = sealed else {
             self.fail(now, attempt, AttemptFault::Unsent, host, out);
             return;
         };
         let began = RelayEvent::AttemptBegan {
             attempt,
-            key: sealed.key,
-            sealer: sealed.sealer,
+            key: with.key,
+            sealer: with.to.text(),
         };
         self.step_attempt(now, attempt, began, host);
         self.echoes.push_back(LinkEvent::DispatchRequested {
             attempt,
             wire,
-            frame: sealed.frame,
+            frame,
         });
+    }
+
+    fn sealed<H: Host<Request = R>>(
+        &mut self,
+        now: Tick,
+        wire: WireId,
+        request: &R,
+        host: &mut H,
+    ) -> Option<(RequestKey, Vec<u8>)> {
+        let to = self.link.sealing_key()?;
+        let takes_sessions = self.link.takes_sessions();
+        let with = self
+            .sealing
+            .next(now, to, takes_sessions, || host.secret())?;
+        let frame = host.seal(request, wire, &with)?;
+        Some((with, frame))
     }
 
     /// The request is not needed any more: its terminal may settle money, which takes a count only.

@@ -13,13 +13,15 @@
 
 mod connection;
 mod control;
+mod sealing;
 #[cfg(test)]
 mod tests;
 
 pub use connection::{Connection, ConnectionEffect, ConnectionEvent};
 pub use control::{Control, ControlEffect, ControlEvent, Witness};
+pub use sealing::RequestKey;
 
-use crate::envelope::{BoxKey, KeyText, PublicKey};
+use crate::envelope::SecretKey;
 use crate::event::GoneCause;
 use crate::ids::{AttemptKey, ModelIx, WireId};
 use crate::relay::{AttemptNews, RelayEffect, RelayEvent};
@@ -46,17 +48,6 @@ pub enum Order<R> {
     },
 }
 
-/// A request sealed for one attempt.
-#[derive(Debug)]
-pub struct Sealed {
-    /// Opens what comes back.
-    pub key: BoxKey,
-    /// The key that the provider registered, as text.
-    pub sealer: KeyText,
-    /// The whole `inference_request`.
-    pub frame: Vec<u8>,
-}
-
 /// What the place where a connection half runs does for it: it keeps the relays and the plaintext of open
 /// requests, and it alone has randomness.
 pub trait Host {
@@ -75,9 +66,16 @@ pub trait Host {
         out: &mut Vec<RelayEffect>,
     ) -> AttemptNews;
 
-    /// Seals the request's body to a provider, under a fresh key of our own. `None`: there is no
-    /// randomness, or the provider's key is not one.
-    fn seal(&mut self, request: &Self::Request, wire: WireId, to: PublicKey) -> Option<Sealed>;
+    /// A secret that nobody had before. `None`: there is no randomness.
+    fn secret(&mut self) -> Option<SecretKey>;
+
+    /// Seals the request's body: the whole `inference_request` frame. `None`: there is no randomness.
+    fn seal(
+        &mut self,
+        request: &Self::Request,
+        wire: WireId,
+        with: &RequestKey,
+    ) -> Option<Vec<u8>>;
 }
 
 /// A planted bug of the wiring, to prove that the simulator finds it. Never set outside tests.

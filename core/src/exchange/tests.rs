@@ -10,7 +10,7 @@ use crate::coordinator::{Coordinator, Misuse};
 use crate::denial::Denial;
 use crate::draw::Seed;
 use crate::effect::{Effects, TransferKind};
-use crate::envelope::{NONCE_SIZE, SecretKey};
+use crate::envelope::{BoxKey, NONCE_SIZE, SecretKey};
 use crate::event::{Ask, Event, MachineReport, SlotReport, SlotState, Trust};
 use crate::ids::{AccountId, ConnId, ModelIx, RequestId};
 use crate::link::{LinkConfig, LinkRules, Owners};
@@ -94,18 +94,17 @@ impl Host for Relays {
         self.relays[&**name].news_of(attempt)
     }
 
-    fn seal(&mut self, _: &Name, wire: WireId, to: PublicKey) -> Option<Sealed> {
+    fn secret(&mut self) -> Option<SecretKey> {
         self.sealed_count += 1;
-        let session = SecretKey::from_bytes([self.sealed_count; 32]);
-        let key = session.agree(&to).ok()?;
-        self.keys.insert(wire, key.clone());
+        Some(SecretKey::from_bytes([self.sealed_count; 32]))
+    }
+
+    fn seal(&mut self, _: &Name, wire: WireId, with: &RequestKey) -> Option<Vec<u8>> {
+        self.keys.insert(wire, with.key.clone());
         let mut frame = Vec::new();
-        encode_inference_request(wire, session.public().text().as_str(), "x", "", &mut frame);
-        Some(Sealed {
-            key,
-            sealer: to.text(),
-            frame,
-        })
+        let own = with.own.text();
+        encode_inference_request(wire, own.as_str(), with.step, "x", "", &mut frame);
+        Some(frame)
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) struct Session {
     pub(super) trust: Trust,
     /// `None`: absent, malformed or of low order. No sealed work then.
     pub(super) sealing_key: Option<PublicKey>,
+    /// It takes requests of a sealed session.
+    pub(super) takes_sessions: bool,
     /// As registered, byte for byte: chunks and challenges are compared with it as text.
     pub(super) sealing_text: String,
     pub(super) attested: Option<AttestedKey>,
@@ -79,6 +81,7 @@ impl Session {
                 Trust::None
             },
             sealing_key,
+            takes_sessions: register.sealed_sessions,
             sealing_text: text.to_owned(),
             attested,
             takes_commands: is_known_backend,

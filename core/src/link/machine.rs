@@ -188,6 +188,12 @@ impl ProviderLink {
         self.session()?.sealing_key
     }
 
+    /// It takes requests of a sealed session.
+    #[must_use]
+    pub fn takes_sessions(&self) -> bool {
+        self.session().is_some_and(|session| session.takes_sessions)
+    }
+
     #[must_use]
     pub fn machine(&self) -> Option<MachineId> {
         Some(self.session()?.machine)

@@ -171,7 +171,7 @@ impl World {
     fn dispatch(&mut self, number: u32) {
         let wire = wire(number.into());
         let mut frame = vec![];
-        encode_inference_request(wire, "key", "box", "", &mut frame);
+        encode_inference_request(wire, "key", None, "box", "", &mut frame);
         self.step(LinkEvent::DispatchRequested {
             attempt: attempt(number),
             wire,

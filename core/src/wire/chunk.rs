@@ -159,6 +159,7 @@ impl<'a> Walk<'a> {
         Some(SealedText {
             ephemeral_public_key: Text::from(sealer?),
             ciphertext: Text::from(ciphertext?),
+            session_step: None,
         })
     }
 }

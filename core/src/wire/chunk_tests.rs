@@ -19,6 +19,7 @@ fn the_hand_written_encoder_writes_what_serde_writes() {
         encrypted_data: Some(SealedText {
             ephemeral_public_key: Text::from("c2VhbGVy"),
             ciphertext: Text::from("Y2lwaGVy"),
+            session_step: None,
         }),
         data: Text::default(),
     };

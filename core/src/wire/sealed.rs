@@ -10,5 +10,9 @@ tolerant! {
     pub struct SealedText<'a> {
         pub ephemeral_public_key: Text<'a>,
         pub ciphertext: Text<'a>,
+        /// Of a sealed session that `ephemeral_public_key` opened: which of its keys. Absent, the key
+        /// is the one that the two public keys agree on, as published.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub session_step: Option<i64>,
     }
 }

@@ -6,9 +6,9 @@
 
 use std::sync::Arc;
 
-use cereus_core::envelope::{NONCE_SIZE, PublicKey, SecretKey};
+use cereus_core::envelope::{NONCE_SIZE, SecretKey};
 use cereus_core::event::Event;
-use cereus_core::exchange::{self, ConnectionEffect, ConnectionEvent, Host, Sealed};
+use cereus_core::exchange::{self, ConnectionEffect, ConnectionEvent, Host, RequestKey};
 use cereus_core::ids::{AttemptKey, ConnId, WireId};
 use cereus_core::link::LinkRules;
 use cereus_core::relay::{AttemptNews, RelayEffect, RelayEvent};
@@ -19,6 +19,7 @@ use cereus_socket::{Heard, Socket};
 use orion::util::secure_rand_bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 use crate::answer::Answer;
 use crate::app::App;
@@ -216,33 +217,37 @@ impl Host for Answers {
         request.step_attempt(now, attempt, event, out)
     }
 
-    fn seal(&mut self, request: &Arc<Answer>, wire: WireId, to: PublicKey) -> Option<Sealed> {
-        let mut secret = [0; 32];
+    fn secret(&mut self) -> Option<SecretKey> {
+        let mut secret = Zeroizing::new([0; 32]);
+        secure_rand_bytes(&mut *secret).ok()?;
+        Some(SecretKey::from_bytes(*secret))
+    }
+
+    fn seal(
+        &mut self,
+        request: &Arc<Answer>,
+        wire: WireId,
+        with: &RequestKey,
+    ) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE_SIZE];
-        secure_rand_bytes(&mut secret).ok()?;
         secure_rand_bytes(&mut nonce).ok()?;
-        let own = SecretKey::from_bytes(secret);
-        let key = own.agree(&to).ok()?;
         let (mut scratch, mut ciphertext) = (Vec::new(), String::new());
-        key.seal_text(nonce, request.body(), &mut scratch, &mut ciphertext);
-        let session = own.public();
-        let session_text = session.text();
+        let body = request.body();
+        with.key
+            .seal_text(nonce, body, &mut scratch, &mut ciphertext);
         let mut frame = Vec::new();
         encode_inference_request(
             wire,
-            session_text.as_str(),
+            with.own.text().as_str(),
+            with.step,
             &ciphertext,
             request.scope(),
             &mut frame,
         );
         request.sealed_with(Sealing {
-            provider_key: fingerprint(&to.0),
-            session_key: fingerprint(&session.0),
+            provider_key: fingerprint(&with.to.0),
+            session_key: fingerprint(&with.own.0),
         });
-        Some(Sealed {
-            key,
-            sealer: to.text(),
-            frame,
-        })
+        Some(frame)
     }
 }

@@ -68,6 +68,7 @@ pub(crate) fn register_frame(
         version: Text::from(version),
         public_key: Text::from(sealing_key),
         encrypted_response_chunks: true,
+        sealed_sessions: true,
         attestation: Some(Verbatim(&blob)),
         auth_token: Text::from(earn_key),
         // By construction the engine is in this process and nothing listens. What nobody looked up

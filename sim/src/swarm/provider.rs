@@ -390,6 +390,8 @@ impl Provider {
             version: Text::from("0.6.0"),
             public_key: Text::from(key),
             encrypted_response_chunks: true,
+            // One in four speaks the published form alone.
+            sealed_sessions: !key.as_bytes()[0].is_multiple_of(4),
             attestation: blob.as_deref().map(Verbatim),
             ..Register::default()
         };

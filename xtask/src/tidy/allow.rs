@@ -177,6 +177,11 @@ pub(super) const EXTERNALS: &[External] = &[
     },
     External {
         by: "cereus-core",
+        name: "hkdf",
+        why: "a key for each request of a sealed session",
+    },
+    External {
+        by: "cereus-core",
         name: "salsa20",
         why: "HSalsa20, the key half of NaCl box",
     },

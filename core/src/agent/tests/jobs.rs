@@ -52,7 +52,7 @@ fn a_request_sealed_to_another_key_is_refused() {
         ("3", sealer.as_str(), "!"),
     ] {
         let mut frame = Vec::new();
-        encode_inference_request(id(number), sealer, ciphertext, "", &mut frame);
+        encode_inference_request(id(number), sealer, None, ciphertext, "", &mut frame);
         play.told.clear();
         play.frame(&frame);
         assert_eq!(play.told, format!("error {number} 400 client_error"));
@@ -150,7 +150,7 @@ fn a_scope_that_is_too_long_is_refused() {
         let scope = "A".repeat(size);
         encode_inference_request(
             id(number),
-            sealer.as_str(),
+            sealer.as_str(), None,
             &payload.ciphertext,
             &scope,
             &mut frame,

@@ -123,6 +123,7 @@ impl Scene {
             encrypted_data: Some(SealedText {
                 ephemeral_public_key: Text::from(SEALER.to_string()),
                 ciphertext: Text::from(ciphertext),
+                session_step: None,
             }),
             data: Text::default(),
         }

@@ -21,10 +21,11 @@ pub struct InferenceRequest<'a> {
 }
 
 /// Appends an `inference_request` frame without a copy of the ciphertext in between. The texts are
-/// base64; an empty `scope` is left out.
+/// base64; an empty `scope` is left out, and so is `step` where the key is that of the two public keys.
 pub fn encode_inference_request(
     id: WireId,
     sealer: &str,
+    step: Option<u32>,
     ciphertext: &str,
     scope: &str,
     out: &mut Vec<u8>,
@@ -37,7 +38,11 @@ pub fn encode_inference_request(
     )
     .expect("a Vec takes every byte");
     out.extend_from_slice(ciphertext.as_bytes());
-    out.extend_from_slice(br#""}"#);
+    out.push(b'"');
+    if let Some(step) = step {
+        write!(out, r#","session_step":{step}"#).expect("a Vec takes every byte");
+    }
+    out.push(b'}');
     if !scope.is_empty() {
         out.extend_from_slice(br#","cache_scope":""#);
         out.extend_from_slice(scope.as_bytes());

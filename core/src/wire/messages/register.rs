@@ -41,6 +41,9 @@ tolerant! {
         pub public_key: Text<'a>,
         #[serde(skip_serializing_if = "is_zero")]
         pub encrypted_response_chunks: bool,
+        /// It takes requests of a sealed session (ours alone: the published form has none).
+        #[serde(skip_serializing_if = "is_zero")]
+        pub sealed_sessions: bool,
         /// The signed blob, byte for byte as in the frame (`spec/wire` 7.1).
         #[serde(skip_serializing_if = "Option::is_none")]
         pub attestation: Option<Verbatim<'a>>,

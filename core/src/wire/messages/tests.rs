@@ -277,14 +277,15 @@ fn a_request_without_a_sealed_body_decodes_so_that_it_can_be_refused() {
 #[test]
 fn the_hand_written_request_encoder_writes_what_serde_writes() {
     let id = crate::ids::WireId::parse("0b1d6f3e-52a4-4c0e-9f6e-7a0d6a1f2c33").unwrap();
-    for scope in ["", "c2NvcGU="] {
+    for (scope, step) in [("", None), ("c2NvcGU=", Some(0)), ("", Some(u32::MAX))] {
         let mut by_hand = Vec::new();
-        encode_inference_request(id, "a2V5", "Ym94", scope, &mut by_hand);
+        encode_inference_request(id, "a2V5", step, "Ym94", scope, &mut by_hand);
         let request = InferenceRequest {
             request_id: Text::from(id.to_string()),
             encrypted_body: Some(SealedText {
                 ephemeral_public_key: Text::from("a2V5"),
                 ciphertext: Text::from("Ym94"),
+                session_step: step.map(i64::from),
             }),
             cache_scope: (!scope.is_empty()).then(|| Text::from(scope)),
         };

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use cereus_core::api::{Framing, Request};
 use cereus_core::draw::Seed;
-use cereus_core::envelope::{BoxKey, KeyText, NONCE_SIZE, PublicKey, SecretKey};
+use cereus_core::envelope::{NONCE_SIZE, SecretKey};
 use cereus_core::event::Ask;
-use cereus_core::exchange::{Host, Sealed};
+use cereus_core::exchange::{Host, RequestKey};
 use cereus_core::ids::{AttemptKey, RequestId, WireId};
 use cereus_core::relay::{AttemptNews, Relay, RelayEffect, RelayEvent, RelayMischief, Shape};
 use cereus_core::time::Tick;
@@ -28,10 +28,8 @@ pub(super) struct Answers {
     answers: BTreeMap<RequestId, Answering>,
     /// What consumers heard, in order, until the coordinator passes it on.
     replies: Vec<(RequestId, Reply)>,
+    /// One for all: here nobody listens.
     secret: SecretKey,
-    sealing_text: KeyText,
-    /// Agreed once: the curve is slow without optimisation.
-    boxes: BTreeMap<PublicKey, BoxKey>,
     nonces: u64,
     plant: Option<Plant>,
     dropping: Stream,
@@ -40,13 +38,10 @@ pub(super) struct Answers {
 
 impl Answers {
     pub(super) fn new(world: u64, seed: Seed, plant: Option<Plant>) -> Self {
-        let secret = SecretKey::from_bytes(key_bytes(seed, u128::MAX));
         Self {
             answers: BTreeMap::new(),
             replies: Vec::new(),
-            sealing_text: secret.public().text(),
-            secret,
-            boxes: BTreeMap::new(),
+            secret: SecretKey::from_bytes(key_bytes(seed, u128::MAX)),
             nonces: 0,
             plant,
             dropping: Stream::new(world, "dropped chunks"),
@@ -91,15 +86,6 @@ impl Answers {
     pub(super) fn finished(&mut self, request: RequestId, completion_tokens: u32) {
         let reply = Reply::Finished { completion_tokens };
         self.replies.push((request, reply));
-    }
-
-    /// The memoised key that this process shares with a provider.
-    fn shared(&mut self, peer: PublicKey) -> Option<BoxKey> {
-        if !self.boxes.contains_key(&peer) {
-            let agreed = self.secret.agree(&peer).ok()?;
-            self.boxes.insert(peer, agreed);
-        }
-        self.boxes.get(&peer).cloned()
     }
 
     fn relay(
@@ -156,21 +142,20 @@ impl Host for Answers {
         answering.map_or_else(AttemptNews::default, |it| it.relay.news_of(attempt))
     }
 
-    fn seal(&mut self, request: &RequestId, wire: WireId, to: PublicKey) -> Option<Sealed> {
-        let key = self.shared(to)?;
+    fn secret(&mut self) -> Option<SecretKey> {
+        Some(self.secret.clone())
+    }
+
+    fn seal(&mut self, request: &RequestId, wire: WireId, with: &RequestKey) -> Option<Vec<u8>> {
         let answering = self.answers.get(request)?;
         self.nonces += 1;
         let mut nonce = [0; NONCE_SIZE];
         nonce[..8].copy_from_slice(&self.nonces.to_le_bytes());
         let mut ciphertext = String::new();
-        key.seal_text(nonce, &answering.lowered, &mut Vec::new(), &mut ciphertext);
+        with.key.seal_text(nonce, &answering.lowered, &mut Vec::new(), &mut ciphertext);
         let mut frame = Vec::new();
-        let sealer = self.sealing_text.as_str();
-        encode_inference_request(wire, sealer, &ciphertext, "", &mut frame);
-        Some(Sealed {
-            key,
-            sealer: to.text(),
-            frame,
-        })
+        let own = with.own.text();
+        encode_inference_request(wire, own.as_str(), with.step, &ciphertext, "", &mut frame);
+        Some(frame)
     }
 }
