@@ -5,7 +5,9 @@ use cereus_core::api::{Delivery, Framing};
 use cereus_core::config::{Catalog, ModelSpec};
 use cereus_core::draw::Seed;
 use cereus_core::envelope::{BoxKey, KeyText, SecretKey};
-use cereus_core::exchange::{Connection, ConnectionEffect, ConnectionEvent, Host, Order, RequestKey};
+use cereus_core::exchange::{
+    Connection, ConnectionEffect, ConnectionEvent, Host, Order, RequestKey,
+};
 use cereus_core::ids::{AccountId, AttemptKey, ConnId, RequestId, WireId};
 use cereus_core::link::{LinkConfig, LinkEvent, LinkOut, LinkRules, Owners, ProviderLink};
 use cereus_core::money::Price;

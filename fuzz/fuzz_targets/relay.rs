@@ -566,6 +566,7 @@ impl Scene {
             encrypted_data: Some(SealedText {
                 ephemeral_public_key: Text::from(SEALER.as_str()),
                 ciphertext: Text::from(ciphertext),
+                session_step: None,
             }),
             data: Text::default(),
         }

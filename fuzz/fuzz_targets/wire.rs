@@ -102,7 +102,7 @@ fn check_chunk_writer(id: WireId, sealer: &str, ciphertext: &str) {
         return;
     }
     let mut out = vec![];
-    encode_chunk(id, sealer, None, ciphertext, &mut out);
+    encode_chunk(id, sealer, ciphertext, &mut out);
     let Ok(ToCoordinator::Chunk(chunk)) = ToCoordinator::decode(&out) else {
         panic!("a chunk that we wrote cannot be read");
     };
@@ -111,7 +111,7 @@ fn check_chunk_writer(id: WireId, sealer: &str, ciphertext: &str) {
     assert_eq!(sealed.ephemeral_public_key.as_str(), sealer);
     assert_eq!(sealed.ciphertext.as_str(), ciphertext);
     out.clear();
-    encode_inference_request(id, sealer, ciphertext, "", &mut out);
+    encode_inference_request(id, sealer, None, ciphertext, "", &mut out);
     assert!(matches!(
         ToProvider::decode(&out),
         Ok::<_, DecodeError>(ToProvider::InferenceRequest(_))

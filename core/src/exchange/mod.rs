@@ -70,12 +70,8 @@ pub trait Host {
     fn secret(&mut self) -> Option<SecretKey>;
 
     /// Seals the request's body: the whole `inference_request` frame. `None`: there is no randomness.
-    fn seal(
-        &mut self,
-        request: &Self::Request,
-        wire: WireId,
-        with: &RequestKey,
-    ) -> Option<Vec<u8>>;
+    fn seal(&mut self, request: &Self::Request, wire: WireId, with: &RequestKey)
+    -> Option<Vec<u8>>;
 }
 
 /// A planted bug of the wiring, to prove that the simulator finds it. Never set outside tests.

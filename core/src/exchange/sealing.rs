@@ -48,8 +48,7 @@ impl Session {
     }
 
     fn is_spent(&self, now: Tick) -> bool {
-        self.ratchet.step() >= SESSION_REQUESTS_MAX
-            || now.since(self.opened_at) >= SESSION_AGE_MAX
+        self.ratchet.step() >= SESSION_REQUESTS_MAX || now.since(self.opened_at) >= SESSION_AGE_MAX
     }
 }
 

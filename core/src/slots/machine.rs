@@ -430,8 +430,11 @@ impl Slots {
                 "a slot goes from {:?} to {state:?} by no line of the table",
                 own.shown
             );
+            // Whether a model works just now its coordinator knows from the jobs that it sent: a report
+            // for each would cost more than a short job.
+            let is_up = |state: Option<SlotState>| state.is_some_and(SlotState::is_warm);
+            self.has_news |= !(is_up(own.shown) && is_up(state));
             self.builds[usize::from(build.0)].shown = state;
-            self.has_news = true;
         }
     }
 

@@ -24,6 +24,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::{AccountCommand, Cli, Command, KeyCommand, ModelsCommand};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What a person reads when a command fails: a sentence that says what to do.
 type Outcome = Result<(), String>;
 
@@ -72,8 +75,19 @@ fn say(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
+/// Threads for tasks: half of the processors. The other half is for the threads beside them (store,
+/// journal, engine), and fewer threads wake one another less often, which is most of a short request's
+/// cost. `TOKIO_WORKER_THREADS` sets another number.
+fn worker_threads() -> usize {
+    let told = std::env::var("TOKIO_WORKER_THREADS").ok();
+    let told = told.and_then(|text| text.parse().ok());
+    let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+    told.unwrap_or_else(|| processors() / 2).max(1)
+}
+
 fn block_on(work: impl Future<Output = Outcome>) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(worker_threads())
         .enable_all()
         .build()
         .map_err(|error| format!("the system gives no threads: {error}"))?;

@@ -12,7 +12,7 @@ use cereus_core::effect::Effects;
 use cereus_core::event::{Ask, Event};
 use cereus_core::exchange::{self, ControlEffect, ControlEvent, Witness};
 use cereus_core::ids::ConnId;
-use cereus_core::time::Tick;
+use cereus_core::time::{Span, Tick};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
@@ -26,6 +26,9 @@ use crate::store::{DepositId, Entry, FinishedRequest, WaitingDeposit};
 pub(crate) const INBOX_MAX: usize = 16_384;
 /// Events of one turn: one journal write and one commit for all of them.
 const BATCH_MAX: usize = 256;
+
+/// How long receipts may wait for a transfer to go to the disk with.
+const RECEIPTS_WAIT: Span = Span::millis(20);
 
 /// What the rest of the process tells the coordinator.
 #[derive(Debug)]
@@ -64,8 +67,12 @@ pub(crate) struct Control {
     durable: watch::Receiver<Durable>,
     /// The ways to registered connections.
     orders: HashMap<ConnId, mpsc::Sender<Order>>,
-    /// What this turn posted.
+    /// What goes to the disk next.
     entries: Vec<Entry>,
+    /// Since when there is something among them, if it is nothing that anybody waits for.
+    unhurried_since: Option<Tick>,
+    /// Somebody waits for one of them.
+    is_hurried: bool,
     posted_up_to: u64,
     /// When the newest batch went to the store.
     committing: VecDeque<Committing>,
@@ -94,6 +101,8 @@ impl Control {
             durable,
             orders: HashMap::new(),
             entries: Vec::new(),
+            unhurried_since: None,
+            is_hurried: false,
             posted_up_to: 0,
             committing: VecDeque::new(),
             is_drained: false,
@@ -109,11 +118,7 @@ impl Control {
         let mut batch = Vec::with_capacity(BATCH_MAX);
         let mut is_draining = false;
         while !self.is_drained {
-            let wake = self
-                .exchange
-                .core()
-                .next_wake()
-                .map(|(at, _)| self.app.clock.instant(at));
+            let wake = self.next_wake().map(|at| self.app.clock.instant(at));
             let wake_at = wake.unwrap_or_else(tokio::time::Instant::now);
             // Every branch is cancel safe: `changed`, `recv_many` and a sleep lose nothing.
             tokio::select! {
@@ -122,6 +127,7 @@ impl Control {
                         return Ending::StoreFailed("the store's thread ended".to_owned());
                     }
                     if let Some(reason) = self.take_durable() {
+                        self.recorder.give_up(self.app.clock.now());
                         return Ending::StoreFailed(reason);
                     }
                 }
@@ -135,14 +141,29 @@ impl Control {
                         self.noticed(notice);
                     }
                 }
-                () = tokio::time::sleep_until(wake_at), if wake.is_some() => {
-                    self.step(ControlEvent::Happened(Event::Woke));
-                }
+                () = tokio::time::sleep_until(wake_at), if wake.is_some() => self.woke(),
             }
             self.end_turn().await;
         }
+        self.commit().await;
         self.recorder.close(self.exchange.core()).await;
         Ending::Drained
+    }
+
+    fn next_wake(&self) -> Option<Tick> {
+        let core = self.exchange.core().next_wake().map(|(at, _)| at);
+        let receipts = self.unhurried_since.map(|at| at + RECEIPTS_WAIT);
+        let wakes = [core, receipts, self.recorder.next_wake()];
+        wakes.into_iter().flatten().min()
+    }
+
+    /// The core's time, or only that of what is to be written; the end of the turn does the latter.
+    fn woke(&mut self) {
+        let now = self.app.clock.now();
+        let core = self.exchange.core().next_wake();
+        if core.is_some_and(|(at, _)| at <= now) {
+            self.step(ControlEvent::Happened(Event::Woke));
+        }
     }
 
     fn noticed(&mut self, notice: Notice) {
@@ -211,7 +232,7 @@ impl Control {
                      `cereus credit list` shows it"
                 );
                 let deposit = DepositId(deposit);
-                self.entries.push(Entry::Refused { deposit, reason });
+                self.hurry(Entry::Refused { deposit, reason });
             }
             ControlEffect::Denied { request, denial } => {
                 let waited = now.since(request.arrived_at());
@@ -229,6 +250,7 @@ impl Control {
                     sealing: request.sealing(),
                 });
                 self.entries.push(Entry::Receipt(Arc::clone(&finished)));
+                self.unhurried_since.get_or_insert(now);
                 self.app.receipts.keep(finished);
             }
             ControlEffect::LetGo { conn } => {
@@ -248,7 +270,7 @@ impl Control {
             ControlEffect::Post { transfer, deposit } => {
                 self.posted_up_to = transfer.seq;
                 let deposit = deposit.map(DepositId);
-                self.entries.push(Entry::Transfer { transfer, deposit });
+                self.hurry(Entry::Transfer { transfer, deposit });
             }
             ControlEffect::Relay { request, event } => request.step(now, event),
             ControlEffect::Released { request } => {
@@ -262,6 +284,11 @@ impl Control {
                 tracing::error!(%misuse, "the core refused an event");
             }
         }
+    }
+
+    fn hurry(&mut self, entry: Entry) {
+        self.entries.push(entry);
+        self.is_hurried = true;
     }
 
     /// Tells the core how far the ledger is on disk; the reason if it never will be again.
@@ -282,6 +309,23 @@ impl Control {
         }
     }
 
+    /// Hands all entries to the store.
+    async fn commit(&mut self) {
+        self.is_hurried = false;
+        self.unhurried_since = None;
+        if self.entries.is_empty() {
+            return;
+        }
+        let up_to = self.posted_up_to;
+        self.app.metrics.transfers_posted.set(up_to);
+        if self.committing.back().is_none_or(|last| last.up_to < up_to) {
+            let at = self.app.clock.now();
+            self.committing.push_back(Committing { up_to, at });
+        }
+        let entries = std::mem::take(&mut self.entries);
+        self.writer.commit(entries, up_to).await;
+    }
+
     async fn end_turn(&mut self) {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let metrics = &self.app.metrics;
@@ -291,20 +335,13 @@ impl Control {
         metrics
             .providers_verified
             .set(gauge(self.exchange.verified_count()));
-        if !self.entries.is_empty() {
-            let up_to = self.posted_up_to;
-            self.app.metrics.transfers_posted.set(up_to);
-            if self.committing.back().is_none_or(|last| last.up_to < up_to) {
-                self.committing.push_back(Committing {
-                    up_to,
-                    at: self.app.clock.now(),
-                });
-            }
-            self.writer
-                .commit(std::mem::take(&mut self.entries), up_to)
-                .await;
-        }
         let now = self.app.clock.now();
+        let is_overdue = self
+            .unhurried_since
+            .is_some_and(|since| now >= since + RECEIPTS_WAIT);
+        if self.is_hurried || is_overdue {
+            self.commit().await;
+        }
         self.recorder.flush(now, self.exchange.core());
         self.app
             .metrics

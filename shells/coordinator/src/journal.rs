@@ -32,6 +32,10 @@ const SUFFIX: &str = "journal";
 const FOLDER_MODE: u32 = 0o700;
 /// Batches on their way to the disk; a batch is at most a few hundred short records.
 const BATCHES_MAX: usize = 1_024;
+/// A batch goes to the thread when it has so many bytes, or after so long: waking a thread for each
+/// event would cost more than recording it.
+const BATCH_BYTES: usize = 32 << 10;
+const BATCH_WAIT: Span = Span::millis(20);
 /// How long the recorder rests after trouble with its disk.
 const REST: Span = Span::secs(30);
 /// Bytes written between two looks at the room that is left.
@@ -61,6 +65,8 @@ pub(crate) struct Recorder {
     state: State,
     rules: SegmentRules,
     buffer: Vec<u8>,
+    /// When the first byte of the buffer was written.
+    buffered_at: Option<Tick>,
     work: mpsc::Sender<Work>,
     /// Raised by the thread when it could not write.
     is_broken: Arc<AtomicBool>,
@@ -120,6 +126,7 @@ impl Recorder {
         Ok(Self {
             state: State::Recording(writer),
             rules: settings.rules,
+            buffered_at: (!buffer.is_empty()).then_some(Tick::ZERO),
             buffer,
             work,
             is_broken,
@@ -143,6 +150,7 @@ impl Recorder {
     pub(crate) fn event(&mut self, now: Tick, event: &Event<'_>) {
         match &mut self.state {
             State::Recording(writer) => {
+                self.buffered_at.get_or_insert(now);
                 if let Err(error) = writer.event(now, event, &mut self.buffer) {
                     // The inventory of a provider is bounded far below a record's limit.
                     tracing::error!(%error, "an event did not fit the journal");
@@ -161,8 +169,18 @@ impl Recorder {
         }
     }
 
-    /// The end of a batch: a checkpoint if one is due, all of it to the thread, and the next segment
-    /// when this one is full.
+    /// When what is buffered goes to the thread at the latest.
+    pub(crate) fn next_wake(&self) -> Option<Tick> {
+        self.buffered_at.map(|at| at + BATCH_WAIT)
+    }
+
+    /// Nothing more will be recorded: what is buffered goes to the thread.
+    pub(crate) fn give_up(&mut self, now: Tick) {
+        self.append(now);
+    }
+
+    /// The end of a turn: a checkpoint if one is due, what has gathered to the thread, and the next
+    /// segment when this one is full.
     pub(crate) fn flush(&mut self, now: Tick, core: &Coordinator) {
         if self.is_broken.swap(false, Ordering::AcqRel) {
             self.rest(now);
@@ -180,7 +198,9 @@ impl Recorder {
                     if is_sent {
                         self.resume(now, core, number, events);
                     }
-                } else if !self.buffer.is_empty() {
+                } else if self.buffer.len() >= BATCH_BYTES
+                    || self.buffered_at.is_some_and(|at| now >= at + BATCH_WAIT)
+                {
                     self.append(now);
                 }
             }
@@ -209,6 +229,7 @@ impl Recorder {
     }
 
     fn append(&mut self, now: Tick) -> bool {
+        self.buffered_at = None;
         let work = Work::Append(std::mem::take(&mut self.buffer));
         self.send(now, work)
     }
@@ -219,6 +240,7 @@ impl Recorder {
         let every = checkpoint_every();
         match Writer::resume(core, number, events, every, &mut self.buffer) {
             Ok(writer) => {
+                self.buffered_at = None;
                 let work = Work::Begin(std::mem::take(&mut self.buffer));
                 self.state = State::Recording(writer);
                 self.send(now, work);
@@ -240,6 +262,7 @@ impl Recorder {
 
     fn rest(&mut self, now: Tick) {
         self.buffer.clear();
+        self.buffered_at = None;
         let until = now + REST;
         self.state = match &self.state {
             State::Recording(writer) => State::Resting {
@@ -542,6 +565,29 @@ mod tests {
     }
 
     #[test]
+    fn events_gather_for_a_moment_before_a_thread_is_woken_for_them() {
+        let data = tempfile::tempdir().unwrap();
+        let mut desk = Desk::new(data.path(), SMALL);
+        let (work, mut inbox) = mpsc::channel(8);
+        desk.recorder.work = work;
+        // The head of the segment went out with the first turn.
+        desk.now = desk.now + BATCH_WAIT;
+        desk.turn();
+        assert!(inbox.try_recv().is_ok());
+        desk.turn();
+        let due = desk.recorder.next_wake().unwrap();
+        assert_eq!(due, desk.now + BATCH_WAIT);
+        desk.turn();
+        assert!(inbox.try_recv().is_err(), "two events are not worth a wake");
+        desk.recorder.flush(due, &desk.core);
+        assert!(inbox.try_recv().is_ok(), "and none waits for a third");
+        assert_eq!(desk.recorder.next_wake(), None);
+        desk.turn();
+        desk.recorder.give_up(desk.now);
+        assert!(inbox.try_recv().is_ok(), "the end takes what there is");
+    }
+
+    #[test]
     fn a_disk_that_stands_still_is_not_waited_for() {
         let data = tempfile::tempdir().unwrap();
         let mut desk = Desk::new(data.path(), SMALL);
@@ -549,6 +595,7 @@ mod tests {
         let (work, _inbox) = mpsc::channel(1);
         desk.recorder.work = work;
         for _ in 0..10 {
+            desk.now = desk.now + BATCH_WAIT;
             desk.turn();
         }
         assert!(matches!(desk.recorder.state, State::Resting { .. }));

@@ -29,6 +29,8 @@ use crate::receipts::Sealing;
 
 /// Orders that may wait for this task; the coordinator lets go of a connection that has more.
 const ORDERS_MAX: usize = 1_024;
+/// Orders or frames of one turn: what they make us write goes out together.
+const BATCH_MAX: usize = 64;
 
 /// Serves one provider until its connection ends. It waits as a guest until it has passed a challenge,
 /// and has to go if it is sent away before.
@@ -51,15 +53,20 @@ where
         guest: Some(guest),
         socket: Socket::accepted(stream, frame_size_max),
     };
+    let mut batch = Vec::with_capacity(BATCH_MAX);
     tracing::debug!(conn = conn.0, "a provider connects");
     while let Some(wake) = connection.exchange.next_wake() {
         let wake = connection.app.clock.instant(wake);
         // Cancel safe: receiving from a channel or a stream and sleeping lose nothing.
         tokio::select! {
-            heard = connection.socket.hear() => connection.heard(heard).await,
-            order = orders.recv() => {
-                let event = order.map_or(ConnectionEvent::LetGo, ConnectionEvent::Ordered);
-                connection.step(event).await;
+            heard = connection.socket.hear() => connection.heard_all(heard).await,
+            count = orders.recv_many(&mut batch, BATCH_MAX) => {
+                for order in batch.drain(..) {
+                    connection.step(ConnectionEvent::Ordered(order)).await;
+                }
+                if count == 0 {
+                    connection.step(ConnectionEvent::LetGo).await;
+                }
             }
             // Too many wait to prove themselves, and it has waited longest.
             () = sent_away.called() => connection.step(ConnectionEvent::LetGo).await,
@@ -87,6 +94,21 @@ impl<S> Connection<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
+    /// What came, and what has come with it.
+    async fn heard_all(&mut self, first: Heard) {
+        self.heard(first).await;
+        for _ in 1..BATCH_MAX {
+            // Behind the end of a connection there is nothing to hear.
+            if self.exchange.next_wake().is_none() {
+                break;
+            }
+            let Some(next) = self.socket.heard_already() else {
+                break;
+            };
+            self.heard(next).await;
+        }
+    }
+
     async fn heard(&mut self, heard: Heard) {
         match heard {
             Heard::Frame(frame) => {
@@ -223,12 +245,7 @@ impl Host for Answers {
         Some(SecretKey::from_bytes(*secret))
     }
 
-    fn seal(
-        &mut self,
-        request: &Arc<Answer>,
-        wire: WireId,
-        with: &RequestKey,
-    ) -> Option<Vec<u8>> {
+    fn seal(&mut self, request: &Arc<Answer>, wire: WireId, with: &RequestKey) -> Option<Vec<u8>> {
         let mut nonce = [0; NONCE_SIZE];
         secure_rand_bytes(&mut nonce).ok()?;
         let (mut scratch, mut ciphertext) = (Vec::new(), String::new());

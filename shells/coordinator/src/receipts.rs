@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use cereus_core::ids::{AccountId, RequestId, WireId};
-use serde_json::{Value, json};
+use cereus_core::event::Usage;
+use cereus_core::ids::{AccountId, MachineId, RequestId, WireId};
+use serde::{Serialize, Serializer};
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::store::{FinishedRequest, Store, StoreError};
@@ -66,7 +67,7 @@ impl Receipts {
         let request = RequestId(id);
         if let Some(finished) = self.on_shelf(request) {
             let is_theirs = finished.receipt.account == account;
-            return Ok(is_theirs.then(|| as_json(&finished).to_string()));
+            return Ok(is_theirs.then(|| as_json(&finished)));
         }
         let store = Arc::clone(&self.store).lock_owned().await;
         let found = tokio::task::spawn_blocking(move || store.receipt(request))
@@ -83,45 +84,98 @@ impl Receipts {
     }
 }
 
-/// As consumers see it, and as the store keeps it.
-pub(crate) fn as_json(finished: &FinishedRequest) -> Value {
+/// As consumers see it, and as the store keeps it: JSON.
+pub(crate) fn as_json(finished: &FinishedRequest) -> String {
     let FinishedRequest {
         receipt,
         model,
         sealing,
     } = finished;
-    json!({
-        "object": "receipt",
-        "id": receipt.request.to_string(),
-        "model": model,
-        "machine": format!("{:032x}", receipt.machine.0),
-        "attempts": receipt.attempts,
-        "sealed": {
-            "cipher": "X25519, XSalsa20-Poly1305",
-            "provider_key": sealing.provider_key,
-            "session_key": sealing.session_key,
+    let shown = Shown {
+        object: "receipt",
+        id: receipt.request,
+        model,
+        machine: receipt.machine,
+        attempts: receipt.attempts,
+        sealed: Sealed {
+            cipher: "X25519, XSalsa20-Poly1305",
+            provider_key: &sealing.provider_key,
+            session_key: &sealing.session_key,
         },
-        "usage": {
-            "prompt_tokens": receipt.usage.prompt_tokens,
-            "completion_tokens": receipt.usage.completion_tokens,
+        usage: receipt.usage,
+        price_micro_usd_per_mtok: Prices {
+            input: receipt.price.input_per_mtok.0,
+            output: receipt.price.output_per_mtok.0,
         },
-        "price_micro_usd_per_mtok": {
-            "input": receipt.price.input_per_mtok.0,
-            "output": receipt.price.output_per_mtok.0,
+        micro_usd: Amounts {
+            held: receipt.held.0,
+            charged: receipt.charged.0,
+            payout: receipt.payout.0,
+            balance_before: receipt.balance_before.0,
+            balance_after: receipt.balance_after.0,
         },
-        "micro_usd": {
-            "held": receipt.held.0,
-            "charged": receipt.charged.0,
-            "payout": receipt.payout.0,
-            "balance_before": receipt.balance_before.0,
-            "balance_after": receipt.balance_after.0,
+        spans_us: Spans {
+            queue: receipt.dispatched_at.since(receipt.arrived_at).0,
+            accept: receipt.accepted_at.since(receipt.dispatched_at).0,
+            prefill: receipt.started_at.since(receipt.accepted_at).0,
+            decode: receipt.completed_at.since(receipt.started_at).0,
+            total: receipt.completed_at.since(receipt.arrived_at).0,
         },
-        "spans_us": {
-            "queue": receipt.dispatched_at.since(receipt.arrived_at).0,
-            "accept": receipt.accepted_at.since(receipt.dispatched_at).0,
-            "prefill": receipt.started_at.since(receipt.accepted_at).0,
-            "decode": receipt.completed_at.since(receipt.started_at).0,
-            "total": receipt.completed_at.since(receipt.arrived_at).0,
-        },
-    })
+    };
+    serde_json::to_string(&shown).expect("it holds no map")
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    object: &'static str,
+    #[serde(serialize_with = "dashed")]
+    id: RequestId,
+    model: &'a str,
+    #[serde(serialize_with = "digits")]
+    machine: MachineId,
+    attempts: u8,
+    sealed: Sealed<'a>,
+    usage: Usage,
+    price_micro_usd_per_mtok: Prices,
+    micro_usd: Amounts,
+    spans_us: Spans,
+}
+
+#[derive(Serialize)]
+struct Sealed<'a> {
+    cipher: &'static str,
+    provider_key: &'a str,
+    session_key: &'a str,
+}
+
+#[derive(Serialize)]
+struct Prices {
+    input: i64,
+    output: i64,
+}
+
+#[derive(Serialize)]
+struct Amounts {
+    held: i64,
+    charged: i64,
+    payout: i64,
+    balance_before: i64,
+    balance_after: i64,
+}
+
+#[derive(Serialize)]
+struct Spans {
+    queue: u64,
+    accept: u64,
+    prefill: u64,
+    decode: u64,
+    total: u64,
+}
+
+fn dashed<S: Serializer>(id: &RequestId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(id)
+}
+
+fn digits<S: Serializer>(machine: &MachineId, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{:032x}", machine.0))
 }

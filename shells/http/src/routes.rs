@@ -200,7 +200,8 @@ async fn tag_and_count<B: Backend>(
     mut request: Request,
     next: Next,
 ) -> Reply {
-    let id = RequestId(Uuid::new_v4().as_u128());
+    // In the order of their coming, so that what is stored by id grows at one end.
+    let id = RequestId(Uuid::now_v7().as_u128());
     let own = HeaderValue::from_str(&id.to_string()).expect("digits and dashes");
     let shown = repeatable_id(request.headers()).unwrap_or_else(|| own.clone());
     request.extensions_mut().insert(RequestTag(id));

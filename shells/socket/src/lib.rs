@@ -127,6 +127,16 @@ where
         poll_fn(|context| self.poll_hear(context)).await
     }
 
+    /// What has come already, without waiting and without writing anything out: `None` says that
+    /// [`Socket::hear`] would wait, or has something to tell of what was queued.
+    pub fn heard_already(&mut self) -> Option<Heard> {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        match self.poll_next(&mut context) {
+            Poll::Ready(heard) => Some(heard),
+            Poll::Pending => None,
+        }
+    }
+
     /// Lets what was queued go out, a close among it, and the peer answer it; for a moment.
     pub async fn end(mut self) {
         let ending = async { while !matches!(self.hear().await, Heard::Closed { .. }) {} };
@@ -142,8 +152,18 @@ where
     }
 
     fn poll_hear(&mut self, context: &mut Context<'_>) -> Poll<Heard> {
+        if let Some(heard) = self.poll_written(context) {
+            return heard;
+        }
+        self.poll_next(context)
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Heard> {
         loop {
-            if let Some(heard) = self.poll_written(context) {
+            // A peer that pings and reads nothing is not read either.
+            if self.pongs_owed > 0
+                && let Some(heard) = self.poll_written(context)
+            {
                 return heard;
             }
             let message = match ready!(Pin::new(&mut self.stream).poll_next(context)) {

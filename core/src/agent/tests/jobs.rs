@@ -150,7 +150,8 @@ fn a_scope_that_is_too_long_is_refused() {
         let scope = "A".repeat(size);
         encode_inference_request(
             id(number),
-            sealer.as_str(), None,
+            sealer.as_str(),
+            None,
             &payload.ciphertext,
             &scope,
             &mut frame,

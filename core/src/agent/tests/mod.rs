@@ -68,7 +68,8 @@ fn request(number: &str, body: &str) -> Vec<u8> {
     let sealer = payload.ephemeral_public_key;
     encode_inference_request(
         id(number),
-        sealer.as_str(), None,
+        sealer.as_str(),
+        None,
         &payload.ciphertext,
         SCOPE,
         &mut frame,

@@ -39,7 +39,7 @@ pub(crate) fn table(receipt: &Value, paint: Paint) -> String {
         ),
         (
             "sealed by",
-            format!("{} (this request's key)", text(&sealed["session_key"])),
+            format!("{} (the coordinator's key)", text(&sealed["session_key"])),
         ),
         ("cipher", text(&sealed["cipher"])),
         (

@@ -13,7 +13,7 @@ use cereus_engine::runtime::Event;
 use cereus_socket::Heard;
 use secrecy::ExposeSecret as _;
 
-use super::{Run, unix_now_s};
+use super::{FRAMES_MAX, Run, unix_now_s};
 use crate::dial::Socket;
 use crate::engines::{Ask, First, Word};
 use crate::report::{State, heartbeat, register_frame};
@@ -48,8 +48,19 @@ impl Run {
         }
     }
 
-    /// Something came of the one socket.
-    pub(super) fn heard(&mut self, heard: Heard) {
+    /// What came of the one socket, and what has come with it.
+    pub(super) fn heard_all(&mut self, first: Heard) {
+        self.heard(first);
+        for _ in 1..FRAMES_MAX {
+            let socket = self.socket.as_mut();
+            let Some(next) = socket.and_then(|(_, socket)| socket.heard_already()) else {
+                break;
+            };
+            self.heard(next);
+        }
+    }
+
+    fn heard(&mut self, heard: Heard) {
         let Some((session, _)) = self.socket else {
             return;
         };

@@ -36,6 +36,8 @@ const BEHIND_BYTES: usize = 256 << 10;
 const WRITE_WAIT: Duration = Duration::from_secs(30);
 /// Words of the engines in one turn: they go to the socket together.
 const WORDS_MAX: usize = 256;
+/// Frames of one turn: what they make us write goes out together.
+const FRAMES_MAX: usize = 64;
 
 /// Serves until `drain` turns true and what runs has finished.
 pub async fn serve(
@@ -67,7 +69,7 @@ pub async fn serve(
         let wake = run.next_wake();
         // Cancel safe: receiving and sleeping lose nothing.
         tokio::select! {
-            heard = heard(&mut run.socket) => run.heard(heard),
+            heard = heard(&mut run.socket) => run.heard_all(heard),
             Some((session, dialled)) = news.dialled.recv() => run.dialled(session, dialled),
             _ = news.words.recv_many(&mut batch, WORDS_MAX), if !run.is_behind() => {
                 for event in batch.drain(..) {

@@ -126,7 +126,14 @@ impl World {
         let sealed = EncryptedPayload::seal(&session, &self.key, [1; 24], body.as_bytes()).unwrap();
         let mut frame = Vec::new();
         let sealer = sealed.ephemeral_public_key;
-        encode_inference_request(id, sealer.as_str(), None, &sealed.ciphertext, "", &mut frame);
+        encode_inference_request(
+            id,
+            sealer.as_str(),
+            None,
+            &sealed.ciphertext,
+            "",
+            &mut frame,
+        );
         self.send(frame).await;
         id.to_string()
     }

@@ -152,7 +152,8 @@ impl Host for Answers {
         let mut nonce = [0; NONCE_SIZE];
         nonce[..8].copy_from_slice(&self.nonces.to_le_bytes());
         let mut ciphertext = String::new();
-        with.key.seal_text(nonce, &answering.lowered, &mut Vec::new(), &mut ciphertext);
+        with.key
+            .seal_text(nonce, &answering.lowered, &mut Vec::new(), &mut ciphertext);
         let mut frame = Vec::new();
         let own = with.own.text();
         encode_inference_request(wire, own.as_str(), with.step, &ciphertext, "", &mut frame);

@@ -1,5 +1,7 @@
 //! Transfers in, balances out.
 
+use std::collections::BTreeMap;
+
 use cereus_core::effect::{LedgerAccount, Transfer, TransferKind};
 use cereus_core::money::MicroUsd;
 use rusqlite::{Connection, Transaction, params};
@@ -8,11 +10,29 @@ use super::super::rows::{DepositId, OpenHold};
 use super::super::{StoreError, unix_now_s};
 use super::{account_id, deposits, request_id, row_id};
 
+/// By how much one commit changes each balance. Many requests of one commit touch few balances.
+#[derive(Debug, Default)]
+pub(super) struct Changed(BTreeMap<(&'static str, i64), i64>);
+
+impl Changed {
+    pub(super) fn write(&self, tx: &Transaction<'_>) -> Result<(), StoreError> {
+        let mut statement = tx.prepare_cached(
+            "INSERT INTO balances (side, account, amount) VALUES (?, ?, ?)
+             ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
+        )?;
+        for ((side, account), amount) in &self.0 {
+            statement.execute(params![side, account, amount])?;
+        }
+        Ok(())
+    }
+}
+
 /// One transfer with its postings, and what follows from them: balances, open holds, deposits.
 pub(super) fn write(
     tx: &Transaction<'_>,
     transfer: &Transfer,
     deposit: Option<DepositId>,
+    changed: &mut Changed,
 ) -> Result<(), StoreError> {
     assert!(
         transfer.is_balanced(),
@@ -30,7 +50,7 @@ pub(super) fn write(
         // Unused places; a hold of nothing, for a free request, is a hold all the same.
         let is_hold = matches!(posting.account, LedgerAccount::Held(_));
         if posting.amount != MicroUsd::ZERO || is_hold {
-            post(tx, id, posting.account, posting.amount)?;
+            post(tx, id, posting.account, posting.amount, changed)?;
         }
     }
     match transfer.kind {
@@ -58,6 +78,7 @@ fn post(
     transfer: i64,
     account: LedgerAccount,
     amount: MicroUsd,
+    changed: &mut Changed,
 ) -> Result<(), StoreError> {
     let (side, account) = side_of(account);
     tx.prepare_cached(
@@ -65,11 +86,10 @@ fn post(
          ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
     )?
     .execute(params![transfer, side, account, amount.0])?;
-    tx.prepare_cached(
-        "INSERT INTO balances (side, account, amount) VALUES (?, ?, ?)
-         ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
-    )?
-    .execute(params![side, account, amount.0])?;
+    let balance = changed.0.entry((side, account)).or_default();
+    *balance = balance
+        .checked_add(amount.0)
+        .expect("what the books hold fits, and so does what changes in them");
     Ok(())
 }
 

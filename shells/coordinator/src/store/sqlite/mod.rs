@@ -27,6 +27,9 @@ pub const FILE_NAME: &str = "cereus.sqlite";
 /// How long a statement waits for another process (the command line) to finish its own.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
+/// More than there are: none is compiled twice.
+const STATEMENTS_KEPT: usize = 64;
+
 #[derive(Debug)]
 pub(crate) struct SqliteStore {
     db: Connection,
@@ -59,6 +62,7 @@ impl SqliteStore {
     fn connect(path: &Path) -> Result<Connection, StoreError> {
         let mut db = Connection::open(path)?;
         db.busy_timeout(BUSY_WAIT)?;
+        db.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", "FULL")?;
         // Two processes that write at once wait for each other at the begin, not in the middle.
@@ -129,6 +133,7 @@ impl Store for SqliteStore {
     fn commit(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
         let tx = self.db.transaction()?;
         let mut has_receipts = false;
+        let mut changed = ledger::Changed::default();
         for entry in entries {
             match entry {
                 Entry::Receipt(finished) => {
@@ -136,9 +141,12 @@ impl Store for SqliteStore {
                     has_receipts = true;
                 }
                 Entry::Refused { deposit, reason } => deposits::refuse(&tx, *deposit, reason)?,
-                Entry::Transfer { transfer, deposit } => ledger::write(&tx, transfer, *deposit)?,
+                Entry::Transfer { transfer, deposit } => {
+                    ledger::write(&tx, transfer, *deposit, &mut changed)?;
+                }
             }
         }
+        changed.write(&tx)?;
         if has_receipts {
             receipts::forget_oldest(&tx)?;
         }

@@ -14,24 +14,32 @@ use crate::receipts;
 /// Receipts that one commit forgets for their age: more than it adds, in the long run.
 const FORGOTTEN_AT_ONCE: i64 = 4_096;
 const DAY_S: i64 = 24 * 3_600;
+/// A hold and what ends it: receipts are numbered by the latter.
+const TRANSFERS_PER_REQUEST: i64 = 2;
 
 pub(super) fn keep(tx: &Transaction<'_>, finished: &FinishedRequest) -> Result<(), StoreError> {
     let receipt = &finished.receipt;
-    tx.prepare_cached(
-        "INSERT INTO receipts (request, account, machine, made_at, model, prompt_tokens,
+    let kept = tx
+        .prepare_cached(
+            "INSERT INTO receipts (transfer, account, machine, made_at, model, prompt_tokens,
              completion_tokens, body)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-    )?
-    .execute(params![
-        receipt.request.0.to_be_bytes(),
-        row_id(receipt.account),
-        receipt.machine.0.to_be_bytes(),
-        unix_now_s(),
-        finished.model,
-        receipt.usage.prompt_tokens,
-        receipt.usage.completion_tokens,
-        receipts::as_json(finished).to_string(),
-    ])?;
+         SELECT id, ?, ?, ?, ?, ?, ?, ? FROM transfers
+             WHERE request = ? AND kind IN ('settle', 'void')",
+        )?
+        .execute(params![
+            row_id(receipt.account),
+            receipt.machine.0.to_be_bytes(),
+            unix_now_s(),
+            finished.model,
+            receipt.usage.prompt_tokens,
+            receipt.usage.completion_tokens,
+            receipts::as_json(finished),
+            receipt.request.0.to_be_bytes(),
+        ])?;
+    if kept != 1 {
+        // The money is where it belongs: that is no reason to write nothing more.
+        tracing::error!(request = %receipt.request, "a receipt of what was not settled is dropped");
+    }
     Ok(())
 }
 
@@ -44,16 +52,19 @@ pub(super) fn forget_oldest(tx: &Transaction<'_>) -> Result<(), StoreError> {
 }
 
 fn forget(tx: &Transaction<'_>, made_before: i64, kept_max: i64) -> Result<(), StoreError> {
-    tx.prepare_cached("DELETE FROM receipts WHERE id <= (SELECT max(id) FROM receipts) - ?")?
-        .execute([kept_max])?;
+    tx.prepare_cached(
+        "DELETE FROM receipts WHERE transfer <= (SELECT max(transfer) FROM receipts) - ?",
+    )?
+    .execute([kept_max.saturating_mul(TRANSFERS_PER_REQUEST)])?;
     let oldest: Option<i64> = tx
-        .prepare_cached("SELECT made_at FROM receipts ORDER BY id LIMIT 1")?
+        .prepare_cached("SELECT made_at FROM receipts ORDER BY transfer LIMIT 1")?
         .query_row([], |row| row.get(0))
         .optional()?;
     if oldest.is_some_and(|made_at| made_at < made_before) {
         tx.prepare_cached(
-            "DELETE FROM receipts WHERE id IN (
-                 SELECT id FROM (SELECT id, made_at FROM receipts ORDER BY id LIMIT ?)
+            "DELETE FROM receipts WHERE transfer IN (
+                 SELECT transfer FROM (
+                     SELECT transfer, made_at FROM receipts ORDER BY transfer LIMIT ?)
                  WHERE made_at < ?)",
         )?
         .execute([FORGOTTEN_AT_ONCE, made_before])?;
@@ -65,8 +76,10 @@ pub(super) fn find(
     db: &Connection,
     request: RequestId,
 ) -> Result<Option<StoredReceipt>, StoreError> {
-    let mut statement =
-        db.prepare_cached("SELECT account, body FROM receipts WHERE request = ?")?;
+    let mut statement = db.prepare_cached(
+        "SELECT r.account, r.body FROM transfers e JOIN receipts r ON r.transfer = e.id
+         WHERE e.request = ? AND e.kind IN ('settle', 'void')",
+    )?;
     let found = statement.query_row([request.0.to_be_bytes()], |row| {
         Ok(StoredReceipt {
             account: account_id(row.get(0)?),
@@ -90,7 +103,7 @@ pub(super) fn requests(
          JOIN postings p ON p.transfer = h.id AND p.side = 'held'
          JOIN accounts a ON a.id = p.account
          LEFT JOIN transfers e ON e.request = h.request AND e.kind IN ('settle', 'void')
-         LEFT JOIN receipts r ON r.request = h.request
+         LEFT JOIN receipts r ON r.transfer = e.id
          WHERE h.kind = 'hold' AND (?1 IS NULL OR p.account = ?1)
          ORDER BY h.id DESC LIMIT ?2",
     )?;
@@ -137,8 +150,8 @@ mod tests {
             store
                 .db
                 .execute(
-                    "INSERT INTO receipts VALUES (?1, ?2, 1, zeroblob(16), 100 * ?1, 'm', 1, 1, '{}')",
-                    params![ix, [ix; 16]],
+                    "INSERT INTO receipts VALUES (2 * ?1, 1, zeroblob(16), 100 * ?1, 'm', 1, 1, '{}')",
+                    params![ix],
                 )
                 .unwrap();
         }
@@ -146,9 +159,11 @@ mod tests {
             let tx = store.db.transaction().unwrap();
             forget(&tx, made_before, kept_max).unwrap();
             let ids: String = tx
-                .query_row("SELECT group_concat(id) FROM receipts", [], |row| {
-                    row.get(0)
-                })
+                .query_row(
+                    "SELECT group_concat(transfer / 2) FROM receipts",
+                    [],
+                    |row| row.get(0),
+                )
                 .unwrap();
             tx.commit().unwrap();
             ids

@@ -318,7 +318,7 @@ fn a_receipt_outlives_the_process_and_shows_what_was_said() {
     let mut store = SqliteStore::open(folder.path()).unwrap();
     let account = store.ensure_account("ada").unwrap();
     let finished = finished(account, 7);
-    let shown = receipts::as_json(&finished).to_string();
+    let shown = receipts::as_json(&finished);
     store
         .commit(&[
             deposit(account, 1_000),
