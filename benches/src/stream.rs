@@ -290,7 +290,10 @@ impl Stream {
         self.hear(&frame);
         let attempt = ATTEMPT;
         for event in [
-            RelayEvent::AttemptDispatched { attempt },
+            RelayEvent::AttemptDispatched {
+                attempt,
+                is_second: false,
+            },
             RelayEvent::Released,
         ] {
             self.desk.relay.step(self.now, event, &mut self.relay_out);

@@ -232,6 +232,9 @@ pub struct Limits {
     pub cold_load_default: Span,
     /// Machines weighed for one decision.
     pub candidates_max: u8,
+    /// A second attempt begins when the first has shown nothing for this share, in percent, of the
+    /// time that its machine's forecast gives it (`spec/routing` 8.3 says half). Nought: none does.
+    pub second_attempt_percent: u8,
 }
 
 /// A coordinator's whole configuration.
@@ -267,6 +270,7 @@ impl Limits {
             challenge_fresh_max: Span::secs(16 * 60),
             cold_load_default: Span::secs(30),
             candidates_max: 8,
+            second_attempt_percent: 0,
         }
     }
 }

@@ -21,11 +21,17 @@ pub enum Effect {
         attempt: AttemptKey,
         conn: ConnId,
         wire: WireId,
+        /// Beside an attempt that is out, and not in place of one.
+        is_second: bool,
     },
     /// Tell the provider to stop; nothing more of this attempt reaches the consumer.
     CancelAttempt { attempt: AttemptKey, conn: ConnId },
-    /// The hold is durable and content exists: the consumer may now see what was relayed (INV-05).
-    Release { request: RequestId },
+    /// The hold is durable and this attempt has content: the consumer may now see what was relayed of
+    /// it (INV-05).
+    Release {
+        request: RequestId,
+        attempt: AttemptKey,
+    },
     /// Ends the request before any content, with an HTTP status.
     Refuse { request: RequestId, denial: Denial },
     /// Ends the request after content: one in-band error event.

@@ -383,7 +383,10 @@ impl Scene {
             return;
         }
         let attempt = attempt_key(number);
-        self.step(RelayEvent::AttemptDispatched { attempt });
+        self.step(RelayEvent::AttemptDispatched {
+            attempt,
+            is_second: false,
+        });
         self.racing.push(number);
         let is_over = self.winner.is_none_or(|winner| !self.racing.runs(winner));
         if is_over && !self.is_opened {

@@ -186,15 +186,23 @@ impl Coordinator {
             forecast,
         };
         let attempt = self.attempts.add(now, route);
-        let request = self.requests.at_mut(key);
-        let nth = request.send(attempt, seller.tag);
+        let nth = self.requests.send(key, attempt, seller.tag);
+        let request = self.requests.at(key);
         let id = request.ask().request;
+        let is_second = request.racing().count() > 1;
+        if is_second {
+            request
+                .racing()
+                .iter()
+                .for_each(|it| self.attempts.race(it));
+        }
         let seed = &self.config.seed;
         let bits = seed.draw_wide(Purpose::AttemptId, id.0, u128::from(nth));
         let per_token = limits.accept_wait_per_prompt_token.0;
         let extra = Span(per_token.saturating_mul(u64::from(load.prompt_tokens)));
         let accept_by = now + limits.accept_wait_max + extra;
         self.await_sign(attempt, accept_by, WakeReason::AcceptOverdue);
+        self.time_second(key);
         self.fleet.refresh(seller.provider, &self.config);
         self.counts.dispatched += 1;
         out.push(Effect::Dispatch {
@@ -202,6 +210,7 @@ impl Coordinator {
             attempt: public(attempt),
             conn: seller.id.conn,
             wire: WireId::from_bits(bits),
+            is_second,
         });
     }
 

@@ -74,21 +74,15 @@ impl Coordinator {
 
     /// Lets the consumer see its answer, once there is one and its hold is durable (INV-05).
     pub(super) fn release(&mut self, key: Key, out: &mut Effects) {
-        let has_content = self.winner_of(key).is_some();
+        let Some(winner) = self.winner_of(key) else {
+            return;
+        };
         let request = self.requests.at_mut(key);
-        if request.release(has_content) {
-            let request = request.ask().request;
-            out.push(Effect::Release { request });
-        }
-    }
-
-    /// The winner is known: whoever else works for the request may stop.
-    pub(super) fn give_up_rivals(&mut self, now: Tick, winner: Key, out: &mut Effects) {
-        let request = self.attempts.at(winner).route().request;
-        for rival in self.requests.at(request).racing().rivals_of(winner) {
-            self.send_cancel(rival, out);
-            let loser = self.take_attempt(rival, Remains::Lingers);
-            self.fill(now, loser.route().provider, out);
+        if request.release() {
+            out.push(Effect::Release {
+                request: request.ask().request,
+                attempt: public(winner),
+            });
         }
     }
 
@@ -260,7 +254,7 @@ impl Coordinator {
     }
 
     /// Whether the request has time and attempts left.
-    fn may_go_on(&self, now: Tick, key: Key) -> bool {
+    pub(super) fn may_go_on(&self, now: Tick, key: Key) -> bool {
         let request = self.requests.at(key);
         let attempts_max = self.config.limits.attempts_max;
         let attempts_max = attempts_max.min(super::requests::TRIED_MAX as u8);
@@ -391,7 +385,7 @@ impl Coordinator {
         // Whatever it waited for: an attempt has one timer.
         self.timers
             .clear(Due::Attempt(key, WakeReason::IdleOverdue));
-        self.requests.at_mut(route.request).unsend(key);
+        self.requests.unsend(route.request, key);
         self.fleet.release(
             route.offer,
             route.load,
@@ -425,7 +419,8 @@ impl Coordinator {
             | WakeReason::IdleOverdue
             | WakeReason::ParkedOverdue
             | WakeReason::QueueOverdue
-            | WakeReason::ReportStale => due,
+            | WakeReason::ReportStale
+            | WakeReason::SecondDue => due,
         };
         self.attempts.await_sign(key, due, deadline);
         self.timers.set_surely(deadline, Due::Attempt(key, reason));

@@ -44,6 +44,8 @@ pub(super) struct Route {
 pub(super) struct Attempt {
     route: Route,
     progress: Progress,
+    /// Another attempt of its request was out at the same time.
+    has_raced: bool,
     /// The moment after which it is given up; the timer looks here when it fires.
     deadline: Tick,
     /// The moment after which silence is the machine's own fault: its request may have less time.
@@ -70,6 +72,10 @@ impl Attempt {
 
     pub(super) const fn has_started(&self) -> bool {
         matches!(self.progress, Progress::Started)
+    }
+
+    pub(super) const fn has_raced(&self) -> bool {
+        self.has_raced
     }
 
     pub(super) const fn shown(&self) -> Shown {
@@ -103,10 +109,20 @@ impl Attempt {
     /// When first content is due, by the forecast made at dispatch: a function of the machine's own
     /// figures, so that neither a slow machine is given up too soon nor a dead one too late.
     pub(super) fn patience_until(&self, upload_per_prompt_token: Span) -> Tick {
+        self.dispatched_at + self.patience(upload_per_prompt_token)
+    }
+
+    /// When so many percent of that time have passed.
+    pub(super) fn patience_at(&self, percent: u8, upload_per_prompt_token: Span) -> Tick {
+        let patience = self.patience(upload_per_prompt_token);
+        self.dispatched_at + Span(patience.0 / 100 * u64::from(percent))
+    }
+
+    fn patience(&self, upload_per_prompt_token: Span) -> Span {
         let prompt_tokens = u64::from(self.route.load.prompt_tokens);
         let upload = upload_per_prompt_token.0.saturating_mul(prompt_tokens);
         let patience = self.route.forecast.0.saturating_mul(PATIENCE_FACTOR);
-        self.dispatched_at + Span(patience.max(PATIENCE_MIN.0).saturating_add(upload))
+        Span(patience.max(PATIENCE_MIN.0).saturating_add(upload))
     }
 
     pub(super) const fn served(&self) -> Served {
@@ -158,6 +174,7 @@ impl Attempts {
         let attempt = Attempt {
             route,
             progress: Progress::Sent,
+            has_raced: false,
             deadline: Tick::NEVER,
             due: Tick::NEVER,
             dispatched_at: now,
@@ -229,6 +246,11 @@ impl Attempts {
         if shown.pieces >= attempt.shown.pieces {
             attempt.shown = shown;
         }
+    }
+
+    /// Another attempt of its request is out.
+    pub(super) fn race(&mut self, key: Key) {
+        self.at_mut(key).has_raced = true;
     }
 
     /// The machine owes the next sign at `due`, and the attempt is given up at `deadline`.

@@ -5,7 +5,7 @@
 //! and `attempts` (how far each has come), `queues` (fair waiting), `durable` (who waits for the
 //! disk), `timers`, `tally` (what claims are worth). Each changes itself alone and says what it found.
 //! The files beside them only say what follows from what, and in which order: `admit`, `attempt`,
-//! `settle`, `provider`, `conduct`, `verdict`, `catalogue`.
+//! `second`, `settle`, `provider`, `conduct`, `verdict`, `catalogue`.
 //!
 //! It sees facts, never bytes: a request is its sizes. One task owns it; the shell, the simulator and
 //! the fuzzers call [`Coordinator::step`] and carry out the effects.
@@ -23,6 +23,7 @@ mod fleet;
 mod provider;
 mod queues;
 mod requests;
+mod second;
 mod settle;
 mod tally;
 #[cfg(test)]
@@ -61,10 +62,11 @@ pub enum WakeReason {
     ParkedOverdue,
     QueueOverdue,
     ReportStale,
+    SecondDue,
 }
 
 impl WakeReason {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AcceptOverdue,
         Self::BarLifted,
         Self::ChallengeExpired,
@@ -73,6 +75,7 @@ impl WakeReason {
         Self::ParkedOverdue,
         Self::QueueOverdue,
         Self::ReportStale,
+        Self::SecondDue,
     ];
 }
 
@@ -147,6 +150,9 @@ pub struct Counts {
     pub failovers: u64,
     pub queued: u64,
     pub requeued: u64,
+    /// Attempts that began beside another, and those of them that won.
+    pub seconds: u64,
+    pub seconds_won: u64,
     /// Waiting requests that were held against an offer with room.
     pub queue_looks: u64,
     pub stale_events: u64,
@@ -521,6 +527,7 @@ impl Coordinator {
                 Due::Challenge(key) => self.on_challenge_expired(key),
                 Due::Queued(key) => self.on_queue_overdue(key, out),
                 Due::Report(key) => self.on_report_aged(now, key),
+                Due::Second(key) => self.on_second_due(now, key, out),
             }
         }
         self.fired = fired;

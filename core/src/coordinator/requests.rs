@@ -156,6 +156,12 @@ impl Request {
         }
     }
 
+    /// The one attempt that is out, if it is one.
+    pub(super) fn only_attempt(&self) -> Option<Key> {
+        let mut racing = self.racing.iter();
+        racing.next().filter(|_| racing.next().is_none())
+    }
+
     pub(super) fn has_tried(&self, machine: MachineTag) -> bool {
         self.tried().contains(&machine)
     }
@@ -180,8 +186,8 @@ impl Request {
         }
     }
 
-    /// It goes to a machine. Returns which attempt this is, from 1.
-    pub(super) fn send(&mut self, attempt: Key, machine: MachineTag) -> u8 {
+    /// See [`Requests::send`].
+    fn send(&mut self, attempt: Key, machine: MachineTag) -> u8 {
         assert!(
             !self.has_tried(machine),
             "a retry never goes to a machine that failed it"
@@ -191,11 +197,6 @@ impl Request {
         self.tried[usize::from(self.attempts)] = machine;
         self.attempts += 1;
         self.attempts
-    }
-
-    /// An attempt of it is over.
-    pub(super) fn unsend(&mut self, attempt: Key) {
-        self.racing.remove(attempt);
     }
 
     pub(super) const fn requeue(&mut self) {
@@ -224,10 +225,10 @@ impl Request {
         self.is_hold_durable = true;
     }
 
-    /// Whether the consumer may see its answer from this moment on: once, when content has begun and
-    /// the hold is durable (INV-05).
-    pub(super) const fn release(&mut self, has_content: bool) -> bool {
-        let is_due = has_content && self.is_hold_durable && !self.is_released;
+    /// Content has begun: whether the consumer may see it from this moment on, once, when the hold is
+    /// durable (INV-05).
+    pub(super) const fn release(&mut self) -> bool {
+        let is_due = self.is_hold_durable && !self.is_released;
         self.is_released |= is_due;
         is_due
     }
@@ -287,6 +288,8 @@ impl Request {
 pub(super) struct Requests {
     alive: Slab<Request>,
     by_id: Lookup<RequestId>,
+    /// Those that have more than one attempt out.
+    racing_count: u32,
 }
 
 impl Requests {
@@ -294,6 +297,7 @@ impl Requests {
         Self {
             alive: Slab::with_limit(count_max),
             by_id: Lookup::default(),
+            racing_count: 0,
         }
     }
 
@@ -355,6 +359,28 @@ impl Requests {
 
     pub(super) fn at_mut(&mut self, key: Key) -> &mut Request {
         self.alive.get_mut(key).expect("a live request")
+    }
+
+    /// It goes to a machine. Returns which attempt this is, from 1.
+    pub(super) fn send(&mut self, key: Key, attempt: Key, machine: MachineTag) -> u8 {
+        let request = self.at_mut(key);
+        let nth = request.send(attempt, machine);
+        let is_second = request.racing.count() > 1;
+        self.racing_count += u32::from(is_second);
+        nth
+    }
+
+    /// An attempt of it is over.
+    pub(super) fn unsend(&mut self, key: Key, attempt: Key) {
+        let request = self.at_mut(key);
+        let had_rivals = request.racing.count() > 1;
+        request.racing.remove(attempt);
+        self.racing_count -= u32::from(had_rivals);
+    }
+
+    /// How many have more than one attempt out.
+    pub(super) const fn racing_count(&self) -> u32 {
+        self.racing_count
     }
 
     /// The last act of a request. Its attempts are over and its place in the queue is free.

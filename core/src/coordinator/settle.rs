@@ -9,7 +9,7 @@ use super::tally::{Claim, Excess};
 use super::verdict::{Verdict, is_agreed};
 use super::{Coordinator, Mischief};
 use crate::effect::{Alarm, Effect, Effects, TransferKind};
-use crate::event::{Ending, Usage};
+use crate::event::{AttemptFault, Ending, Usage};
 use crate::ids::{AttemptKey, ConnId};
 use crate::money::MicroUsd;
 use crate::slab::Key;
@@ -43,6 +43,12 @@ impl Coordinator {
         }
         let is_empty = claim.shown.pieces == 0;
         let request = self.requests.at(key);
+        if is_empty && attempt.has_raced() {
+            // It may have lost to its rival without knowing: nothing of it was looked at, be the
+            // rival gone by now.
+            self.after_fault(now, &attempt, AttemptFault::Unsent, out);
+            return self.fill(now, slot, out);
+        }
         let is_parked = request.phase() == Phase::Parked;
         let ask = *request.ask();
         let tally = &mut self.tallies[usize::from(ask.model.0)];
@@ -78,11 +84,8 @@ impl Coordinator {
     fn doubts_emptiness(&mut self, now: Tick, attempt: &Attempt, out: &mut Effects) -> bool {
         self.hear(attempt, Verdict::Empty);
         let key = attempt.route().request;
-        let request = self.requests.at(key);
-        if !request.racing().is_empty() {
-            return true;
-        }
-        !is_agreed(request.opinions()) && self.goes_on(now, key, out)
+        let is_agreed = is_agreed(self.requests.at(key).opinions());
+        !is_agreed && self.goes_on(now, key, out)
     }
 
     /// Settles what was streamed, by our own count, and ends a request whose terminal effect is out.

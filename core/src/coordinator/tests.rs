@@ -9,6 +9,7 @@ mod handover;
 mod memory;
 mod money;
 mod queues;
+mod racing;
 mod second;
 
 use std::borrow::Cow;
@@ -237,7 +238,7 @@ fn a_request_is_held_dispatched_released_settled_and_finished() {
     let started = world.step(Event::AttemptStarted { conn, attempt });
     assert!(started.is_empty(), "INV-05: the hold is not durable yet");
     let request = RequestId(5);
-    assert_eq!(world.persist(), [Effect::Release { request }]);
+    assert_eq!(world.persist(), [Effect::Release { request, attempt }]);
     let usage = Usage {
         prompt_tokens: 90,
         completion_tokens: 20,

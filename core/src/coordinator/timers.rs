@@ -22,6 +22,8 @@ pub(super) enum Due {
     Queued(Key),
     /// Of a provider: its last report is too old.
     Report(Key),
+    /// Of a request: its one attempt has shown nothing for long enough. It does not wait then.
+    Second(Key),
 }
 
 impl Due {
@@ -32,6 +34,7 @@ impl Due {
             Self::Challenge(_) => WakeReason::ChallengeExpired,
             Self::Queued(_) => WakeReason::QueueOverdue,
             Self::Report(_) => WakeReason::ReportStale,
+            Self::Second(_) => WakeReason::SecondDue,
         }
     }
 }
@@ -66,7 +69,8 @@ pub(super) fn attempts_max(limits: &Limits) -> u32 {
 }
 
 /// Room for every timer that can be set at once, so that none of those of requests and attempts ever
-/// finds none. A request has the timer of its wait or those of its attempts.
+/// finds none. A request has the timer of its wait, or those of its attempts, or that of its one
+/// attempt beside that of the second that may come.
 fn timers_max(limits: &Limits) -> u32 {
     let per_provider = u32::try_from(TIMERS_PER_PROVIDER).expect("a few");
     attempts_max(limits).saturating_add(limits.providers_max.saturating_mul(per_provider))
@@ -155,7 +159,7 @@ impl Timers {
     fn place(&mut self, due: Due) -> &mut Key {
         match due {
             Due::Attempt(key, _) => at(&mut self.attempts, key, Key::NONE),
-            Due::Queued(key) => at(&mut self.requests, key, Key::NONE),
+            Due::Queued(key) | Due::Second(key) => at(&mut self.requests, key, Key::NONE),
             Due::Bar(key) => &mut self.provider(key)[0],
             Due::Challenge(key) => &mut self.provider(key)[1],
             Due::Report(key) => &mut self.provider(key)[2],

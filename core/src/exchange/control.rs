@@ -240,7 +240,8 @@ impl<R: Clone> Control<R> {
                 attempt,
                 conn,
                 wire,
-            } => self.dispatch(request, attempt, (conn, wire), out),
+                is_second,
+            } => self.dispatch(request, attempt, is_second, (conn, wire), out),
             Effect::Drained => {
                 let conns = self.connections.keys();
                 out.extend(conns.map(|&conn| ControlEffect::Order {
@@ -274,7 +275,7 @@ impl<R: Clone> Control<R> {
                 let transfer = effects.transfers[ix];
                 out.push(ControlEffect::Post { transfer, deposit });
             }
-            Effect::Release { request } => {
+            Effect::Release { request, .. } => {
                 if let Some(open) = self.requests.get(&request) {
                     let request = open.request.clone();
                     out.push(ControlEffect::Released {
@@ -292,6 +293,7 @@ impl<R: Clone> Control<R> {
         &mut self,
         id: RequestId,
         attempt: AttemptKey,
+        is_second: bool,
         (conn, wire): (ConnId, WireId),
         out: &mut Vec<ControlEffect<R>>,
     ) {
@@ -301,7 +303,7 @@ impl<R: Clone> Control<R> {
         };
         out.push(ControlEffect::Relay {
             request: open.request.clone(),
-            event: RelayEvent::AttemptDispatched { attempt },
+            event: RelayEvent::AttemptDispatched { attempt, is_second },
         });
         if open.racing.iter().all(Option::is_some)
             && let Some(over) = open.racing[0].take()

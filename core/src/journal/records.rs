@@ -6,6 +6,8 @@
 //! field is. So each journal that was ever written stays readable;
 //! `traces/journal` holds one of each version, and a test reads them all.
 
+use std::borrow::Cow;
+
 use super::Checkpoint;
 use super::layout::{List, Maybe, Put, Take, Whole, choice, put_leaf, structure, take_leaf};
 use crate::config::{Catalog, Config, Limits, ModelSpec};
@@ -51,7 +53,7 @@ choice! {
         25 ModelListed { spec: Whole<Model> },
         26 ModelPriced { model: ModelIx, price: Prices },
         27 ModelRetired { model: ModelIx },
-        28 LimitsChanged { limits: Whole<AllLimits> },
+        29 LimitsChanged { limits: Whole<AllLimits> },
     } was {
         // Before an answer could be asked for whole: taken for a stream, where less can be done again.
         13 |bytes| FirstAsk::take(bytes).map(Event::Arrived),
@@ -67,6 +69,10 @@ choice! {
             usage: UsageLayout::take(bytes)?,
             shown: Shown { text_bytes: u32::take(bytes)?, ..Shown::default() },
             ending: Ending::Said,
+        }),
+        // Before a request could have two attempts at a time.
+        28 |bytes| FirstLimits::take(bytes).map(|limits| Event::LimitsChanged {
+            limits: Cow::Owned(limits),
         }),
     }
 }
@@ -274,10 +280,12 @@ structure! {
         challenge_fresh_max: Span,
         cold_load_default: Span,
         candidates_max: u8,
+        second_attempt_percent: u8,
     }
 }
 
 structure! {
+    /// Until the limits of second attempts came.
     FirstLimits: was Limits {
         accounts_max: u32,
         providers_max: u32,

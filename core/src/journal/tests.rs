@@ -55,7 +55,13 @@ impl Replayed for Echo {
             out.push(Effect::Drained);
         }
         match self.mix.end() % 3 {
-            0 => out.push(Effect::Release { request }),
+            0 => out.push(Effect::Release {
+                request,
+                attempt: AttemptKey {
+                    slot: 1,
+                    generation: 1,
+                },
+            }),
             1 => out.push(Effect::Refuse {
                 request,
                 denial: Denial::Full { retry_after_s: 2 },

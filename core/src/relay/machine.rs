@@ -93,7 +93,9 @@ impl Relay {
                 sealer,
             } => self.on_began(attempt, key, sealer),
             RelayEvent::AttemptCancelled { attempt } => self.on_cancelled(attempt),
-            RelayEvent::AttemptDispatched { attempt } => self.on_dispatched(attempt),
+            RelayEvent::AttemptDispatched { attempt, is_second } => {
+                self.on_dispatched(attempt, is_second);
+            }
             RelayEvent::AttemptEnded { attempt } => self.on_ended(attempt),
             RelayEvent::ChunkCame { attempt, chunk } => {
                 self.on_chunk(now, attempt, |sealer| sealed_by(sealer, chunk), out);
@@ -187,9 +189,13 @@ impl Relay {
         self.mischief = mischief;
     }
 
-    fn on_dispatched(&mut self, attempt: AttemptKey) {
+    /// A winner that runs no more was given up, where the newcomer takes its place; beside it, it may
+    /// have completed before the coordinator heard of its content.
+    fn on_dispatched(&mut self, attempt: AttemptKey, is_second: bool) {
         self.racing.dispatched(attempt);
-        if self.winner.is_none_or(|winner| !self.racing.runs(winner)) {
+        let winner = self.winner.filter(|_| is_second);
+        let winner = winner.or(self.winner.filter(|winner| self.racing.runs(*winner)));
+        if winner.is_none() {
             // Failing over is invisible: nothing of the attempts before is shown or counted.
             self.discard();
         }

@@ -94,6 +94,8 @@ pub enum RelayEvent<'a> {
     /// and before the connection hears of it, whichever connection then runs first.
     AttemptDispatched {
         attempt: AttemptKey,
+        /// Beside another, whose content may be the answer, and not in place of one.
+        is_second: bool,
     },
     /// Its provider ended the attempt with an error, or the connection ended. The coordinator hears
     /// of it from the connection.

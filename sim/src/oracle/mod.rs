@@ -74,7 +74,7 @@ impl Watch {
     pub fn new(core: &Coordinator) -> Self {
         Self {
             fleet: FleetModel::default(),
-            requests: RequestModel::new(core.config().limits.attempts_max),
+            requests: RequestModel::new(&core.config().limits),
             shadow: Shadow::new(core.clone()),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use cereus_core::config::Limits;
 use cereus_core::effect::{Effect, Effects};
 use cereus_core::event::Event;
 use cereus_core::ids::{AttemptKey, ConnId, ModelIx, RequestId};
@@ -36,13 +37,16 @@ pub struct RequestModel {
     arrived: u64,
     ended: u64,
     attempts_max: u8,
+    /// Whether a request may have two attempts at a time.
+    has_seconds: bool,
 }
 
 impl RequestModel {
     #[must_use]
-    pub fn new(attempts_max: u8) -> Self {
+    pub fn new(limits: &Limits) -> Self {
         Self {
-            attempts_max,
+            attempts_max: limits.attempts_max,
+            has_seconds: limits.second_attempt_percent > 0,
             ..Self::default()
         }
     }
@@ -163,7 +167,7 @@ impl RequestModel {
                 conn,
                 ..
             } => {
-                self.require_abandoned(request)?;
+                self.require_room_beside(request)?;
                 let Some(ask) = self.open.get_mut(&request) else {
                     return Err(late(request));
                 };
@@ -186,7 +190,8 @@ impl RequestModel {
                     model.is_cancelled = true;
                 }
             }
-            Effect::Release { request } => {
+            Effect::Release { request, attempt } => {
+                self.require_winner(request, attempt)?;
                 require(money.is_hold_durable(request), "INV-05", || {
                     format!("{request} is released before its hold is durable")
                 })?;
@@ -233,6 +238,31 @@ impl RequestModel {
         require(forgotten.is_none(), "INV-22", || {
             format!("{request} moves on and {forgotten:?} was never cancelled")
         })
+    }
+
+    /// INV-25: a second attempt runs beside one that has shown nothing, where the limits allow it.
+    fn require_room_beside(&self, request: RequestId) -> Result<(), Violation> {
+        let others = self.live_of(request).count();
+        let is_released = self.open.get(&request).is_some_and(|ask| ask.is_released);
+        let most = usize::from(self.has_seconds && !is_released);
+        require(others <= most, "INV-25", || {
+            format!("{request} is sent out beside {others} attempts")
+        })
+    }
+
+    /// INV-25: what the consumer may see is of one live attempt, and nobody else is at it.
+    fn require_winner(&self, request: RequestId, winner: AttemptKey) -> Result<(), Violation> {
+        let live: Vec<AttemptKey> = self.live_of(request).collect();
+        require(live == [winner], "INV-25", || {
+            format!("{request} is released for {winner:?} while {live:?} are out")
+        })
+    }
+
+    /// The attempts of a request that are out and were not told to stop.
+    fn live_of(&self, request: RequestId) -> impl Iterator<Item = AttemptKey> {
+        let live = self.attempts.iter();
+        let live = live.filter(move |(_, it)| it.request == request && !it.is_cancelled);
+        live.map(|(key, _)| *key)
     }
 
     /// INV-08: what was sent and neither ended nor was given up fits what the machine last said.

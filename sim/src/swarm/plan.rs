@@ -268,6 +268,7 @@ fn draw_limits(seed: u64, machines: u32) -> Limits {
         capacity_refusals_max: u8::try_from(stream.between(1, 3)).expect("few"),
         challenge_fresh_max: Span::secs(pick(&mut stream, &[20, 960])),
         candidates_max: u8::try_from(stream.between(1, 4)).expect("few"),
+        second_attempt_percent: pick(&mut stream, &[0, 0, 5, 50]),
         ..Limits::reference()
     }
 }

@@ -161,6 +161,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
                 attempt,
                 conn,
                 wire: _,
+                is_second: _,
             } => {
                 let machine = fleet::of_conn(conn);
                 let at = self.net.arrival(now, machine as usize, Way::ToMachine);
@@ -181,7 +182,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
                 self.queue
                     .push(at, Happening::CancelArrived { machine, attempt });
             }
-            Effect::Release { request } => {
+            Effect::Release { request, .. } => {
                 let at = now + self.net.latency();
                 self.crowd.begin(request, at);
             }

@@ -30,6 +30,8 @@ pub(crate) struct Want<'a> {
     pub(crate) nth: u8,
     /// Machines that had one of them.
     pub(crate) tried: &'a [MachineTag],
+    /// Only a machine that has nothing to do will do.
+    pub(crate) idle_only: bool,
 }
 
 impl Want<'_> {
@@ -43,6 +45,7 @@ impl Want<'_> {
             need_tokens: ask.prompt_tokens as u64 + ask.output_tokens_max as u64,
             nth: 0,
             tried: &[],
+            idle_only: false,
         }
     }
 }
@@ -85,7 +88,8 @@ impl<'a> Weighing<'a> {
         self.inspected += 1;
         let need = u32::try_from(self.want.need_tokens).unwrap_or(u32::MAX);
         let has_tried = self.want.tried.contains(&candidate.machine);
-        if candidate.room_tokens < need || has_tried {
+        let is_too_busy = self.want.idle_only && candidate.load > 0;
+        if candidate.room_tokens < need || has_tried || is_too_busy {
             return;
         }
         self.weighed += 1;
@@ -120,7 +124,7 @@ impl Fleet {
         let own = self.own(want.model, want.account);
         self.weigh_list(own, &config.limits, &mut weighing);
         self.weigh_shortest_waits(&mut weighing);
-        if weighing.best.is_none() {
+        if weighing.best.is_none() && !want.idle_only {
             // Barred machines, while no other machine in good standing serves the model.
             let barred = &self.supply(want.model).last_resort;
             self.weigh_list(barred, &config.limits, &mut weighing);

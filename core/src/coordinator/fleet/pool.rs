@@ -65,6 +65,8 @@ pub(crate) struct Place {
 pub(crate) struct Pool {
     buckets: Vec<Vec<Candidate>>,
     occupied: u64,
+    /// Candidates that have nothing to do.
+    idle_count: u32,
 }
 
 impl Pool {
@@ -72,6 +74,7 @@ impl Pool {
         Self {
             buckets: vec![Vec::new(); BUCKETS],
             occupied: 0,
+            idle_count: 0,
         }
     }
 
@@ -80,17 +83,22 @@ impl Pool {
         let ix = u32::try_from(entries.len()).expect("a pool holds at most providers_max");
         entries.push(candidate);
         self.occupied |= 1 << bucket;
+        self.idle_count += u32::from(candidate.load == 0);
         Place { bucket, ix }
     }
 
     pub(crate) fn replace(&mut self, place: Place, candidate: Candidate) {
-        self.buckets[usize::from(place.bucket)][place.ix as usize] = candidate;
+        let entry = &mut self.buckets[usize::from(place.bucket)][place.ix as usize];
+        self.idle_count += u32::from(candidate.load == 0);
+        self.idle_count -= u32::from(entry.load == 0);
+        *entry = candidate;
     }
 
     /// Takes a candidate out. The offer returned, if any, now sits at `place`.
     pub(crate) fn take(&mut self, place: Place) -> Option<u32> {
         let entries = &mut self.buckets[usize::from(place.bucket)];
-        entries.swap_remove(place.ix as usize);
+        let taken = entries.swap_remove(place.ix as usize);
+        self.idle_count -= u32::from(taken.load == 0);
         if entries.is_empty() {
             self.occupied &= !(1 << place.bucket);
         }
@@ -112,6 +120,10 @@ impl Pool {
 
     pub(crate) fn at(&self, place: Place) -> &Candidate {
         &self.buckets[usize::from(place.bucket)][place.ix as usize]
+    }
+
+    pub(crate) const fn idle_count(&self) -> u32 {
+        self.idle_count
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -94,6 +94,11 @@ impl Supply {
         self.pool.count()
     }
 
+    /// How many of them have nothing to do.
+    pub(crate) const fn idle_count(&self) -> u32 {
+        self.pool.idle_count()
+    }
+
     /// The reasons that close offers, and how many each does; one offer may have several.
     pub(crate) fn closed(&self) -> impl Iterator<Item = (&'static str, u32)> {
         let counts = self.closed.iter().enumerate();

@@ -295,7 +295,10 @@ fn what_a_failed_attempt_had_found_is_not_told_of_the_next() {
 #[test]
 fn an_older_attempt_never_replaces_a_newer_one() {
     let mut scene = Scene::new(Delivery::Streamed);
-    scene.step(RelayEvent::AttemptDispatched { attempt: SECOND });
+    scene.step(RelayEvent::AttemptDispatched {
+        attempt: SECOND,
+        is_second: false,
+    });
     scene.step(RelayEvent::AttemptCancelled { attempt: FIRST });
     scene.seal(SECOND);
     scene.seal(FIRST);
@@ -324,6 +327,25 @@ fn of_two_attempts_that_race_the_first_content_wins() {
         scene.step(RelayEvent::Released);
         assert_eq!(said(&scene.events()), "won");
         assert_eq!(scene.relay.shown_of(loser), Shown::default());
+    }
+}
+
+/// The coordinator may send a second attempt out before it hears that the first is done.
+#[test]
+fn what_is_complete_stays_beside_a_second_attempt_and_goes_where_another_takes_its_place() {
+    for is_second in [true, false] {
+        let mut scene = Scene::new(Delivery::Whole);
+        scene.chunk(FIRST, &content("all"));
+        scene.step(RelayEvent::Completed {
+            attempt: FIRST,
+            parts: UsageParts::default(),
+        });
+        scene.step(RelayEvent::AttemptDispatched {
+            attempt: SECOND,
+            is_second,
+        });
+        let pieces = scene.relay.shown_of(FIRST).pieces;
+        assert_eq!(pieces, u32::from(is_second));
     }
 }
 

@@ -94,7 +94,10 @@ impl Scene {
     }
 
     fn begin(&mut self, attempt: AttemptKey) {
-        self.step(RelayEvent::AttemptDispatched { attempt });
+        self.step(RelayEvent::AttemptDispatched {
+            attempt,
+            is_second: false,
+        });
         self.seal(attempt);
     }
 
