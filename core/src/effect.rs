@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::denial::Denial;
 use crate::digest::Mix;
 use crate::event::{GoneCause, Usage};
+use crate::few::Few;
 use crate::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId, WireId};
 use crate::money::{MicroUsd, Price};
 use crate::time::Tick;
@@ -93,6 +94,26 @@ pub struct Posting {
     pub amount: MicroUsd,
 }
 
+/// Most postings of one transfer: a hold, its rest, who served, and a few beneficiaries.
+pub const POSTINGS_MAX: usize = 6;
+
+pub type Postings = Few<Posting, POSTINGS_MAX>;
+
+impl Postings {
+    /// Postings in their order.
+    ///
+    /// # Panics
+    /// There are more than [`POSTINGS_MAX`].
+    #[must_use]
+    pub fn listed(amounts: &[(LedgerAccount, MicroUsd)]) -> Self {
+        let mut postings = Self::EMPTY;
+        for &(account, amount) in amounts {
+            postings.push(Posting { account, amount });
+        }
+        postings
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum TransferKind {
     Deposit,
@@ -101,19 +122,36 @@ pub enum TransferKind {
     Void,
 }
 
+/// What gave rise to a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// Something outside the books, which the reference names.
+    Outside,
+    Request(RequestId),
+}
+
 /// One transaction of the double-entry ledger: its postings sum to zero (INV-03).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Transfer {
     /// Consecutive from 1 in each process.
     pub seq: u64,
     pub kind: TransferKind,
-    /// The request that it belongs to; for a deposit the nil id.
-    pub request: RequestId,
-    /// Unused places have amount zero.
-    pub postings: [Posting; 4],
+    pub cause: Cause,
+    /// The number of what it applies, in the books of whoever told of it: a credit's row in the store.
+    pub reference: Option<u64>,
+    pub postings: Postings,
 }
 
 impl Transfer {
+    /// The request that it belongs to.
+    #[must_use]
+    pub const fn request(&self) -> Option<RequestId> {
+        match self.cause {
+            Cause::Outside => None,
+            Cause::Request(request) => Some(request),
+        }
+    }
+
     #[must_use]
     pub fn is_balanced(&self) -> bool {
         self.postings
@@ -124,8 +162,31 @@ impl Transfer {
     }
 }
 
+/// What a line of a receipt is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Item {
+    Prompt,
+    Completion,
+    /// What is missing to the least charge.
+    Least,
+    /// Given back: the charge is at most what was held.
+    Limit,
+}
+
+/// One line of a receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Line {
+    pub item: Item,
+    pub tokens: u32,
+    pub amount: MicroUsd,
+}
+
+pub const LINES_MAX: usize = 6;
+
+pub type Lines = Few<Line, LINES_MAX>;
+
 /// What a finished request was, cost and took.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Receipt {
     pub request: RequestId,
     pub account: AccountId,
@@ -136,7 +197,9 @@ pub struct Receipt {
     pub usage: Usage,
     pub price: Price,
     pub held: MicroUsd,
+    /// The sum of the lines.
     pub charged: MicroUsd,
+    pub lines: Lines,
     pub payout: MicroUsd,
     /// What the account could spend before the hold of this request, other requests aside.
     pub balance_before: MicroUsd,

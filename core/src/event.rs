@@ -267,6 +267,8 @@ pub enum Event<'a> {
     AccountCredited {
         account: AccountId,
         amount: MicroUsd,
+        /// Its number where it was recorded, so that it is applied once.
+        reference: Option<u64>,
     },
     /// At start: the store holds an open hold of a request that died with the last process.
     /// It is voided. `AccountOpened` came before, with the balance net of the hold.
@@ -384,6 +386,18 @@ pub enum Event<'a> {
     LimitsChanged {
         limits: Cow<'a, Limits>,
     },
+}
+
+impl Event<'_> {
+    /// The number of the credit that it tells of.
+    #[must_use]
+    pub const fn credit(&self) -> Option<u64> {
+        if let Self::AccountCredited { reference, .. } = self {
+            *reference
+        } else {
+            None
+        }
+    }
 }
 
 /// When something happened, and what: one journal record.

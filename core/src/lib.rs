@@ -20,6 +20,7 @@ pub mod envelope;
 pub mod event;
 pub mod ewma;
 pub mod exchange;
+pub mod few;
 pub mod ids;
 pub mod journal;
 pub mod link;

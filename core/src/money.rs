@@ -113,9 +113,17 @@ impl Price {
         if self.is_free() {
             return MicroUsd::ZERO;
         }
-        let raw = term_floor(self.input_per_mtok, prompt_tokens)
-            .saturating_add(term_floor(self.output_per_mtok, completion_tokens));
-        MicroUsd(raw.max(CHARGE_MIN.0))
+        let [prompt, completion] = self.terms(prompt_tokens, completion_tokens);
+        MicroUsd(prompt.0.saturating_add(completion.0).max(CHARGE_MIN.0))
+    }
+
+    /// What the prompt and the completion cost by themselves.
+    #[must_use]
+    pub fn terms(self, prompt_tokens: u64, completion_tokens: u64) -> [MicroUsd; 2] {
+        [
+            MicroUsd(term_floor(self.input_per_mtok, prompt_tokens)),
+            MicroUsd(term_floor(self.output_per_mtok, completion_tokens)),
+        ]
     }
 }
 
@@ -124,12 +132,11 @@ fn term_floor(per_mtok: MicroUsd, tokens: u64) -> i64 {
     i64::try_from(product / TOKENS_PER_PRICE_UNIT).unwrap_or(i64::MAX)
 }
 
-/// Splits a charge into the platform's fee and the provider's pay; the two always add up.
+/// So many percent of a charge, rounded down.
 #[must_use]
-pub fn split_fee(charged: MicroUsd, fee_percent: u8) -> (MicroUsd, MicroUsd) {
-    let fee = i128::from(charged.0) * i128::from(fee_percent.min(100)) / 100;
-    let fee = MicroUsd(i64::try_from(fee).expect("a share of an i64 fits an i64"));
-    (fee, charged - fee)
+pub fn percent_of(charged: MicroUsd, percent: u8) -> MicroUsd {
+    let share = i128::from(charged.0) * i128::from(percent.min(100)) / 100;
+    MicroUsd(i64::try_from(share).expect("a share of an i64 fits an i64"))
 }
 
 #[cfg(test)]
@@ -157,9 +164,10 @@ mod tests {
     }
 
     #[test]
-    fn fee_and_payout_add_up_to_the_charge() {
-        assert_eq!(split_fee(MicroUsd(101), 10), (MicroUsd(10), MicroUsd(91)));
-        assert_eq!(split_fee(MicroUsd(9), 10), (MicroUsd(0), MicroUsd(9)));
-        assert_eq!(split_fee(MicroUsd(7), 0), (MicroUsd(0), MicroUsd(7)));
+    fn a_share_is_rounded_down() {
+        assert_eq!(percent_of(MicroUsd(101), 10), MicroUsd(10));
+        assert_eq!(percent_of(MicroUsd(9), 10), MicroUsd(0));
+        assert_eq!(percent_of(MicroUsd(7), 0), MicroUsd(0));
+        assert_eq!(percent_of(MicroUsd(7), 200), MicroUsd(7));
     }
 }

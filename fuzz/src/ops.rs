@@ -234,6 +234,7 @@ impl Script {
                 request: request_id(*request),
             },
             Op::Credited { account, amount } => Event::AccountCredited {
+                reference: None,
                 account: account_id(*account),
                 amount: MicroUsd(i64::from(*amount)),
             },

@@ -6,6 +6,7 @@ use super::books::HoldError;
 use super::fleet::{Load, Reach, Want};
 use super::queues::{Waiting, Whose};
 use super::requests::Request;
+use super::terms::Terms;
 use super::timers::Due;
 use super::{Coordinator, Mischief, WakeReason};
 use crate::denial::Denial;
@@ -61,7 +62,7 @@ impl Coordinator {
             .filter(|_| catalog.is_sold(ask.model))
             .ok_or(Denial::UnknownModel)?;
         let want = Want::of(&ask);
-        let price = spec.price;
+        let terms = Terms::new(spec.price, self.config.fee_percent);
         if want.need_tokens > u64::from(spec.context_tokens) {
             return Err(Denial::TooLong);
         }
@@ -77,6 +78,7 @@ impl Coordinator {
             None => self.place_in_queue(&want)?,
         };
         let bound = ask.prompt_tokens_bound.max(ask.prompt_tokens);
+        let price = terms.price;
         let amount = price.cost(u64::from(bound), u64::from(ask.output_tokens_max));
         let held = self.books.hold(ask.account, ask.request, amount);
         let (hold, transfer) = held.map_err(|error| match error {
@@ -84,7 +86,7 @@ impl Coordinator {
             HoldError::UnknownAccount => Denial::UnknownAccount,
         })?;
         let deadline = now + self.config.limits.first_content_wait_max;
-        let key = self.requests.admit(now, ask, price, hold, deadline);
+        let key = self.requests.admit(now, ask, terms, hold, deadline);
         self.durable.awaits(key, transfer.seq);
         out.post(transfer);
         match way {

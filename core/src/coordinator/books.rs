@@ -3,10 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::effect::{LedgerAccount, Posting, Transfer, TransferKind};
+use super::terms::{Beneficiary, SHARES_MAX, Share, divide};
+use crate::effect::{
+    Cause, LedgerAccount, POSTINGS_MAX, Posting, Postings, Transfer, TransferKind,
+};
 use crate::ids::{AccountId, RequestId};
 use crate::lookup::Lookup;
-use crate::money::{BALANCE_MAX, BOOKS_MAX, DEPOSIT_MAX, MicroUsd, split_fee};
+use crate::money::{BALANCE_MAX, BOOKS_MAX, DEPOSIT_MAX, MicroUsd};
 
 /// One account as the core sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -74,7 +77,6 @@ pub struct Books {
     accounts: Vec<Account>,
     by_id: Lookup<AccountId>,
     accounts_max: u32,
-    fee_percent: u8,
     /// What came in from outside, negated.
     clearing: MicroUsd,
     platform: MicroUsd,
@@ -83,12 +85,11 @@ pub struct Books {
 
 impl Books {
     #[must_use]
-    pub fn new(accounts_max: u32, fee_percent: u8) -> Self {
+    pub fn new(accounts_max: u32) -> Self {
         Self {
             accounts: Vec::new(),
             by_id: Lookup::default(),
             accounts_max,
-            fee_percent,
             clearing: MicroUsd::ZERO,
             platform: MicroUsd::ZERO,
             last_seq: 0,
@@ -128,18 +129,26 @@ impl Books {
 
     /// Money from outside. A negative amount is a counter-entry: it takes an earlier deposit back,
     /// also where it was spent since, so that the account may owe.
-    pub fn deposit(&mut self, id: AccountId, amount: MicroUsd) -> Result<Transfer, DepositError> {
+    /// `reference` names it outside.
+    pub fn deposit(
+        &mut self,
+        id: AccountId,
+        amount: MicroUsd,
+        reference: Option<u64>,
+    ) -> Result<Transfer, DepositError> {
         self.admits(id, amount)?;
         let row = self.by_id.get(id).ok_or(DepositError::UnknownAccount)? as usize;
         self.accounts[row].available += amount;
         self.clearing -= amount;
-        let postings = [
-            posting(LedgerAccount::Clearing, -amount),
-            posting(LedgerAccount::Consumer(id), amount),
-            NOTHING,
-            NOTHING,
-        ];
-        Ok(self.numbered(TransferKind::Deposit, RequestId(0), postings))
+        let postings = Postings::listed(&[
+            (LedgerAccount::Clearing, -amount),
+            (LedgerAccount::Consumer(id), amount),
+        ]);
+        let transfer = self.numbered(TransferKind::Deposit, Cause::Outside, postings);
+        Ok(Transfer {
+            reference,
+            ..transfer
+        })
     }
 
     pub fn hold(
@@ -157,13 +166,12 @@ impl Books {
         }
         account.available -= amount;
         account.held += amount;
-        let postings = [
-            posting(LedgerAccount::Consumer(id), -amount),
-            posting(LedgerAccount::Held(id), amount),
-            NOTHING,
-            NOTHING,
-        ];
-        let transfer = self.numbered(TransferKind::Hold, request, postings);
+        let postings = Postings::listed(&[
+            (LedgerAccount::Consumer(id), -amount),
+            (LedgerAccount::Held(id), amount),
+        ]);
+        let cause = Cause::Request(request);
+        let transfer = self.numbered(TransferKind::Hold, cause, postings);
         Ok((
             Hold {
                 account: id,
@@ -202,10 +210,17 @@ impl Books {
         hold: Hold,
         cost: MicroUsd,
         payee: AccountId,
+        shares: &[Share],
     ) -> Result<(Settled, Transfer), Hold> {
-        let Some(payee_row) = self.row(payee) else {
-            return Err(hold);
-        };
+        let earners = shares.iter().filter_map(|share| match share.beneficiary {
+            Beneficiary::Earner(account) => Some(account),
+            Beneficiary::Platform => None,
+        });
+        for earner in earners.chain([payee]) {
+            if self.row(earner).is_none() {
+                return Err(hold);
+            }
+        }
         let charged = cost.min(hold.amount).max(MicroUsd::ZERO);
         let returned = hold.amount - charged;
         assert_eq!(
@@ -213,30 +228,34 @@ impl Books {
             hold.amount,
             "settling neither makes nor loses money"
         );
-        let (fee, payout) = split_fee(charged, self.fee_percent);
+        let (parts, payout) = divide(charged, shares);
         self.release(&hold, returned);
-        self.accounts[payee_row].earned += payout;
-        self.platform += fee;
-        let postings = [
-            posting(LedgerAccount::Held(hold.account), -hold.amount),
-            posting(LedgerAccount::Consumer(hold.account), returned),
-            posting(LedgerAccount::Provider(payee), payout),
-            posting(LedgerAccount::Platform, fee),
-        ];
-        let transfer = self.numbered(TransferKind::Settle, hold.request, postings);
+        let mut postings = Postings::listed(&[
+            (LedgerAccount::Held(hold.account), -hold.amount),
+            (LedgerAccount::Consumer(hold.account), returned),
+        ]);
+        let served = (Beneficiary::Earner(payee), payout);
+        let shared = shares.iter().map(|share| share.beneficiary).zip(parts);
+        for (beneficiary, amount) in shared.chain([served]) {
+            self.earn(beneficiary, amount);
+            postings.push(Posting {
+                account: beneficiary.ledger_account(),
+                amount,
+            });
+        }
+        let cause = Cause::Request(hold.request);
+        let transfer = self.numbered(TransferKind::Settle, cause, postings);
         Ok((Settled { charged, payout }, transfer))
     }
 
     /// Gives the whole hold back.
     pub fn void(&mut self, hold: Hold) -> Transfer {
         self.release(&hold, hold.amount);
-        let postings = [
-            posting(LedgerAccount::Held(hold.account), -hold.amount),
-            posting(LedgerAccount::Consumer(hold.account), hold.amount),
-            NOTHING,
-            NOTHING,
-        ];
-        self.numbered(TransferKind::Void, hold.request, postings)
+        let postings = Postings::listed(&[
+            (LedgerAccount::Held(hold.account), -hold.amount),
+            (LedgerAccount::Consumer(hold.account), hold.amount),
+        ]);
+        self.numbered(TransferKind::Void, Cause::Request(hold.request), postings)
     }
 
     /// From now on.
@@ -310,6 +329,16 @@ impl Books {
         account.available += returned;
     }
 
+    fn earn(&mut self, beneficiary: Beneficiary, amount: MicroUsd) {
+        match beneficiary {
+            Beneficiary::Earner(account) => {
+                let row = self.row(account).expect("the caller saw to it");
+                self.accounts[row].earned += amount;
+            }
+            Beneficiary::Platform => self.platform += amount,
+        }
+    }
+
     fn row(&mut self, id: AccountId) -> Option<usize> {
         if let Some(row) = self.by_id.get(id) {
             return Some(row as usize);
@@ -328,24 +357,85 @@ impl Books {
         Some(row as usize)
     }
 
-    fn numbered(
-        &mut self,
-        kind: TransferKind,
-        request: RequestId,
-        postings: [Posting; 4],
-    ) -> Transfer {
+    fn numbered(&mut self, kind: TransferKind, cause: Cause, postings: Postings) -> Transfer {
         self.last_seq += 1;
         Transfer {
             seq: self.last_seq,
             kind,
-            request,
+            cause,
+            reference: None,
             postings,
         }
     }
 }
 
-const NOTHING: Posting = posting(LedgerAccount::Clearing, MicroUsd::ZERO);
+/// The hold, its rest, who served and every share have their place.
+const _: () = assert!(SHARES_MAX + 3 <= POSTINGS_MAX);
 
-const fn posting(account: LedgerAccount, amount: MicroUsd) -> Posting {
-    Posting { account, amount }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAYER: AccountId = AccountId(1);
+    const PAYEE: AccountId = AccountId(2);
+    const REFERRER: AccountId = AccountId(3);
+
+    fn books() -> (Books, Hold) {
+        let mut books = Books::new(3);
+        books.open(PAYER, MicroUsd(1_000)).unwrap();
+        let (hold, _) = books.hold(PAYER, RequestId(7), MicroUsd(300)).unwrap();
+        (books, hold)
+    }
+
+    fn shares() -> [Share; 2] {
+        [
+            (Beneficiary::Platform, 10),
+            (Beneficiary::Earner(REFERRER), 5),
+        ]
+        .map(|(beneficiary, percent)| Share {
+            beneficiary,
+            percent,
+        })
+    }
+
+    #[test]
+    fn a_charge_is_divided_among_its_beneficiaries_and_nothing_is_lost() {
+        let (mut books, hold) = books();
+        let settled = books.settle(hold, MicroUsd(101), PAYEE, &shares());
+        let (settled, transfer) = settled.unwrap();
+        assert_eq!(settled.payout, MicroUsd(86));
+        assert!(transfer.is_balanced());
+        assert_eq!(transfer.postings.count(), 5);
+        assert_eq!(transfer.request(), Some(RequestId(7)));
+        let earned = |account| books.account(account).unwrap().earned;
+        assert_eq!(
+            (earned(PAYEE), earned(REFERRER)),
+            (MicroUsd(86), MicroUsd(5))
+        );
+        assert_eq!(books.platform(), MicroUsd(10));
+        assert_eq!(books.total(), MicroUsd::ZERO, "INV-03");
+        assert_eq!(books.held(), MicroUsd::ZERO, "INV-04");
+    }
+
+    #[test]
+    fn books_without_room_for_a_beneficiary_give_the_hold_back() {
+        let (mut books, hold) = books();
+        books.set_limit(2);
+        let hold = books
+            .settle(hold, MicroUsd(101), PAYEE, &shares())
+            .unwrap_err();
+        books.void(hold);
+        assert_eq!(books.account(PAYER).unwrap().available, MicroUsd(1_000));
+        assert_eq!(books.total(), MicroUsd::ZERO);
+    }
+
+    #[test]
+    fn a_deposit_is_caused_from_outside_and_keeps_its_number_there() {
+        let (mut books, _) = books();
+        let transfer = books.deposit(PAYER, MicroUsd(5), Some(41)).unwrap();
+        assert_eq!(
+            (transfer.cause, transfer.reference),
+            (Cause::Outside, Some(41))
+        );
+    }
 }

@@ -1,7 +1,7 @@
 //! The control plane: who is here, who may enter, who serves, who pays.
 //!
 //! [`Coordinator`] is made of parts that can be read and tested alone, since none knows another:
-//! [`books`] (money), `fleet` (providers, the ledger of their resources, who is chosen), `requests`
+//! [`books`] (money), [`terms`] (what was agreed), `fleet` (providers, the ledger of their resources, who is chosen), `requests`
 //! and `attempts` (how far each has come), `queues` (fair waiting), `durable` (who waits for the
 //! disk), `timers`, `tally` (what claims are worth). Each changes itself alone and says what it found.
 //! The files beside them only say what follows from what, and in which order: `admit`, `attempt`,
@@ -26,6 +26,7 @@ mod requests;
 mod second;
 mod settle;
 mod tally;
+pub mod terms;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -202,7 +203,7 @@ impl Coordinator {
         let limits = &config.limits;
         Self {
             now: Tick::ZERO,
-            books: Books::new(limits.accounts_max, config.fee_percent),
+            books: Books::new(limits.accounts_max),
             fleet: Fleet::new(&config),
             requests: Requests::new(limits.requests_max),
             attempts: Attempts::new(attempts_max(limits)),
@@ -339,7 +340,9 @@ impl Coordinator {
             Event::AccountOpened { account, .. } => {
                 refuse_if(self.books.is_open(*account), Misuse::AccountReopened)
             }
-            Event::AccountCredited { account, amount } => self
+            Event::AccountCredited {
+                account, amount, ..
+            } => self
                 .books
                 .admits(*account, *amount)
                 .map_err(|error| match error {
@@ -404,10 +407,14 @@ impl Coordinator {
                 };
                 out.push(Effect::Alarm { alarm, count: 1 });
             }
-            Event::AccountCredited { account, amount } => {
+            Event::AccountCredited {
+                account,
+                amount,
+                reference,
+            } => {
                 out.post(
                     self.books
-                        .deposit(*account, *amount)
+                        .deposit(*account, *amount, *reference)
                         .expect("checked before"),
                 );
             }

@@ -6,12 +6,13 @@ use smallvec::SmallVec;
 
 use super::books::{Account, Hold, Settled};
 use super::fleet::{MachineTag, Want};
+use super::terms::Terms;
 use super::verdict::Opinion;
 use crate::effect::Receipt;
 use crate::event::{Ask, Delivery, Usage};
 use crate::ids::{MachineId, RequestId};
 use crate::lookup::Lookup;
-use crate::money::{MicroUsd, Price};
+use crate::money::MicroUsd;
 use crate::slab::{Key, Slab};
 use crate::time::Tick;
 
@@ -92,8 +93,7 @@ pub(super) struct Request {
     ask: Ask,
     phase: Phase,
     racing: Racing,
-    /// What was promised when it was admitted, whatever a token costs by now.
-    price: Price,
+    terms: Terms,
     /// Taken when it is settled or voided.
     hold: Option<Hold>,
     held: MicroUsd,
@@ -123,8 +123,8 @@ impl Request {
         self.racing
     }
 
-    pub(super) const fn price(&self) -> Price {
-        self.price
+    pub(super) const fn terms(&self) -> &Terms {
+        &self.terms
     }
 
     pub(super) const fn hold(&self) -> Option<&Hold> {
@@ -268,9 +268,10 @@ impl Request {
             model: self.ask.model,
             attempts: self.attempts,
             usage: bill.usage,
-            price: self.price,
+            price: self.terms.price,
             held: self.held,
             charged: bill.charged,
+            lines: self.terms.lines(bill.usage, bill.charged),
             payout: bill.payout,
             balance_before: account.available + bill.charged,
             balance_after: account.available,
@@ -317,13 +318,13 @@ impl Requests {
         self.by_id.get(id).map(|slot| self.alive.key_at(slot))
     }
 
-    /// A request was admitted: it waits, at this price, and must have begun by `deadline`. The caller
+    /// A request was admitted: it waits, on these terms, and must have begun by `deadline`. The caller
     /// saw that there is room and that its id is new.
     pub(super) fn admit(
         &mut self,
         now: Tick,
         ask: Ask,
-        price: Price,
+        terms: Terms,
         hold: Hold,
         deadline: Tick,
     ) -> Key {
@@ -331,7 +332,7 @@ impl Requests {
             ask,
             phase: Phase::Queued,
             racing: Racing::default(),
-            price,
+            terms,
             held: hold.amount,
             hold: Some(hold),
             is_hold_durable: false,

@@ -67,12 +67,12 @@ impl Coordinator {
     pub(super) fn give_up_rivals(&mut self, now: Tick, winner: Key, out: &mut Effects) {
         let request = self.attempts.at(winner).route().request;
         let racing = self.requests.at(request).racing();
-        let winner_sent_at = self.attempts.at(winner).age(now);
+        let winner_age = self.attempts.at(winner).age(now);
         for rival in racing.rivals_of(winner) {
             self.send_cancel(rival, out);
             let loser = self.take_attempt(rival, Remains::Lingers);
             let (route, age) = (loser.route(), loser.age(now));
-            self.counts.seconds_won += u64::from(age > winner_sent_at);
+            self.counts.seconds_won += u64::from(age > winner_age);
             if age > route.forecast {
                 self.fleet.took(route.provider, route.forecast, age);
                 self.fleet.refresh(route.provider, &self.config);

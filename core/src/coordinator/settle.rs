@@ -11,7 +11,6 @@ use super::{Coordinator, Mischief};
 use crate::effect::{Alarm, Effect, Effects, TransferKind};
 use crate::event::{AttemptFault, Ending, Usage};
 use crate::ids::{AttemptKey, ConnId};
-use crate::money::MicroUsd;
 use crate::slab::Key;
 use crate::time::Tick;
 
@@ -128,14 +127,14 @@ impl Coordinator {
         let route = attempt.route();
         let request = self.requests.at_mut(route.request);
         let hold = request.take_hold().expect("a running request holds money");
-        let (usage, cost) = match usage.completion_tokens {
-            0 => (Usage::default(), MicroUsd::ZERO),
-            tokens => {
-                let (prompt, tokens) = (u64::from(usage.prompt_tokens), u64::from(tokens));
-                (usage, request.price().cost(prompt, tokens))
-            }
+        let usage = match usage.completion_tokens {
+            0 => Usage::default(),
+            _ => usage,
         };
-        let (usage, settled, transfer) = match self.books.settle(hold, cost, route.payee) {
+        let terms = request.terms();
+        let cost = terms.cost(usage);
+        let settled = self.books.settle(hold, cost, route.payee, &terms.shares);
+        let (usage, settled, transfer) = match settled {
             Ok((settled, transfer)) => (usage, settled, transfer),
             // Full books cannot take an operator's account: nobody is charged, and the alarm says so.
             Err(hold) => {

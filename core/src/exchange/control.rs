@@ -20,7 +20,7 @@ pub enum ControlEvent<R> {
     Arrived { ask: Ask, request: R },
     /// Money came in from outside; `deposit` is the number of its row in the store.
     Credited {
-        deposit: i64,
+        deposit: u64,
         account: AccountId,
         amount: MicroUsd,
     },
@@ -39,7 +39,7 @@ pub enum ControlEffect<R> {
     },
     /// The coordinator took no notice of this deposit: it counts for nobody.
     CreditRefused {
-        deposit: i64,
+        deposit: u64,
         misuse: Misuse,
     },
     /// The request ends without an answer, or with half of one. Its relay hears next.
@@ -64,10 +64,9 @@ pub enum ControlEffect<R> {
     LetGo {
         conn: ConnId,
     },
-    /// Write this to the ledger; `deposit` is the row that it applies.
+    /// Write this to the ledger.
     Post {
         transfer: Transfer,
-        deposit: Option<i64>,
     },
     /// Tell the request's relay. It concerns the consumer only, so nothing follows from it here.
     Relay {
@@ -176,21 +175,25 @@ impl<R: Clone> Control<R> {
                 };
                 // A repeat keeps the first one's place (INV-16).
                 self.requests.entry(ask.request).or_insert(open);
-                self.tell(now, &Event::Arrived(ask), None, witness, out);
+                self.tell(now, &Event::Arrived(ask), witness, out);
             }
             ControlEvent::Credited {
                 deposit,
                 account,
                 amount,
             } => {
-                let credited = Event::AccountCredited { account, amount };
-                self.tell(now, &credited, Some(deposit), witness, out);
+                let credited = Event::AccountCredited {
+                    account,
+                    amount,
+                    reference: Some(deposit),
+                };
+                self.tell(now, &credited, witness, out);
             }
-            ControlEvent::Happened(event) => self.tell(now, &event, None, witness, out),
+            ControlEvent::Happened(event) => self.tell(now, &event, witness, out),
             ControlEvent::OrderRefused { conn, order } => self.on_refused(conn, order, out),
         }
         while let Some(echo) = self.echoes.pop_front() {
-            self.tell(now, &echo, None, witness, out);
+            self.tell(now, &echo, witness, out);
         }
     }
 
@@ -198,7 +201,6 @@ impl<R: Clone> Control<R> {
         &mut self,
         now: Tick,
         event: &Event<'_>,
-        deposit: Option<i64>,
         witness: &mut impl Witness,
         out: &mut Vec<ControlEffect<R>>,
     ) {
@@ -209,25 +211,19 @@ impl<R: Clone> Control<R> {
         let stepped = self.core.step(now, event, &mut effects);
         witness.after(now, event, stepped, &effects, &self.core);
         if let Err(misuse) = stepped {
-            out.push(match deposit {
+            out.push(match event.credit() {
                 Some(deposit) => ControlEffect::CreditRefused { deposit, misuse },
                 None => ControlEffect::WasMisused(misuse),
             });
             self.on_misused(event, misuse, out);
         }
         for effect in &effects.list {
-            self.carry_out(*effect, &effects, deposit, out);
+            self.carry_out(*effect, &effects, out);
         }
         self.effects = effects;
     }
 
-    fn carry_out(
-        &mut self,
-        effect: Effect,
-        effects: &Effects,
-        deposit: Option<i64>,
-        out: &mut Vec<ControlEffect<R>>,
-    ) {
+    fn carry_out(&mut self, effect: Effect, effects: &Effects, out: &mut Vec<ControlEffect<R>>) {
         match effect {
             Effect::Alarm { alarm, count } => out.push(ControlEffect::Alarm { alarm, count }),
             Effect::CancelAttempt { attempt, conn } => {
@@ -273,7 +269,7 @@ impl<R: Clone> Control<R> {
             Effect::Post { transfer } => {
                 let ix = usize::try_from(transfer).expect("an index of u32");
                 let transfer = effects.transfers[ix];
-                out.push(ControlEffect::Post { transfer, deposit });
+                out.push(ControlEffect::Post { transfer });
             }
             Effect::Release { request, .. } => {
                 if let Some(open) = self.requests.get(&request) {

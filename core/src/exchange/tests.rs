@@ -118,10 +118,10 @@ struct World {
     now: Tick,
     /// The wire id of each attempt that was dispatched, oldest first.
     dispatched: Vec<(ConnId, WireId)>,
-    posted: Vec<(TransferKind, Option<i64>)>,
+    posted: Vec<(TransferKind, Option<u64>)>,
     denied: Vec<Denial>,
     /// Deposits that count for nobody.
-    refused: Vec<i64>,
+    refused: Vec<u64>,
     let_go: Vec<ConnId>,
     /// Frames stay unwritten, so that what stands behind them can be withdrawn.
     holds_writes: bool,
@@ -254,8 +254,8 @@ impl World {
                             todo.push_back(ControlEvent::OrderRefused { conn, order });
                         }
                     }
-                    ControlEffect::Post { transfer, deposit } => {
-                        self.posted.push((transfer.kind, deposit));
+                    ControlEffect::Post { transfer } => {
+                        self.posted.push((transfer.kind, transfer.reference));
                     }
                     ControlEffect::Relay { request, event } => {
                         let rest = self.relays.step(self.now, &request, event);

@@ -24,7 +24,6 @@ choice! {
     /// Numbers up to 21 are those of version 1, which counted the variants.
     Events: Event<'static, '_> {
         0 AccountOpened { account: AccountId, balance: MicroUsd },
-        1 AccountCredited { account: AccountId, amount: MicroUsd },
         2 HoldRecovered { account: AccountId, request: RequestId, amount: MicroUsd },
         3 Persisted { up_to: u64 },
         4 ProviderJoined {
@@ -54,7 +53,14 @@ choice! {
         26 ModelPriced { model: ModelIx, price: Prices },
         27 ModelRetired { model: ModelIx },
         29 LimitsChanged { limits: Whole<AllLimits> },
+        30 AccountCredited { account: AccountId, amount: MicroUsd, reference: Option<u64> },
     } was {
+        // Before a credit said where it was recorded.
+        1 |bytes| Some(Event::AccountCredited {
+            account: AccountId::take(bytes)?,
+            amount: MicroUsd::take(bytes)?,
+            reference: None,
+        }),
         // Before an answer could be asked for whole: taken for a stream, where less can be done again.
         13 |bytes| FirstAsk::take(bytes).map(Event::Arrived),
         // Before bytes were counted: a piece was taken for a token.

@@ -90,6 +90,7 @@ pub(super) fn version_1() -> Vec<Stamped<'static>> {
         Event::AccountCredited {
             account,
             amount: MicroUsd(250),
+            reference: None,
         },
         Event::HoldRecovered {
             account,

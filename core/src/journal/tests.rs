@@ -131,6 +131,7 @@ fn event() -> impl Strategy<Value = Event<'static>> {
         Just(Event::DrainBegan),
         any::<u64>().prop_map(|up_to| Event::Persisted { up_to }),
         (any::<u64>(), any::<i64>()).prop_map(|(account, amount)| Event::AccountCredited {
+            reference: Some(account),
             account: AccountId(account),
             amount: MicroUsd(amount),
         }),
@@ -301,6 +302,7 @@ fn a_coordinator_recorded_in_batches_is_replayed_step_by_step() {
         events.push(Event::AccountCredited {
             account,
             amount: MicroUsd(5),
+            reference: None,
         });
         events.push(Event::Woke);
     }
@@ -414,6 +416,7 @@ fn a_later_segment_replays_alone_from_its_snapshot() {
         let event = Event::AccountCredited {
             account,
             amount: MicroUsd(5),
+            reference: None,
         };
         writer.event(Tick(at), &event, &mut bytes).expect("small");
         out.clear();
@@ -497,11 +500,9 @@ fn effects_digest_the_same_however_they_were_batched() {
     let transfer = |seq| Transfer {
         seq,
         kind: crate::effect::TransferKind::Deposit,
-        request: RequestId(1),
-        postings: [crate::effect::Posting {
-            account: crate::effect::LedgerAccount::Clearing,
-            amount: MicroUsd::ZERO,
-        }; 4],
+        cause: crate::effect::Cause::Outside,
+        reference: Some(seq),
+        postings: crate::effect::Postings::EMPTY,
     };
     let (mut apart, mut together) = (EffectsDigest::default(), EffectsDigest::default());
     let mut batch = Effects::default();

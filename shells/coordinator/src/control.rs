@@ -187,7 +187,7 @@ impl Control {
                 account,
                 amount,
             }) => self.step(ControlEvent::Credited {
-                deposit: id.0,
+                deposit: id.number(),
                 account,
                 amount,
             }),
@@ -231,7 +231,7 @@ impl Control {
                     "a credit is set aside: it does not count, and no start meets it again; \
                      `cereus credit list` shows it"
                 );
-                let deposit = DepositId(deposit);
+                let deposit = DepositId::of(deposit);
                 self.hurry(Entry::Refused { deposit, reason });
             }
             ControlEffect::Denied { request, denial } => {
@@ -267,10 +267,9 @@ impl Control {
                         .push_back(ControlEvent::OrderRefused { conn, order });
                 }
             }
-            ControlEffect::Post { transfer, deposit } => {
+            ControlEffect::Post { transfer } => {
                 self.posted_up_to = transfer.seq;
-                let deposit = deposit.map(DepositId);
-                self.hurry(Entry::Transfer { transfer, deposit });
+                self.hurry(Entry::Transfer(transfer));
             }
             ControlEffect::Relay { request, event } => request.step(now, event),
             ControlEffect::Released { request } => {

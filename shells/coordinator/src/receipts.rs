@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
+use cereus_core::effect::{Item, Line};
 use cereus_core::event::Usage;
 use cereus_core::ids::{AccountId, MachineId, RequestId, WireId};
 use serde::{Serialize, Serializer};
@@ -107,6 +108,7 @@ pub(crate) fn as_json(finished: &FinishedRequest) -> String {
             input: receipt.price.input_per_mtok.0,
             output: receipt.price.output_per_mtok.0,
         },
+        lines: receipt.lines.iter().map(ShownLine::of).collect(),
         micro_usd: Amounts {
             held: receipt.held.0,
             charged: receipt.charged.0,
@@ -137,6 +139,7 @@ struct Shown<'a> {
     sealed: Sealed<'a>,
     usage: Usage,
     price_micro_usd_per_mtok: Prices,
+    lines: Vec<ShownLine>,
     micro_usd: Amounts,
     spans_us: Spans,
 }
@@ -152,6 +155,29 @@ struct Sealed<'a> {
 struct Prices {
     input: i64,
     output: i64,
+}
+
+#[derive(Serialize)]
+struct ShownLine {
+    item: &'static str,
+    tokens: u32,
+    micro_usd: i64,
+}
+
+impl ShownLine {
+    fn of(line: &Line) -> Self {
+        let item = match line.item {
+            Item::Prompt => "prompt",
+            Item::Completion => "completion",
+            Item::Least => "least_charge",
+            Item::Limit => "limit_of_hold",
+        };
+        Self {
+            item,
+            tokens: line.tokens,
+            micro_usd: line.amount.0,
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -144,10 +144,10 @@ impl Books {
                 *self.balances.entry(posting.account).or_default() += posting.amount.0;
             }
         }
-        let request = transfer.request;
         match transfer.kind {
             TransferKind::Deposit => {}
             TransferKind::Hold => {
+                let request = transfer.request().ok_or_else(|| misfit(transfer))?;
                 let hold = opened(transfer).ok_or_else(|| misfit(transfer))?;
                 let before = self.holds.insert(request, hold);
                 require(before.is_none(), "INV-04", || {
@@ -180,7 +180,7 @@ impl Books {
         state: HoldState,
         charged: i64,
     ) -> Result<(), Violation> {
-        let request = transfer.request;
+        let request = transfer.request().ok_or_else(|| misfit(transfer))?;
         let Some(hold) = self.holds.get_mut(&request) else {
             return Err(misfit(transfer));
         };

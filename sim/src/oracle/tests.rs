@@ -1,6 +1,6 @@
 //! The oracles themselves, on hand-made histories.
 
-use cereus_core::effect::{LedgerAccount, Posting, Transfer, TransferKind};
+use cereus_core::effect::{Cause, LedgerAccount, Postings, Transfer, TransferKind};
 use cereus_core::ids::{AccountId, RequestId};
 use cereus_core::money::MicroUsd;
 
@@ -11,22 +11,21 @@ const PAYEE: AccountId = AccountId(2);
 const REQUEST: RequestId = RequestId(7);
 
 fn transfer(seq: u64, kind: TransferKind, postings: &[(LedgerAccount, i64)]) -> Transfer {
-    let nothing = Posting {
-        account: LedgerAccount::Clearing,
-        amount: MicroUsd::ZERO,
-    };
-    let mut filled = [nothing; 4];
-    for (place, &(account, amount)) in filled.iter_mut().zip(postings) {
-        *place = Posting {
-            account,
-            amount: MicroUsd(amount),
-        };
-    }
+    let postings: Vec<_> = postings
+        .iter()
+        .map(|&(to, amount)| (to, MicroUsd(amount)))
+        .collect();
     Transfer {
         seq,
         kind,
-        request: REQUEST,
-        postings: filled,
+        cause: match kind {
+            TransferKind::Deposit => Cause::Outside,
+            TransferKind::Hold | TransferKind::Settle | TransferKind::Void => {
+                Cause::Request(REQUEST)
+            }
+        },
+        reference: None,
+        postings: Postings::listed(&postings),
     }
 }
 

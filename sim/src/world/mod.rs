@@ -202,7 +202,14 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             let balance = cereus_core::money::MicroUsd::ZERO;
             self.tell(Tick::ZERO, &Event::AccountOpened { account, balance })?;
             let amount = self.config.balance;
-            self.tell(Tick::ZERO, &Event::AccountCredited { account, amount })?;
+            self.tell(
+                Tick::ZERO,
+                &Event::AccountCredited {
+                    account,
+                    amount,
+                    reference: None,
+                },
+            )?;
         }
         let mut phases = Stream::new(self.config.seed, "phases");
         for machine in 0..self.config.machines {

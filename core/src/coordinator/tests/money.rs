@@ -18,6 +18,7 @@ fn money_beyond_the_bounds_is_refused_and_changes_nothing() {
         let event = Event::AccountCredited {
             account: ACCOUNT,
             amount,
+            reference: None,
         };
         let refused = world.core.step(world.now, &event, &mut out);
         assert_eq!(refused, Err(Misuse::MoneyOutOfBounds), "{amount:?}");
@@ -39,6 +40,7 @@ fn no_number_of_largest_deposits_lifts_an_account_over_its_bound() {
     let event = Event::AccountCredited {
         account: OWNER,
         amount: DEPOSIT_MAX,
+        reference: None,
     };
     for _ in 0..BALANCE_MAX.0 / DEPOSIT_MAX.0 {
         world.step(event.clone());
@@ -87,6 +89,7 @@ fn a_reversed_deposit_is_taken_back_though_it_was_spent() {
     let effects = world.step(Event::AccountCredited {
         account: ACCOUNT,
         amount: MicroUsd(-1_500_000),
+        reference: None,
     });
     assert!(matches!(effects[..], [Effect::Post { .. }]));
     let balance = world.core.books().account(ACCOUNT).unwrap().available;

@@ -81,6 +81,16 @@ pub struct AccountRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DepositId(pub i64);
 
+impl DepositId {
+    pub(crate) fn number(self) -> u64 {
+        u64::try_from(self.0).expect("SQLite's row counter starts at 1")
+    }
+
+    pub(crate) fn of(number: u64) -> Self {
+        Self(i64::try_from(number).expect("it came from SQLite's row counter"))
+    }
+}
+
 /// What became of a deposit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DepositState {
@@ -126,11 +136,8 @@ pub struct OpenHold {
 /// One thing to make durable.
 #[derive(Clone, Debug)]
 pub enum Entry {
-    /// A transfer of the core, with the deposit that it applies, if it is one.
-    Transfer {
-        transfer: Transfer,
-        deposit: Option<DepositId>,
-    },
+    /// A transfer of the core. That of a deposit refers to its number.
+    Transfer(Transfer),
     /// The books did not take a deposit: it is set aside, so that no start meets it again.
     Refused { deposit: DepositId, reason: String },
     /// What a finished request was, cost and took.

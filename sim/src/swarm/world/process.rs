@@ -30,7 +30,14 @@ impl World {
                 } else {
                     self.plan.balance
                 };
-                self.inform(now, Event::AccountCredited { account, amount })?;
+                self.inform(
+                    now,
+                    Event::AccountCredited {
+                        account,
+                        amount,
+                        reference: None,
+                    },
+                )?;
             }
         }
         for (account, request, amount) in recovered.holds {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cereus_core::effect::{LedgerAccount, Transfer, TransferKind};
+use cereus_core::effect::{Cause, LedgerAccount, Transfer, TransferKind};
 use cereus_core::money::MicroUsd;
 use rusqlite::{Connection, Transaction, params};
 
@@ -31,31 +31,39 @@ impl Changed {
 pub(super) fn write(
     tx: &Transaction<'_>,
     transfer: &Transfer,
-    deposit: Option<DepositId>,
     changed: &mut Changed,
 ) -> Result<(), StoreError> {
     assert!(
         transfer.is_balanced(),
         "a transfer neither makes nor loses money"
     );
-    let request = transfer.request.0.to_be_bytes();
-    let named = match transfer.kind {
-        TransferKind::Deposit => None,
-        TransferKind::Hold | TransferKind::Settle | TransferKind::Void => Some(request),
-    };
-    tx.prepare_cached("INSERT INTO transfers (kind, request, made_at) VALUES (?, ?, ?)")?
-        .execute(params![kind_name(transfer.kind), named, unix_now_s()])?;
+    let request = transfer.request().map(|id| id.0.to_be_bytes());
+    let reference = transfer.reference.map(|number| number.to_string());
+    tx.prepare_cached(
+        "INSERT INTO transfers (kind, cause, request, reference, made_at) VALUES (?, ?, ?, ?, ?)",
+    )?
+    .execute(params![
+        kind_name(transfer.kind),
+        cause_name(transfer.cause),
+        request,
+        reference,
+        unix_now_s()
+    ])?;
     let id = tx.last_insert_rowid();
     for posting in &transfer.postings {
-        // Unused places; a hold of nothing, for a free request, is a hold all the same.
+        // A hold of nothing, for a free request, is a hold all the same.
         let is_hold = matches!(posting.account, LedgerAccount::Held(_));
         if posting.amount != MicroUsd::ZERO || is_hold {
             post(tx, id, posting.account, posting.amount, changed)?;
         }
     }
     match transfer.kind {
-        TransferKind::Deposit => {}
-        TransferKind::Hold => open_hold(tx, id, transfer)?,
+        TransferKind::Deposit => {
+            if let Some(number) = transfer.reference {
+                deposits::apply(tx, DepositId::of(number), id)?;
+            }
+        }
+        TransferKind::Hold => open_hold(tx, id, request, transfer)?,
         TransferKind::Settle | TransferKind::Void => {
             let closed = tx
                 .prepare_cached("DELETE FROM open_holds WHERE request = ?")?
@@ -66,9 +74,6 @@ pub(super) fn write(
                 ));
             }
         }
-    }
-    if let Some(deposit) = deposit {
-        deposits::apply(tx, deposit, id)?;
     }
     Ok(())
 }
@@ -93,18 +98,18 @@ fn post(
     Ok(())
 }
 
-fn open_hold(tx: &Transaction<'_>, id: i64, transfer: &Transfer) -> Result<(), StoreError> {
+fn open_hold(
+    tx: &Transaction<'_>,
+    id: i64,
+    request: Option<[u8; 16]>,
+    transfer: &Transfer,
+) -> Result<(), StoreError> {
     for posting in &transfer.postings {
         if let LedgerAccount::Held(account) = posting.account {
             tx.prepare_cached(
                 "INSERT INTO open_holds (request, account, amount, transfer) VALUES (?, ?, ?, ?)",
             )?
-            .execute(params![
-                transfer.request.0.to_be_bytes(),
-                row_id(account),
-                posting.amount.0,
-                id
-            ])?;
+            .execute(params![request, row_id(account), posting.amount.0, id])?;
         }
     }
     Ok(())
@@ -129,6 +134,13 @@ const fn kind_name(kind: TransferKind) -> &'static str {
         TransferKind::Hold => "hold",
         TransferKind::Settle => "settle",
         TransferKind::Void => "void",
+    }
+}
+
+const fn cause_name(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Outside => "outside",
+        Cause::Request(_) => "request",
     }
 }
 

@@ -141,9 +141,7 @@ impl Store for SqliteStore {
                     has_receipts = true;
                 }
                 Entry::Refused { deposit, reason } => deposits::refuse(&tx, *deposit, reason)?,
-                Entry::Transfer { transfer, deposit } => {
-                    ledger::write(&tx, transfer, *deposit, &mut changed)?;
-                }
+                Entry::Transfer(transfer) => ledger::write(&tx, transfer, &mut changed)?,
             }
         }
         changed.write(&tx)?;

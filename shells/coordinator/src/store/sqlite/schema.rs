@@ -9,6 +9,7 @@ use super::super::StoreError;
 const MIGRATIONS: &[M<'_>] = &[
     M::up(include_str!("schema/1.sql")),
     M::up(include_str!("schema/2.sql")).foreign_key_check(),
+    M::up(include_str!("schema/3.sql")).foreign_key_check(),
 ];
 
 /// Brings the tables to this build's version. Foreign keys must be off: a table that others point

@@ -1,6 +1,8 @@
 use std::sync::Arc;
 
-use cereus_core::effect::{LedgerAccount, Posting, Receipt, Transfer, TransferKind};
+use cereus_core::effect::{
+    Cause, Item, LedgerAccount, Line, Lines, Postings, Receipt, Transfer, TransferKind,
+};
 use cereus_core::event::Usage;
 use cereus_core::ids::{AccountId, MachineId, ModelIx, RequestId};
 use cereus_core::money::{DEPOSIT_MAX, MicroUsd, Price};
@@ -14,28 +16,27 @@ use super::super::{
 use super::{FILE_NAME, SqliteStore};
 use crate::receipts::{self, Sealing};
 
-const NOBODY: Posting = Posting {
-    account: LedgerAccount::Clearing,
-    amount: MicroUsd::ZERO,
-};
+fn transfer(kind: TransferKind, request: u128, legs: &[(LedgerAccount, i64)]) -> Transfer {
+    let postings: Vec<_> = legs
+        .iter()
+        .map(|&(to, amount)| (to, MicroUsd(amount)))
+        .collect();
+    Transfer {
+        seq: 1,
+        kind,
+        cause: match kind {
+            TransferKind::Deposit => Cause::Outside,
+            TransferKind::Hold | TransferKind::Settle | TransferKind::Void => {
+                Cause::Request(RequestId(request))
+            }
+        },
+        reference: None,
+        postings: Postings::listed(&postings),
+    }
+}
 
 fn entry(kind: TransferKind, request: u128, legs: &[(LedgerAccount, i64)]) -> Entry {
-    let mut postings = [NOBODY; 4];
-    for (place, &(account, amount)) in postings.iter_mut().zip(legs) {
-        *place = Posting {
-            account,
-            amount: MicroUsd(amount),
-        };
-    }
-    Entry::Transfer {
-        transfer: Transfer {
-            seq: 1,
-            kind,
-            request: RequestId(request),
-            postings,
-        },
-        deposit: None,
-    }
+    Entry::Transfer(transfer(kind, request, legs))
 }
 
 fn hold(account: AccountId, request: u128, amount: i64) -> Entry {
@@ -54,12 +55,16 @@ fn void(account: AccountId, request: u128, amount: i64) -> Entry {
     entry(TransferKind::Void, request, &legs)
 }
 
-fn deposit(account: AccountId, amount: i64) -> Entry {
+fn credited(account: AccountId, amount: i64) -> Transfer {
     let legs = [
         (LedgerAccount::Clearing, -amount),
         (LedgerAccount::Consumer(account), amount),
     ];
-    entry(TransferKind::Deposit, 0, &legs)
+    transfer(TransferKind::Deposit, 0, &legs)
+}
+
+fn deposit(account: AccountId, amount: i64) -> Entry {
+    Entry::Transfer(credited(account, amount))
 }
 
 fn settle(account: AccountId, request: u128, held: i64, charged: i64) -> Entry {
@@ -73,13 +78,10 @@ fn settle(account: AccountId, request: u128, held: i64, charged: i64) -> Entry {
 
 /// The transfer that applies a deposit of the command line.
 fn applied(account: AccountId, amount: i64, id: DepositId) -> Entry {
-    let Entry::Transfer { transfer, .. } = deposit(account, amount) else {
-        unreachable!("made above");
-    };
-    Entry::Transfer {
-        transfer,
-        deposit: Some(id),
-    }
+    Entry::Transfer(Transfer {
+        reference: Some(id.number()),
+        ..credited(account, amount)
+    })
 }
 
 /// What an older build, or somebody's own SQL, let in.
@@ -108,6 +110,11 @@ fn finished(account: AccountId, request: u128) -> FinishedRequest {
         price: Price::DEFAULT,
         held: MicroUsd(300),
         charged: MicroUsd(120),
+        lines: Lines::of(&[Line {
+            item: Item::Completion,
+            tokens: 3,
+            amount: MicroUsd(120),
+        }]),
         payout: MicroUsd(108),
         balance_before: MicroUsd(1_000),
         balance_after: MicroUsd(880),
@@ -174,6 +181,29 @@ fn a_request_ends_at_most_once() {
     assert!(store.commit(&[settle(account, 7, 300, 300)]).is_err());
     assert!(store.commit(&[hold(account, 7, 300)]).is_err());
     assert_eq!(audited(&mut store), 3);
+}
+
+#[test]
+fn a_transfer_may_have_more_postings_than_two_parties_and_a_platform() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = SqliteStore::open(folder.path()).unwrap();
+    let ada = store.ensure_account("ada").unwrap();
+    let [machine, referrer] = ["machine", "referrer"].map(|it| store.ensure_account(it).unwrap());
+    let legs = [
+        (LedgerAccount::Held(ada), -300),
+        (LedgerAccount::Consumer(ada), 200),
+        (LedgerAccount::Platform, 10),
+        (LedgerAccount::Provider(referrer), 5),
+        (LedgerAccount::Provider(machine), 85),
+    ];
+    let settle = entry(TransferKind::Settle, 7, &legs);
+    let entries = [deposit(ada, 1_000), hold(ada, 7, 300), settle];
+    store.commit(&entries).unwrap();
+    store.audit(AuditExtent::Everything).unwrap();
+    let accounts = store.accounts().unwrap();
+    let earned: Vec<i64> = accounts.iter().map(|row| row.earned.0).collect();
+    assert_eq!(earned, [0, 85, 5]);
+    assert_eq!(accounts[0].balance, MicroUsd(900));
 }
 
 #[test]
@@ -400,6 +430,11 @@ fn a_database_of_the_first_version_is_taken_over_with_its_money() {
 
     let mut store = SqliteStore::open(folder.path()).unwrap();
     assert_eq!(audited(&mut store), 2);
+    let told = |sql: &str| -> String { store.db.query_row(sql, [], |row| row.get(0)).unwrap() };
+    let causes = told("SELECT group_concat(cause, ',') FROM transfers");
+    assert_eq!(causes, "outside,request");
+    let reference = told("SELECT reference FROM transfers WHERE kind = 'deposit'");
+    assert_eq!(reference, "1", "the credit that it applied");
     let open = store.open_holds().unwrap();
     assert_eq!((open.len(), open[0].request), (1, RequestId(7)));
     let everything = store.everything().unwrap();
