@@ -136,13 +136,15 @@ impl Fleet {
     fn ask(&self) -> Ask {
         let n = self.next_request;
         Ask {
-            request: RequestId(n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)),
-            account: AccountId(u64::try_from(n % u128::from(ACCOUNTS)).expect("small")),
-            model: MODEL,
             prompt_tokens: 200 + u32::try_from(n % 7).expect("small") * 150,
             prompt_tokens_bound: 6_000,
             output_tokens_max: 400,
             delivery: Delivery::Streamed,
+            ..Ask::new(
+                RequestId(n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)),
+                AccountId(u64::try_from(n % u128::from(ACCOUNTS)).expect("small")),
+                MODEL,
+            )
         }
     }
 

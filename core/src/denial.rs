@@ -49,9 +49,45 @@ pub enum Denial {
     HoldOverdue,
     /// A mistake of our own.
     Internal,
+    /// Machines serve the model, and none of them is what the request demands.
+    NoneSuited {
+        retry_after_s: u16,
+    },
 }
 
 impl Denial {
+    /// Every [`Denial::code`].
+    pub const CODES: [&'static str; 18] = [
+        "answer_too_large",
+        "context_length_exceeded",
+        "draining",
+        "duplicate_request",
+        "encryption_failure",
+        "insufficient_quota",
+        "internal_error",
+        "invalid_api_key",
+        "invalid_request",
+        "ledger_busy",
+        "machine_busy",
+        "model_not_found",
+        "no_provider",
+        "no_provider_large_enough",
+        "no_provider_suited",
+        "provider_error",
+        "request_cancelled",
+        "timeout",
+    ];
+
+    /// The place of its code among [`Denial::CODES`].
+    ///
+    /// # Panics
+    /// A code is missing there, which a test would find.
+    #[must_use]
+    pub fn code_ix(self) -> usize {
+        let found = Self::CODES.binary_search(&self.code());
+        found.expect("every code is listed, in order")
+    }
+
     /// By this status a machine says that the prompt is longer than the model's context.
     pub const LENGTH_STATUS: u16 = 413;
 
@@ -74,7 +110,10 @@ impl Denial {
             Self::Internal => 500,
             Self::Draining => 503,
             Self::AnswerTooLarge | Self::Encryption | Self::ProviderFailed => 502,
-            Self::Full { .. } | Self::NoProvider { .. } | Self::NoneLargeEnough { .. } => 429,
+            Self::Full { .. }
+            | Self::NoProvider { .. }
+            | Self::NoneLargeEnough { .. }
+            | Self::NoneSuited { .. } => 429,
             Self::Timeout => 504,
             Self::TooLong => 400,
             Self::UnknownAccount => 401,
@@ -88,7 +127,8 @@ impl Denial {
         match self {
             Self::Full { retry_after_s }
             | Self::NoProvider { retry_after_s }
-            | Self::NoneLargeEnough { retry_after_s } => Some(retry_after_s),
+            | Self::NoneLargeEnough { retry_after_s }
+            | Self::NoneSuited { retry_after_s } => Some(retry_after_s),
             Self::Draining | Self::HoldOverdue => Some(5),
             Self::AnswerTooLarge
             | Self::Broke
@@ -122,6 +162,7 @@ impl Denial {
             Self::Internal => "internal_error",
             Self::NoProvider { .. } => "no_provider",
             Self::NoneLargeEnough { .. } => "no_provider_large_enough",
+            Self::NoneSuited { .. } => "no_provider_suited",
             Self::ProviderFailed => "provider_error",
             Self::Timeout => "timeout",
             Self::TooLong => "context_length_exceeded",
@@ -157,11 +198,47 @@ impl Denial {
             Self::NoneLargeEnough { .. } => {
                 "No machine that serves this model at present can hold prompt and max_tokens together. Lower max_tokens or try again later."
             }
+            Self::NoneSuited { .. } => {
+                "No machine that serves this model at present is what this request demands. Demand less or try again later."
+            }
             Self::ProviderFailed => "The providers that tried this request failed.",
             Self::Timeout => "No provider answered in time.",
             Self::TooLong => "Prompt and max_tokens together exceed the model's context.",
             Self::UnknownAccount => "The API key is not valid.",
             Self::UnknownModel => "The model does not exist. GET /v1/models lists what does.",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_its_place_in_the_list() {
+        let retry_after_s = 1;
+        for denial in [
+            Denial::AnswerTooLarge,
+            Denial::Broke,
+            Denial::Cancelled,
+            Denial::Client(413),
+            Denial::Client(422),
+            Denial::Draining,
+            Denial::Duplicate,
+            Denial::Encryption,
+            Denial::Full { retry_after_s },
+            Denial::HoldOverdue,
+            Denial::Internal,
+            Denial::NoProvider { retry_after_s },
+            Denial::NoneLargeEnough { retry_after_s },
+            Denial::NoneSuited { retry_after_s },
+            Denial::ProviderFailed,
+            Denial::Timeout,
+            Denial::TooLong,
+            Denial::UnknownAccount,
+            Denial::UnknownModel,
+        ] {
+            assert_eq!(Denial::CODES[denial.code_ix()], denial.code());
         }
     }
 }

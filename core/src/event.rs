@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Limits, ModelSpec};
 use crate::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId};
 use crate::money::{MicroUsd, Price};
-use crate::time::Tick;
+use crate::time::{Span, Tick};
+use crate::traits::Traits;
 
 /// How well a machine's identity is proven (`spec/trust`): ordered, higher is better.
 #[derive(
@@ -228,7 +229,19 @@ pub enum Ending {
     Cut,
 }
 
-/// What a consumer asked, as sizes.
+/// Whose machines may serve a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Machines {
+    /// Those that serve everybody, and the asker's own.
+    #[default]
+    Any,
+    /// Only the asker's own that serve nobody else.
+    Own,
+    /// These, and others only while none of these has room.
+    OwnFirst,
+}
+
+/// What a consumer asked, as facts: sizes, and what it demands of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ask {
     pub request: RequestId,
@@ -241,9 +254,40 @@ pub struct Ask {
     /// Output bound written into the forwarded body.
     pub output_tokens_max: u32,
     pub delivery: Delivery,
+    /// What a machine must have.
+    pub needs: Traits,
+    /// The least trust in the machine, where it is more than the coordinator's own floor.
+    pub trust_min: Trust,
+    pub machines: Machines,
+    /// Content must begin within this time, where it is less than the coordinator's own limit.
+    pub content_within: Option<Span>,
 }
 
 impl Ask {
+    /// A request without sizes that demands nothing.
+    #[must_use]
+    pub const fn new(request: RequestId, account: AccountId, model: ModelIx) -> Self {
+        Self {
+            request,
+            account,
+            model,
+            prompt_tokens: 0,
+            prompt_tokens_bound: 0,
+            output_tokens_max: 0,
+            delivery: Delivery::Streamed,
+            needs: Traits::NONE,
+            trust_min: Trust::None,
+            machines: Machines::Any,
+            content_within: None,
+        }
+    }
+
+    /// All that a machine must have.
+    #[must_use]
+    pub const fn demands(&self) -> Traits {
+        self.needs.and(Traits::of_trust(self.trust_min))
+    }
+
     /// Bytes of text for each token of [`Ask::prompt_tokens`].
     pub const BYTES_PER_TOKEN: u32 = 4;
 

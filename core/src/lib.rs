@@ -32,5 +32,6 @@ pub mod schedule;
 pub mod slab;
 pub mod slots;
 pub mod time;
+pub mod traits;
 pub mod wheel;
 pub mod wire;

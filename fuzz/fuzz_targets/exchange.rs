@@ -393,13 +393,11 @@ impl Scene {
             has_left: false,
         });
         let ask = Ask {
-            request: id,
-            account: ACCOUNT,
-            model: ModelIx(0),
             prompt_tokens: 3,
             prompt_tokens_bound: 12,
             output_tokens_max: 60,
             delivery,
+            ..Ask::new(id, ACCOUNT, ModelIx(0))
         };
         self.control(ControlEvent::Arrived { ask, request: name });
     }

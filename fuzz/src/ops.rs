@@ -191,9 +191,6 @@ impl Script {
                 prompt,
                 output,
             } => Event::Arrived(Ask {
-                request: request_id(*request),
-                account: account_id(*account),
-                model: model_ix(*model),
                 prompt_tokens: u32::from(*prompt),
                 prompt_tokens_bound: u32::from(*prompt) * 4,
                 output_tokens_max: u32::from(*output),
@@ -202,6 +199,7 @@ impl Script {
                 } else {
                     Delivery::Whole
                 },
+                ..Ask::new(request_id(*request), account_id(*account), model_ix(*model))
             }),
             Op::Completed {
                 attempt,

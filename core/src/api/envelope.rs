@@ -153,9 +153,10 @@ const fn kind(denial: Denial) -> &'static str {
         Denial::AnswerTooLarge | Denial::Encryption | Denial::ProviderFailed => "provider_error",
         Denial::HoldOverdue => "service_unavailable",
         Denial::Internal => "server_error",
-        Denial::Full { .. } | Denial::NoProvider { .. } | Denial::NoneLargeEnough { .. } => {
-            "rate_limit_exceeded"
-        }
+        Denial::Full { .. }
+        | Denial::NoProvider { .. }
+        | Denial::NoneLargeEnough { .. }
+        | Denial::NoneSuited { .. } => "rate_limit_exceeded",
         Denial::Timeout => "timeout",
         Denial::UnknownAccount => "authentication_error",
         Denial::UnknownModel => "model_not_found",
@@ -178,6 +179,7 @@ const fn param(denial: Denial) -> Option<&'static str> {
         | Denial::Internal
         | Denial::NoProvider { .. }
         | Denial::NoneLargeEnough { .. }
+        | Denial::NoneSuited { .. }
         | Denial::ProviderFailed
         | Denial::Timeout
         | Denial::UnknownAccount => None,
@@ -199,6 +201,7 @@ const fn should_retry(denial: Denial) -> Option<bool> {
         | Denial::Internal
         | Denial::NoProvider { .. }
         | Denial::NoneLargeEnough { .. }
+        | Denial::NoneSuited { .. }
         | Denial::ProviderFailed
         | Denial::Timeout
         | Denial::TooLong

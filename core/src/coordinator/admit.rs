@@ -43,7 +43,7 @@ impl Coordinator {
         let Err(denial) = self.admit(now, ask, out) else {
             return;
         };
-        self.counts.refused += 1;
+        self.counts.refuse(denial);
         out.push(Effect::Refuse {
             request: ask.request,
             denial,
@@ -85,7 +85,8 @@ impl Coordinator {
             HoldError::Insufficient => Denial::Broke,
             HoldError::UnknownAccount => Denial::UnknownAccount,
         })?;
-        let deadline = now + self.config.limits.first_content_wait_max;
+        let wait_max = self.config.limits.first_content_wait_max;
+        let deadline = now + ask.content_within.map_or(wait_max, |own| own.min(wait_max));
         let key = self.requests.admit(now, ask, terms, hold, deadline);
         self.durable.awaits(key, transfer.seq);
         out.post(transfer);
@@ -107,6 +108,7 @@ impl Coordinator {
         match self.fleet.reach(want) {
             Reach::Nobody => return Err(Denial::NoProvider { retry_after_s }),
             Reach::NoneLargeEnough => return Err(Denial::NoneLargeEnough { retry_after_s }),
+            Reach::NoneSuited => return Err(Denial::NoneSuited { retry_after_s }),
             Reach::Possible => {}
         }
         if self.has_place_to_wait(want.model) {
@@ -249,7 +251,7 @@ impl Coordinator {
     /// Ends a request that has shown nothing: gives its hold back and says why.
     pub(super) fn refuse(&mut self, key: Key, denial: Denial, out: &mut Effects) {
         let request = self.requests.at(key).ask().request;
-        self.counts.refused += 1;
+        self.counts.refuse(denial);
         self.void_hold(key, out);
         self.forget(key);
         out.push(Effect::Refuse { request, denial });

@@ -2,6 +2,7 @@
 
 use super::attempts::{Attempt, Sign, public};
 use super::conduct::Offence;
+use super::fleet::Reach;
 use super::requests::{Phase, RACERS_MAX};
 use super::timers::Due;
 use super::verdict::{Opinion, Verdict};
@@ -244,7 +245,10 @@ impl Coordinator {
             self.dispatch(now, key, offer, out);
             return true;
         }
-        let others = self.fleet.capable_beside(want.model, want.tried);
+        let others = match self.fleet.reach(&want) {
+            Reach::Possible => self.fleet.capable_beside(want.model, want.tried),
+            Reach::Nobody | Reach::NoneLargeEnough | Reach::NoneSuited => 0,
+        };
         let has_time = self.queued_until(request) > now;
         if others == 0 || !self.has_place_to_wait(want.model) || !has_time {
             return false;

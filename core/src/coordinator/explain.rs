@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::Coordinator;
 use super::fleet::{Reach, Want};
-use crate::event::Ask;
+use crate::event::{Ask, Machines};
 use crate::ids::ConnId;
 
 /// What would become of a request that arrived at this moment.
@@ -14,8 +14,10 @@ pub enum Outlook {
     Now(ConnId),
     /// It would wait: machines that could take it are full.
     Waits,
-    /// Machines serve the model, and none of them is large enough.
+    /// Machines serve the model, and none of them that suits is large enough.
     NoneLargeEnough,
+    /// Machines serve the model, and none of them is what the request demands.
+    NoneSuited,
     /// No machine serves the model at present.
     Nobody,
     /// The model is not sold.
@@ -64,6 +66,7 @@ impl Coordinator {
             None => match self.fleet.reach(&want) {
                 Reach::Possible => Outlook::Waits,
                 Reach::NoneLargeEnough => Outlook::NoneLargeEnough,
+                Reach::NoneSuited => Outlook::NoneSuited,
                 Reach::Nobody => Outlook::Nobody,
             },
         };
@@ -88,10 +91,21 @@ impl fmt::Display for Explanation {
             ask.prompt_tokens_bound,
             ask.output_tokens_max
         )?;
+        let machines = match ask.machines {
+            Machines::Any => "any machine",
+            Machines::Own => "only its own machines",
+            Machines::OwnFirst => "its own machines first",
+        };
+        write!(f, "demands {} of {machines}", ask.demands())?;
+        if let Some(within) = ask.content_within {
+            write!(f, ", and content within {} ms", within.as_millis_floor())?;
+        }
+        writeln!(f)?;
         match self.outlook {
             Outlook::Now(conn) => writeln!(f, "goes to connection {} now", conn.0),
             Outlook::Waits => writeln!(f, "waits: machines that could take it are full"),
             Outlook::NoneLargeEnough => writeln!(f, "refused: no machine is large enough"),
+            Outlook::NoneSuited => writeln!(f, "refused: no machine is what it demands"),
             Outlook::Nobody => writeln!(f, "refused: no machine serves the model at present"),
             Outlook::UnknownModel => return writeln!(f, "refused: the model is not sold"),
         }?;

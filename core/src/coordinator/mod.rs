@@ -47,6 +47,7 @@ pub use self::tally::{BAND_PERCENT, BAND_TOKENS};
 use self::tally::{Claim, Tally};
 use self::timers::{Due, Timers, attempts_max};
 use crate::config::{Catalog, Config};
+use crate::denial::Denial;
 use crate::digest::Mix;
 use crate::effect::{Alarm, Effect, Effects};
 use crate::event::{Ask, Event};
@@ -162,6 +163,21 @@ pub struct Counts {
     pub over_claims: u64,
     pub prompt_tokens: u64,
     pub completion_tokens: u64,
+    /// The refused by their reasons: see [`Counts::refusals`].
+    refused_by: [u64; Denial::CODES.len()],
+}
+
+impl Counts {
+    fn refuse(&mut self, denial: Denial) {
+        self.refused += 1;
+        self.refused_by[denial.code_ix()] += 1;
+    }
+
+    /// How many were refused for each reason that there was, by its code.
+    pub fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = Denial::CODES.into_iter().zip(self.refused_by);
+        counts.filter(|(_, count)| *count > 0)
+    }
 }
 
 /// What a person or a metric wants to know at this moment.

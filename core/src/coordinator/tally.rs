@@ -250,13 +250,11 @@ mod tests {
 
     fn ask(prompt_bytes: u32) -> Ask {
         Ask {
-            request: RequestId(1),
-            account: AccountId(1),
-            model: ModelIx(0),
             prompt_tokens: prompt_bytes / Ask::BYTES_PER_TOKEN,
             prompt_tokens_bound: prompt_bytes + 64,
             output_tokens_max: 2_000,
             delivery: Delivery::Streamed,
+            ..Ask::new(RequestId(1), AccountId(1), ModelIx(0))
         }
     }
 

@@ -3,6 +3,7 @@
 mod again;
 mod catalogue;
 mod claims;
+mod demands;
 mod evidence;
 mod fleet;
 mod handover;
@@ -180,13 +181,11 @@ impl World {
 
 fn ask(id: u128, account: AccountId) -> Ask {
     Ask {
-        request: RequestId(id),
-        account,
-        model: MODEL,
         prompt_tokens: 100,
         prompt_tokens_bound: 400,
         output_tokens_max: 50,
         delivery: Delivery::Streamed,
+        ..Ask::new(RequestId(id), account, MODEL)
     }
 }
 

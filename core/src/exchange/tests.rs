@@ -317,13 +317,11 @@ impl World {
             .insert(id, Relay::new(Framing::new(id, 5, MODEL), shape));
         let name = Arc::new(id);
         let ask = Ask {
-            request: id,
-            account: ACCOUNT,
-            model: ModelIx(0),
             prompt_tokens: 10,
             prompt_tokens_bound: 10,
             output_tokens_max: 500,
             delivery,
+            ..Ask::new(id, ACCOUNT, ModelIx(0))
         };
         let request = Arc::clone(&name);
         self.control(ControlEvent::Arrived { ask, request });

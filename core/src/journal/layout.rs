@@ -12,6 +12,7 @@ use super::writer::append;
 use crate::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId};
 use crate::money::MicroUsd;
 use crate::time::{Span, Tick};
+use crate::traits::Traits;
 
 /// Reads a live value from the front of `bytes`.
 pub(super) trait Take<Live> {
@@ -62,6 +63,7 @@ leaves!(
     Span,
     String,
     Tick,
+    Traits,
     bool,
     u128,
     u16,

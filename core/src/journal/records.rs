@@ -13,12 +13,13 @@ use super::layout::{List, Maybe, Put, Take, Whole, choice, put_leaf, structure, 
 use crate::config::{Catalog, Config, Limits, ModelSpec};
 use crate::draw::Seed;
 use crate::event::{
-    Ask, AttemptFault, Delivery, Ending, Event, GoneCause, MachineReport, MachineSpec, Shown,
-    SlotReport, SlotState, Stamped, Thermal, Trust, Usage,
+    Ask, AttemptFault, Delivery, Ending, Event, GoneCause, MachineReport, MachineSpec, Machines,
+    Shown, SlotReport, SlotState, Stamped, Thermal, Trust, Usage,
 };
 use crate::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId};
 use crate::money::{MicroUsd, Price};
 use crate::time::{Span, Tick};
+use crate::traits::Traits;
 
 choice! {
     /// Numbers up to 21 are those of version 1, which counted the variants.
@@ -44,7 +45,6 @@ choice! {
         19 AttemptFailed { conn: ConnId, attempt: AttemptKey, fault: FaultLayout },
         20 DrainBegan {},
         21 Woke {},
-        22 Arrived { @0 ask: AskLayout },
         23 AttemptProgressed { conn: ConnId, attempt: AttemptKey, shown: Seen },
         24 AttemptCompleted {
             conn: ConnId, attempt: AttemptKey, usage: UsageLayout, shown: Seen, ending: End,
@@ -54,7 +54,10 @@ choice! {
         27 ModelRetired { model: ModelIx },
         29 LimitsChanged { limits: Whole<AllLimits> },
         30 AccountCredited { account: AccountId, amount: MicroUsd, reference: Option<u64> },
+        31 Arrived { @0 ask: AskLayout },
     } was {
+        // Before a request could demand anything of a machine.
+        22 |bytes| SecondAsk::take(bytes).map(Event::Arrived),
         // Before a credit said where it was recorded.
         1 |bytes| Some(Event::AccountCredited {
             account: AccountId::take(bytes)?,
@@ -201,7 +204,28 @@ structure! {
         prompt_tokens_bound: u32,
         output_tokens_max: u32,
         delivery: How,
+        needs: Traits,
+        trust_min: TrustLayout,
+        machines: Whose,
+        content_within: Maybe<Span>,
     }
+}
+
+structure! {
+    /// Of version 2, in its beginning.
+    SecondAsk: was Ask {
+        request: RequestId,
+        account: AccountId,
+        model: ModelIx,
+        prompt_tokens: u32,
+        prompt_tokens_bound: u32,
+        output_tokens_max: u32,
+        delivery: How,
+    } plus Ask::new(request, account, model)
+}
+
+choice! {
+    Whose: Machines { 0 Any {}, 1 Own {}, 2 OwnFirst {} }
 }
 
 /// Of version 1: the fields that every ask has had.
@@ -216,7 +240,7 @@ impl Take<Ask> for FirstAsk {
             prompt_tokens: u32::take(bytes)?,
             prompt_tokens_bound: u32::take(bytes)?,
             output_tokens_max: u32::take(bytes)?,
-            delivery: Delivery::Streamed,
+            ..Ask::new(RequestId(0), AccountId(0), ModelIx(0))
         })
     }
 }

@@ -145,13 +145,11 @@ pub(super) fn version_1() -> Vec<Stamped<'static>> {
             draining: true,
         },
         Event::Arrived(Ask {
-            request,
-            account,
-            model: ModelIx(1),
             prompt_tokens: 20,
             prompt_tokens_bound: 81,
             output_tokens_max: 64,
             delivery: Delivery::Streamed,
+            ..Ask::new(request, account, ModelIx(1))
         }),
         Event::ConsumerLeft { request },
         Event::AttemptAccepted { conn, attempt },
@@ -223,13 +221,11 @@ pub(super) fn version_2() -> Vec<Stamped<'static>> {
     let mut events: Vec<_> = version_1().into_iter().map(|it| it.event).collect();
     events.extend([
         Event::Arrived(Ask {
-            request: RequestId(10),
-            account: AccountId(1),
-            model: ModelIx(0),
             prompt_tokens: 20,
             prompt_tokens_bound: 81,
             output_tokens_max: 64,
             delivery: Delivery::Whole,
+            ..Ask::new(RequestId(10), AccountId(1), ModelIx(0))
         }),
         Event::AttemptProgressed {
             conn,

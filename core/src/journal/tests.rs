@@ -148,13 +148,11 @@ fn event() -> impl Strategy<Value = Event<'static>> {
         }),
         (any::<u128>(), any::<u64>(), any::<u32>()).prop_map(|(request, account, tokens)| {
             Event::Arrived(Ask {
-                request: RequestId(request),
-                account: AccountId(account),
-                model: ModelIx(0),
                 prompt_tokens: tokens,
                 prompt_tokens_bound: tokens,
                 output_tokens_max: 64,
                 delivery: Delivery::Streamed,
+                ..Ask::new(RequestId(request), AccountId(account), ModelIx(0))
             })
         }),
         (any::<u64>(), attempt(), any::<u16>()).prop_map(|(conn, attempt, status)| {

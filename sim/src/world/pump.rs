@@ -27,13 +27,11 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             u64::from(self.config.accounts),
         );
         let ask = Ask {
-            request: asked.id,
-            account: AccountId(payer + 1),
-            model: MODEL,
             prompt_tokens: asked.prompt_tokens,
             prompt_tokens_bound: asked.prompt_tokens.saturating_mul(BYTES_PER_TOKEN),
             output_tokens_max: asked.output_tokens_max,
             delivery: Delivery::Streamed,
+            ..Ask::new(asked.id, AccountId(payer + 1), MODEL)
         };
         self.tell(now, &Event::Arrived(ask))
     }

@@ -73,13 +73,11 @@ impl Request<'_> {
         let model = catalog.find(name).ok_or(Denial::UnknownModel)?;
         let spec = catalog.spec(model).ok_or(Denial::UnknownModel)?;
         Ok(Ask {
-            request,
-            account,
-            model,
             prompt_tokens: self.prompt_tokens(),
             prompt_tokens_bound: self.prompt_tokens_bound(),
             output_tokens_max: self.output_tokens_max.unwrap_or(spec.output_tokens_default),
             delivery: self.delivery,
+            ..Ask::new(request, account, model)
         })
     }
 }

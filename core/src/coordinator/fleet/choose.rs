@@ -6,8 +6,9 @@ use super::Fleet;
 use super::pool::{Candidate, MachineTag};
 use crate::config::{Config, Limits};
 use crate::draw::{Purpose, Seed};
-use crate::event::Ask;
+use crate::event::{Ask, Machines};
 use crate::ids::{AccountId, ModelIx, RequestId};
+use crate::traits::Traits;
 
 /// A prefill stalls the rows that decode on the same machine; their delay counts a quarter of ours.
 const INTERFERENCE_DIVISOR: u64 = 4;
@@ -26,6 +27,9 @@ pub(crate) struct Want<'a> {
     pub(crate) prompt_tokens: u32,
     /// Tokens that a machine must have room for.
     pub(crate) need_tokens: u64,
+    /// What a machine must have.
+    pub(crate) demands: Traits,
+    pub(crate) machines: Machines,
     /// Attempts before this one.
     pub(crate) nth: u8,
     /// Machines that had one of them.
@@ -43,6 +47,8 @@ impl Want<'_> {
             model: ask.model,
             prompt_tokens: ask.prompt_tokens,
             need_tokens: ask.prompt_tokens as u64 + ask.output_tokens_max as u64,
+            demands: ask.demands(),
+            machines: ask.machines,
             nth: 0,
             tried: &[],
             idle_only: false,
@@ -89,7 +95,8 @@ impl<'a> Weighing<'a> {
         let need = u32::try_from(self.want.need_tokens).unwrap_or(u32::MAX);
         let has_tried = self.want.tried.contains(&candidate.machine);
         let is_too_busy = self.want.idle_only && candidate.load > 0;
-        if candidate.room_tokens < need || has_tried || is_too_busy {
+        let is_unfit = !candidate.has.cover(self.want.demands);
+        if candidate.room_tokens < need || has_tried || is_too_busy || is_unfit {
             return;
         }
         self.weighed += 1;
@@ -123,6 +130,14 @@ impl Fleet {
         // The asker's own machines that serve nobody else.
         let own = self.own(want.model, want.account);
         self.weigh_list(own, &config.limits, &mut weighing);
+        let is_settled = match want.machines {
+            Machines::Any => false,
+            Machines::Own => true,
+            Machines::OwnFirst => weighing.best.is_some(),
+        };
+        if is_settled {
+            return weighing;
+        }
         self.weigh_shortest_waits(&mut weighing);
         if weighing.best.is_none() && !want.idle_only {
             // Barred machines, while no other machine in good standing serves the model.

@@ -65,6 +65,7 @@ pub(super) fn candidate_of(
         prefill_us_per_ktok: prefill_us_per_ktok(provider, offer),
         room_tokens: offer.room_tokens(),
         load: offer.load(),
+        has: provider.has(),
     }
 }
 

@@ -31,13 +31,14 @@ impl Fleet {
         let (was, place, named) = (offer.gate, offer.place, offer.model);
         let model = usize::from(named.0);
         let (counted_tokens, capacity_tokens) = (offer.counted_tokens, offer.capacity_tokens);
+        let has = provider.has();
         let candidate = candidate_of(provider, ix, offer, &config.limits);
         let reference_us =
             REFERENCE_PROMPT_TOKENS * u64::from(candidate.prefill_us_per_ktok) / 1_000;
         let bucket = bucket_of(u64::from(candidate.wait_us) + reference_us);
         if was != gate || counted_tokens != capacity_tokens {
-            self.supplies[model].leave(ix, was, counted_tokens);
-            self.supplies[model].enter(ix, gate, capacity_tokens);
+            self.supplies[model].leave(ix, was, has, counted_tokens);
+            self.supplies[model].enter(ix, gate, has, capacity_tokens);
             if was.is_capable() && !gate.is_capable() {
                 self.note_loss(named);
             }
@@ -87,7 +88,8 @@ impl Fleet {
             return;
         }
         let (model, gate, tokens) = (offer.model, offer.gate, offer.counted_tokens);
-        self.supplies[usize::from(model.0)].enter(ix, gate, tokens);
+        let has = provider.has();
+        self.supplies[usize::from(model.0)].enter(ix, gate, has, tokens);
     }
 
     pub(super) fn drop_offer(&mut self, ix: u32) {
@@ -107,8 +109,9 @@ impl Fleet {
             }
             return;
         }
+        let has = provider.has();
         let supply = &mut self.supplies[usize::from(offer.model.0)];
-        supply.leave(ix, offer.gate, offer.counted_tokens);
+        supply.leave(ix, offer.gate, has, offer.counted_tokens);
         if offer.gate.is_capable() {
             self.note_loss(offer.model);
         }

@@ -41,11 +41,12 @@ pub(crate) use self::standing::FAULTS_TO_BAR;
 pub(crate) use self::supply::{Reach, Supply};
 use super::requests::TRIED_MAX;
 use crate::config::{Config, Limits};
-use crate::event::{MachineReport, MachineSpec, SlotReport, SlotState, Trust};
+use crate::event::{MachineReport, MachineSpec, Machines, SlotReport, SlotState, Trust};
 use crate::ids::{AccountId, ConnId, MachineId, ModelIx};
 use crate::lookup::Lookup;
 use crate::slab::{Key, Slab};
 use crate::time::{Span, Tick};
+use crate::traits::Traits;
 
 const NIL: u32 = u32::MAX;
 /// A machine whose last report is older gets nothing new (INV-10). Six heartbeats; what is silent for
@@ -87,6 +88,11 @@ pub(crate) struct Provider {
 }
 
 impl Provider {
+    /// What requests can demand of it. Fixed when it joins.
+    const fn has(&self) -> Traits {
+        Traits::of_trust(self.trust)
+    }
+
     /// Serves its owner's requests alone.
     const fn is_private(&self) -> bool {
         self.spec.private_only
@@ -257,35 +263,46 @@ impl Fleet {
 
     /// Whether a request can be served, now or once there is room.
     pub(crate) fn reach(&self, want: &Want<'_>) -> Reach {
-        let (model, account, need_tokens) = (want.model, want.account, want.need_tokens);
-        let everybody = self.supply(model).reach(need_tokens);
-        let mut own = Reach::Nobody;
-        for &ix in self.own(model, account) {
-            let offer = self.offers.at(ix);
-            if offer.gate.is_capable_at_last() {
-                if need_tokens <= offer.capacity_tokens {
-                    return Reach::Possible;
+        let own = self.reach_among(self.own(want.model, want.account), want);
+        let others = match want.machines {
+            Machines::Own => return own,
+            Machines::Any | Machines::OwnFirst => {
+                let supply = self.supply(want.model);
+                match supply.reach(want.demands, want.need_tokens) {
+                    // Barred machines, once nobody else is there.
+                    Reach::Nobody => self.reach_among(&supply.last_resort, want),
+                    reach => reach,
                 }
-                own = Reach::NoneLargeEnough;
             }
-        }
-        match (everybody, own) {
-            (Reach::Nobody, Reach::Nobody) => self.last_reach(model, need_tokens),
-            (Reach::Nobody, _) => own,
-            (Reach::NoneLargeEnough | Reach::Possible, _) => everybody,
+        };
+        match (own, others) {
+            (Reach::Possible, _) => own,
+            (_, Reach::Nobody) => own,
+            (Reach::Nobody | Reach::NoneLargeEnough | Reach::NoneSuited, _) => others,
         }
     }
 
-    /// The same among barred machines, once nobody else is there.
-    fn last_reach(&self, model: ModelIx, need_tokens: u64) -> Reach {
-        let mut barred = self.supply(model).last_resort.iter();
-        if barred.len() == 0 {
-            Reach::Nobody
-        } else if barred.any(|&ix| need_tokens <= self.offers.at(ix).capacity_tokens) {
-            Reach::Possible
-        } else {
-            Reach::NoneLargeEnough
+    /// The same among these offers alone.
+    fn reach_among(&self, offers: &[u32], want: &Want<'_>) -> Reach {
+        let mut reach = Reach::Nobody;
+        for &ix in offers {
+            let offer = self.offers.at(ix);
+            if !offer.gate.is_capable_at_last() {
+                continue;
+            }
+            let has = self.providers.at(offer.provider).has();
+            if !has.cover(want.demands) {
+                reach = match reach {
+                    Reach::Nobody => Reach::NoneSuited,
+                    found => found,
+                };
+            } else if want.need_tokens <= offer.capacity_tokens {
+                return Reach::Possible;
+            } else {
+                reach = Reach::NoneLargeEnough;
+            }
         }
+        reach
     }
 
     /// The connections of a machine, oldest first.
@@ -540,8 +557,15 @@ impl Fleet {
 
     /// Whether the offer may be used now for exactly that request, and has room for it.
     pub(crate) fn suits(&self, ix: u32, want: &Want<'_>) -> bool {
-        let tag = self.seller(ix).tag;
-        self.has_room(ix, want.need_tokens)
+        let provider = self.providers.at(self.offers.at(ix).provider);
+        let is_for_it = match want.machines {
+            Machines::Any | Machines::OwnFirst => true,
+            Machines::Own => provider.is_private(),
+        };
+        let tag = provider.tag;
+        is_for_it
+            && provider.has().cover(want.demands)
+            && self.has_room(ix, want.need_tokens)
             && !want.tried.contains(&tag)
             && self.may_serve(ix, want.tried)
     }

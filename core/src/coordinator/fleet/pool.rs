@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Mix;
 use crate::ids::MachineId;
 use crate::lookup::LookupKey;
+use crate::traits::Traits;
 
 pub(crate) const BUCKETS: usize = 64;
 
@@ -47,6 +48,7 @@ pub(crate) struct Candidate {
     pub(crate) room_tokens: u32,
     /// Requests that it runs already.
     pub(crate) load: u32,
+    pub(crate) has: Traits,
 }
 
 const _: () = assert!(

@@ -7,14 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use super::gate::Gate;
 use super::pool::Pool;
+use crate::traits::Traits;
 
 /// Whether waiting can help a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
     /// Somebody has, or will have, room for it.
     Possible,
-    /// Machines serve the model, and none is large enough.
+    /// Machines serve the model, and none that suits is large enough.
     NoneLargeEnough,
+    /// Machines serve the model, and none is what the request demands.
+    NoneSuited,
     /// No machine serves the model at present.
     Nobody,
 }
@@ -23,9 +26,9 @@ pub(crate) enum Reach {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Supply {
     pub(super) pool: Pool,
-    /// How many offers that are open, or closed only for want of room, can hold at most so many
-    /// tokens.
-    capable: BTreeMap<u64, u32>,
+    /// How many offers that are open, or closed only for want of room, have these traits and can hold
+    /// at most so many tokens. Few machines differ in their traits.
+    capable: BTreeMap<Traits, BTreeMap<u64, u32>>,
     capable_count: u32,
     /// Offers of barred machines that could take some request, now or once there is room.
     pub(super) last_resort: Vec<u32>,
@@ -44,20 +47,21 @@ impl Supply {
         }
     }
 
-    pub(super) fn enter(&mut self, ix: u32, gate: Gate, capacity_tokens: u64) {
+    pub(super) fn enter(&mut self, ix: u32, gate: Gate, has: Traits, capacity_tokens: u64) {
         for reason in gate.reasons() {
             self.closed[reason] += 1;
         }
         if gate.is_capable() {
             self.capable_count += 1;
-            *self.capable.entry(capacity_tokens).or_insert(0) += 1;
+            let sizes = self.capable.entry(has).or_default();
+            *sizes.entry(capacity_tokens).or_insert(0) += 1;
         } else if gate.is_capable_at_last() {
             self.last_resort.push(ix);
         }
     }
 
     /// Undoes [`Supply::enter`] with the same arguments.
-    pub(super) fn leave(&mut self, ix: u32, gate: Gate, capacity_tokens: u64) {
+    pub(super) fn leave(&mut self, ix: u32, gate: Gate, has: Traits, capacity_tokens: u64) {
         for reason in gate.reasons() {
             self.closed[reason] -= 1;
         }
@@ -65,21 +69,25 @@ impl Supply {
             self.last_resort.retain(|other| *other != ix);
             return;
         }
-        let count = self
-            .capable
-            .get_mut(&capacity_tokens)
-            .expect("it was entered");
+        let sizes = self.capable.get_mut(&has).expect("it was entered");
+        let count = sizes.get_mut(&capacity_tokens).expect("it was entered");
         *count -= 1;
         self.capable_count -= 1;
         if *count == 0 {
-            self.capable.remove(&capacity_tokens);
+            sizes.remove(&capacity_tokens);
+        }
+        if sizes.is_empty() {
+            self.capable.remove(&has);
         }
     }
 
-    pub(super) fn reach(&self, need_tokens: u64) -> Reach {
-        match self.capable.last_key_value() {
-            None => Reach::Nobody,
-            Some((&largest, _)) if largest < need_tokens => Reach::NoneLargeEnough,
+    pub(super) fn reach(&self, demands: Traits, need_tokens: u64) -> Reach {
+        let suited = self.capable.iter().filter(|(has, _)| has.cover(demands));
+        let largest = suited.filter_map(|(_, sizes)| sizes.last_key_value());
+        match largest.map(|(&largest, _)| largest).max() {
+            None if self.capable.is_empty() => Reach::Nobody,
+            None => Reach::NoneSuited,
+            Some(largest) if largest < need_tokens => Reach::NoneLargeEnough,
             Some(_) => Reach::Possible,
         }
     }
