@@ -50,6 +50,9 @@ pub enum Effect {
     Alarm { alarm: Alarm, count: u64 },
     /// Draining, and the last request has ended.
     Drained,
+    // Digests hash the position: what is newer stands below.
+    /// Tell a provider that stays that another process has its machine's identity.
+    TellContested { conn: ConnId },
 }
 
 const _: () = assert!(size_of::<Effect>() <= 64, "effects travel by value");
@@ -257,7 +260,8 @@ impl Effects {
                 | Effect::Fail { .. }
                 | Effect::LoadModel { .. }
                 | Effect::Refuse { .. }
-                | Effect::Release { .. } => {
+                | Effect::Release { .. }
+                | Effect::TellContested { .. } => {
                     mix.write_u8(0);
                     effect.hash(mix);
                 }

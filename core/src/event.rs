@@ -24,6 +24,18 @@ pub enum Trust {
     Hardware,
 }
 
+impl Trust {
+    /// As on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::SelfSigned => "self_signed",
+            Self::Hardware => "hardware",
+        }
+    }
+}
+
 /// State of one model on one machine (`spec/routing` 1.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SlotState {
@@ -37,6 +49,19 @@ pub enum SlotState {
 }
 
 impl SlotState {
+    /// As on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Crashed => "crashed",
+            Self::Idle => "idle",
+            Self::IdleShutdown => "idle_shutdown",
+            Self::Reloading => "reloading",
+            Self::Running => "running",
+        }
+    }
+
     /// Weights are in memory: `idle` counts exactly as `running`.
     #[must_use]
     pub const fn is_resident(self) -> bool {

@@ -12,7 +12,7 @@ use cereus_core::envelope::SecretKey;
 use cereus_core::event::{Event, GoneCause, Shown};
 use cereus_core::ids::{AccountId, AttemptKey, ConnId, ModelIx, WireId};
 use cereus_core::link::{
-    Lane, LinkConfig, LinkEffect, LinkEvent, LinkMisuse, LinkOut, LinkRules, Owners, ProviderLink,
+    LinkConfig, LinkEffect, LinkEvent, LinkMisuse, LinkOut, LinkRules, Owners, ProviderLink,
 };
 use cereus_core::money::Price;
 use cereus_core::time::{Span, Tick};
@@ -288,13 +288,12 @@ impl Scene {
                 self.frame(&frame);
             }
             Op::Send(is_control) => {
-                let lane = if *is_control {
-                    Lane::Control
+                // Each goes by a lane of its own.
+                self.step(if *is_control {
+                    LinkEvent::IdentityContested
                 } else {
-                    Lane::Data
-                };
-                let frame = br#"{"type":"load_model","model_id":"m"}"#.to_vec();
-                self.step(LinkEvent::FrameRequested { lane, frame });
+                    LinkEvent::LoadRequested { model: ModelIx(0) }
+                });
             }
             Op::SocketClosed(code) => self.step(LinkEvent::SocketClosed { code: *code }),
             Op::Woke => self.step(LinkEvent::Woke),

@@ -5,6 +5,7 @@ use super::machine::{Agent, Challenge};
 use super::reply::send;
 use super::session::Session;
 use super::{AgentEffect, AgentOut, CHALLENGE_SIZE_MAX, DRAINING_TEXT, Notice, SessionId};
+use crate::link::{IDENTITY_CONTESTED, NOTHING_SOLD};
 use crate::wire::messages::{
     AttestationChallenge, AttestationResponse, Heartbeat, LoadModelStatus, PrefetchModelStatus,
 };
@@ -64,6 +65,11 @@ impl Agent {
                 {
                     open.is_linked = true;
                     out.push(AgentEffect::Notice(Notice::Linked));
+                }
+                match status.reason.as_str() {
+                    IDENTITY_CONTESTED => out.push(AgentEffect::Notice(Notice::Contested)),
+                    NOTHING_SOLD => out.push(AgentEffect::Notice(Notice::NothingSold)),
+                    _ => {}
                 }
                 if status.status.as_str() == "untrusted" {
                     out.push(AgentEffect::Notice(Notice::Untrusted));

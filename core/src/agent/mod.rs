@@ -278,6 +278,8 @@ pub enum Notice {
     Joined,
     /// What this machine earns goes to the account of its earning key.
     Linked,
+    /// None of the models that this machine can serve is sold: it gets no work.
+    NothingSold,
     /// Another process has this machine's identity.
     Contested,
     /// Nobody holds the earning key that was named. The coordinator is asked again.

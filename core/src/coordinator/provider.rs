@@ -82,7 +82,7 @@ impl Coordinator {
     }
 
     /// Closes the older connections of a machine that has proven itself on a newer one. When that
-    /// happens too often, two processes share the identity: the newer one is told and goes.
+    /// happens too often, two processes share the identity: both are told, and the newer one goes.
     fn take_over(&mut self, now: Tick, slot: u32, out: &mut Effects) -> Handover {
         let machine = self.fleet.id(slot).machine;
         let connections = self.fleet.connections(machine);
@@ -91,9 +91,12 @@ impl Coordinator {
             .copied()
             .take_while(|&other| other != slot)
             .collect();
-        let has_worked = |&other: &u32| self.fleet.is_proven(other);
-        if older.iter().any(has_worked) && self.fleet.hand_over(now, slot) == Handover::Contested {
+        let working = older.iter().filter(|&&other| self.fleet.is_proven(other));
+        let working: Vec<ConnId> = working.map(|&other| self.fleet.id(other).conn).collect();
+        if !working.is_empty() && self.fleet.hand_over(now, slot) == Handover::Contested {
             alarm(Alarm::IdentityContested, out);
+            out.list
+                .extend(working.iter().map(|&conn| Effect::TellContested { conn }));
             self.disconnect(now, slot, GoneCause::Contested, out);
             return Handover::Contested;
         }

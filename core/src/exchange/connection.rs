@@ -160,7 +160,7 @@ impl<R: Clone> Connection<R> {
             | LinkEvent::CloseRequested { .. }
             | LinkEvent::DisconnectRequested { .. }
             | LinkEvent::FrameReceived(_)
-            | LinkEvent::FrameRequested { .. }
+            | LinkEvent::IdentityContested
             | LinkEvent::LoadRequested { .. }
             | LinkEvent::SocketClosed { .. }
             | LinkEvent::Woke
@@ -294,6 +294,7 @@ impl<R: Clone> Connection<R> {
             Order::LoadModel { model } => {
                 self.echoes.push_back(LinkEvent::LoadRequested { model });
             }
+            Order::TellContested => self.echoes.push_back(LinkEvent::IdentityContested),
         }
     }
 

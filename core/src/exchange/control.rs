@@ -266,6 +266,7 @@ impl<R: Clone> Control<R> {
             Effect::LoadModel { conn, model } => {
                 self.order(conn, Order::LoadModel { model }, out);
             }
+            Effect::TellContested { conn } => self.order(conn, Order::TellContested, out),
             Effect::Post { transfer } => {
                 let ix = usize::try_from(transfer).expect("an index of u32");
                 let transfer = effects.transfers[ix];
@@ -372,9 +373,11 @@ impl<R: Clone> Control<R> {
     fn on_refused(&mut self, conn: ConnId, order: Order<R>, out: &mut Vec<ControlEffect<R>>) {
         match order {
             Order::Dispatch { attempt, .. } => self.unsent(conn, attempt),
-            Order::Cancel { .. } | Order::Close { .. } | Order::Drain | Order::LoadModel { .. } => {
-                self.let_go(conn, out);
-            }
+            Order::Cancel { .. }
+            | Order::Close { .. }
+            | Order::Drain
+            | Order::LoadModel { .. }
+            | Order::TellContested => self.let_go(conn, out),
         }
     }
 

@@ -46,6 +46,8 @@ pub enum Order<R> {
     LoadModel {
         model: ModelIx,
     },
+    /// Say that another process has the machine's identity.
+    TellContested,
 }
 
 /// What the place where a connection half runs does for it: it keeps the relays and the plaintext of open

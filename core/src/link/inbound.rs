@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use super::attempts::Carried;
 use super::challenge::{Outcome, judge};
 use super::fault::{Ended, fault_of};
-use super::join::{Session, inventory};
+use super::join::{Session, inventory, unsold};
 use super::machine::{Phase, ProviderLink};
 use super::outbox::Lane;
-use super::{Chunk, EARN_KEY_UNKNOWN, LinkEffect, LinkOut, LinkRules};
+use super::{Chunk, EARN_KEY_UNKNOWN, LinkEffect, LinkOut, LinkRules, NOTHING_SOLD};
 use crate::event::{AttemptFault, Event, GoneCause, Trust};
 use crate::ids::WireId;
 use crate::time::Tick;
@@ -63,6 +63,10 @@ impl ProviderLink {
                 let models = inventory(&update.models, &rules.catalog);
                 let session = self.session_mut().expect("checked above");
                 session.inventory.clone_from(&models);
+                session.unsold = unsold(&update.models, &rules.catalog);
+                if models.is_empty() {
+                    self.send_trust("online", NOTHING_SOLD, rules);
+                }
                 out.tell(Event::ProviderRestocked {
                     conn: self.conn,
                     models: Cow::Owned(models),
@@ -108,9 +112,12 @@ impl ProviderLink {
             models: Cow::Owned(session.inventory.clone()),
         });
         let (trust, takes_desired_models) = (session.trust, session.takes_desired_models);
+        let is_idle = session.inventory.is_empty();
         self.phase = Phase::Joined(Box::new(session));
         self.liveness.heard(now);
-        if trust != Trust::None || is_linked {
+        if is_idle {
+            self.send_trust("online", NOTHING_SOLD, rules);
+        } else if trust != Trust::None || is_linked {
             self.send_trust("online", "", rules);
         }
         if takes_desired_models {

@@ -20,6 +20,11 @@ const BACKENDS: [&str; 2] = ["mlx-swift", "cereus-mlx"];
 /// First release that understands `desired_models` (`spec/wire` 12).
 const DESIRED_MODELS_SINCE: [u32; 3] = [0, 5, 17];
 
+/// Models that are not sold, as an operator is told them of one provider: the first, and so much of
+/// each name.
+const UNSOLD_MAX: usize = 8;
+const UNSOLD_CHARS_MAX: usize = 96;
+
 /// A registered provider.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Session {
@@ -35,6 +40,8 @@ pub(super) struct Session {
     pub(super) takes_commands: bool,
     pub(super) takes_desired_models: bool,
     pub(super) inventory: Vec<ModelIx>,
+    /// The first of the models that it has and nobody sells here, for the log.
+    pub(super) unsold: Vec<String>,
     pub(super) is_distrusted: bool,
     /// The provider was told so, for a while: it hears when that is over.
     pub(super) is_told_untrusted: bool,
@@ -88,6 +95,7 @@ impl Session {
             takes_desired_models: is_known_backend
                 && is_at_least(&register.version, DESIRED_MODELS_SINCE),
             inventory: inventory(&register.models, catalog),
+            unsold: unsold(&register.models, catalog),
             is_distrusted: false,
             is_told_untrusted: false,
             can_seal,
@@ -115,6 +123,18 @@ pub(super) fn inventory(models: &[ModelEntry<'_>], catalog: &Catalog) -> Vec<Mod
         }
     }
     found
+}
+
+/// Names that strangers chose: cut, and without what a terminal would obey.
+pub(super) fn unsold(models: &[ModelEntry<'_>], catalog: &Catalog) -> Vec<String> {
+    let unsold = models
+        .iter()
+        .filter(|entry| catalog.find(&entry.id).is_none());
+    let names = unsold.map(|entry| {
+        let plain = entry.id.chars().filter(|c| !c.is_control());
+        plain.take(UNSOLD_CHARS_MAX).collect()
+    });
+    names.take(UNSOLD_MAX).collect()
 }
 
 /// Numeric by component: 0.6.10 is later than 0.6.9. What is no version is below every version.

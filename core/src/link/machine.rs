@@ -7,7 +7,9 @@ use super::join::Session;
 use super::liveness::{Liveness, Pulse};
 use super::outbox::Outbox;
 use super::stray::Strays;
-use super::{Chunk, LinkConfig, LinkEvent, LinkMisuse, LinkOut, LinkRules, LinkWake};
+use super::{
+    Chunk, IDENTITY_CONTESTED, LinkConfig, LinkEvent, LinkMisuse, LinkOut, LinkRules, LinkWake,
+};
 use crate::digest::Mix;
 use crate::envelope::PublicKey;
 use crate::event::{GoneCause, Trust};
@@ -112,7 +114,11 @@ impl ProviderLink {
                 self.close(code, reason, cause, out);
             }
             LinkEvent::FrameReceived(frame) => chunk = self.on_frame(now, frame, rules, out),
-            LinkEvent::FrameRequested { lane, frame } => self.send(lane, frame, rules),
+            LinkEvent::IdentityContested => {
+                if self.is_joined() {
+                    self.send_trust("online", IDENTITY_CONTESTED, rules);
+                }
+            }
             LinkEvent::LoadRequested { model } => self.on_load(now, model, rules)?,
             LinkEvent::SocketClosed { code } => {
                 let cause = match code {
@@ -197,6 +203,12 @@ impl ProviderLink {
     #[must_use]
     pub fn machine(&self) -> Option<MachineId> {
         Some(self.session()?.machine)
+    }
+
+    /// The first of the models that the provider has and nobody sells here.
+    #[must_use]
+    pub fn unsold(&self) -> &[String] {
+        self.session().map_or(&[], |session| &session.unsold)
     }
 
     /// How well the registration proved the machine's identity.

@@ -28,15 +28,16 @@ use crate::wire::proof::Posture;
 
 pub use fault::fault_of;
 pub use machine::{LinkCounts, ProviderLink};
-pub use outbox::Lane;
 
 /// Why a connection is closed whose registration names an earning key that nobody holds. Providers
 /// compare it.
 pub const EARN_KEY_UNKNOWN: &str = "earning key unknown";
-/// Why a connection is closed whose machine works on another one, again and again. Providers compare
-/// it.
+/// Why a connection is closed whose machine works on another one, again and again; the one that stays
+/// is told too. Providers compare it.
 pub const IDENTITY_CONTESTED: &str =
     "another provider uses this identity: give each its own data folder";
+/// What a machine is told that can serve nothing of what is sold. Providers compare it.
+pub const NOTHING_SOLD: &str = "none of the models that it can serve is sold here";
 
 /// What every link of a coordinator is told at birth, each value with its unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,11 +193,8 @@ pub enum LinkEvent<'f> {
         cause: GoneCause,
     },
     FrameReceived(&'f [u8]),
-    /// Any other frame for the provider, encoded by its message type.
-    FrameRequested {
-        lane: Lane,
-        frame: Vec<u8>,
-    },
+    /// Another connection proves this machine's identity again and again (`Effect::TellContested`).
+    IdentityContested,
     /// The coordinator wants a model in memory (`Effect::LoadModel`).
     LoadRequested {
         model: ModelIx,

@@ -164,14 +164,9 @@ impl ProviderLink {
         rules: &LinkRules,
     ) {
         let trust = self.session().map_or(Trust::None, |session| session.trust);
-        let trust_level = match trust {
-            Trust::None => "none",
-            Trust::SelfSigned => "self_signed",
-            Trust::Hardware => "hardware",
-        };
         let is_linked = self.session().is_some_and(|session| session.is_linked);
         let message = TrustStatus {
-            trust_level: Text::from(trust_level),
+            trust_level: Text::from(trust.name()),
             status: Text::from(status),
             reason: Text::from(reason),
             account_linked: is_linked,

@@ -8,7 +8,7 @@ use crate::time::{Span, Tick};
 
 /// FIFO within a lane, no order across lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Lane {
+pub(super) enum Lane {
     /// Challenges, cancels, statuses.
     Control,
     /// Inference bodies, loads.

@@ -51,6 +51,9 @@ fn say(progress: Progress) {
         Progress::Fenced { model, why } => format!("fenced {model}: {why}"),
         Progress::Joined => "joined".to_owned(),
         Progress::Loaded(model) => format!("loaded {model}"),
+        Progress::NothingSold => {
+            "idle: the coordinator sells none of this machine's models".to_owned()
+        }
         Progress::Machine(machine) => format!("machine {machine}"),
         Progress::Resting(None) => "resting".to_owned(),
         Progress::Resting(Some(wait)) => {

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use cereus_core::envelope::{NONCE_SIZE, SecretKey};
 use cereus_core::event::Event;
 use cereus_core::exchange::{self, ConnectionEffect, ConnectionEvent, Host, RequestKey};
-use cereus_core::ids::{AttemptKey, ConnId, WireId};
-use cereus_core::link::LinkRules;
+use cereus_core::ids::{AttemptKey, ConnId, ModelIx, WireId};
+use cereus_core::link::{LinkRules, NOTHING_SOLD, ProviderLink};
 use cereus_core::relay::{AttemptNews, RelayEffect, RelayEvent};
 use cereus_core::time::Tick;
 use cereus_core::wire::messages::encode_inference_request;
@@ -151,7 +151,7 @@ where
     }
 
     async fn tell(&mut self, event: Event<'static>) {
-        log(&event);
+        log(&event, self.exchange.link());
         if matches!(event, Event::ProviderVerified { .. }) {
             self.guest = None;
         }
@@ -172,7 +172,7 @@ where
 }
 
 /// What an operator wants to read of a connection's life.
-fn log(event: &Event<'_>) {
+fn log(event: &Event<'_>, link: &ProviderLink) {
     match event {
         Event::ProviderJoined {
             conn,
@@ -180,13 +180,17 @@ fn log(event: &Event<'_>) {
             trust,
             models,
             ..
-        } => tracing::info!(
-            conn = conn.0,
-            machine = %format_args!("{:032x}", machine.0),
-            ?trust,
-            models = models.len(),
-            "provider joined"
-        ),
+        } => {
+            tracing::info!(
+                conn = conn.0,
+                machine = %format_args!("{:032x}", machine.0),
+                ?trust,
+                models = models.len(),
+                "provider joined"
+            );
+            log_stock(*conn, models, link);
+        }
+        Event::ProviderRestocked { conn, models } => log_stock(*conn, models, link),
         Event::ProviderVerified { conn } => {
             tracing::info!(conn = conn.0, "provider passed its challenge");
         }
@@ -216,9 +220,19 @@ fn log(event: &Event<'_>) {
         | Event::ModelRetired { .. }
         | Event::Persisted { .. }
         | Event::ProviderReported { .. }
-        | Event::ProviderRestocked { .. }
         | Event::ProviderUnverified { .. }
         | Event::Woke => {}
+    }
+}
+
+fn log_stock(conn: ConnId, models: &[ModelIx], link: &ProviderLink) {
+    if models.is_empty() {
+        let unsold = link.unsold();
+        tracing::warn!(
+            conn = conn.0,
+            ?unsold,
+            "this provider gets no work: {NOTHING_SOLD}"
+        );
     }
 }
 

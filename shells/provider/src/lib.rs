@@ -120,6 +120,8 @@ pub enum Progress {
     /// The coordinator answered.
     Joined,
     Loaded(String),
+    /// None of its models is sold: it gets no work.
+    NothingSold,
     /// The machine's name, which survives restarts.
     Machine(String),
     /// Outside of the owner's hours; the next begin after so long, if ever.

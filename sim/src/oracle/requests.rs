@@ -218,7 +218,8 @@ impl RequestModel {
             Effect::Alarm { .. }
             | Effect::Drained
             | Effect::LoadModel { .. }
-            | Effect::Post { .. } => {}
+            | Effect::Post { .. }
+            | Effect::TellContested { .. } => {}
         }
         Ok(())
     }

@@ -49,7 +49,8 @@ impl Terminals {
                 };
                 self.carried.insert(wire, carried);
             }
-            Order::Close { .. } | Order::Drain | Order::LoadModel { .. } => {}
+            Order::Close { .. } | Order::Drain | Order::LoadModel { .. } | Order::TellContested => {
+            }
         }
     }
 

@@ -8,7 +8,8 @@ use super::*;
 use crate::envelope::{EncryptedPayload, KeyText, PublicKey};
 use crate::slots::LoadFault;
 use crate::wire::messages::{
-    AttestationChallenge, Cancel, Capacity, LoadModel, SealedText, encode_inference_request,
+    AttestationChallenge, Cancel, Capacity, LoadModel, SealedText, TrustStatus,
+    encode_inference_request,
 };
 use crate::wire::{Frame, Text, ToCoordinator};
 
@@ -153,6 +154,12 @@ impl Play {
             "challenge" => self.frame(&encoded(&AttestationChallenge {
                 nonce: Text::from("n0"),
                 timestamp: Text::from("t0"),
+            })),
+            "trust" => self.frame(&encoded(&TrustStatus {
+                trust_level: Text::from("self_signed"),
+                status: Text::from("online"),
+                reason: Text::from(format!("{first} {rest}").trim_end().to_owned()),
+                account_linked: false,
             })),
             "signed" => self.step(AgentEvent::Signed {
                 signature: "s1",

@@ -1,5 +1,5 @@
 use super::*;
-use crate::link::{EARN_KEY_UNKNOWN, IDENTITY_CONTESTED};
+use crate::link::{EARN_KEY_UNKNOWN, IDENTITY_CONTESTED, NOTHING_SOLD};
 
 #[test]
 fn a_session_registers_first_and_answers_its_challenge() {
@@ -225,4 +225,17 @@ fn a_key_that_nobody_holds_and_an_identity_of_two_are_told_to_the_operator() {
         let close = format!("close 1008 {reason}");
         plays(&mut Play::joined(), &[(close.as_str(), told)]);
     }
+}
+
+#[test]
+fn an_owner_hears_why_a_machine_that_joined_gets_nothing_or_may_be_sent_away() {
+    plays(
+        &mut Play::joined(),
+        &[
+            (&format!("trust {NOTHING_SOLD}"), "NothingSold"),
+            (&format!("trust {IDENTITY_CONTESTED}"), "Contested"),
+            ("trust words of somebody else", ""),
+            ("request 1", "start 1; accepted 1"),
+        ],
+    );
 }

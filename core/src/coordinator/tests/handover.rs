@@ -88,11 +88,20 @@ fn two_processes_with_one_identity_are_told_and_the_working_one_stays() {
     let mut causes = Vec::new();
     for conn in 2..20 {
         join(&mut world, conn);
-        for (gone, cause) in verify(&mut world, conn) {
+        let effects = world.step(Event::ProviderVerified { conn: ConnId(conn) });
+        let told = effects.iter().filter_map(|effect| match effect {
+            Effect::TellContested { conn } => Some(conn.0),
+            _ => None,
+        });
+        let told: Vec<u64> = told.collect();
+        for (gone, cause) in closed(&effects) {
             causes.push(cause);
             if cause == GoneCause::Replaced {
                 assert_eq!(gone, holder);
+                assert!(told.is_empty());
                 holder = conn;
+            } else {
+                assert_eq!((gone, told.as_slice()), (conn, [holder].as_slice()));
             }
         }
     }

@@ -58,6 +58,50 @@ fn a_key_that_nobody_holds_is_refused_rather_than_earning_for_nobody() {
     assert!(linked, "the provider hears who earns");
 }
 
+/// Reasons of the words of trust that were written.
+fn reasons(world: &World) -> Vec<String> {
+    let frames = world.written.iter();
+    let reasons = frames.filter_map(|frame| match ToProvider::decode(frame) {
+        Ok(ToProvider::TrustStatus(status)) => Some(status.reason.as_str().to_owned()),
+        _ => None,
+    });
+    reasons.collect()
+}
+
+#[test]
+fn a_machine_that_serves_nothing_of_what_is_sold_is_told_so() {
+    let names = ["tiny", "other\u{1b}[31m", MODEL];
+    let entry = |name: &&'static str| ModelEntry {
+        id: Text::from(*name),
+        ..ModelEntry::default()
+    };
+    let mut world = World::new();
+    world.frame(&register_with(|register| {
+        register.models = names[..2].iter().map(entry).collect();
+    }));
+    assert!(world.took_log().contains("models []"));
+    assert_eq!(reasons(&world), [NOTHING_SOLD]);
+    assert_eq!(world.link.unsold(), ["tiny", "other[31m"]);
+
+    world.frame(&encoded(&ModelsUpdate {
+        models: names.iter().map(entry).collect(),
+    }));
+    assert_eq!(reasons(&world), [NOTHING_SOLD], "one of them is sold");
+    world.frame(&encoded(&ModelsUpdate {
+        models: (0..40).map(|_| entry(&"tiny")).collect(),
+    }));
+    assert_eq!(reasons(&world), [NOTHING_SOLD; 2]);
+    assert_eq!(world.link.unsold().len(), 8, "a log line is short");
+}
+
+#[test]
+fn a_machine_that_stays_where_its_identity_is_contested_is_told_so() {
+    let mut world = World::joined();
+    world.step(LinkEvent::IdentityContested);
+    assert_eq!(reasons(&world), [IDENTITY_CONTESTED]);
+    assert!(!world.link.is_closed());
+}
+
 #[test]
 fn the_identity_without_an_attestation_is_the_sealing_key_then_the_connection() {
     let machine = |change: fn(&mut Register<'_>), conn| {

@@ -266,10 +266,20 @@ impl Run {
                 tracing::info!("what this machine earns goes to the account of its earning key");
                 self.steps.push(Progress::Earning(Earner::Account));
             }
+            Notice::NothingSold => {
+                let models = self.ids.join(", ");
+                tracing::warn!(
+                    models,
+                    "the coordinator sells none of these models, so this machine gets no work: GET \
+                     /v1/models at the coordinator lists what it sells, and --model ID=FOLDER gives a \
+                     model the name that it is sold by"
+                );
+                self.steps.push(Progress::NothingSold);
+            }
             Notice::Contested => {
                 tracing::error!(
-                    "another provider uses this machine's identity; stop one of the two, or give \
-                     each its own folder with --data"
+                    "another provider uses this machine's identity, so one of the two is sent away; stop \
+                     one, or give each its own folder with --data"
                 );
                 self.steps.push(Progress::Contested);
             }

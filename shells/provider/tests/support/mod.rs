@@ -239,6 +239,7 @@ impl World {
                 | Progress::Contested
                 | Progress::Earning(_)
                 | Progress::Joined
+                | Progress::NothingSold
                 | Progress::Machine(_)
                 | Progress::Resting(_) => {}
             }
