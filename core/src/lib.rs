@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod claim;
 pub mod config;
 pub mod coordinator;
 pub mod denial;

@@ -83,6 +83,16 @@ pub fn load(folder: &Path) -> Result<MachineKey, IdentityError> {
     }
 }
 
+/// The key of the machine whose folder this is, if it has one.
+pub fn find(folder: &Path) -> Result<Option<MachineKey>, IdentityError> {
+    let path = folder.join(FILE_NAME);
+    match File::open(&path) {
+        Ok(file) => read(file, &path).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(IdentityError::Unusable { path, source }),
+    }
+}
+
 fn read(mut file: File, path: &Path) -> Result<MachineKey, IdentityError> {
     let unusable = |source| IdentityError::Unusable {
         path: path.to_owned(),

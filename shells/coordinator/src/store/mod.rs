@@ -16,7 +16,7 @@ pub(crate) mod writer;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cereus_core::ids::{AccountId, RequestId};
+use cereus_core::ids::{AccountId, MachineId, RequestId};
 use cereus_core::money::MicroUsd;
 
 pub use error::{Disagreement, StoreError};
@@ -59,6 +59,15 @@ pub trait Store: std::fmt::Debug + Send {
 
     /// Records the counter-entry of a deposit, once.
     fn reverse_deposit(&mut self, id: DepositId) -> Result<DepositRow, StoreError>;
+
+    /// Moves what a machine earned for `from`, and was not moved before, to `to`. The caller has seen
+    /// the proof of its owner.
+    fn claim_earned(
+        &mut self,
+        machine: MachineId,
+        from: AccountId,
+        to: AccountId,
+    ) -> Result<MicroUsd, StoreError>;
 
     /// The newest deposits first, of one account or of all.
     fn deposits(

@@ -78,7 +78,7 @@ pub(super) fn write(
     Ok(())
 }
 
-fn post(
+pub(super) fn post(
     tx: &Transaction<'_>,
     transfer: i64,
     account: LedgerAccount,

@@ -3,6 +3,7 @@
 mod accounts;
 mod audit;
 mod changes;
+mod claims;
 mod deposits;
 mod ledger;
 mod receipts;
@@ -11,7 +12,7 @@ mod schema;
 use std::path::Path;
 use std::time::Duration;
 
-use cereus_core::ids::{AccountId, RequestId};
+use cereus_core::ids::{AccountId, MachineId, RequestId};
 use cereus_core::money::MicroUsd;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
@@ -120,6 +121,15 @@ impl Store for SqliteStore {
         let made = deposits::reverse(&mut self.db, id)?;
         self.tell_coordinator();
         deposits::find(&self.db, made)
+    }
+
+    fn claim_earned(
+        &mut self,
+        machine: MachineId,
+        from: AccountId,
+        to: AccountId,
+    ) -> Result<MicroUsd, StoreError> {
+        claims::move_earned(&mut self.db, machine, from, to)
     }
 
     fn deposits(

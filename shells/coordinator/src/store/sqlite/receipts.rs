@@ -150,7 +150,8 @@ mod tests {
             store
                 .db
                 .execute(
-                    "INSERT INTO receipts VALUES (2 * ?1, 1, zeroblob(16), 100 * ?1, 'm', 1, 1, '{}')",
+                    "INSERT INTO receipts VALUES
+                     (2 * ?1, 1, zeroblob(16), 100 * ?1, 'm', 1, 1, '{}', NULL)",
                     params![ix],
                 )
                 .unwrap();

@@ -534,3 +534,54 @@ fn a_database_of_a_newer_build_is_left_alone() {
         Err(StoreError::TooNew { found: 99, .. })
     ));
 }
+
+#[test]
+fn what_a_machine_earned_without_an_account_is_moved_once_and_by_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = SqliteStore::open(folder.path()).unwrap();
+    let [consumer, nobody, owner] =
+        ["ada", "nobody", "owner"].map(|name| store.ensure_account(name).unwrap());
+    let paid = |store: &mut SqliteStore, request: u128, machine: u128, payee: AccountId| {
+        let legs = [
+            (LedgerAccount::Held(consumer), -100),
+            (LedgerAccount::Provider(payee), 90),
+            (LedgerAccount::Platform, 10),
+        ];
+        let mut finished = finished(consumer, request);
+        finished.receipt.machine = MachineId(machine);
+        let entries = [
+            hold(consumer, request, 100),
+            entry(TransferKind::Settle, request, &legs),
+            Entry::Receipt(Arc::new(finished)),
+        ];
+        store.commit(&entries).unwrap();
+    };
+    store.commit(&[deposit(consumer, 1_000)]).unwrap();
+    paid(&mut store, 1, 7, nobody);
+    paid(&mut store, 2, 7, nobody);
+    paid(&mut store, 3, 8, nobody);
+    paid(&mut store, 4, 7, consumer);
+    let earned = |store: &SqliteStore| {
+        let accounts = store.accounts().unwrap();
+        accounts.iter().map(|row| row.earned.0).collect::<Vec<_>>()
+    };
+    let claim = |store: &mut SqliteStore, machine: u128| {
+        let moved = store.claim_earned(MachineId(machine), nobody, owner);
+        moved
+            .map(|amount| amount.0)
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(claim(&mut store, 7), Ok(180));
+    assert_eq!(earned(&store), [90, 90, 180], "of its own alone");
+    assert!(
+        claim(&mut store, 7)
+            .unwrap_err()
+            .contains("not moved before")
+    );
+    assert!(claim(&mut store, 9).is_err(), "it never worked");
+    paid(&mut store, 5, 7, nobody);
+    assert_eq!(claim(&mut store, 7), Ok(90));
+    assert_eq!(earned(&store), [90, 90, 270]);
+    audited(&mut store);
+    store.audit(AuditExtent::Everything).unwrap();
+}
