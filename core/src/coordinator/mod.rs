@@ -23,6 +23,7 @@ mod fleet;
 mod provider;
 mod queues;
 mod requests;
+pub mod roster;
 mod second;
 mod settle;
 mod tally;

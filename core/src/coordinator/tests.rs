@@ -11,6 +11,7 @@ mod memory;
 mod money;
 mod queues;
 mod racing;
+mod roster;
 mod second;
 
 use std::borrow::Cow;

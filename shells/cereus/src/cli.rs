@@ -15,8 +15,9 @@ use crate::listen::parse_listen;
 
 pub(crate) use operator::{
     AccountCommand, AccountListArgs, AuditArgs, CreditAddArgs, CreditArgs, CreditCommand,
-    CreditListArgs, CreditReverseArgs, EarningsArgs, KeyCommand, KeyCreateArgs, KeyListArgs,
-    KeyRevokeArgs, RequestsArgs,
+    CreditListArgs, CreditReverseArgs, EarningsArgs, EarningsCommand, EarningsMoveArgs,
+    EarningsProveArgs, KeyCommand, KeyCreateArgs, KeyListArgs, KeyRevokeArgs, PricesArgs,
+    ProvidersArgs, RequestsArgs,
 };
 
 pub(crate) const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
@@ -63,8 +64,12 @@ pub(crate) enum Command {
     Account(AccountCommand),
     /// What was asked, and what it cost
     Requests(RequestsArgs),
-    /// What machines earned, by account
+    /// What machines earned, by account; moves what one earned without an account
     Earnings(EarningsArgs),
+    /// Connected machines: trust, models, load, and why one gets nothing
+    Providers(ProvidersArgs),
+    /// What a running coordinator sells, and for how much
+    Prices(PricesArgs),
     /// Check the whole ledger and its file
     Audit(AuditArgs),
     /// Ask a model something and print its answer as it is made
@@ -81,7 +86,7 @@ pub(crate) enum Command {
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     cereus coordinator --data data --model tiny:50000:200000:2048\n  \
-    cereus coordinator --data data --model-catalog models.json --listen 0.0.0.0:8080\n\n\
+    cereus coordinator --data data --model-catalog models.json --listen 0.0.0.0:8080 --metrics-listen 9090\n\n\
     A catalogue file:\n  \
     {\"models\": [{\"id\": \"tiny\", \"input_micro_usd_per_mtok\": 50000,\n   \
     \"output_micro_usd_per_mtok\": 200000, \"context_tokens\": 2048}]}\n\n\
@@ -90,6 +95,9 @@ pub(crate) struct CoordinatorArgs {
     /// Where to listen: a port of this machine alone, or HOST:PORT; port 0 takes any free port
     #[arg(long, default_value = LISTEN_DEFAULT, value_parser = parse_listen, value_name = "[HOST:]PORT")]
     pub(crate) listen: SocketAddr,
+    /// Where to show GET /metrics: a port of this machine alone, or HOST:PORT; nowhere if not given
+    #[arg(long, value_parser = parse_listen, value_name = "[HOST:]PORT")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
     /// Folder of the ledger and the journal; made if it is not there
     #[arg(long, default_value = "cereus-data")]
     pub(crate) data: PathBuf,

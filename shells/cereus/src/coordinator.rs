@@ -20,6 +20,9 @@ pub(crate) async fn serve(args: CoordinatorArgs) -> Outcome {
     // The demo and the tests read these lines: they ask for port 0 and want to know.
     println!("listening on http://{}", running.addr());
     println!("journal {}", running.journal().display());
+    if let Some(addr) = running.metrics_addr() {
+        println!("metrics on http://{addr}/metrics");
+    }
     std::io::stdout()
         .flush()
         .map_err(|error| format!("standard output is gone: {error}"))?;
@@ -48,6 +51,7 @@ fn settings(args: CoordinatorArgs) -> Result<Settings, String> {
     settings.config.limits.queue_depth_max = args.queue_depth;
     settings.config.limits.queue_wait_max = Span::secs(args.queue_wait);
     settings.limits = limits(args.connections, args.idle_timeout);
+    settings.metrics_listen = args.metrics_listen;
     settings.proxies = args.proxies;
     settings.drain_wait_max = Duration::from_secs(args.drain_wait);
     Ok(settings)

@@ -21,6 +21,7 @@ use crate::control::Notice;
 use crate::receipts::Sealing;
 
 pub(crate) struct Answer {
+    id: RequestId,
     arrived_at: Tick,
     /// What is sealed to a provider; each attempt seals it anew.
     body: Bytes,
@@ -53,8 +54,15 @@ impl fmt::Debug for Answer {
 }
 
 impl Answer {
-    pub(crate) fn new(now: Tick, body: Bytes, scope: String, relay: Relay) -> Arc<Self> {
+    pub(crate) fn new(
+        now: Tick,
+        id: RequestId,
+        body: Bytes,
+        scope: String,
+        relay: Relay,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            id,
             arrived_at: now,
             body,
             scope,
@@ -67,6 +75,10 @@ impl Answer {
                 waker: None,
             }),
         })
+    }
+
+    pub(crate) const fn id(&self) -> RequestId {
+        self.id
     }
 
     pub(crate) const fn arrived_at(&self) -> Tick {

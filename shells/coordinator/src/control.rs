@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::journal::Recorder;
+use crate::questions::Look;
 use crate::store::writer::{Durable, Writer};
 use crate::store::{DepositId, Entry, FinishedRequest, WaitingDeposit};
 
@@ -44,6 +45,7 @@ pub(crate) enum Notice {
         event: Event<'static>,
     },
     Credited(WaitingDeposit),
+    Looked(Look),
 }
 
 /// What the coordinator tells the task of a provider's connection.
@@ -182,6 +184,7 @@ impl Control {
                 self.orders.insert(conn, orders);
                 self.step(ControlEvent::Happened(event));
             }
+            Notice::Looked(look) => look.at(self.exchange.core()),
             Notice::Credited(WaitingDeposit {
                 id,
                 account,
@@ -237,7 +240,8 @@ impl Control {
             ControlEffect::Denied { request, denial } => {
                 let waited = now.since(request.arrived_at());
                 let after_ms = waited.as_millis_floor();
-                tracing::info!(why = denial.code(), after_ms, "request denied");
+                let request = request.id();
+                tracing::info!(%request, why = denial.code(), after_ms, "request denied");
                 self.app.ended(denial.code());
             }
             ControlEffect::Drained => self.is_drained = true,

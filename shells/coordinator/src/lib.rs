@@ -13,6 +13,7 @@ mod http;
 mod journal;
 mod metrics;
 mod provider;
+pub mod questions;
 mod receipts;
 pub mod settings;
 pub mod store;
@@ -50,12 +51,16 @@ use crate::store::{AuditExtent, Changes, FolderLock, OpenHold, StoreError, unix_
 pub const UNLINKED_ACCOUNT: &str = "unlinked-machines";
 /// How long providers and idle connections may take to go once the last stream has ended.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// Of those who read the metrics.
+const METRICS_CONNECTIONS_MAX: usize = 64;
 
 /// Why a coordinator did not start, or had to end.
 #[derive(Debug)]
 pub enum CoordinatorError {
     Bind {
         listen: SocketAddr,
+        /// The option that chooses another place.
+        option: &'static str,
         source: io::Error,
     },
     /// The last stream did not end in time.
@@ -78,18 +83,24 @@ impl From<StoreError> for CoordinatorError {
 impl fmt::Display for CoordinatorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Bind { listen, source } if source.kind() == io::ErrorKind::AddrInUse => write!(
+            Self::Bind {
+                listen,
+                option,
+                source,
+            } if source.kind() == io::ErrorKind::AddrInUse => write!(
                 f,
                 "port {} is busy: something else listens on {listen}; stop it, or choose another \
-                 with --listen",
+                 with {option}",
                 listen.port()
             ),
-            Self::Bind { listen, source } => {
-                write!(
-                    f,
-                    "cannot listen on {listen} ({source}); choose another with --listen"
-                )
-            }
+            Self::Bind {
+                listen,
+                option,
+                source,
+            } => write!(
+                f,
+                "cannot listen on {listen} ({source}); choose another with {option}"
+            ),
             Self::DrainOverdue(wait) => {
                 write!(
                     f,
@@ -120,6 +131,7 @@ impl std::error::Error for CoordinatorError {}
 #[derive(Debug)]
 pub struct Running {
     addr: SocketAddr,
+    metrics_addr: Option<SocketAddr>,
     journal: PathBuf,
     drain: watch::Sender<bool>,
     ended: JoinHandle<Result<(), CoordinatorError>>,
@@ -130,6 +142,12 @@ impl Running {
     #[must_use]
     pub const fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where the metrics are, if anywhere.
+    #[must_use]
+    pub const fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_addr
     }
 
     /// The journal's file of this run.
@@ -182,19 +200,14 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
     let unlinked = store.ensure_account(UNLINKED_ACCOUNT)?;
     let everything = store.everything()?;
     let (watching, reading) = (store::open(&settings.data)?, store::open(&settings.data)?);
-    let listener =
-        TcpListener::bind(settings.listen)
-            .await
-            .map_err(|source| CoordinatorError::Bind {
-                listen: settings.listen,
-                source,
-            })?;
-    let addr = listener
-        .local_addr()
-        .map_err(|source| CoordinatorError::Bind {
-            listen: settings.listen,
-            source,
-        })?;
+    let (listener, addr) = bind(settings.listen, "--listen").await?;
+    let (metrics_listener, metrics_addr) = match settings.metrics_listen {
+        Some(listen) => {
+            let (listener, addr) = bind(listen, "--metrics-listen").await?;
+            (Some(listener), Some(addr))
+        }
+        None => (None, None),
+    };
     let recorder =
         Recorder::start(&settings.data, &settings.config, settings.journal).map_err(|source| {
             CoordinatorError::Journal {
@@ -239,7 +252,7 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
         watching,
         &settings.data,
         everything.up_to,
-        Neighbours { directory },
+        Neighbours { directory, control },
     )
     .map_err(CoordinatorError::Thread)?;
 
@@ -249,13 +262,23 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
         http::router(&app),
         settings.limits,
         Arc::clone(&app),
-        closed,
+        closed.clone(),
     ));
+    let metrics = metrics_listener.map(|listener| {
+        let limits = HttpLimits::with_connections(METRICS_CONNECTIONS_MAX);
+        let router = http::metrics_router(&app);
+        tokio::spawn(serve(listener, router, limits, Arc::new(()), closed))
+    });
     let ended = tokio::spawn(async move {
         let ending = supervise(control_task, draining, settings.drain_wait_max).await;
         closing.send_replace(true);
         let _ = timeout(CLOSE_WAIT, async {
-            tokio::join!(http, app.providers_gone())
+            let metrics = async {
+                if let Some(metrics) = metrics {
+                    let _ = metrics.await;
+                }
+            };
+            tokio::join!(http, metrics, app.providers_gone())
         })
         .await;
         let _ = tokio::task::spawn_blocking(move || watch.stop()).await;
@@ -267,15 +290,32 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
     tracing::info!(%addr, "coordinator up");
     Ok(Running {
         addr,
+        metrics_addr,
         journal,
         drain,
         ended,
     })
 }
 
+/// Where it listens is real even when port 0 was asked for.
+async fn bind(
+    listen: SocketAddr,
+    option: &'static str,
+) -> Result<(TcpListener, SocketAddr), CoordinatorError> {
+    let failed = |source| CoordinatorError::Bind {
+        listen,
+        option,
+        source,
+    };
+    let listener = TcpListener::bind(listen).await.map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    Ok((listener, addr))
+}
+
 /// What other processes on this machine change or ask.
 struct Neighbours {
     directory: Arc<Directory>,
+    control: mpsc::Sender<Notice>,
 }
 
 impl Listener for Neighbours {
@@ -283,8 +323,8 @@ impl Listener for Neighbours {
         self.directory.take_over(changes);
     }
 
-    fn asked(&mut self, _question: &str) -> Option<String> {
-        None
+    fn asked(&mut self, question: &str) -> Option<String> {
+        questions::answer(question, &self.control)
     }
 }
 

@@ -28,6 +28,8 @@ pub const FEE_PERCENT_DEFAULT: u8 = 10;
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub listen: SocketAddr,
+    /// Where the operator's metrics are shown; nowhere if `None`.
+    pub metrics_listen: Option<SocketAddr>,
     pub data: PathBuf,
     pub config: Config,
     /// Of HTTP connections.
@@ -52,6 +54,7 @@ impl Settings {
         };
         Self {
             listen,
+            metrics_listen: None,
             data,
             config,
             limits: HttpLimits::with_connections(CONNECTIONS_MAX_DEFAULT),

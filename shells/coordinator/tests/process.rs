@@ -283,8 +283,9 @@ async fn what_keeps_a_coordinator_from_starting_is_said_with_a_way_out() {
 }
 
 #[tokio::test]
-async fn the_metrics_count_what_happened() {
-    let world = World::new().await;
+async fn the_metrics_count_what_happened_on_a_port_of_their_own() {
+    let local = SocketAddr::from(([127, 0, 0, 1], 0));
+    let world = World::with(|settings| settings.metrics_listen = Some(local)).await;
     let mut provider = world.provider().await;
     let asked = world.ask();
     let request = provider.accept().await;
@@ -292,7 +293,13 @@ async fn the_metrics_count_what_happened() {
     provider.complete(&request, 20, 3).await;
     text_of(&mut asked.await.unwrap().unwrap()).await.unwrap();
     let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    let page = exchange(world.running.addr(), request).await;
+    let public = exchange(world.running.addr(), request).await;
+    assert!(public.starts_with("HTTP/1.1 404"), "{public}");
+    let own = world.running.metrics_addr().unwrap();
+    let elsewhere = b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let elsewhere = exchange(own, elsewhere).await;
+    assert!(elsewhere.starts_with("HTTP/1.1 404"), "{elsewhere}");
+    let page = exchange(own, request).await;
     assert!(page.contains("cereus_providers 1"), "{page}");
     assert!(
         page.contains("cereus_requests_ended_total{name=\"finished\"} 1"),

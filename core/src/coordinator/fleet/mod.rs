@@ -19,6 +19,7 @@ mod ledger;
 mod memory;
 mod offer;
 mod pool;
+mod roster;
 mod standing;
 mod supply;
 

@@ -1,13 +1,18 @@
-//! Commands on a coordinator's data folder: keys, credit, accounts, requests.
+//! Commands on a coordinator's data folder: keys, credit, accounts, requests, and what the coordinator
+//! that runs there says of its fleet.
 
 mod credit;
+mod earnings;
+mod fleet;
 mod keys;
 mod money;
 mod table;
 
 pub(crate) use credit::{add_credit, list_credit, reverse_credit};
+pub(crate) use earnings::earnings;
+pub(crate) use fleet::{list_prices, list_providers};
 pub(crate) use keys::{create_key, list_keys, revoke_key};
-pub(crate) use money::{audit, list_accounts, list_earnings, list_requests};
+pub(crate) use money::{audit, list_accounts, list_requests};
 pub(crate) use table::dollars;
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! `cereus account`, `cereus requests`, `cereus earnings`, `cereus audit`.
+//! `cereus account`, `cereus requests`, `cereus audit`.
 
 use cereus_coordinator::store::AuditExtent;
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use super::table::{Table, dollars, moment};
 use super::{find, look, text};
 use crate::Outcome;
-use crate::cli::{AccountListArgs, AuditArgs, EarningsArgs, RequestsArgs};
+use crate::cli::{AccountListArgs, AuditArgs, RequestsArgs};
 use crate::say;
 
 pub(crate) fn list_accounts(args: &AccountListArgs) -> Outcome {
@@ -74,24 +74,6 @@ pub(crate) fn list_requests(args: &RequestsArgs) -> Outcome {
         ]);
     }
     table.print("Nothing was asked yet.");
-    Ok(())
-}
-
-pub(crate) fn list_earnings(args: &EarningsArgs) -> Outcome {
-    let accounts = look(&args.list.data)?.accounts().map_err(text)?;
-    let earners = accounts.into_iter().filter(|row| row.earned.0 != 0);
-    let mut table = Table::new(["ACCOUNT", "EARNED"]);
-    for row in earners {
-        if args.list.json {
-            let line = json!({ "account": row.name, "earned_micro_usd": row.earned.0 });
-            say(&format!("{line}\n"));
-        } else {
-            table.push([row.name, dollars(row.earned.0)]);
-        }
-    }
-    if !args.list.json {
-        table.print("No machine has earned anything yet.");
-    }
     Ok(())
 }
 

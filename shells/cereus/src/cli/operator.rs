@@ -170,11 +170,77 @@ pub(crate) struct RequestsArgs {
 }
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  \
     cereus earnings --data data\n  \
     cereus earnings --data data --json\n\n\
-    Machines that named no key earn for the account `unlinked-machines`.")]
+    Machines that named no key earn for the account `unlinked-machines`. An owner gets that later:\n  \
+    cereus earnings prove key_0123456789abcdef01234567      at the machine; prints a proof\n  \
+    cereus earnings move --data data PROOF                   at the coordinator"
+)]
 pub(crate) struct EarningsArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<EarningsCommand>,
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum EarningsCommand {
+    /// Prove that this machine is yours, and whose its earnings without an account shall be
+    Prove(EarningsProveArgs),
+    /// Move what a machine earned without an account, by its owner's proof
+    Move(EarningsMoveArgs),
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  \
+    cereus earnings prove --provider cereus-provider key_0123456789abcdef01234567\n\n\
+    `cereus key create` showed the key's id. The proof is no secret: it is good for that key's account\n\
+    alone. With --earn-key the machine earns for the account from then on.")]
+pub(crate) struct EarningsProveArgs {
+    /// Folder of the machine's key: the provider's --data
+    #[arg(long, default_value = "cereus-provider")]
+    pub(crate) provider: PathBuf,
+    /// The id of an API key of the account, as in `key_...`
+    #[arg(value_name = "ID")]
+    pub(crate) key_id: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  \
+    cereus earnings move --data data PROOF\n\n\
+    Works while a coordinator runs. Which machine earned what is known as long as receipts are kept.")]
+pub(crate) struct EarningsMoveArgs {
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+    /// What `cereus earnings prove` printed
+    #[arg(value_name = "PROOF")]
+    pub(crate) proof: String,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cereus providers --data data\n  \
+    cereus providers --data data --json\n\n\
+    Asks the coordinator that runs on the folder. LOAD is what a machine has of a model, ours and\n\
+    others', of what it says that it runs at once. STATE says why no work goes there; several reasons\n\
+    may hold.")]
+pub(crate) struct ProvidersArgs {
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cereus prices --data data\n  \
+    cereus prices --data data --json\n\n\
+    Asks the coordinator that runs on the folder. Prices are of a million tokens.")]
+pub(crate) struct PricesArgs {
     #[command(flatten)]
     pub(crate) list: ListArgs,
 }

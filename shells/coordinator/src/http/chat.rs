@@ -43,7 +43,7 @@ pub(super) async fn answer(
         context_tokens: spec.context_tokens,
     };
     let scope = app.scope_key.scope(account);
-    let answer = Answer::new(app.clock.now(), Bytes::from(lowered), scope, relay);
+    let answer = Answer::new(app.clock.now(), id, Bytes::from(lowered), scope, relay);
     drop(body);
 
     // From here on, dropping `stream` is the consumer leaving.

@@ -28,19 +28,24 @@ use crate::store::RECEIPT_DAYS_KEPT;
 pub(crate) fn router(app: &Arc<App>) -> Router {
     let own = Router::new()
         .route("/health", get(health))
-        .route("/metrics", get(metrics))
         .route("/ws/provider", get(upgrade::answer))
         .route("/v1/receipts/{id}", get(receipt))
         .with_state(Arc::clone(app));
     routes(app, own, Names::Any, OriginRule::Any)
 }
 
+/// What the operator's own port shows, and nothing else: the public one has no metrics.
+pub(crate) fn metrics_router(app: &Arc<App>) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .with_state(Arc::clone(app))
+}
+
 impl Backend for App {
     type Caller = AccountId;
     const BODY_SIZE_MAX: usize = BODY_SIZE_MAX;
     const ENDPOINTS: &'static [Endpoint] = &[Endpoint::Chat];
-    const OWN_PATHS: &'static [&'static str] =
-        &["/v1/receipts/{id}", "/health", "/metrics", "/ws/provider"];
+    const OWN_PATHS: &'static [&'static str] = &["/v1/receipts/{id}", "/health", "/ws/provider"];
 
     async fn caller(&self, headers: &HeaderMap) -> Result<AccountId, Envelope> {
         account(self, headers)
