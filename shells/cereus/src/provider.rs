@@ -118,13 +118,13 @@ fn sources(args: &ProviderArgs, cap: &MemoryCap) -> Result<Vec<ModelSource>, Str
     }
     let mut sources = Vec::new();
     for served in &args.models {
+        let place = find_place(&served.folder)?;
         let named = served.id.clone().or_else(|| ids.first().cloned());
-        let named = named.or_else(|| folder_name(&served.folder));
-        let id = named.ok_or_else(|| {
+        let id = named.or(place.name).ok_or_else(|| {
             let folder = served.folder.display();
             format!("{folder} has no name; give it one, as in --model ID={folder}")
         })?;
-        let backend = Backend::Model(served.folder.clone());
+        let backend = Backend::Model(place.folder);
         sources.push(ModelSource { id, backend });
     }
     for root in &args.roots {
@@ -176,17 +176,64 @@ fn echoes(args: &ProviderArgs) -> Result<Vec<ModelSource>, String> {
 
 /// Where a model's files lie, and its name: the repository's for a folder of the hub's cache.
 pub(crate) fn model_place(folder: &Path) -> Result<(String, PathBuf), String> {
-    let place = ModelPlace::find(folder);
-    let place = place.map_err(|error| format!("cannot load {}: {error}", folder.display()))?;
+    let place = find_place(folder)?;
     let name = place
         .name
         .ok_or("the folder has no name; --model-id gives the model one")?;
     Ok((name, place.folder))
 }
 
+fn find_place(folder: &Path) -> Result<ModelPlace, String> {
+    let place = ModelPlace::find(folder);
+    place.map_err(|error| format!("cannot load {}: {error}", folder.display()))
+}
+
 /// The last part of its path.
-pub(crate) fn folder_name(folder: &Path) -> Option<String> {
+fn folder_name(folder: &Path) -> Option<String> {
     // `.` and `..` have a name only once they are resolved.
     let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     Some(folder.file_name()?.to_str()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn served(models: &[&str]) -> Result<Vec<ModelSource>, String> {
+        let options = models.iter().flat_map(|model| ["--model", model]);
+        let Command::Provider(args) =
+            Cli::parse_from(["cereus", "provider"].into_iter().chain(options)).command
+        else {
+            unreachable!("it was asked for");
+        };
+        let cap = MemoryCap::new(16 << 30, policy(None));
+        sources(&args, &cap)
+    }
+
+    #[test]
+    fn a_folder_of_the_hubs_cache_is_served_under_its_repositorys_name() {
+        let root = tempfile::tempdir().unwrap();
+        let repository = root.path().join("models--acme--small");
+        std::fs::create_dir_all(repository.join("snapshots/0a")).unwrap();
+        let named = repository.to_str().unwrap();
+        let snapshot = repository.join("snapshots/0a");
+        let other = format!("other={named}");
+        let found = served(&[named, snapshot.to_str().unwrap(), &other]).unwrap();
+        let ids: Vec<&str> = found.iter().map(|source| source.id.as_str()).collect();
+        assert_eq!(ids, ["acme/small", "acme/small", "other"]);
+        for source in found {
+            let Backend::Model(folder) = source.backend else {
+                panic!("a model's folder");
+            };
+            assert_eq!(
+                folder.canonicalize().unwrap(),
+                snapshot.canonicalize().unwrap()
+            );
+        }
+        let nothing = served(&["/no/such/folder"]).unwrap_err();
+        assert!(nothing.contains("/no/such/folder"), "{nothing}");
+    }
 }

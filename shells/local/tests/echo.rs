@@ -208,6 +208,9 @@ async fn the_model_is_listed_by_its_name_and_no_other_is_known() {
     let running = serve(1, Duration::ZERO).await;
     let list = get(&running, "/v1/models").await.json();
     assert_eq!(list["data"][0]["id"], "org/echo");
+    let context_tokens = get(&running, "/v1/status").await.json()["request_tokens"].as_f64();
+    assert_eq!(list["data"][0]["context_length"].as_f64(), context_tokens);
+    assert!(context_tokens > Some(0.0));
     assert_eq!(list["data"].as_array().unwrap().len(), 1);
     for path in ["/v1/models/org/echo", "/v1/models/org%2Fecho"] {
         assert_eq!(get(&running, path).await.json()["id"], "org/echo");

@@ -55,12 +55,18 @@ impl Backend for App {
     }
 }
 
+/// The context is what one request may have here: less than the model's own where memory is short.
 fn model(app: &App) -> Value {
+    let context_tokens = app.capacity().row_tokens_max;
     json!({
         "id": app.model_id,
         "object": "model",
         "created": app.started_unix_s,
         "owned_by": "local",
+        "input_modalities": ["text"],
+        "output_modalities": ["text"],
+        "context_length": context_tokens,
+        "max_output_length": context_tokens,
     })
 }
 
