@@ -14,7 +14,7 @@ pub use kinds::ParameterTypes;
 pub(super) use reader::{CallReader, JsonStream, SectionEnd};
 
 /// Levels of nesting in arguments.
-const DEPTH_MAX: u32 = 32;
+const DEPTH_MAX: usize = 32;
 
 /// A call as the model wrote it.
 #[derive(Clone, PartialEq, Eq)]
@@ -76,9 +76,8 @@ impl Called {
 /// Reads what stood between a format's marks, as a whole. `None` when it is no call: then it is text.
 fn read(format: CallFormat, body: &str, types: &ParameterTypes) -> Option<Vec<WrittenCall>> {
     let calls = match format {
-        CallFormat::FunctionGemma => gemma::calls(body, "<escape>")?,
-        CallFormat::Gemma => gemma::calls(body, "<|\"|>")?,
-        CallFormat::Harmony => return None,
+        // Theirs stream from their first bracket on; without one there is no call.
+        CallFormat::FunctionGemma | CallFormat::Gemma | CallFormat::Harmony => return None,
         CallFormat::Llama => json::several(body)?,
         CallFormat::Mistral => json::mistral(body)?,
         CallFormat::Tagged => match xml::call(body, types) {

@@ -330,15 +330,53 @@ fn a_call_that_never_ends_is_text_in_the_end_and_held_no_longer_than_its_bound()
 }
 
 #[test]
-fn arguments_nested_without_end_are_no_call() {
+fn arguments_nested_without_end_are_followed_to_a_bound_and_no_further() {
     let text = format!("<|tool_call>call:w{{a:{}", "[".repeat(100_000));
     let example = Example {
         calls: CallFormat::Gemma,
         ..PLAIN
     };
     let said = read(parser(&example, calling()), std::iter::once(text.as_str()));
-    assert!(said.calls.is_empty());
-    assert_eq!(said.content, text);
+    let calls = Called::gathered(&said.calls);
+    assert_eq!(calls[0].arguments, format!("{{\"a\":{}", "[".repeat(32)));
+    assert_eq!(said.content, "");
+}
+
+#[test]
+fn a_long_text_in_gemmas_arguments_streams_as_json() {
+    for (calls, marks, quote) in [
+        (
+            CallFormat::Gemma,
+            ["<|tool_call>", "<tool_call|>"],
+            "<|\"|>",
+        ),
+        (
+            CallFormat::FunctionGemma,
+            ["<start_function_call>", "<end_function_call>"],
+            "<escape>",
+        ),
+    ] {
+        let example = Example { calls, ..PLAIN };
+        let mut parser = parser(&example, calling());
+        let mut said = Said::default();
+        let [open, close] = marks;
+        parser.push(&format!("{open}call:w{{q:1,t:{quote}"), &mut said);
+        let begun = Called::gathered(&said.calls);
+        assert_eq!(begun[0].arguments, "{\"q\":1,\"t\":\"");
+        for _ in 0..100 {
+            let before = said.calls.len();
+            parser.push("say \"ä\"\n", &mut said);
+            assert!(said.calls.len() > before, "each piece is let out");
+        }
+        parser.push(&format!("{quote},n:null}}{close}"), &mut said);
+        parser.finish(&mut said);
+        let called = Called::gathered(&said.calls);
+        let arguments: serde_json::Value = serde_json::from_str(&called[0].arguments).unwrap();
+        let text = "say \"ä\"\n".repeat(100);
+        let expected = serde_json::json!({"q": 1, "t": text, "n": null});
+        assert_eq!(arguments, expected);
+        assert_eq!(said.content, "");
+    }
 }
 
 fn any_format() -> impl Strategy<Value = CallFormat> {
@@ -372,6 +410,11 @@ fn any_text() -> impl Strategy<Value = String> {
         Just("{\"name\":\"w\",\"arguments\":{}}"),
         Just("{}"),
         Just("call:w{a:1}"),
+        Just("call:w{a:{b:[1,"),
+        Just("<|\"|>"),
+        Just("<escape>"),
+        Just(","),
+        Just("}"),
         Just("<function=w>"),
         Just("</function>"),
         Just("<|python_tag|>"),

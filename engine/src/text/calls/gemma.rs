@@ -1,135 +1,234 @@
-//! Gemma's calls: `call:name{key:value,..}`, with bare keys and a quotation mark of their own.
+//! Gemma's calls: `call:name{key:value,..}`, with bare keys and a quotation mark of their own. Turned
+//! into JSON as they come: texts stream, keys and other values are let out as each is whole.
 
-use super::{DEPTH_MAX, WrittenCall};
+use super::super::scan;
+use super::{Called, DEPTH_MAX};
 
-/// Calls one after the other.
-pub(super) fn calls(body: &str, quote: &str) -> Option<Vec<WrittenCall>> {
-    let mut reader = Reader { rest: body, quote };
-    let mut calls = vec![];
-    loop {
-        reader.skip_blanks();
-        if reader.rest.is_empty() {
-            return Some(calls);
+/// Lets the arguments of one call out as JSON, and tells where they end.
+#[derive(Clone, Debug)]
+pub(super) struct BareStream {
+    quote: &'static str,
+    state: State,
+    /// Brackets that are open.
+    open: Vec<Bracket>,
+    held: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bracket {
+    Array,
+    Object,
+}
+
+impl Bracket {
+    const fn close(self) -> char {
+        match self {
+            Self::Array => ']',
+            Self::Object => '}',
         }
-        reader.expect("call:")?;
-        let name = reader.until('{')?.trim().to_owned();
-        let mut arguments = String::new();
-        reader.object(&mut arguments, 0)?;
-        calls.push(WrittenCall {
-            arguments: Some(arguments).filter(|_| !name.is_empty())?,
-            name,
-        });
     }
 }
 
-struct Reader<'a> {
-    rest: &'a str,
-    quote: &'a str,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Behind an item of a list: a comma, or its end.
+    Behind,
+    /// Behind a key.
+    Colon,
+    /// Behind an opening bracket: an item, or the end.
+    First,
+    /// An item of the innermost list.
+    Item,
+    /// This is no call. What was let out stays as far as it came: its reader sees that it is not whole.
+    Lost,
+    Over,
+    /// Within quotation marks.
+    Text,
+    Value,
 }
 
-impl<'a> Reader<'a> {
-    fn skip_blanks(&mut self) {
-        self.rest = self.rest.trim_start();
-    }
-
-    fn expect(&mut self, text: &str) -> Option<()> {
-        self.rest = self.rest.strip_prefix(text)?;
-        Some(())
-    }
-
-    /// Up to a character, which stays.
-    fn until(&mut self, end: char) -> Option<&'a str> {
-        let (before, after) = self.rest.split_at(self.rest.find(end)?);
-        self.rest = after;
-        Some(before)
-    }
-
-    fn value(&mut self, out: &mut String, depth: u32) -> Option<()> {
-        self.skip_blanks();
-        if self.rest.starts_with(self.quote) {
-            let text = self.quoted()?;
-            push_string(out, text);
-            return Some(());
-        }
-        match self.rest.chars().next()? {
-            '{' => self.object(out, depth + 1),
-            '[' => self.array(out, depth + 1),
-            _ => self.bare(out),
+impl BareStream {
+    /// Begins with the arguments' first bracket.
+    pub(super) const fn new(quote: &'static str) -> Self {
+        Self {
+            quote,
+            state: State::Value,
+            open: Vec::new(),
+            held: String::new(),
         }
     }
 
-    fn quoted(&mut self) -> Option<&'a str> {
-        self.expect(self.quote)?;
-        let (text, after) = self.rest.split_once(self.quote)?;
-        self.rest = after;
-        Some(text)
+    pub(super) fn is_over(&self) -> bool {
+        self.state == State::Over
     }
 
-    /// A number, a word of JSON, or text that lacks its quotation marks.
-    fn bare(&mut self, out: &mut String) -> Option<()> {
-        let end = self.rest.find([',', '}', ']'])?;
-        let (text, after) = self.rest.split_at(end);
-        self.rest = after;
-        let text = text.trim();
-        match serde_json::from_str::<serde_json::Value>(text) {
-            Ok(_) => out.push_str(text),
-            Err(_) => push_string(out, text),
+    /// Bytes that nobody has seen.
+    pub(super) const fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Takes more text; returns what follows the call.
+    pub(super) fn push(&mut self, text: &str, out: &mut Vec<Called>) -> String {
+        self.held.push_str(text);
+        let held = std::mem::take(&mut self.held);
+        let mut rest = held.as_str();
+        let mut json = String::new();
+        while let Some(after) = self.advance(rest, &mut json) {
+            rest = after;
         }
-        Some(())
-    }
-
-    fn object(&mut self, out: &mut String, depth: u32) -> Option<()> {
-        self.list(out, depth, ['{', '}'], |reader, out| {
-            let key = if reader.rest.starts_with(reader.quote) {
-                reader.quoted()?
-            } else {
-                reader.until(':')?.trim()
-            };
-            push_string(out, key.trim_matches('"'));
-            reader.skip_blanks();
-            reader.expect(":")?;
-            out.push(':');
-            reader.value(out, depth)
-        })
-    }
-
-    fn array(&mut self, out: &mut String, depth: u32) -> Option<()> {
-        self.list(out, depth, ['[', ']'], |reader, out| {
-            reader.value(out, depth)
-        })
-    }
-
-    fn list(
-        &mut self,
-        out: &mut String,
-        depth: u32,
-        [open, close]: [char; 2],
-        mut item: impl FnMut(&mut Self, &mut String) -> Option<()>,
-    ) -> Option<()> {
-        if depth > DEPTH_MAX {
-            return None;
+        if !json.is_empty() {
+            out.push(Called::Arguments(json));
         }
-        self.rest = self.rest.strip_prefix(open)?;
-        out.push(open);
-        let mut is_first = true;
-        loop {
-            self.skip_blanks();
-            if let Some(after) = self.rest.strip_prefix(close) {
-                self.rest = after;
-                out.push(close);
-                return Some(());
+        match self.state {
+            State::Over => rest.to_owned(),
+            State::Lost => String::new(),
+            State::Behind
+            | State::Colon
+            | State::First
+            | State::Item
+            | State::Text
+            | State::Value => {
+                self.held = rest.to_owned();
+                String::new()
             }
-            if !is_first {
-                self.expect(",")?;
-                out.push(',');
-                self.skip_blanks();
-            }
-            is_first = false;
-            item(self, out)?;
         }
+    }
+
+    /// One part of the call; what is behind it. `None`: more must come first, or nothing more is read.
+    fn advance<'a>(&mut self, text: &'a str, json: &mut String) -> Option<&'a str> {
+        let rest = match self.state {
+            State::Lost | State::Over => return None,
+            State::Text => return self.text(text, json),
+            State::Behind | State::Colon | State::First | State::Item | State::Value => {
+                text.trim_start()
+            }
+        };
+        let next = rest.chars().next()?;
+        match self.state {
+            State::Behind if next == ',' => {
+                json.push(',');
+                self.state = State::Item;
+                Some(&rest[1..])
+            }
+            State::Behind | State::First if self.closes(next) => {
+                json.push(next);
+                self.open.pop();
+                self.end_value();
+                Some(&rest[1..])
+            }
+            State::Behind => self.lose(),
+            State::Colon if next == ':' => {
+                json.push(':');
+                self.state = State::Value;
+                Some(&rest[1..])
+            }
+            State::Colon => self.lose(),
+            State::First | State::Item => match self.open.last() {
+                Some(Bracket::Object) => self.key(rest, json),
+                Some(Bracket::Array) | None => {
+                    self.state = State::Value;
+                    Some(rest)
+                }
+            },
+            State::Value => self.value(rest, next, json),
+            State::Lost | State::Over | State::Text => unreachable!("returned above"),
+        }
+    }
+
+    fn closes(&self, next: char) -> bool {
+        self.open
+            .last()
+            .is_some_and(|bracket| bracket.close() == next)
+    }
+
+    fn lose<'a>(&mut self) -> Option<&'a str> {
+        self.state = State::Lost;
+        None
+    }
+
+    fn end_value(&mut self) {
+        self.state = if self.open.is_empty() {
+            State::Over
+        } else {
+            State::Behind
+        };
+    }
+
+    /// Whether the text begins with a quotation mark; `None` while that is open.
+    fn is_quoted(&self, text: &str) -> Option<bool> {
+        if text.starts_with(self.quote) {
+            return Some(true);
+        }
+        (!self.quote.starts_with(text)).then_some(false)
+    }
+
+    /// A key, to the colon that stays.
+    fn key<'a>(&mut self, text: &'a str, json: &mut String) -> Option<&'a str> {
+        let (key, after) = if self.is_quoted(text)? {
+            text[self.quote.len()..].split_once(self.quote)?
+        } else {
+            text.split_at(text.find(':')?)
+        };
+        push_string(json, key.trim().trim_matches('"'));
+        self.state = State::Colon;
+        Some(after)
+    }
+
+    fn value<'a>(&mut self, text: &'a str, next: char, json: &mut String) -> Option<&'a str> {
+        let bracket = match next {
+            '{' => Some(Bracket::Object),
+            '[' => Some(Bracket::Array),
+            _ => None,
+        };
+        if let Some(bracket) = bracket {
+            // The arguments themselves are no level.
+            if self.open.len() > DEPTH_MAX {
+                return self.lose();
+            }
+            json.push(next);
+            self.open.push(bracket);
+            self.state = State::First;
+            return Some(&text[1..]);
+        }
+        if self.is_quoted(text)? {
+            json.push('"');
+            self.state = State::Text;
+            return Some(&text[self.quote.len()..]);
+        }
+        // A number, a word of JSON, or text that lacks its quotation marks.
+        let (bare, after) = text.split_at(text.find([',', '}', ']'])?);
+        let bare = bare.trim();
+        match serde_json::from_str::<serde_json::Value>(bare) {
+            Ok(_) => json.push_str(bare),
+            Err(_) => push_string(json, bare),
+        }
+        self.end_value();
+        Some(after)
+    }
+
+    /// As much of a quoted text as can be let out.
+    fn text<'a>(&mut self, text: &'a str, json: &mut String) -> Option<&'a str> {
+        if let Some((last, after)) = text.split_once(self.quote) {
+            push_escaped(json, last);
+            json.push('"');
+            self.end_value();
+            return Some(after);
+        }
+        let end = scan::hold_from(text, std::iter::once(self.quote));
+        let (sure, rest) = text.split_at(end);
+        push_escaped(json, sure);
+        (!sure.is_empty()).then_some(rest)
     }
 }
 
-fn push_string(out: &mut String, text: &str) {
-    out.push_str(&serde_json::Value::from(text).to_string());
+fn push_string(json: &mut String, text: &str) {
+    json.push('"');
+    push_escaped(json, text);
+    json.push('"');
+}
+
+/// Each character by itself, so that it does not matter how a text is cut.
+fn push_escaped(json: &mut String, text: &str) {
+    let quoted = serde_json::Value::from(text).to_string();
+    json.push_str(&quoted[1..quoted.len() - 1]);
 }

@@ -2,6 +2,7 @@
 //! be anything else, so that a long argument streams. What only shows itself as a whole is held.
 
 use super::super::dialect::CallFormat;
+use super::gemma::BareStream;
 use super::tags::TagStream;
 use super::{Called, ParameterTypes, read};
 
@@ -29,6 +30,7 @@ pub(in crate::text) enum SectionEnd {
 
 #[derive(Clone, Debug)]
 enum State {
+    Bare(BareStream),
     /// What has come, of which it is not known yet what it is.
     Held(String),
     Json(JsonStream),
@@ -39,6 +41,12 @@ enum State {
 
 /// What the beginning of a section tells.
 enum Head {
+    /// The arguments begin `at`, with this quotation mark around texts.
+    Bare {
+        name: String,
+        at: usize,
+        quote: &'static str,
+    },
     /// The arguments begin `at`, within so many objects.
     Json {
         name: String,
@@ -74,6 +82,7 @@ impl CallReader {
     /// Bytes that nobody has seen.
     pub(in crate::text) fn held(&self) -> usize {
         match &self.state {
+            State::Bare(stream) => stream.held(),
             State::Held(body) | State::Whole(body) => body.len(),
             State::Json(_) | State::Tags(_) => 0,
         }
@@ -83,6 +92,7 @@ impl CallReader {
     pub(in crate::text) fn has_called(&self) -> bool {
         let is_under_way = match &self.state {
             State::Held(_) | State::Whole(_) => false,
+            State::Bare(stream) => !stream.is_over(),
             State::Json(stream) => !stream.is_over(),
             State::Tags(stream) => !stream.is_over(),
         };
@@ -102,6 +112,12 @@ impl CallReader {
                 State::Whole(body) => {
                     body.push_str(&rest);
                     return;
+                }
+                State::Bare(stream) => {
+                    rest = stream.push(&rest, out);
+                    if stream.is_over() {
+                        self.state = State::Held(String::new());
+                    }
                 }
                 State::Json(stream) => {
                     rest = stream.push(&rest, out).to_owned();
@@ -129,6 +145,12 @@ impl CallReader {
                         Head::Whole
                     };
                     match head {
+                        Head::Bare { name, at, quote } if at <= HEAD_BYTES_MAX => {
+                            rest = held[at..].to_owned();
+                            out.push(Called::Begun { name });
+                            self.calls += 1;
+                            self.state = State::Bare(BareStream::new(quote));
+                        }
                         Head::Json { name, at, within } if at <= HEAD_BYTES_MAX => {
                             rest = held[at..].to_owned();
                             out.push(Called::Begun { name });
@@ -142,7 +164,11 @@ impl CallReader {
                             self.state = State::Tags(TagStream::new(name));
                         }
                         Head::Unclear if held.len() <= HEAD_BYTES_MAX => return,
-                        Head::Json { .. } | Head::Tags { .. } | Head::Unclear | Head::Whole => {
+                        Head::Bare { .. }
+                        | Head::Json { .. }
+                        | Head::Tags { .. }
+                        | Head::Unclear
+                        | Head::Whole => {
                             self.state = State::Whole(std::mem::take(body));
                             return;
                         }
@@ -156,7 +182,7 @@ impl CallReader {
     pub(in crate::text) fn into_held(self) -> String {
         match self.state {
             State::Held(body) | State::Whole(body) => body,
-            State::Json(_) | State::Tags(_) => String::new(),
+            State::Bare(_) | State::Json(_) | State::Tags(_) => String::new(),
         }
     }
 
@@ -170,7 +196,7 @@ impl CallReader {
         let body = match self.state {
             State::Held(body) | State::Whole(body) => body,
             // A call that was cut stays as far as it came: its reader sees that it is not whole.
-            State::Json(_) => return None,
+            State::Bare(_) | State::Json(_) => return None,
             State::Tags(mut stream) => {
                 if end == SectionEnd::Closed {
                     stream.close(out);
@@ -199,7 +225,9 @@ impl CallReader {
 
 fn head(format: CallFormat, text: &str) -> Head {
     let read = match format {
-        CallFormat::FunctionGemma | CallFormat::Gemma | CallFormat::Harmony => return Head::Whole,
+        CallFormat::FunctionGemma => bare_head(text, "<escape>"),
+        CallFormat::Gemma => bare_head(text, "<|\"|>"),
+        CallFormat::Harmony => return Head::Whole,
         CallFormat::Llama => object_head(text),
         CallFormat::Mistral => mistral_head(text),
         CallFormat::Tagged => match text.trim_start().chars().next() {
@@ -213,6 +241,22 @@ fn head(format: CallFormat, text: &str) -> Head {
         Err(Stop::More) => Head::Unclear,
         Err(Stop::No) => Head::Whole,
     }
+}
+
+/// `call:name{`.
+fn bare_head(text: &str, quote: &'static str) -> Result<Head, Stop> {
+    let mut cursor = Cursor { rest: text };
+    cursor.expect("call:")?;
+    let at = cursor.rest.find('{').ok_or(Stop::More)?;
+    let name = cursor.rest[..at].trim();
+    if name.is_empty() {
+        return Err(Stop::No);
+    }
+    Ok(Head::Bare {
+        name: name.to_owned(),
+        at: text.len() - cursor.rest.len() + at,
+        quote,
+    })
 }
 
 /// `{"name": "f", "arguments": {`, in this order, as templates show it.
