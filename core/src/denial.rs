@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why a request ended without an answer, or with half of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[repr(u8)]
 pub enum Denial {
     /// The account cannot cover the hold.
     Broke,
@@ -14,10 +15,9 @@ pub enum Denial {
     Cancelled,
     /// The provider said that the request itself is wrong, with this status.
     Client(u16),
-    /// The same request id is already running.
-    Duplicate,
     /// Shutting down.
-    Draining,
+    // Digests hash the number of each: 3 was one that is gone.
+    Draining = 4,
     /// The provider broke the encryption contract.
     Encryption,
     /// Every machine is busy and the queue is full, or the wait ran out.
@@ -57,11 +57,10 @@ pub enum Denial {
 
 impl Denial {
     /// Every [`Denial::code`].
-    pub const CODES: [&'static str; 18] = [
+    pub const CODES: [&'static str; 17] = [
         "answer_too_large",
         "context_length_exceeded",
         "draining",
-        "duplicate_request",
         "encryption_failure",
         "insufficient_quota",
         "internal_error",
@@ -105,7 +104,6 @@ impl Denial {
             Self::Cancelled => 499,
             Self::Client(Self::LENGTH_STATUS) => 400,
             Self::Client(status) => status,
-            Self::Duplicate => 409,
             Self::HoldOverdue => 503,
             Self::Internal => 500,
             Self::Draining => 503,
@@ -134,7 +132,6 @@ impl Denial {
             | Self::Broke
             | Self::Cancelled
             | Self::Client(_)
-            | Self::Duplicate
             | Self::Encryption
             | Self::Internal
             | Self::ProviderFailed
@@ -154,7 +151,6 @@ impl Denial {
             Self::Cancelled => "request_cancelled",
             Self::Client(Self::LENGTH_STATUS) => "context_length_exceeded",
             Self::Client(_) => "invalid_request",
-            Self::Duplicate => "duplicate_request",
             Self::Draining => "draining",
             Self::Encryption => "encryption_failure",
             Self::Full { .. } => "machine_busy",
@@ -185,7 +181,6 @@ impl Denial {
             Self::Cancelled => "The request was cancelled.",
             Self::Client(Self::LENGTH_STATUS) => Self::TooLong.text(),
             Self::Client(_) => "The provider cannot serve this request as it is written.",
-            Self::Duplicate => "A request with this id is already running.",
             Self::Draining => "The coordinator is restarting. Try again in a few seconds.",
             Self::Encryption => "The provider broke the encryption contract and was excluded.",
             Self::Full { .. } => "Every machine that serves this model is busy. Try again later.",
@@ -224,7 +219,6 @@ mod tests {
             Denial::Client(413),
             Denial::Client(422),
             Denial::Draining,
-            Denial::Duplicate,
             Denial::Encryption,
             Denial::Full { retry_after_s },
             Denial::HoldOverdue,

@@ -14,7 +14,7 @@ pub enum Purpose {
     AttemptId = 1,
     BackoffJitter = 2,
     Candidate = 3,
-    ChallengeNonce = 4,
+    // 4 was one that is gone.
     RetryJitter = 5,
     Sampling = 6,
     Simulation = 7,

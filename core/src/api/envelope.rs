@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::json::quote;
 use super::refusal::Refusal;
 use crate::denial::Denial;
+use crate::event::Ask;
 
 /// One error as HTTP shows it. Status, headers and body are all here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,31 +55,6 @@ impl Envelope {
         }
     }
 
-    #[must_use]
-    pub fn not_found() -> Self {
-        Self {
-            code: "not_found",
-            ..Self::plain(404, "invalid_request_error", "There is no such route.")
-        }
-    }
-
-    #[must_use]
-    pub fn wrong_method() -> Self {
-        Self {
-            code: "method_not_allowed",
-            ..Self::plain(
-                405,
-                "invalid_request_error",
-                "This route does not take that method.",
-            )
-        }
-    }
-
-    #[must_use]
-    pub fn internal() -> Self {
-        Self::plain(500, "internal_error", "The coordinator failed. Try again.")
-    }
-
     /// A denial in the words of the request that it is about.
     #[must_use]
     pub fn of(denial: Denial, sizes: Sizes) -> Self {
@@ -89,9 +65,16 @@ impl Envelope {
                 output_tokens_max,
                 context_tokens,
             } = sizes;
+            let who = if matches!(denial, Denial::Client(_)) {
+                " The machine that had this request counted more."
+            } else {
+                ""
+            };
             envelope.message = Cow::Owned(format!(
-                "The model's context is {context_tokens} tokens. This request has about \
-                 {prompt_tokens} in its prompt and asks for up to {output_tokens_max} more."
+                "The model's context is {context_tokens} tokens.{who} By our estimate, a token for \
+                 {} bytes of text, the prompt has {prompt_tokens}; up to {output_tokens_max} more are \
+                 asked for. Shorten the prompt or lower max_tokens.",
+                Ask::BYTES_PER_TOKEN
             ));
         }
         envelope
@@ -149,7 +132,6 @@ const fn kind(denial: Denial) -> &'static str {
         Denial::Cancelled => "request_cancelled",
         Denial::Client(_) | Denial::TooLong => "invalid_request_error",
         Denial::Draining => "service_unavailable",
-        Denial::Duplicate => "conflict",
         Denial::AnswerTooLarge | Denial::Encryption | Denial::ProviderFailed => "provider_error",
         Denial::HoldOverdue => "service_unavailable",
         Denial::Internal => "server_error",
@@ -172,7 +154,6 @@ const fn param(denial: Denial) -> Option<&'static str> {
         | Denial::Cancelled
         | Denial::Client(_)
         | Denial::Draining
-        | Denial::Duplicate
         | Denial::Encryption
         | Denial::Full { .. }
         | Denial::HoldOverdue
@@ -186,11 +167,11 @@ const fn param(denial: Denial) -> Option<&'static str> {
     }
 }
 
-/// Clients repeat every 409 and 5xx: a repeated id stays a repeat (`spec/api` 4.4).
+/// Clients repeat every 5xx.
 const fn should_retry(denial: Denial) -> Option<bool> {
     match denial {
         // Whoever asks again for the same gets the same.
-        Denial::AnswerTooLarge | Denial::Duplicate => Some(false),
+        Denial::AnswerTooLarge => Some(false),
         Denial::Broke
         | Denial::Cancelled
         | Denial::Client(_)

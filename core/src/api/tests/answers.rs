@@ -135,6 +135,13 @@ fn a_request_that_is_too_long_hears_the_limit_and_its_size() {
         for number in ["4096", "5000", "512"] {
             assert!(envelope.message.contains(number), "{}", envelope.message);
         }
+        assert!(
+            envelope
+                .message
+                .contains("By our estimate, a token for 4 bytes")
+        );
+        let is_of_a_machine = envelope.message.contains("The machine");
+        assert_eq!(is_of_a_machine, denial != Denial::TooLong);
     }
     let other = Envelope::of(Denial::Broke, sizes);
     assert_eq!(other, Envelope::from(Denial::Broke));
