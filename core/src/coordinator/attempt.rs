@@ -2,7 +2,7 @@
 
 use super::attempts::{Attempt, Sign, public};
 use super::conduct::Offence;
-use super::fleet::Reach;
+use super::fleet::{Reach, Refusing};
 use super::requests::{Phase, RACERS_MAX};
 use super::timers::Due;
 use super::verdict::{Opinion, Verdict};
@@ -65,7 +65,10 @@ impl Coordinator {
             self.fleet.accepted(route.offer, route.load);
         }
         self.fleet.prefilled(route.offer, route.load);
-        self.fleet.took(route.provider, route.forecast, took);
+        self.fleet.begins(route.provider);
+        if self.mischief != Mischief::ForgetsLateness {
+            self.fleet.took(route.provider, route.forecast, took);
+        }
         self.fleet.refresh(route.provider, &self.config);
         self.give_up_rivals(now, key, out);
         self.release(route.request, out);
@@ -104,6 +107,22 @@ impl Coordinator {
             let due = now + self.config.limits.idle_wait_max;
             self.attempts.await_sign(key, due, due);
         }
+        self.note_lag(now, key);
+    }
+
+    /// An answer that drips is known long before its end, so that others need not wait for it.
+    fn note_lag(&mut self, now: Tick, key: Key) {
+        let attempt = self.attempts.at(key);
+        if !attempt.may_lag() || self.mischief == Mischief::ForgetsLateness {
+            return;
+        }
+        let (route, pieces) = (*attempt.route(), attempt.shown().pieces);
+        let so_far = attempt.streams_for(now);
+        let is_late = self.fleet.lags(route.provider, route.offer, pieces, so_far);
+        if is_late {
+            self.attempts.lags(key);
+            self.fleet.refresh(route.provider, &self.config);
+        }
     }
 
     pub(super) fn on_failed(
@@ -135,17 +154,21 @@ impl Coordinator {
         let attempt = self.take_attempt(key, remains);
         let route = *attempt.route();
         match fault {
-            AttemptFault::Busy => self.fleet.refused(now, route.offer),
+            AttemptFault::Busy => {
+                self.fleet.refused(now, route.offer);
+                self.note_refusal(now, &attempt);
+            }
             AttemptFault::Client(status) => self.hear(&attempt, Verdict::Client(status)),
             AttemptFault::Internal => self.strike(now, route.provider, Offence::Broke),
             AttemptFault::ModelUnavailable => {
                 self.fleet
                     .loaded(route.offer, crate::event::SlotState::Crashed);
+                self.note_refusal(now, &attempt);
             }
+            AttemptFault::Encryption => self.strike(now, route.provider, Offence::BrokenSeal),
             AttemptFault::AnswerTooLarge
             | AttemptFault::Cancelled
             | AttemptFault::ConsumerStalled
-            | AttemptFault::Encryption
             | AttemptFault::HoldOverdue
             | AttemptFault::Unsent => {}
         }
@@ -157,6 +180,15 @@ impl Coordinator {
         self.fill(now, route.provider, out);
     }
 
+    /// An honest machine refuses now and then; who does so whenever it is asked has a fault.
+    fn note_refusal(&mut self, now: Tick, attempt: &Attempt) {
+        let provider = attempt.route().provider;
+        match self.fleet.refuses(now, provider, attempt.dispatched_at()) {
+            Refusing::NowAndThen => {}
+            Refusing::Steadily => self.strike(now, provider, Offence::Refusals),
+        }
+    }
+
     /// A machine spoke against the request itself.
     pub(super) fn hear(&mut self, attempt: &Attempt, verdict: Verdict) {
         let route = attempt.route();
@@ -166,6 +198,7 @@ impl Coordinator {
             owner: route.payee,
             is_credible: self.fleet.is_credible(route.provider),
         };
+        self.fleet.speaks_against(route.provider);
         self.requests.at_mut(route.request).hear(opinion);
     }
 
@@ -202,12 +235,16 @@ impl Coordinator {
             AttemptFault::AnswerTooLarge => (Denial::AnswerTooLarge, true),
             AttemptFault::Busy => {
                 let refusals = self.requests.at_mut(key).count_refusal();
-                let is_final = refusals >= self.config.limits.capacity_refusals_max;
+                // It waits no more; where another machine is open it is not lost.
+                let is_many = refusals >= self.config.limits.capacity_refusals_max;
+                let want = self.requests.at(key).want();
+                let is_final = is_many && self.fleet.choose(want, &self.config).is_none();
                 (self.full(id, model), is_final)
             }
             AttemptFault::Cancelled | AttemptFault::ConsumerStalled => (Denial::Cancelled, true),
             AttemptFault::Client(status) => {
-                let is_agreed = super::verdict::is_agreed(request.opinions());
+                let is_agreed = super::verdict::is_agreed(request.opinions())
+                    || self.mischief == Mischief::BelievesOne;
                 (Denial::Client(status), is_agreed)
             }
             AttemptFault::Encryption => (Denial::Encryption, false),
@@ -377,6 +414,11 @@ impl Coordinator {
 
     /// The attempt, if the event speaks of one that is alive on the connection that it came from.
     pub(super) fn live(&mut self, conn: ConnId, attempt: AttemptKey) -> Option<Key> {
+        let conn = if self.mischief == Mischief::ForeignWord {
+            self.attempts.conn_of(attempt).unwrap_or(conn)
+        } else {
+            conn
+        };
         let found = self.attempts.live(conn, attempt);
         self.counts.stale_events += u64::from(found.is_none());
         found

@@ -55,6 +55,8 @@ pub(super) struct Attempt {
     started_at: Tick,
     /// What was relayed of it so far.
     shown: Shown,
+    /// It was found late before its end.
+    is_late: bool,
     /// Links of the provider's list, as places; [`NIL`] ends it.
     prev: u32,
     next: u32,
@@ -94,6 +96,15 @@ impl Attempt {
 
     pub(super) const fn due(&self) -> Tick {
         self.due
+    }
+
+    /// Whether it may yet be found late: its content flows, and it was not before.
+    pub(super) const fn may_lag(&self) -> bool {
+        self.has_started() && !self.is_late
+    }
+
+    pub(super) const fn dispatched_at(&self) -> Tick {
+        self.dispatched_at
     }
 
     /// From dispatch until now.
@@ -181,6 +192,7 @@ impl Attempts {
             accepted_at: now,
             started_at: now,
             shown: Shown::default(),
+            is_late: false,
             prev: NIL,
             next,
         };
@@ -193,12 +205,15 @@ impl Attempts {
         key
     }
 
+    /// The connection that an attempt is on, whoever asks.
+    pub(super) fn conn_of(&self, attempt: AttemptKey) -> Option<ConnId> {
+        let attempt = self.out.get(named(attempt))?;
+        Some(attempt.route.conn)
+    }
+
     /// The attempt, if it is alive on that connection.
     pub(super) fn live(&self, conn: ConnId, attempt: AttemptKey) -> Option<Key> {
-        let key = Key {
-            slot: attempt.slot,
-            generation: attempt.generation,
-        };
+        let key = named(attempt);
         let attempt = self.out.get(key)?;
         (attempt.route.conn == conn).then_some(key)
     }
@@ -253,6 +268,11 @@ impl Attempts {
         self.at_mut(key).has_raced = true;
     }
 
+    /// It is late, and that was noted.
+    pub(super) fn lags(&mut self, key: Key) {
+        self.at_mut(key).is_late = true;
+    }
+
     /// The machine owes the next sign at `due`, and the attempt is given up at `deadline`.
     pub(super) fn await_sign(&mut self, key: Key, due: Tick, deadline: Tick) {
         let attempt = self.at_mut(key);
@@ -293,6 +313,13 @@ impl Attempts {
 
     fn at_mut(&mut self, key: Key) -> &mut Attempt {
         self.out.get_mut(key).expect("a live attempt")
+    }
+}
+
+const fn named(attempt: AttemptKey) -> Key {
+    Key {
+        slot: attempt.slot,
+        generation: attempt.generation,
     }
 }
 

@@ -2,21 +2,27 @@
 //!
 //! Faults of use (it broke, it miscounted) add up, and three in a row bar the machine: it is used
 //! only when nothing else is free. What no honest machine does bars at once. Bars grow with each
-//! further fault and end by time; each good answer takes one fault away.
+//! further fault and end by time; a few good answers in a row take one fault away.
 
-use super::Coordinator;
+use serde::{Deserialize, Serialize};
+
 use super::fleet::FAULTS_TO_BAR;
 use super::timers::{Armed, Due};
+use super::{Coordinator, Mischief};
 use crate::effect::Effects;
 use crate::ids::MachineId;
 use crate::slab::Key;
 use crate::time::Tick;
 
 /// What a machine did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Offence {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Offence {
+    /// It broke the contract of sealing.
+    BrokenSeal,
     /// It failed, or its connection carried what is no answer.
     Broke,
+    /// Its connection ended with work on it.
+    Deserted,
     /// It answered with nothing what another machine answered with something.
     EmptyAnswer,
     /// It claimed many times what it showed.
@@ -27,6 +33,8 @@ pub(super) enum Offence {
     OverClaim,
     /// It went on beyond the bound that it was given.
     Overrun,
+    /// Again and again it had no room, or not the model, whatever it reports and lists.
+    Refusals,
     /// It took work and said nothing for longer than its own figures explain, or went silent.
     Silence,
 }
@@ -35,11 +43,13 @@ impl Offence {
     /// Faults that a machine has at least, once it did this.
     const fn faults_min(self) -> u8 {
         match self {
-            Self::Broke | Self::OverClaim => 1,
-            Self::EmptyAnswer
+            Self::Broke | Self::Deserted | Self::OverClaim => 1,
+            Self::BrokenSeal
+            | Self::EmptyAnswer
             | Self::GrossOverClaim
             | Self::LoneRefusal
             | Self::Overrun
+            | Self::Refusals
             | Self::Silence => FAULTS_TO_BAR,
         }
     }
@@ -53,6 +63,9 @@ impl Coordinator {
 
     /// The machine may be gone by now: it will come back.
     pub(super) fn strike_machine(&mut self, now: Tick, machine: MachineId, offence: Offence) {
+        if self.mischief == Mischief::Forgives(offence) {
+            return;
+        }
         self.fleet.blame(now, machine, offence.faults_min());
         for at in 0..self.fleet.connections(machine).len() {
             let slot = self.fleet.connections(machine)[at];

@@ -76,6 +76,13 @@ impl Coordinator {
         explanation.closed = supply.closed().collect();
         explanation
     }
+
+    /// Whether the machine of a connection is barred for its faults at this moment.
+    #[must_use]
+    pub fn is_barred(&self, conn: ConnId) -> bool {
+        let slot = self.fleet.find(conn);
+        slot.is_some_and(|slot| self.fleet.barred_until(slot).is_some())
+    }
 }
 
 impl fmt::Display for Explanation {

@@ -39,6 +39,7 @@ use serde::{Deserialize, Serialize};
 
 use self::attempts::Attempts;
 use self::books::{Books, DepositError, OpenError};
+pub use self::conduct::Offence;
 use self::durable::Durable;
 use self::fleet::Fleet;
 pub use self::fleet::REPORT_AGE_MAX;
@@ -139,6 +140,20 @@ pub enum Mischief {
     LostCancel,
     /// A report that came out of order overwrites a newer one.
     StaleReport,
+    /// One machine's word against a request is passed on.
+    BelievesOne,
+    /// A connection may speak of another's attempts.
+    ForeignWord,
+    /// A fault of this kind is not counted.
+    Forgives(Offence),
+    /// How late a machine was is not remembered.
+    ForgetsLateness,
+    /// What a machine did is forgotten when its connection ends.
+    ForgetsMachines,
+    /// Whoever registers under a name takes it over, proven or not.
+    JoinsUnproven,
+    /// What a machine claims is charged.
+    PaysClaims,
 }
 
 /// What happened so far, for metrics and for the conservation check (INV-01).

@@ -1,6 +1,7 @@
 //! Providers come, prove themselves, report and go.
 
 use super::attempt::Remains;
+use super::conduct::Offence;
 use super::fleet::{Handover, Identity, Stocked};
 use super::timers::{Armed, Due};
 use super::{Coordinator, Mischief};
@@ -40,6 +41,9 @@ impl Coordinator {
         self.time_bar(slot);
         self.time_report(now, slot);
         self.stock(slot, models, out);
+        if self.mischief == Mischief::JoinsUnproven {
+            self.take_over(now, slot, out);
+        }
     }
 
     pub(super) fn on_restocked(
@@ -226,12 +230,19 @@ impl Coordinator {
 
     /// The one way out of the fleet.
     fn remove(&mut self, now: Tick, slot: u32, out: &mut Effects) {
+        if self.attempts.newest_on(slot).is_some() {
+            self.strike(now, slot, Offence::Deserted);
+        }
         // Closed to new work first, so that what moves on does not come back here.
         self.fleet.distrust(slot);
         self.fleet.refresh(slot, &self.config);
         self.abandon_attempts(now, slot, Tell::Nothing, out);
         self.timers.clear_provider(self.fleet.key(slot));
+        let machine = self.fleet.id(slot).machine;
         self.fleet.leave(now, slot);
+        if self.mischief == Mischief::ForgetsMachines {
+            self.fleet.forget(machine);
+        }
     }
 
     fn abandon_attempts(&mut self, now: Tick, slot: u32, tell: Tell, out: &mut Effects) {

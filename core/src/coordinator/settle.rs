@@ -51,11 +51,18 @@ impl Coordinator {
         let is_parked = request.phase() == Phase::Parked;
         let ask = *request.ask();
         let tally = &mut self.tallies[usize::from(ask.model.0)];
-        let judged = tally.judge(&ask, claim);
-        if claim.ending == Ending::Said && !is_empty {
+        let mut judged = tally.judge(&ask, claim);
+        if is_empty {
+            // Whatever its end may count, nothing was shown.
+            judged.usage = Usage::default();
+        }
+        if self.mischief == Mischief::PaysClaims {
+            judged.usage = claim.usage;
+        }
+        if claim.ending == Ending::Said && !is_empty && judged.excess != Excess::Gross {
             tally.learn(route.payee, &ask, claim);
         }
-        if !is_empty {
+        if !is_empty && self.mischief != Mischief::ForgetsLateness {
             let took = attempt.streams_for(now);
             let tokens = judged.usage.completion_tokens;
             self.fleet.streamed(slot, route.offer, tokens, took);
@@ -83,7 +90,8 @@ impl Coordinator {
     fn doubts_emptiness(&mut self, now: Tick, attempt: &Attempt, out: &mut Effects) -> bool {
         self.hear(attempt, Verdict::Empty);
         let key = attempt.route().request;
-        let is_agreed = is_agreed(self.requests.at(key).opinions());
+        let opinions = self.requests.at(key).opinions();
+        let is_agreed = is_agreed(opinions) || self.mischief == Mischief::BelievesOne;
         !is_agreed && self.goes_on(now, key, out)
     }
 

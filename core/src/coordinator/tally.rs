@@ -111,7 +111,8 @@ impl Tally {
         least(self.own_count(ask, shown), bounds(ask, shown))
     }
 
-    /// Takes a claim as evidence of how this model counts.
+    /// Takes a claim as evidence of how this model counts. One beyond all tokenizers is none: those
+    /// who make such claims may be the first that are heard.
     pub(super) fn learn(&mut self, owner: AccountId, ask: &Ask, claim: Claim) {
         let (claim, shown) = (claim.usage, claim.shown);
         let prompt_bytes = ask.prompt_text_bytes();
@@ -408,6 +409,13 @@ mod tests {
             learn(&mut tally, 1, &ask, usage(9_000, 9_000), shown);
         }
         assert_eq!(tally.answer_text.value, TEXT_PRIOR);
+    }
+
+    #[test]
+    fn a_claim_beyond_all_tokenizers_is_gross_whoever_makes_it() {
+        let (ask, shown) = (ask(2_000), shown(900));
+        let judged = judge(&Tally::new(), &ask, usage(500, 900 * 20), shown);
+        assert_eq!(judged.excess, Excess::Gross, "it teaches nothing");
     }
 
     #[test]

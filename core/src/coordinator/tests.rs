@@ -6,6 +6,7 @@ mod claims;
 mod demands;
 mod evidence;
 mod fleet;
+mod grudges;
 mod handover;
 mod memory;
 mod money;

@@ -32,7 +32,8 @@ pub(crate) struct Opinion {
     pub(crate) verdict: Verdict,
     pub(crate) machine: MachineId,
     pub(crate) owner: AccountId,
-    /// It had no fault on record when it said so.
+    /// It had no fault on record when it said so, and had served a request since it last spoke
+    /// against one: a machine that says so of everything agrees with nobody.
     pub(crate) is_credible: bool,
 }
 

@@ -165,6 +165,15 @@ impl Memory {
         self.records.set_limit(count_max);
     }
 
+    /// A planted bug: a machine without a connection is as if it had never been here.
+    pub(crate) fn forget_gone(&mut self, machine: MachineId) {
+        let is_gone = self.here(machine).is_empty() && self.by_machine.contains_key(&machine);
+        if is_gone {
+            self.gone.retain(|(_, other)| *other != machine);
+            self.forget(machine);
+        }
+    }
+
     fn make_room(&mut self) {
         while self.records.count() >= self.count_max as usize {
             self.forget_longest_gone();

@@ -38,7 +38,7 @@ use self::memory::Memory;
 use self::offer::Offer;
 use self::pool::Candidate;
 pub(crate) use self::pool::MachineTag;
-pub(crate) use self::standing::FAULTS_TO_BAR;
+pub(crate) use self::standing::{FAULTS_TO_BAR, Refusing};
 pub(crate) use self::supply::{Reach, Supply};
 use super::requests::TRIED_MAX;
 use crate::config::{Config, Limits};
@@ -76,6 +76,7 @@ pub(crate) struct Provider {
     is_on_probation: bool,
     late_us: u32,
     has_faults: bool,
+    is_credible: bool,
     /// Place of its machine's record.
     record: u32,
     report: MachineReport,
@@ -262,6 +263,17 @@ impl Fleet {
         self.took(slot, expected, actual);
     }
 
+    /// So many tokens were streamed so far. `true`: that is late beyond doubt, and it was noted.
+    pub(crate) fn lags(&mut self, slot: u32, ix: u32, tokens: u32, so_far: Span) -> bool {
+        let offer = self.offers.at(ix);
+        let expected = estimate::answer_time(self.providers.at(slot), offer, tokens);
+        let is_late = standing::is_late(expected, so_far);
+        if is_late {
+            self.took(slot, expected, so_far);
+        }
+        is_late
+    }
+
     /// Whether a request can be served, now or once there is room.
     pub(crate) fn reach(&self, want: &Want<'_>) -> Reach {
         let own = self.reach_among(self.own(want.model, want.account), want);
@@ -333,6 +345,7 @@ impl Fleet {
             is_on_probation: false,
             late_us: 0,
             has_faults: false,
+            is_credible: false,
             record: NIL,
             report: MachineReport::default(),
             reported_at: now,
@@ -414,7 +427,7 @@ impl Fleet {
         provider.is_stale = false;
         if provider.late_us > 0 {
             let record = provider.record;
-            self.memory.at_mut(record).standing.fade();
+            self.memory.at_mut(record).standing.fade(now);
             self.recall(record);
         }
         self.sweep(slot);
@@ -452,9 +465,34 @@ impl Fleet {
         self.providers.at_mut(slot).is_distrusted = true;
     }
 
-    /// Whether its machine has no fault on record.
+    /// First content of an answer came.
+    pub(crate) fn begins(&mut self, slot: u32) {
+        let record = self.providers.at(slot).record;
+        self.memory.at_mut(record).standing.begins();
+    }
+
+    /// A machine had no room, or not the model, for what was sent at `sent_at`.
+    pub(crate) fn refuses(&mut self, now: Tick, slot: u32, sent_at: Tick) -> Refusing {
+        let record = self.providers.at(slot).record;
+        self.memory.at_mut(record).standing.refuses(now, sent_at)
+    }
+
+    /// A machine spoke against a request.
+    pub(crate) fn speaks_against(&mut self, slot: u32) {
+        let record = self.providers.at(slot).record;
+        self.memory.at_mut(record).standing.speaks_against();
+        self.recall(record);
+    }
+
+    /// Whether its machine's word against a request counts: it has no fault on record, and has served
+    /// a request since it last spoke against one.
     pub(crate) fn is_credible(&self, slot: u32) -> bool {
-        !self.providers.at(slot).has_faults
+        self.providers.at(slot).is_credible
+    }
+
+    /// A planted bug: a machine without a connection is as if it had never been here.
+    pub(crate) fn forget(&mut self, machine: MachineId) {
+        self.memory.forget_gone(machine);
     }
 
     pub(crate) fn is_proven(&self, slot: u32) -> bool {
@@ -485,12 +523,12 @@ impl Fleet {
         self.memory.hand_over(now, self.providers.at(slot).record)
     }
 
-    /// It completed work: one fault is made good, and a bar ends.
+    /// It completed work: that helps to make a fault good, and a bar ends.
     /// `true`: that changed what is thought of it.
     pub(crate) fn absolve(&mut self, slot: u32) -> bool {
         let provider = self.providers.at(slot);
         let (had_faults, record) = (provider.has_faults, provider.record);
-        if had_faults {
+        if had_faults || !provider.is_credible {
             self.memory.at_mut(record).standing.success();
             self.recall(record);
         }
@@ -609,6 +647,7 @@ impl Fleet {
             provider.is_on_probation = standing.is_on_probation();
             provider.late_us = standing.late_us();
             provider.has_faults = standing.has_faults();
+            provider.is_credible = standing.is_credible();
         }
     }
 }

@@ -8,6 +8,8 @@ use crate::time::{Span, Tick};
 
 /// Faults that were not made good, from which on each further one bars the machine.
 pub(crate) const FAULTS_TO_BAR: u8 = 3;
+/// Good answers in a row that make one fault good: who fails as often as it serves never gets there.
+const GOOD_FOR_FAULT: u8 = 4;
 /// More are not counted, so that a machine that was repaired can work itself out of its past.
 const FAULTS_MAX: u8 = 8;
 const BAR: Span = Span::secs(30);
@@ -22,17 +24,53 @@ const LATE_SHIFT: u32 = 2;
 /// A sixteenth is forgotten with each report, so that who was slow once is tried again: half in
 /// about a minute.
 const LATE_FADE_SHIFT: u32 = 4;
-/// Lateness that is worth remembering of a machine that is gone.
+/// Lateness that is worth remembering, and at least so much later than reports come fades it once.
 const LATE_WORTH_US: u32 = 2_000_000;
+const LATE_FADE_EVERY: Span = Span::secs(4);
+/// Who is that late again and again is forgotten more slowly: each such answer counts two, each other
+/// takes one away, and each two of the count double the time. At most to half in half an hour.
+const LATE_AGAIN: u8 = 2;
+const LATE_AGAIN_MAX: u8 = 10;
+/// What a refusal counts; each answer that begins takes one away. So a machine that is honest about
+/// its room, and now and then a report behind, never comes far.
+const REFUSAL: u8 = 2;
+/// From here on each refusal is a fault.
+const REFUSALS_BORNE: u8 = 16;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Standing {
     faults: u8,
+    /// Good answers since the last fault, or since they made one good.
+    good: u8,
     /// `Tick::ZERO` while there is no bar.
     barred_until: Tick,
     /// By how much its answers come later than what it says of its speed lets expect.
     late_us: u32,
+    late_again: u8,
+    faded_at: Tick,
+    refusals: u8,
+    refused_at: Tick,
+    /// It has served a request since it last spoke against one.
+    is_credible: bool,
+}
+
+/// How much a machine refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusing {
+    NowAndThen,
+    /// More than any machine whose reports are true.
+    Steadily,
+}
+
+/// Whether an answer that has taken `actual` is as late as is worth remembering.
+pub(super) fn is_late(expected: Span, actual: Span) -> bool {
+    late_us(expected, actual) >= u64::from(LATE_WORTH_US)
+}
+
+fn late_us(expected: Span, actual: Span) -> u64 {
+    let allowed = expected.0.saturating_add(LATE_ALLOWED.0);
+    actual.0.saturating_sub(allowed).min(LATE_MAX_US)
 }
 
 impl Standing {
@@ -40,6 +78,7 @@ impl Standing {
     /// the third doubles the bar.
     pub(super) fn fault(&mut self, now: Tick, faults_min: u8) {
         self.faults = (self.faults + 1).max(faults_min).min(FAULTS_MAX);
+        self.good = 0;
         if self.faults < FAULTS_TO_BAR {
             return;
         }
@@ -47,10 +86,35 @@ impl Standing {
         self.barred_until = now + Span((BAR.0 << doublings).min(BAR_MAX.0));
     }
 
-    /// It did what it was asked: one fault is made good, and a bar ends.
+    /// It did what it was asked: a bar ends, and a few in a row make one fault good.
     pub(super) fn success(&mut self) {
-        self.faults = self.faults.saturating_sub(1);
+        self.good += 1;
+        if self.good >= GOOD_FOR_FAULT {
+            self.good = 0;
+            self.faults = self.faults.saturating_sub(1);
+        }
         self.barred_until = Tick::ZERO;
+        self.is_credible = true;
+    }
+
+    /// It had no room, or not the model, for what was sent at `sent_at`. What was under way when it
+    /// refused something else says nothing new.
+    pub(super) fn refuses(&mut self, now: Tick, sent_at: Tick) -> Refusing {
+        if sent_at < self.refused_at {
+            return Refusing::NowAndThen;
+        }
+        self.refused_at = now;
+        let is_steady = self.refusals >= REFUSALS_BORNE;
+        self.refusals = (self.refusals + REFUSAL).min(REFUSALS_BORNE + REFUSAL);
+        match is_steady {
+            true => Refusing::Steadily,
+            false => Refusing::NowAndThen,
+        }
+    }
+
+    /// It spoke against a request. One machine's word is worth what it has served since its last.
+    pub(super) fn speaks_against(&mut self) {
+        self.is_credible = false;
     }
 
     /// Ends a bar whose time is up.
@@ -67,20 +131,38 @@ impl Standing {
 
     /// An answer took `actual` where its machine's own figures let expect `expected`.
     pub(super) fn took(&mut self, expected: Span, actual: Span) {
-        let allowed = expected.0.saturating_add(LATE_ALLOWED.0);
-        let late_us = actual.0.saturating_sub(allowed).min(LATE_MAX_US);
+        let late_us = late_us(expected, actual);
         let old_us = u64::from(self.late_us);
         let new_us = old_us - (old_us >> LATE_SHIFT) + (late_us >> LATE_SHIFT);
         self.late_us = u32::try_from(new_us).expect("at most a minute");
+        self.late_again = if late_us >= u64::from(LATE_WORTH_US) {
+            (self.late_again + LATE_AGAIN).min(LATE_AGAIN_MAX)
+        } else {
+            self.late_again.saturating_sub(1)
+        };
     }
 
-    /// Time passes: from report to report what was measured counts less.
-    pub(super) fn fade(&mut self) {
-        self.late_us -= self.late_us.div_ceil(1 << LATE_FADE_SHIFT);
+    /// An answer has begun.
+    pub(super) fn begins(&mut self) {
+        self.refusals = self.refusals.saturating_sub(1);
+    }
+
+    /// Time passes: from report to report what was measured counts less, however often it reports.
+    pub(super) fn fade(&mut self, now: Tick) {
+        if now.since(self.faded_at) < LATE_FADE_EVERY {
+            return;
+        }
+        self.faded_at = now;
+        let shift = LATE_FADE_SHIFT + u32::from(self.late_again / 2);
+        self.late_us -= self.late_us.div_ceil(1 << shift);
     }
 
     pub(super) fn late_us(self) -> u32 {
         self.late_us
+    }
+
+    pub(super) fn is_credible(self) -> bool {
+        self.is_credible && self.faults == 0
     }
 
     pub(super) fn has_faults(self) -> bool {
@@ -94,7 +176,8 @@ impl Standing {
 
     /// Nothing that would have to be remembered.
     pub(super) fn is_spotless(self) -> bool {
-        self.faults == 0 && self.late_us < LATE_WORTH_US
+        let is_punctual = self.late_us < LATE_WORTH_US && self.late_again == 0;
+        self.faults == 0 && is_punctual && self.refusals == 0
     }
 }
 
@@ -127,25 +210,108 @@ mod tests {
             standing.took(claimed, Span::millis(2_350));
         }
         assert!((1_900_000..=2_000_000).contains(&standing.late_us()));
+        let mut now = Tick(1);
+        let half = standing.late_us() / 2;
         for _ in 0..200 {
-            standing.fade();
+            now = now + Span::millis(10);
+            standing.fade(now);
+        }
+        assert!(standing.late_us() > half, "not by reporting often");
+        for _ in 0..8_000 {
+            now = now + Span::secs(5);
+            standing.fade(now);
         }
         assert_eq!(standing.late_us(), 0, "it is tried again");
     }
 
+    /// Seconds until half of what was measured is forgotten.
+    fn half_life(mut standing: Standing) -> u64 {
+        let half = standing.late_us() / 2;
+        let mut now = Tick(1);
+        while standing.late_us() > half {
+            now = now + Span::secs(5);
+            standing.fade(now);
+        }
+        now.0 / 1_000_000
+    }
+
     #[test]
-    fn a_success_ends_the_bar_and_makes_one_fault_good() {
+    fn who_is_late_again_and_again_is_remembered_for_longer_and_who_was_once_is_not() {
+        let claimed = Span::millis(100);
+        let mut once = Standing::default();
+        once.took(claimed, Span::secs(30));
+        once.took(claimed, claimed);
+        assert!(half_life(once) < 120);
+        let mut often = Standing::default();
+        for _ in 0..12 {
+            // Its first words are in time, and the rest drips.
+            often.took(claimed, claimed);
+            often.took(claimed, Span::secs(30));
+        }
+        assert!(half_life(often) > 1_000);
+        for _ in 0..10 {
+            often.took(claimed, claimed);
+        }
+        assert!(half_life(often) < 120, "it has made that good");
+    }
+
+    /// Refusals until one is a fault, of a machine that begins so many answers after each.
+    fn refusals_borne(answers_between: u32) -> Option<u32> {
+        let mut standing = Standing::default();
+        let mut now = Tick(1);
+        (1..200).find(|_| {
+            let sent_at = now;
+            now = now + Span::secs(3);
+            let refusing = standing.refuses(now, sent_at);
+            (0..answers_between).for_each(|_| standing.begins());
+            refusing == Refusing::Steadily
+        })
+    }
+
+    #[test]
+    fn who_refuses_steadily_is_told_from_who_is_a_report_behind() {
+        assert_eq!(refusals_borne(0), Some(9));
+        assert_eq!(refusals_borne(1), Some(17), "half of what it is sent");
+        assert_eq!(refusals_borne(2), None);
+    }
+
+    #[test]
+    fn refusals_of_one_moment_are_one() {
+        let mut standing = Standing::default();
+        for _ in 0..40 {
+            let refusing = standing.refuses(Tick(9), Tick(5));
+            assert_eq!(refusing, Refusing::NowAndThen);
+        }
+    }
+
+    #[test]
+    fn a_success_ends_the_bar_and_a_few_in_a_row_make_one_fault_good() {
         let mut standing = Standing::default();
         for _ in 0..4 {
             standing.fault(Tick(1), 1);
         }
         standing.success();
         assert_eq!(standing.barred_until(), None);
-        standing.fault(Tick(1), 1);
-        assert!(standing.barred_until().is_some(), "three are still open");
-        for _ in 0..4 {
+        assert!(standing.is_on_probation(), "four are still open");
+        for _ in 1..2 * GOOD_FOR_FAULT {
+            standing.success();
+        }
+        assert!(!standing.is_on_probation(), "two are");
+        for _ in 0..2 * GOOD_FOR_FAULT {
             standing.success();
         }
         assert!(standing.is_spotless());
+    }
+
+    #[test]
+    fn who_fails_as_often_as_it_serves_is_barred_for_ever_longer() {
+        let mut standing = Standing::default();
+        for _ in 0..FAULTS_MAX {
+            standing.fault(Tick(1), 1);
+            let until = standing.barred_until();
+            standing.success();
+            assert_eq!(until.is_some(), standing.faults >= FAULTS_TO_BAR);
+        }
+        assert_eq!(standing.faults, FAULTS_MAX);
     }
 }

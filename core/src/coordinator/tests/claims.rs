@@ -93,6 +93,44 @@ fn an_answer_cut_at_its_bound_is_charged_for_the_bound() {
     multiplies_out(&receipt);
 }
 
+#[test]
+fn gross_claims_of_the_first_that_are_heard_widen_no_band() {
+    let long = |id| Ask {
+        prompt_tokens: 10,
+        prompt_tokens_bound: 4_000,
+        output_tokens_max: 4_000,
+        ..ask(id, ACCOUNT)
+    };
+    let mut world = World::new();
+    for machine in 1..=5u64 {
+        let conn = ConnId(machine);
+        let (trust, models) = (Trust::SelfSigned, Cow::Owned(vec![MODEL]));
+        world.step(Event::ProviderJoined {
+            conn,
+            machine: MachineId(u128::from(machine)),
+            owner: AccountId(100 + machine),
+            trust,
+            spec: SPEC,
+            models,
+        });
+        world.step(Event::ProviderVerified { conn });
+        world.report(conn, 1, slot(1, 0));
+        let (attempt, conn) = dispatched(&world.step(Event::Arrived(long(u128::from(machine)))))
+            .expect("it is the only one with room");
+        world.step(Event::AttemptStarted { conn, attempt });
+        world.step(Event::AttemptCompleted {
+            conn,
+            attempt,
+            usage: usage(10, 100_000),
+            shown: shown(300, 900),
+            ending: Ending::Said,
+        });
+        world.persist();
+        let charged = world.out.receipts[0].usage.completion_tokens;
+        assert!(charged <= 300 * 3 / 2 + 3, "{charged} for 900 bytes");
+    }
+}
+
 /// A coordinator whose only model is free.
 fn free_world() -> World {
     let mut config = config();

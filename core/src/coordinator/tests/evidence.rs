@@ -71,6 +71,26 @@ fn a_claimed_speed_counts_until_it_was_measured() {
 }
 
 #[test]
+fn a_drip_is_known_long_before_its_answer_ends() {
+    let mut world = World::new();
+    world.provider(1, CLAIMS, 4);
+    world.provider(2, HONEST, 4);
+    claim(&mut world, 2);
+    let (attempt, conn) = dispatched(&world.ask(5)).unwrap();
+    assert_eq!(conn, ConnId(1), "it claims to be quick");
+    world.step(Event::AttemptStarted { conn, attempt });
+    pass(&mut world, Span::secs(6));
+    let shown = shown(2, 8);
+    world.step(Event::AttemptProgressed {
+        conn,
+        attempt,
+        shown,
+    });
+    let next = dispatched(&world.ask(6)).map(|(_, conn)| conn);
+    assert_eq!(next, Some(ConnId(2)));
+}
+
+#[test]
 fn what_was_measured_survives_a_reconnect() {
     let mut world = World::new();
     world.provider(1, CLAIMS, 4);
@@ -124,7 +144,7 @@ fn a_barred_machine_is_the_last_resort_and_no_overflow() {
 }
 
 #[test]
-fn a_machine_that_was_barred_shows_with_one_request_that_it_is_back() {
+fn a_machine_that_was_barred_shows_with_one_request_at_a_time_that_it_is_back() {
     let mut world = World::new();
     world.provider(1, CLAIMS, 4);
     bar(&mut world, 1, 0..3);
@@ -132,14 +152,21 @@ fn a_machine_that_was_barred_shows_with_one_request_that_it_is_back() {
     pass(&mut world, Span::secs(31));
     claim(&mut world, 5);
     let conn_of = |effects: &[Effect]| dispatched(effects).map(|(_, conn)| conn);
-    let first = dispatched(&world.ask(10)).unwrap();
-    assert_eq!(first.1, ConnId(1), "it is tried");
-    assert_eq!(conn_of(&world.ask(11)), Some(ConnId(2)), "with one request");
-    let (attempt, conn) = first;
-    world.step(Event::AttemptStarted { conn, attempt });
-    world.step(completed(first, 10));
+    for id in 0..4 {
+        let sent = dispatched(&world.ask(20 + id)).unwrap();
+        assert_eq!(sent.1, ConnId(1), "it is tried");
+        let beside = conn_of(&world.ask(30 + id));
+        assert_eq!(beside, Some(ConnId(2)), "with one request");
+        world.step(Event::ConsumerLeft {
+            request: RequestId(30 + id),
+        });
+        claim(&mut world, 10 + u64::try_from(id).unwrap());
+        let (attempt, conn) = sent;
+        world.step(Event::AttemptStarted { conn, attempt });
+        world.step(completed(sent, 10));
+    }
     assert_eq!(conn_of(&world.ask(12)), Some(ConnId(1)));
-    assert_eq!(conn_of(&world.ask(13)), Some(ConnId(1)));
+    assert_eq!(conn_of(&world.ask(13)), Some(ConnId(1)), "it is back");
 }
 
 #[test]

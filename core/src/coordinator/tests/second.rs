@@ -95,6 +95,66 @@ fn a_client_error_that_two_machines_share_is_the_consumers_and_nobodys_fault() {
     assert!(conns.contains(&ConnId(1)) && conns.contains(&ConnId(2)));
 }
 
+/// A machine of an owner of its own.
+fn owned(world: &mut World, conn: u64) {
+    world.step(Event::ProviderJoined {
+        conn: ConnId(conn),
+        machine: MachineId(u128::from(conn) * 11),
+        owner: AccountId(100 + conn),
+        trust: Trust::SelfSigned,
+        spec: SPEC,
+        models: Cow::Owned(vec![MODEL]),
+    });
+    world.step(Event::ProviderVerified { conn: ConnId(conn) });
+    world.report(ConnId(conn), 1, slot(4, 0));
+}
+
+#[test]
+fn machines_that_call_everything_wrong_agree_with_nobody() {
+    let mut world = World::new();
+    for conn in 1..=3 {
+        owned(&mut world, conn);
+    }
+    // Only the third ever serves; the others may be asked first or not.
+    for id in 0..20 {
+        let mut effects = world.ask(id);
+        loop {
+            assert_eq!(refused(&effects), None, "request {id}");
+            let sent = dispatched(&effects).expect("a machine is asked");
+            if sent.1 == ConnId(3) {
+                serve(&mut world, sent);
+                break;
+            }
+            effects = fail(&mut world, sent, AttemptFault::Client(400));
+        }
+    }
+}
+
+#[test]
+fn machines_of_two_owners_that_serve_are_believed_when_they_agree() {
+    let mut world = World::new();
+    for conn in 1..=3 {
+        owned(&mut world, conn);
+    }
+    let mut served = Vec::new();
+    while served.len() < 3 {
+        let sent = dispatched(&world.ask(500 + u128::from(world.core.steps()))).unwrap();
+        serve(&mut world, sent);
+        served.push(sent.1);
+        served.sort_unstable();
+        served.dedup();
+    }
+    let first = dispatched(&world.ask(5)).unwrap();
+    let effects = fail(&mut world, first, AttemptFault::Client(400));
+    let second = dispatched(&effects).expect("another is asked");
+    let effects = fail(&mut world, second, AttemptFault::Client(400));
+    assert_eq!(
+        refused(&effects),
+        Some(Denial::Client(400)),
+        "two are enough"
+    );
+}
+
 #[test]
 fn a_machine_that_is_alone_is_believed() {
     let mut world = World::new();
@@ -130,9 +190,14 @@ fn an_empty_answer_that_nobody_else_can_better_is_given_and_is_free() {
     world.provider(1, 11, 4);
     world.provider(2, 22, 4);
     let first = dispatched(&world.ask(5)).unwrap();
-    let second = dispatched(&complete(&mut world, first, usage(90, 1), Shown::default()));
+    // What ends an answer is a token, and no content.
+    let nothing = Shown {
+        marks: 1,
+        ..Shown::default()
+    };
+    let second = dispatched(&complete(&mut world, first, usage(90, 1), nothing));
     let second = second.expect("another machine is asked");
-    complete(&mut world, second, usage(90, 1), Shown::default());
+    complete(&mut world, second, usage(90, 1), nothing);
     world.persist();
     let receipt = world.out.receipts[0];
     assert_eq!(
