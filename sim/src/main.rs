@@ -1,4 +1,4 @@
-//! `cereus-sim`: `run` a workload, `replay` a journal, or `swarm` over seeds.
+//! `cereus-sim`: `run` a workload, `replay` a journal, `swarm` over seeds, or `liars`.
 //!
 //! The only place of this crate that reads a clock, and only to say how long it took.
 #![allow(
@@ -15,6 +15,7 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     match cli::Cli::parse().command {
+        cli::Command::Liars(args) => cli::liars::run(&args),
         cli::Command::Replay(args) => cli::replay::run(&args),
         cli::Command::Run(args) => cli::run::run(&args),
         cli::Command::Swarm(args) => cli::swarm::run(&args),

@@ -112,6 +112,7 @@ pub(crate) struct StageArgs {
     cargo xtask sim run TRACE --machines 1000   what users would have seen\n  \
     cargo xtask sim replay JOURNAL              what production did, by digest\n  \
     cargo xtask sim swarm --seeds 2000          whether it can be broken\n  \
+    cargo xtask sim liars --seeds 2000          whether liars do lasting harm\n  \
     cargo xtask sim --help                      the simulator's own help"
 )]
 pub(crate) struct SimArgs {

@@ -18,6 +18,9 @@ use crate::{families, numerics, project, run, say, setup, tidy};
 /// Seeds of the swarm in every test run: a few seconds' worth. The full swarm is
 /// `cargo xtask sim swarm --seeds 2000`.
 const SWARM_SEEDS: &str = "200";
+/// Worlds of liars in every test run, as long as the swarm takes, and at night.
+const LIARS_SEEDS: &str = "100";
+const LIARS_SEEDS_NIGHTLY: &str = "5000";
 const SDK_SCRIPT: &str = "shells/cereus/tests/openai_sdk.py";
 /// Rounds of the crash script in every test run; the full run is `cargo xtask kill9`.
 const KILL9_ROUNDS: &str = "3";
@@ -217,6 +220,12 @@ const TESTS: &[Stage] = &[
         },
     },
     Stage {
+        name: "liars",
+        about: "worlds in which up to a third of the machines lie, oracles on",
+        needs_setup: false,
+        run: |output| liars(output, LIARS_SEEDS),
+    },
+    Stage {
         name: "demo",
         about: "cereus demo --once: one private answer and its receipt",
         needs_setup: true,
@@ -242,12 +251,20 @@ const TESTS: &[Stage] = &[
 ];
 
 /// What takes too long for every change.
-const NIGHTLY: &[Stage] = &[Stage {
-    name: "families-long",
-    about: "every family beside mlx-lm on prompts over a block, a chunk and a window",
-    needs_setup: true,
-    run: |output| families(output, Prompts::Long),
-}];
+const NIGHTLY: &[Stage] = &[
+    Stage {
+        name: "families-long",
+        about: "every family beside mlx-lm on prompts over a block, a chunk and a window",
+        needs_setup: true,
+        run: |output| families(output, Prompts::Long),
+    },
+    Stage {
+        name: "liars-long",
+        about: "thousands of worlds in which up to a third of the machines lie",
+        needs_setup: false,
+        run: |output| liars(output, LIARS_SEEDS_NIGHTLY),
+    },
+];
 
 pub(crate) fn test(args: &StageArgs) -> Result<(), Failure> {
     perform("test", &TESTS.iter().collect::<Vec<_>>(), args)
@@ -368,6 +385,16 @@ fn report(rows: &[Row], took: Duration, as_json: bool) {
         "{}",
         json!({ "seconds": took.as_secs_f64(), "stages": stages })
     );
+}
+
+fn liars(output: Output, seeds: &str) -> Result<Outcome, Failure> {
+    let mut command = demo::sim_command();
+    command.args(["liars", "--seeds", seeds]);
+    open(
+        output,
+        "repeat the failing seed with the command that it printed",
+        command,
+    )
 }
 
 fn families(output: Output, prompts: Prompts) -> Result<Outcome, Failure> {

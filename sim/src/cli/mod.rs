@@ -1,5 +1,6 @@
 //! Command lines of the binary.
 
+pub(crate) mod liars;
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod swarm;
@@ -16,6 +17,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// What can liars do? Runs random worlds in which up to a third of the machines lie.
+    Liars(liars::Args),
     /// What did production do? Feeds a recorded journal to a fresh coordinator and compares.
     Replay(replay::Args),
     /// What would users have seen? Feeds a trace of arrivals to a simulated fleet.

@@ -106,7 +106,7 @@ fn print(args: &Args, sum: &Tally, took: Duration) {
     println!("took           {:.1} s", took.as_secs_f64());
 }
 
-fn bar(seeds: u64) -> ProgressBar {
+pub(super) fn bar(seeds: u64) -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
