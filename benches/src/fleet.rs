@@ -17,6 +17,8 @@ use cereus_core::time::Tick;
 
 const MODEL: ModelIx = ModelIx(0);
 const OWNER: AccountId = AccountId(1_000_000);
+/// Of the requests, the rest of which are longer by steps.
+const PROMPT_TOKENS_MIN: u32 = 200;
 const ACCOUNTS: u64 = 1_000;
 
 /// One coordinator, its machines, and the attempts that are out.
@@ -79,8 +81,9 @@ impl Fleet {
         let (attempt, conn) = self.in_flight.pop_front().expect("requests are in flight");
         self.step(Event::AttemptAccepted { conn, attempt });
         self.step(Event::AttemptStarted { conn, attempt });
+        // No more than the shortest prompt: who claims more than it was sent is barred.
         let usage = Usage {
-            prompt_tokens: 700,
+            prompt_tokens: PROMPT_TOKENS_MIN,
             completion_tokens: 200,
         };
         self.step(Event::AttemptCompleted {
@@ -136,7 +139,7 @@ impl Fleet {
     fn ask(&self) -> Ask {
         let n = self.next_request;
         Ask {
-            prompt_tokens: 200 + u32::try_from(n % 7).expect("small") * 150,
+            prompt_tokens: PROMPT_TOKENS_MIN + u32::try_from(n % 7).expect("small") * 150,
             prompt_tokens_bound: 6_000,
             output_tokens_max: 400,
             delivery: Delivery::Streamed,
