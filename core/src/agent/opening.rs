@@ -115,6 +115,19 @@ mod tests {
     }
 
     #[test]
+    fn the_last_request_of_a_session_opens_though_none_before_it_was_opened() {
+        let own = secret(9);
+        let mut opener = Opener::default();
+        let mut coordinator = Coordinator::new(1, &own);
+        assert!(opened(&mut opener, &own, &coordinator.seal("first")).is_some());
+        while coordinator.ratchet.step() < Ratchet::STEPS_MAX - 1 {
+            let _ = coordinator.ratchet.turn();
+        }
+        let last = coordinator.seal("last");
+        assert_eq!(opened(&mut opener, &own, &last).as_deref(), Some("last"));
+    }
+
+    #[test]
     fn another_session_takes_the_place_of_the_old_one() {
         let own = secret(9);
         let mut opener = Opener::default();
@@ -134,7 +147,7 @@ mod tests {
         let mut coordinator = Coordinator::new(1, &own);
         assert!(opened(&mut opener, &own, &coordinator.seal("one")).is_some());
         let good = coordinator.seal("two");
-        for step in [2, i64::from(Ratchet::SKIPS_MAX), -1, i64::MAX] {
+        for step in [2, i64::from(Ratchet::SKIPS_MAX) + 2, -1, i64::MAX] {
             let forged = SealedText {
                 session_step: Some(step),
                 ..good.clone()

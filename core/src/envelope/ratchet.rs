@@ -43,8 +43,11 @@ pub enum RatchetFault {
 }
 
 impl Ratchet {
-    /// Steps that may be left out at once: requests that were sealed and then never sent.
-    pub const SKIPS_MAX: u32 = 1_024;
+    /// Requests of one session.
+    pub const STEPS_MAX: u32 = 4_096;
+    /// Steps that may be left out at once: all, since a machine that is full refuses requests without
+    /// opening them.
+    pub const SKIPS_MAX: u32 = Self::STEPS_MAX;
 
     /// The session that `initiator` opened towards `responder`. `agreed` is the key of both.
     #[must_use]

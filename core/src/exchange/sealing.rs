@@ -7,8 +7,7 @@
 use crate::envelope::{BoxKey, PublicKey, Ratchet, SecretKey};
 use crate::time::{Span, Tick};
 
-/// Requests of one session, and its age: what an agreed key that leaks could open is bounded by both.
-const SESSION_REQUESTS_MAX: u32 = 4_096;
+/// With [`Ratchet::STEPS_MAX`] it bounds what an agreed key that leaks could open.
 const SESSION_AGE_MAX: Span = Span::secs(600);
 
 /// What one request is sealed with.
@@ -48,7 +47,7 @@ impl Session {
     }
 
     fn is_spent(&self, now: Tick) -> bool {
-        self.ratchet.step() >= SESSION_REQUESTS_MAX || now.since(self.opened_at) >= SESSION_AGE_MAX
+        self.ratchet.step() >= Ratchet::STEPS_MAX || now.since(self.opened_at) >= SESSION_AGE_MAX
     }
 }
 
@@ -109,7 +108,7 @@ mod tests {
         };
         let first = next(Tick::ZERO);
         assert_eq!(first.step, Some(0));
-        for step in 1..SESSION_REQUESTS_MAX {
+        for step in 1..Ratchet::STEPS_MAX {
             let later = next(Tick::ZERO);
             assert_eq!((later.step, later.own), (Some(step), first.own));
         }

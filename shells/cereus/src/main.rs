@@ -78,8 +78,8 @@ fn say(text: &str) {
 }
 
 /// Threads for tasks: half of the processors. The other half is for the threads beside them (store,
-/// journal, engine), and fewer threads wake one another less often, which is most of a short request's
-/// cost. `TOKIO_WORKER_THREADS` sets another number.
+/// journal, engine), and fewer threads wake one another less often, which costs short requests
+/// much. `TOKIO_WORKER_THREADS` sets another number.
 fn worker_threads() -> usize {
     let told = std::env::var("TOKIO_WORKER_THREADS").ok();
     let told = told.and_then(|text| text.parse().ok());

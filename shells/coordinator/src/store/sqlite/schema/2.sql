@@ -1,8 +1,8 @@
 -- Counter-entries and deposits set aside; open holds in a table of their own; audits that go on from
 -- the last one; what other processes changed, told in order; receipts.
 --
--- Each request writes here three times, so each table and each index that it touches is counted: every
--- one is another page to be written and synced.
+-- Each request commits here twice, so each table and each index that it touches is counted: every one
+-- is another page to be written and synced.
 
 -- A kind is checked where it is written: new kinds need no new table. What outside a transfer it
 -- refers to, if anything, is its reference.
