@@ -1,6 +1,6 @@
 //! What a machine did wrong is remembered against it, whatever its connection (INV-13).
 //!
-//! Faults of use (it broke, it miscounted) add up, and three in a row bar the machine: it is used
+//! Faults of use (it broke, it left) add up, and three in a row bar the machine: it is used
 //! only when nothing else is free. What no honest machine does bars at once. Bars grow with each
 //! further fault and end by time; a few good answers in a row take one fault away.
 
@@ -25,11 +25,11 @@ pub enum Offence {
     Deserted,
     /// It answered with nothing what another machine answered with something.
     EmptyAnswer,
-    /// It claimed many times what it showed.
+    /// It claimed more than is true of any text.
     GrossOverClaim,
     /// It called a request wrong that another machine served.
     LoneRefusal,
-    /// It claimed more than the band allows.
+    /// It claimed more than the band allows, and to half of its consumers.
     OverClaim,
     /// It went on beyond the bound that it was given.
     Overrun,
@@ -43,11 +43,12 @@ impl Offence {
     /// Faults that a machine has at least, once it did this.
     const fn faults_min(self) -> u8 {
         match self {
-            Self::Broke | Self::Deserted | Self::OverClaim => 1,
+            Self::Broke | Self::Deserted => 1,
             Self::BrokenSeal
             | Self::EmptyAnswer
             | Self::GrossOverClaim
             | Self::LoneRefusal
+            | Self::OverClaim
             | Self::Overrun
             | Self::Refusals
             | Self::Silence => FAULTS_TO_BAR,

@@ -10,7 +10,7 @@ use super::verdict::{Verdict, is_agreed};
 use super::{Coordinator, Mischief};
 use crate::effect::{Alarm, Effect, Effects, TransferKind};
 use crate::event::{AttemptFault, Ending, Usage};
-use crate::ids::{AttemptKey, ConnId};
+use crate::ids::{AccountId, AttemptKey, ConnId};
 use crate::slab::Key;
 use crate::time::Tick;
 
@@ -50,7 +50,7 @@ impl Coordinator {
         }
         let is_parked = request.phase() == Phase::Parked;
         let ask = *request.ask();
-        let tally = &mut self.tallies[usize::from(ask.model.0)];
+        let tally = &self.tallies[usize::from(ask.model.0)];
         let mut judged = tally.judge(&ask, claim);
         if is_empty {
             // Whatever its end may count, nothing was shown.
@@ -59,15 +59,27 @@ impl Coordinator {
         if self.mischief == Mischief::PaysClaims {
             judged.usage = claim.usage;
         }
-        if claim.ending == Ending::Said && !is_empty && judged.excess != Excess::Gross {
-            tally.learn(route.payee, &ask, claim);
+        let offence = self.offence_of(slot, ask.account, &claim, judged.excess);
+        if claim.is_whole() && offence.is_none() {
+            self.tallies[usize::from(ask.model.0)].learn(route.payee, &ask, claim);
         }
         if !is_empty && self.mischief != Mischief::ForgetsLateness {
             let took = attempt.streams_for(now);
             let tokens = judged.usage.completion_tokens;
             self.fleet.streamed(slot, route.offer, tokens, took);
         }
-        self.note_claim(now, slot, &claim, judged.excess, out);
+        match offence {
+            Some(offence) => self.strike(now, slot, offence),
+            None if claim.is_whole() && judged.excess == Excess::None => self.absolve(slot),
+            None => {}
+        }
+        if offence.is_some() || judged.excess != Excess::None {
+            self.counts.over_claims += 1;
+            out.push(Effect::Alarm {
+                alarm: Alarm::OverClaim,
+                count: self.counts.over_claims,
+            });
+        }
         if is_empty && !is_parked {
             if self.doubts_emptiness(now, &attempt, out) {
                 return self.fill(now, slot, out);
@@ -106,28 +118,21 @@ impl Coordinator {
     }
 
     /// What a claim says of the machine that made it.
-    fn note_claim(
+    fn offence_of(
         &mut self,
-        now: Tick,
         slot: u32,
+        consumer: AccountId,
         claim: &Claim,
         excess: Excess,
-        out: &mut Effects,
-    ) {
-        let offence = match (claim.ending, excess) {
-            (Ending::Cut, _) => Offence::Overrun,
-            (Ending::Said, Excess::None) if claim.shown.pieces == 0 => return,
-            (Ending::Said, Excess::None) => return self.absolve(slot),
-            (Ending::Said, Excess::Slight) => Offence::OverClaim,
-            (Ending::Said, Excess::Gross) => Offence::GrossOverClaim,
-        };
-        self.counts.over_claims += 1;
-        let count = self.counts.over_claims;
-        out.push(Effect::Alarm {
-            alarm: Alarm::OverClaim,
-            count,
-        });
-        self.strike(now, slot, offence);
+    ) -> Option<Offence> {
+        let is_unlikely = excess != Excess::None;
+        let is_habit = claim.is_whole() && self.fleet.claims(slot, consumer, is_unlikely);
+        match (claim.ending, excess) {
+            (Ending::Cut, _) => Some(Offence::Overrun),
+            (Ending::Said, Excess::None) => None,
+            (Ending::Said, Excess::Unlikely) => is_habit.then_some(Offence::OverClaim),
+            (Ending::Said, Excess::Impossible) => Some(Offence::GrossOverClaim),
+        }
     }
 
     /// Moves the hold, once, and says by which transfer. Nothing delivered costs nothing.

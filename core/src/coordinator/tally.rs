@@ -2,9 +2,14 @@
 //!
 //! Where the shell has the model's own tokenizer, its count is the charge. Elsewhere the bytes of
 //! text are divided by the bytes that a token of this model has on average, and a claim may lie
-//! within a stated band above that. What lies beyond is cut to the band and counts against the
-//! machine. The averages are learnt as a median over owners, so that a minority of liars cannot
-//! move them, and within bounds, so that a majority cannot move them far.
+//! within a stated band above that. What lies beyond is cut to the band. The averages are learnt as a
+//! median over owners, so that a minority of liars cannot move them, and within bounds, so that a
+//! majority cannot move them far.
+//!
+//! An average is no proof: digits, emoji or a rare script take several times the tokens of prose, and
+//! any consumer can ask for them. So a claim that no tokenizer can explain is the machine's fault at
+//! once, and one that is merely unlikely only if half of its consumers see the like
+//! (`fleet::claims`).
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +20,7 @@ use crate::ids::AccountId;
 pub const BAND_PERCENT: u64 = 150;
 /// And this many tokens above that, for the rounding of small counts.
 pub const BAND_TOKENS: u64 = 2;
-/// A claim of this many times the band is no matter of tokenizers.
+/// A claim of this many times what can be is no matter of templates.
 const GROSS_FACTOR: u64 = 2;
 
 /// Thousandths of a byte for each token that are assumed until enough owners have shown otherwise.
@@ -24,8 +29,12 @@ const TEXT_PRIOR: u32 = 3_000;
 /// Tokens that a chat template adds to a short conversation, assumed and at most.
 const TEMPLATE_PRIOR: u32 = 24;
 const TEMPLATE_MAX: u32 = 256;
-/// Owners whose newest word is remembered.
+/// Owners whose word is remembered.
 const OWNERS_MAX: usize = 15;
+/// An owner's newest claim weighs one eighth of its word, and the first ones are weighed against what
+/// was assumed: a consumer whose text is unusual moves it little, and so does a liar before it is
+/// known for one.
+const WORD_SHIFT: u32 = 3;
 /// Owners without whom nothing is learnt.
 const OWNERS_MIN: usize = 3;
 /// Text that is long enough to tell the bytes of a token.
@@ -49,6 +58,13 @@ pub(super) struct Claim {
     pub(super) ending: Ending,
 }
 
+impl Claim {
+    /// Its machine said all that it had to say, and that was something.
+    pub(super) fn is_whole(&self) -> bool {
+        self.ending == Ending::Said && self.shown.pieces > 0
+    }
+}
+
 /// What a claim came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Judged {
@@ -57,12 +73,15 @@ pub(super) struct Judged {
     pub(super) excess: Excess,
 }
 
-/// By how much a claim went beyond the band.
+/// How a claim stands to what was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Excess {
+    /// Within the band.
     None,
-    Slight,
-    Gross,
+    /// Beyond the band, and yet there is text of which it would be true.
+    Unlikely,
+    /// True of no text.
+    Impossible,
 }
 
 impl Tally {
@@ -85,24 +104,22 @@ impl Tally {
         } = claim;
         let own = self.own_count(ask, shown);
         let bounds = bounds(ask, shown);
-        if shown.counted.is_some() || ending == Ending::Cut {
-            let band = Usage {
-                prompt_tokens: band(own.prompt_tokens),
-                completion_tokens: band(own.completion_tokens),
-            };
+        let mut band = banded(own);
+        if let Some(counted) = shown.counted {
             return Judged {
                 usage: least(own, bounds),
-                excess: excess(claim, band).max(excess_of_ending(ending)),
+                excess: excess(claim, band, counted).max(excess_of_ending(ending)),
             };
         }
-        let marks = shown.marks;
-        let band = Usage {
-            prompt_tokens: band(own.prompt_tokens),
-            completion_tokens: band(own.completion_tokens).saturating_add(marks),
+        band.completion_tokens = band.completion_tokens.saturating_add(shown.marks);
+        let band = least(band, bounds);
+        let usage = match ending {
+            Ending::Said => least(claim, band),
+            Ending::Cut => least(own, bounds),
         };
         Judged {
-            usage: least(claim, least(band, bounds)),
-            excess: excess(claim, least(band, bounds)),
+            usage,
+            excess: excess(claim, band, bounds).max(excess_of_ending(ending)),
         }
     }
 
@@ -150,9 +167,23 @@ fn bounds(ask: &Ask, shown: Shown) -> Usage {
     }
 }
 
+/// An old word with its share of a new one, to the nearest.
+fn mixed(old: u32, new: u32) -> u32 {
+    let share = 1 << WORD_SHIFT;
+    let sum = u64::from(old) * (share - 1) + u64::from(new) + share / 2;
+    u32::try_from(sum / share).expect("between the two")
+}
+
 fn band(own: u32) -> u32 {
     let band = u64::from(own) * BAND_PERCENT / 100 + BAND_TOKENS;
     u32::try_from(band).unwrap_or(u32::MAX)
+}
+
+fn banded(own: Usage) -> Usage {
+    Usage {
+        prompt_tokens: band(own.prompt_tokens),
+        completion_tokens: band(own.completion_tokens),
+    }
 }
 
 fn least(a: Usage, b: Usage) -> Usage {
@@ -162,24 +193,35 @@ fn least(a: Usage, b: Usage) -> Usage {
     }
 }
 
-fn excess(claim: Usage, band: Usage) -> Excess {
-    let of = |claim: u32, band: u32| {
-        if claim <= band {
+/// `possible` is the most that can be true. Templates and marks that are not text have the room of
+/// its band, twice.
+fn excess(claim: Usage, likely: Usage, possible: Usage) -> Excess {
+    let of = |claim: u32, likely: u32, possible: u32| {
+        if claim <= likely {
             Excess::None
-        } else if u64::from(claim) <= u64::from(band) * GROSS_FACTOR {
-            Excess::Slight
+        } else if u64::from(claim) <= u64::from(band(possible)) * GROSS_FACTOR {
+            Excess::Unlikely
         } else {
-            Excess::Gross
+            Excess::Impossible
         }
     };
-    of(claim.prompt_tokens, band.prompt_tokens)
-        .max(of(claim.completion_tokens, band.completion_tokens))
+    let prompt = of(
+        claim.prompt_tokens,
+        likely.prompt_tokens,
+        possible.prompt_tokens,
+    );
+    let completion = of(
+        claim.completion_tokens,
+        likely.completion_tokens,
+        possible.completion_tokens,
+    );
+    prompt.max(completion)
 }
 
 /// A machine that does not heed its bound has not miscounted.
 const fn excess_of_ending(ending: Ending) -> Excess {
     match ending {
-        Ending::Cut => Excess::Gross,
+        Ending::Cut => Excess::Impossible,
         Ending::Said => Excess::None,
     }
 }
@@ -188,9 +230,10 @@ const fn excess_of_ending(ending: Ending) -> Excess {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Gauge {
     value: u32,
+    prior: u32,
     least: u32,
     most: u32,
-    /// The newest word of each owner, the longest silent first.
+    /// The word of each owner, the longest silent first.
     words: Vec<Word>,
 }
 
@@ -204,6 +247,7 @@ impl Gauge {
     const fn new(prior: u32, least: u32, most: u32) -> Self {
         Self {
             value: prior,
+            prior,
             least,
             most,
             words: Vec::new(),
@@ -224,11 +268,14 @@ impl Gauge {
     }
 
     fn push(&mut self, owner: AccountId, value: u32) {
+        let value = value.clamp(self.least, self.most);
+        let mut old = self.prior;
         if let Some(ix) = self.words.iter().position(|word| word.owner == owner) {
-            self.words.remove(ix);
+            old = self.words.remove(ix).value;
         } else if self.words.len() == OWNERS_MAX {
             self.words.remove(0);
         }
+        let value = mixed(old, value);
         self.words.push(Word { owner, value });
         if self.words.len() < OWNERS_MIN {
             return;
@@ -239,7 +286,7 @@ impl Gauge {
         }
         let values = &mut values[..self.words.len()];
         values.sort_unstable();
-        self.value = values[values.len() / 2].clamp(self.least, self.most);
+        self.value = values[values.len() / 2];
     }
 }
 
@@ -304,7 +351,7 @@ mod tests {
 
     fn taught(liars: u64, honest_owners: u64) -> Tally {
         let mut tally = Tally::new();
-        for round in 0..8 {
+        for round in 0..80 {
             for owner in 0..liars + honest_owners {
                 for (prompt, answer) in [(100, 900), (2_000, 500)] {
                     let (ask, shown) = (ask(prompt), shown(answer + round));
@@ -341,14 +388,41 @@ mod tests {
         // Our own count is 300 tokens of answer and 324 of prompt.
         let cut = judge(&tally, &ask, usage(100, 500), shown);
         assert_eq!(cut.usage, usage(100, 453));
-        assert_eq!(cut.excess, Excess::Slight);
-        let cut = judge(&tally, &ask, usage(2_000, 100), shown);
+        assert_eq!(cut.excess, Excess::Unlikely);
+        let cut = judge(&tally, &ask, usage(4_000, 100), shown);
         assert_eq!(cut.usage, usage(488, 100));
         assert_eq!(
             cut.excess,
-            Excess::Gross,
+            Excess::Impossible,
             "a prompt counts as an answer does"
         );
+    }
+
+    #[test]
+    fn a_true_claim_of_digits_is_cut_where_prose_was_learnt_and_is_not_called_impossible() {
+        let tally = taught(0, 6);
+        let (ask, shown) = (ask(900), shown(900));
+        let judged = judge(&tally, &ask, usage(907, 900), shown);
+        assert_eq!(judged.excess, Excess::Unlikely);
+        assert!(judged.usage.completion_tokens <= 303);
+    }
+
+    #[test]
+    fn one_consumer_of_five_whose_text_is_unusual_moves_the_average_by_less_than_a_quarter() {
+        let mut tally = Tally::new();
+        for round in 0..40 {
+            for owner in 0..5 {
+                let (ask, shown) = (ask(2_000), shown(2_000));
+                let is_unusual = (round + owner) % 5 == 0;
+                let claim = match is_unusual {
+                    true => usage(2_000, 2_000),
+                    false => honest(&ask, shown),
+                };
+                learn(&mut tally, owner, &ask, claim, shown);
+            }
+        }
+        let learnt = tally.answer_text.value;
+        assert!((3_400..=4_500).contains(&learnt), "{learnt}");
     }
 
     #[test]
@@ -372,7 +446,7 @@ mod tests {
             cut.usage.completion_tokens, 5,
             "an overrun is charged its bound"
         );
-        assert_eq!(cut.excess, Excess::Gross);
+        assert_eq!(cut.excess, Excess::Impossible);
     }
 
     #[test]
@@ -384,7 +458,7 @@ mod tests {
         };
         let judged = judge(&tally, &ask(20), usage(96, 10), counted);
         assert_eq!(judged.usage, usage(9, 2));
-        assert_eq!(judged.excess, Excess::Gross);
+        assert_eq!(judged.excess, Excess::Impossible);
         let judged = judge(&tally, &ask(20), usage(8, 2), counted);
         assert_eq!(judged.excess, Excess::None);
     }
@@ -398,7 +472,9 @@ mod tests {
         let beside_liars = judge(&taught(2, 4), &ask, claim, shown);
         assert!(by_honest.usage.prompt_tokens < untaught.usage.prompt_tokens);
         assert!(by_honest.usage.prompt_tokens <= 2 * (24 * 2 / 9 + 7));
-        assert_eq!(by_honest, beside_liars);
+        // They pay for what was learnt of the template beside words that had not settled yet.
+        let more = beside_liars.usage.prompt_tokens - by_honest.usage.prompt_tokens;
+        assert!(more <= TEMPLATE_PRIOR / 2, "{more}");
     }
 
     #[test]
@@ -412,21 +488,25 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_beyond_all_tokenizers_is_gross_whoever_makes_it() {
+    fn a_claim_beyond_all_tokenizers_is_impossible_whoever_makes_it() {
         let (ask, shown) = (ask(2_000), shown(900));
         let judged = judge(&Tally::new(), &ask, usage(500, 900 * 20), shown);
-        assert_eq!(judged.excess, Excess::Gross, "it teaches nothing");
+        assert_eq!(judged.excess, Excess::Impossible, "it teaches nothing");
     }
 
     #[test]
     fn no_majority_moves_the_average_without_bound() {
         let mut tally = Tally::new();
-        for owner in 0..40 {
+        for turn in 0..1_000 {
             let (ask, shown) = (ask(2_000), shown(2_000));
-            learn(&mut tally, owner, &ask, usage(1, 1), shown);
+            let owner = if turn < 40 { turn } else { turn % 15 };
             learn(&mut tally, owner, &ask, usage(90_000, 90_000), shown);
         }
-        assert_eq!(tally.answer_text.value, TEXT_PRIOR / 4);
+        let learnt = tally.answer_text.value;
+        assert!(
+            (TEXT_PRIOR / 4..TEXT_PRIOR / 4 + 8).contains(&learnt),
+            "{learnt}"
+        );
         assert!(tally.answer_text.words.len() <= OWNERS_MAX, "INV-12");
     }
 }

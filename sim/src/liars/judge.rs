@@ -22,6 +22,8 @@ const SLACK: u64 = 1;
 /// Bytes for each token that the coordinator assumes of a model that it has seen nothing of, in
 /// thousandths, and the tokens of a template.
 const TEXT_PRIOR: u32 = 3_000;
+/// By how much liars who are the first to be heard may widen it before they are known.
+const TEMPLATE_SLACK: u32 = 12;
 const TEMPLATE_PRIOR: u32 = 24;
 
 /// Lies of one machine among all attempts that could as well have gone to an honest one.
@@ -76,12 +78,14 @@ impl Judge {
 
     /// Half of all requests have come: whoever was asked more rarely has had its time too, where that
     /// is time enough for an answer that drips to be seen.
-    pub(super) fn half_is_over(&mut self, now: Tick) {
+    pub(super) fn half_is_over(&mut self, now: Tick, plan: &Plan) {
         if now < HALF_MIN {
             return;
         }
-        for share in &mut self.shares {
-            share.late_from = share.late_from.or(Some(self.attempts));
+        for (share, machine) in self.shares.iter_mut().zip(&plan.machines) {
+            if machine.liar.is_some_and(|liar| liar.serves_each.is_none()) {
+                share.late_from = share.late_from.or(Some(self.attempts));
+            }
         }
     }
 
@@ -145,10 +149,10 @@ impl Judge {
         let usage = receipt.usage;
         // What is learnt of a model comes from rounded counts and from prompts that share their tokens
         // with a template of unknown length: it may be off by a quarter.
-        let milli = plan.text_milli.min(TEXT_PRIOR) * 4 / 5;
+        let milli = plan.text_milli_learnt().min(TEXT_PRIOR) * 4 / 5;
         let shown = answer.shown;
         let completion_max = band(tokens(shown.text_bytes, milli)) + shown.marks;
-        let template = plan.template.max(TEMPLATE_PRIOR);
+        let template = plan.template_learnt().max(TEMPLATE_PRIOR) + TEMPLATE_SLACK;
         let prompt_max = band(tokens(truth.prompt_bytes, milli) + template);
         let is_nothing = shown.pieces == 0;
         let is_within = usage.completion_tokens <= completion_max.min(truth.output_tokens_max)

@@ -42,7 +42,7 @@ pub enum Plant {
 }
 
 impl Plant {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::BelievesOne,
         Self::ForeignWord,
         Self::Forgives(Offence::BrokenSeal),
@@ -51,6 +51,7 @@ impl Plant {
         Self::Forgives(Offence::EmptyAnswer),
         Self::Forgives(Offence::GrossOverClaim),
         Self::Forgives(Offence::LoneRefusal),
+        Self::Forgives(Offence::OverClaim),
         Self::Forgives(Offence::Overrun),
         Self::Forgives(Offence::Refusals),
         Self::Forgives(Offence::Silence),

@@ -12,6 +12,8 @@ use crate::stream::{Ratio, Stream};
 const LIARS_MAX: u64 = 6;
 /// Requests of one world.
 const ASKS: u32 = 800;
+pub(super) const CONSUMERS: u32 = 5;
+pub(super) const PROMPT_BYTES: [u32; 4] = [40, 400, 3_000, 9_000];
 
 const LOAD_PERCENT_MAX: u64 = 50;
 const PAUSE_MAX: Span = Span::secs(5);
@@ -37,6 +39,8 @@ pub enum Lie {
     HangsUp,
     /// A lie of another kind each time.
     Mixed,
+    /// Claims a token for each byte, which is true of some text.
+    CountsBytes,
     /// Claims many times what it showed.
     OverClaim,
     /// Goes on beyond the bound.
@@ -54,12 +58,13 @@ pub enum Lie {
 }
 
 impl Lie {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Absent,
         Self::Breaks,
         Self::BreaksOff,
         Self::ClientError,
         Self::ClaimsSpeed,
+        Self::CountsBytes,
         Self::Drip,
         Self::Empty,
         Self::HangsUp,
@@ -81,6 +86,7 @@ impl Lie {
             Self::BreaksOff => "breaks-off",
             Self::ClientError => "client-error",
             Self::ClaimsSpeed => "claims-speed",
+            Self::CountsBytes => "counts-bytes",
             Self::Drip => "drip",
             Self::Empty => "empty",
             Self::HangsUp => "hangs-up",
@@ -101,12 +107,13 @@ impl Lie {
     }
 
     /// What a machine that lies in many ways draws from.
-    pub(super) const SINGLE: [Self; 14] = [
+    pub(super) const SINGLE: [Self; 15] = [
         Self::Absent,
         Self::Breaks,
         Self::BreaksOff,
         Self::ClientError,
         Self::ClaimsSpeed,
+        Self::CountsBytes,
         Self::Drip,
         Self::Empty,
         Self::HangsUp,
@@ -154,6 +161,8 @@ pub struct Plan {
     pub latency: Span,
     /// True thousandths of a byte for each token, and tokens that the template adds.
     pub text_milli: u32,
+    /// The same for one consumer whose text is of another kind: digits, emoji, a rare script.
+    pub unusual_milli: Option<u32>,
     pub template: u32,
     pub output_tokens_most: u32,
     /// Parts of the reports in which an honest machine has work that is not ours.
@@ -195,6 +204,9 @@ impl Plan {
             mean_between,
             latency: Span(pick(&mut shape, &[1_000, 15_000, 60_000])),
             text_milli: narrow(shape.between(2_600, 4_700)),
+            unusual_milli: shape
+                .chance(Ratio::new(1, 2))
+                .then(|| narrow(shape.between(1_000, 2_500))),
             template: narrow(shape.between(4, 40)),
             output_tokens_most,
             foreign: pick(
@@ -216,6 +228,19 @@ impl Plan {
             }
         }
         plan
+    }
+
+    /// What owners learn of the text, where the unusual consumer may for a while have asked twice as
+    /// often as its share.
+    pub(super) fn text_milli_learnt(&self) -> u32 {
+        let unusual = self.unusual_milli.unwrap_or(self.text_milli);
+        (self.text_milli * (CONSUMERS - 2) + unusual * 2) / CONSUMERS
+    }
+
+    /// And of the template, for which its short prompts are mistaken.
+    pub(super) fn template_learnt(&self) -> u32 {
+        let mistaken = self.unusual_milli.map_or(0, |_| PROMPT_BYTES[0]);
+        self.template + mistaken * 2 / CONSUMERS
     }
 
     pub(super) fn core(&self) -> Config {

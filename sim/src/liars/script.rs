@@ -4,7 +4,7 @@ use cereus_core::event::{AttemptFault, Ending, Shown, Usage};
 use cereus_core::time::Span;
 
 use super::machine::Machine;
-use super::plan::{Lie, Plan};
+use super::plan::Lie;
 use crate::stream::{Ratio, Stream};
 
 /// One thing that a machine does, or that the relay tells of it.
@@ -29,6 +29,8 @@ pub(super) struct Answer {
 /// What the simulator alone knows of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Truth {
+    /// Thousandths of a byte for each token of this consumer's text.
+    pub(super) text_milli: u32,
     pub(super) prompt_bytes: u32,
     pub(super) prompt_tokens: u32,
     pub(super) output_tokens_max: u32,
@@ -37,6 +39,7 @@ pub(super) struct Truth {
 }
 
 const FEW_TOKENS: u32 = 20;
+const BYTES_OF_TEMPLATE: u32 = 64;
 /// What was relayed is told after this long at first, and then more rarely.
 const PROGRESS: Span = Span::secs(3);
 const PROGRESS_MAX: Span = Span::secs(100);
@@ -44,13 +47,13 @@ const PROGRESS_MAX: Span = Span::secs(100);
 pub(super) type Script = Vec<(Span, Act)>;
 
 /// A machine that serves as it should, or has no room.
-pub(super) fn honest(machine: &Machine, plan: &Plan, truth: &Truth) -> Script {
+pub(super) fn honest(machine: &Machine, truth: &Truth) -> Script {
     if !machine.can_take() {
         return vec![(Span::ZERO, Act::Fail(AttemptFault::Busy))];
     }
     let first = machine.prefill_time(truth.prompt_tokens);
     let last = Span(first.0 + machine.step_time().0 * u64::from(truth.output_tokens));
-    streamed(first, last, said(plan, truth, truth.output_tokens))
+    streamed(first, last, said(truth, truth.output_tokens))
 }
 
 /// Content from `first` to `last`, with what the relay tells of it on the way.
@@ -73,19 +76,19 @@ fn streamed(first: Span, last: Span, answer: Answer) -> Script {
 }
 
 /// An answer of so many tokens, rightly counted.
-fn said(plan: &Plan, truth: &Truth, tokens: u32) -> Answer {
+fn said(truth: &Truth, tokens: u32) -> Answer {
     Answer {
         usage: Usage {
             prompt_tokens: truth.prompt_tokens,
             completion_tokens: tokens,
         },
-        shown: shown(plan, tokens),
+        shown: shown(truth, tokens),
         ending: Ending::Said,
     }
 }
 
-fn shown(plan: &Plan, tokens: u32) -> Shown {
-    let bytes = u64::from(tokens) * u64::from(plan.text_milli) / 1_000;
+fn shown(truth: &Truth, tokens: u32) -> Shown {
+    let bytes = u64::from(tokens) * u64::from(truth.text_milli) / 1_000;
     Shown {
         pieces: tokens,
         text_bytes: u32::try_from(bytes).expect("answers are short"),
@@ -95,13 +98,7 @@ fn shown(plan: &Plan, tokens: u32) -> Shown {
 }
 
 /// A machine that lies in this way.
-pub(super) fn lying(
-    lie: Lie,
-    machine: &Machine,
-    plan: &Plan,
-    truth: &Truth,
-    stream: &mut Stream,
-) -> Script {
+pub(super) fn lying(lie: Lie, machine: &Machine, truth: &Truth, stream: &mut Stream) -> Script {
     let soon = Span(stream.between(2_000, 400_000));
     let later = soon + Span(stream.between(50_000, 900_000));
     let accepted = (Span::ZERO, Act::Accept);
@@ -121,9 +118,17 @@ pub(super) fn lying(
         Lie::ClaimsSpeed => {
             let first = Span(stream.between(3_000_000, 7_500_000));
             let each_us = stream.between(100_000, 500_000);
-            slow(plan, truth, first, each_us)
+            slow(truth, first, each_us)
         }
-        Lie::Drip => slow(plan, truth, soon, stream.between(1_500_000, 4_000_000)),
+        Lie::CountsBytes => {
+            let mut answer = said(truth, truth.output_tokens);
+            answer.usage = Usage {
+                prompt_tokens: truth.prompt_bytes + BYTES_OF_TEMPLATE,
+                completion_tokens: answer.shown.text_bytes,
+            };
+            served(machine, truth, answer)
+        }
+        Lie::Drip => slow(truth, soon, stream.between(1_500_000, 4_000_000)),
         Lie::Empty => {
             let claims_factor = machine.plan.liar.map_or(1, |liar| liar.claims_factor);
             let nothing = Answer {
@@ -131,7 +136,7 @@ pub(super) fn lying(
                     prompt_tokens: truth.prompt_tokens,
                     completion_tokens: if claims_factor > 1 { 1_000_000_000 } else { 1 },
                 },
-                shown: shown(plan, 0),
+                shown: shown(truth, 0),
                 ending: Ending::Said,
             };
             vec![accepted, (soon, Act::Complete(nothing))]
@@ -139,8 +144,8 @@ pub(super) fn lying(
         Lie::HangsUp if stream.chance(Ratio::new(1, 2)) => vec![accepted, (soon, Act::HangUp)],
         Lie::HangsUp => vec![accepted, (soon, Act::Start), (later, Act::HangUp)],
         Lie::OverClaim => {
-            let mut answer = said(plan, truth, truth.output_tokens);
-            let factor = [4, 20, 1_000, 1_000_000][usize::try_from(stream.below(4)).expect("four")];
+            let mut answer = said(truth, truth.output_tokens);
+            let factor = [20, 1_000, 1_000_000][usize::try_from(stream.below(3)).expect("three")];
             if truth.output_tokens < FEW_TOKENS {
                 // Beyond the rounding of small counts.
                 answer.usage.completion_tokens = 1_000;
@@ -155,7 +160,7 @@ pub(super) fn lying(
             // The relay cuts what goes beyond the bound, and shows what came until then.
             let answer = Answer {
                 usage: Usage::default(),
-                shown: shown(plan, truth.output_tokens_max * 2),
+                shown: shown(truth, truth.output_tokens_max * 2),
                 ending: Ending::Cut,
             };
             served(machine, truth, answer)
@@ -176,8 +181,8 @@ fn served(machine: &Machine, truth: &Truth, answer: Answer) -> Script {
 }
 
 /// The truth, late.
-fn slow(plan: &Plan, truth: &Truth, first: Span, each_us: u64) -> Script {
-    let answer = said(plan, truth, truth.output_tokens);
+fn slow(truth: &Truth, first: Span, each_us: u64) -> Script {
+    let answer = said(truth, truth.output_tokens);
     let last = Span(first.0 + each_us * u64::from(truth.output_tokens));
     streamed(first, last, answer)
 }

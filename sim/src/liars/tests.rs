@@ -85,6 +85,7 @@ fn each_fault_that_counts_is_missed() {
         (Offence::EmptyAnswer, Lie::Empty),
         (Offence::GrossOverClaim, Lie::OverClaim),
         (Offence::LoneRefusal, Lie::ClientError),
+        (Offence::OverClaim, Lie::CountsBytes),
         (Offence::Overrun, Lie::OverRun),
         (Offence::Refusals, Lie::Absent),
         (Offence::Refusals, Lie::Refuses),

@@ -11,7 +11,7 @@ use cereus_core::time::{Span, Tick};
 
 use super::judge::{Choice, Judge};
 use super::machine::{MODEL, Machine};
-use super::plan::{Lie, Plan};
+use super::plan::{CONSUMERS, Lie, PROMPT_BYTES, Plan};
 use super::script::{self, Act, Answer, Truth};
 use super::{Plant, Tally};
 use crate::oracle::{Violation, require};
@@ -19,7 +19,8 @@ use crate::queue::EventQueue;
 use crate::stream::Stream;
 use crate::swarm::Failure;
 
-const ACCOUNTS: u64 = 3;
+/// The consumer whose text may be of another kind.
+const UNUSUAL: AccountId = AccountId(1);
 const BEAT: Span = Span::secs(5);
 const BEAT_OFTEN: Span = Span::secs(1);
 /// Challenges are passed each so many reports.
@@ -60,6 +61,8 @@ struct Try {
     lie: Option<Lie>,
     /// It takes a row of its engine.
     has_row: bool,
+    /// And the coordinator knows.
+    is_accepted: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -161,14 +164,14 @@ impl<'p> World<'p> {
 
     fn prepare(&mut self) -> Checked {
         let owners = self.plan.machines.iter().map(|machine| machine.owner);
-        let mut accounts: Vec<u64> = owners.chain(1..=ACCOUNTS).collect();
+        let mut accounts: Vec<u64> = owners.chain(1..=CONSUMERS.into()).collect();
         accounts.sort_unstable();
         accounts.dedup();
         for account in accounts {
             let account = AccountId(account);
             let balance = MicroUsd(0);
             self.step(&Event::AccountOpened { account, balance })?;
-            if account.0 <= ACCOUNTS {
+            if account.0 <= CONSUMERS.into() {
                 let amount = MicroUsd(100_000_000);
                 let credited = Event::AccountCredited {
                     account,
@@ -233,13 +236,17 @@ impl<'p> World<'p> {
 
     fn arrives(&mut self, number: u32) -> Checked {
         let stream = &mut self.chance;
-        let prompt_bytes = [40, 400, 3_000, 9_000][usize::try_from(stream.below(4)).expect("four")];
+        let prompt_bytes = PROMPT_BYTES[usize::try_from(stream.below(4)).expect("four")];
         let most = u64::from(self.plan.output_tokens_most);
         let output_tokens = u32::try_from(stream.between(1, most)).expect("few");
         let spare = u32::try_from(stream.between(0, most)).expect("few");
+        let account = AccountId(1 + stream.below(CONSUMERS.into()));
+        let unusual_milli = self.plan.unusual_milli.filter(|_| account == UNUSUAL);
+        let text_milli = unusual_milli.unwrap_or(self.plan.text_milli);
         let truth = Truth {
             prompt_bytes,
-            prompt_tokens: prompt_bytes * 1_000 / self.plan.text_milli + self.plan.template,
+            text_milli,
+            prompt_tokens: prompt_bytes * 1_000 / text_milli + self.plan.template,
             output_tokens_max: output_tokens + spare,
             output_tokens,
         };
@@ -247,7 +254,6 @@ impl<'p> World<'p> {
             0 => Delivery::Whole,
             _ => Delivery::Streamed,
         };
-        let account = AccountId(1 + stream.below(ACCOUNTS));
         let pause = Span(stream.exponential(self.plan.mean_between.0));
         self.asked.push(Asked {
             truth,
@@ -260,7 +266,7 @@ impl<'p> World<'p> {
         });
         self.open += 1;
         if number == self.plan.asks / 2 {
-            self.judge.half_is_over(self.now);
+            self.judge.half_is_over(self.now, self.plan);
         }
         if number + 1 < self.plan.asks {
             self.queue.push(self.now + pause, What::Arrives(number + 1));
@@ -301,12 +307,20 @@ impl<'p> World<'p> {
         } else {
             0
         };
+        // Rows of ours that the coordinator does not know to run: it takes them for others' work.
+        let ours = self
+            .tries
+            .values()
+            .filter(|attempt| attempt.machine == number);
+        let known = ours.filter(|attempt| attempt.has_row && attempt.is_accepted);
+        let known = u32::try_from(known.count()).expect("few");
         let machine = &mut self.machines[number];
+        let taken_for_others = machine.running.saturating_sub(known);
         machine.seq += 1;
         machine.is_ready = true;
         machine.lingering = 0;
         let report = machine.reports(conn);
-        machine.foreign_told = machine.foreign;
+        machine.foreign_told = machine.foreign + taken_for_others;
         if machine.is_honest() {
             // It changes when it was told, so that what is believed is stale until the next report.
             machine.foreign = u32::try_from(foreign).expect("few rows");
@@ -367,7 +381,6 @@ impl<'p> World<'p> {
             let script = script::lying(
                 Lie::OverClaim,
                 &self.machines[victim],
-                self.plan,
                 &truth,
                 &mut self.chance,
             );
@@ -389,8 +402,8 @@ impl<'p> World<'p> {
         let truth = self.asked[attempt.request as usize].truth;
         let machine = &mut self.machines[attempt.machine];
         let script = match attempt.lie {
-            Some(lie) => script::lying(lie, machine, self.plan, &truth, &mut self.chance),
-            None => script::honest(machine, self.plan, &truth),
+            Some(lie) => script::lying(lie, machine, &truth, &mut self.chance),
+            None => script::honest(machine, &truth),
         };
         if machine.can_take() {
             machine.running += 1;
@@ -411,7 +424,10 @@ impl<'p> World<'p> {
         let conn = attempt.conn;
         let asked = &mut self.asked[attempt.request as usize];
         match act {
-            Act::Accept => self.step(&Event::AttemptAccepted { conn, attempt: key }),
+            Act::Accept => {
+                self.tries.get_mut(&key).expect("just found").is_accepted = true;
+                self.step(&Event::AttemptAccepted { conn, attempt: key })
+            }
             Act::Start => {
                 asked.speaks = Some(attempt.machine);
                 self.step(&Event::AttemptStarted { conn, attempt: key })
@@ -636,6 +652,7 @@ impl<'p> World<'p> {
                 conn,
                 lie,
                 has_row: false,
+                is_accepted: false,
             },
         );
         self.queue

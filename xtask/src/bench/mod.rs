@@ -20,6 +20,8 @@ use crate::{project, python, run, say};
 const PACKAGE: &str = "cereus-benches";
 /// The end-to-end bench, which is a program and not criterion's.
 const LOAD: &str = "load";
+/// What is measured is built as for those who run it for long.
+const PROFILE: &str = "dist";
 /// Seconds for each number: enough that a second run agrees, few enough to wait for them all.
 const BRIEF: [&str; 4] = ["--warm-up-time", "1", "--measurement-time", "3"];
 const MEND: &str = "read the message above";
@@ -100,10 +102,16 @@ fn peers(args: &BenchArgs) -> Result<(), Failure> {
 fn load_generator() -> Result<Command, Failure> {
     say::heading("build cereus without the tensors, and the load generator");
     let mut command = cargo_in_tree("build");
-    command.args(["--release", "--package", "cereus", "--no-default-features"]);
+    command.args([
+        "--profile",
+        PROFILE,
+        "--package",
+        "cereus",
+        "--no-default-features",
+    ]);
     command.args(["--package", PACKAGE, "--bin", LOAD]);
     run::openly(MEND, &mut command)?;
-    let binaries = project::target()?.join("release");
+    let binaries = project::target()?.join(PROFILE);
     let mut command = Command::new(binaries.join(LOAD));
     command.arg("--cereus").arg(binaries.join("cereus"));
     Ok(command)

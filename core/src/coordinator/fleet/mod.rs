@@ -12,6 +12,7 @@
 
 mod check;
 mod choose;
+mod claims;
 mod estimate;
 mod gate;
 mod index;
@@ -533,6 +534,14 @@ impl Fleet {
             self.recall(record);
         }
         had_faults
+    }
+
+    /// A machine's claim for an answer to that consumer. `true` if it is unlikely, as those to half of
+    /// its consumers are.
+    pub(crate) fn claims(&mut self, slot: u32, consumer: AccountId, is_unlikely: bool) -> bool {
+        let record = self.providers.at(slot).record;
+        let claims = &mut self.memory.at_mut(record).claims;
+        claims.push(consumer, is_unlikely)
     }
 
     /// A machine failed through a fault of its own, which brings it at least to so many.
