@@ -12,7 +12,7 @@ use cereus_core::effect::Effects;
 use cereus_core::event::{Ask, Event};
 use cereus_core::exchange::{self, ControlEffect, ControlEvent, Witness};
 use cereus_core::ids::ConnId;
-use cereus_core::time::{Span, Tick};
+use cereus_core::time::Tick;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
@@ -20,16 +20,13 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::journal::Recorder;
 use crate::questions::Look;
-use crate::store::writer::{Durable, Writer};
+use crate::store::writer::{Commit, Durable, Writer};
 use crate::store::{DepositId, Entry, FinishedRequest, WaitingDeposit};
 
 /// Events between consumers, providers and the coordinator before their senders wait.
 pub(crate) const INBOX_MAX: usize = 16_384;
 /// Events of one turn: one journal write and one commit for all of them.
 const BATCH_MAX: usize = 256;
-
-/// How long receipts may wait for a transfer to go to the disk with.
-const RECEIPTS_WAIT: Span = Span::millis(20);
 
 /// What the rest of the process tells the coordinator.
 #[derive(Debug)]
@@ -71,10 +68,6 @@ pub(crate) struct Control {
     orders: HashMap<ConnId, mpsc::Sender<Order>>,
     /// What goes to the disk next.
     entries: Vec<Entry>,
-    /// Since when there is something among them, if it is nothing that anybody waits for.
-    unhurried_since: Option<Tick>,
-    /// Somebody waits for one of them.
-    is_hurried: bool,
     posted_up_to: u64,
     /// When the newest batch went to the store.
     committing: VecDeque<Committing>,
@@ -103,8 +96,6 @@ impl Control {
             durable,
             orders: HashMap::new(),
             entries: Vec::new(),
-            unhurried_since: None,
-            is_hurried: false,
             posted_up_to: 0,
             committing: VecDeque::new(),
             is_drained: false,
@@ -145,17 +136,18 @@ impl Control {
                 }
                 () = tokio::time::sleep_until(wake_at), if wake.is_some() => self.woke(),
             }
-            self.end_turn().await;
+            if let Err(reason) = self.end_turn().await {
+                self.recorder.give_up(self.app.clock.now());
+                return Ending::StoreFailed(reason);
+            }
         }
-        self.commit().await;
         self.recorder.close(self.exchange.core()).await;
         Ending::Drained
     }
 
     fn next_wake(&self) -> Option<Tick> {
         let core = self.exchange.core().next_wake().map(|(at, _)| at);
-        let receipts = self.unhurried_since.map(|at| at + RECEIPTS_WAIT);
-        let wakes = [core, receipts, self.recorder.next_wake()];
+        let wakes = [core, self.recorder.next_wake()];
         wakes.into_iter().flatten().min()
     }
 
@@ -235,7 +227,7 @@ impl Control {
                      `cereus credit list` shows it"
                 );
                 let deposit = DepositId::of(deposit);
-                self.hurry(Entry::Refused { deposit, reason });
+                self.entries.push(Entry::Refused { deposit, reason });
             }
             ControlEffect::Denied { request, denial } => {
                 let waited = now.since(request.arrived_at());
@@ -254,7 +246,6 @@ impl Control {
                     sealing: request.sealing(),
                 });
                 self.entries.push(Entry::Receipt(Arc::clone(&finished)));
-                self.unhurried_since.get_or_insert(now);
                 self.app.receipts.keep(finished);
             }
             ControlEffect::LetGo { conn } => {
@@ -273,7 +264,7 @@ impl Control {
             }
             ControlEffect::Post { transfer } => {
                 self.posted_up_to = transfer.seq;
-                self.hurry(Entry::Transfer(transfer));
+                self.entries.push(Entry::Transfer(transfer));
             }
             ControlEffect::Relay { request, event } => request.step(now, event),
             ControlEffect::Released { request } => {
@@ -289,36 +280,37 @@ impl Control {
         }
     }
 
-    fn hurry(&mut self, entry: Entry) {
-        self.entries.push(entry);
-        self.is_hurried = true;
-    }
-
     /// Tells the core how far the ledger is on disk; the reason if it never will be again.
     fn take_durable(&mut self) -> Option<String> {
         let durable = self.durable.borrow_and_update().clone();
         match durable {
             Durable::Failed(reason) => Some(reason),
             Durable::UpTo(up_to) => {
-                self.app.metrics.transfers_durable.set(up_to);
-                let now = self.app.clock.now();
-                while let Some(batch) = self.committing.pop_front_if(|it| it.up_to <= up_to) {
-                    let took = now.since(batch.at);
-                    self.app.metrics.commit_seconds.observe(took.0 as f64 / 1e6);
-                }
-                self.step(ControlEvent::Happened(Event::Persisted { up_to }));
+                self.is_durable(up_to);
                 None
             }
         }
     }
 
-    /// Hands all entries to the store.
-    async fn commit(&mut self) {
-        self.is_hurried = false;
-        self.unhurried_since = None;
-        if self.entries.is_empty() {
-            return;
+    fn is_durable(&mut self, up_to: u64) {
+        self.app.metrics.transfers_durable.set(up_to);
+        let now = self.app.clock.now();
+        while let Some(batch) = self.committing.pop_front_if(|it| it.up_to <= up_to) {
+            let took = now.since(batch.at);
+            self.app.metrics.commit_seconds.observe(took.0 as f64 / 1e6);
         }
+        self.step(ControlEvent::Happened(Event::Persisted { up_to }));
+    }
+
+    /// Hands all entries to the store, and those that come of it. The reason if it takes none any more.
+    async fn commit(&mut self) -> Result<(), String> {
+        while !self.entries.is_empty() {
+            self.commit_once().await?;
+        }
+        Ok(())
+    }
+
+    async fn commit_once(&mut self) -> Result<(), String> {
         let up_to = self.posted_up_to;
         self.app.metrics.transfers_posted.set(up_to);
         if self.committing.back().is_none_or(|last| last.up_to < up_to) {
@@ -326,10 +318,14 @@ impl Control {
             self.committing.push_back(Committing { up_to, at });
         }
         let entries = std::mem::take(&mut self.entries);
-        self.writer.commit(entries, up_to).await;
+        match self.writer.commit(entries, up_to).await? {
+            Commit::Done => self.is_durable(up_to),
+            Commit::Later => {}
+        }
+        Ok(())
     }
 
-    async fn end_turn(&mut self) {
+    async fn end_turn(&mut self) -> Result<(), String> {
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let metrics = &self.app.metrics;
         metrics
@@ -338,18 +334,14 @@ impl Control {
         metrics
             .providers_verified
             .set(gauge(self.exchange.verified_count()));
+        self.commit().await?;
         let now = self.app.clock.now();
-        let is_overdue = self
-            .unhurried_since
-            .is_some_and(|since| now >= since + RECEIPTS_WAIT);
-        if self.is_hurried || is_overdue {
-            self.commit().await;
-        }
         self.recorder.flush(now, self.exchange.core());
         self.app
             .metrics
             .journal_events_lost
             .set(self.recorder.lost_count());
+        Ok(())
     }
 }
 

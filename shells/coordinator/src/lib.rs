@@ -43,6 +43,7 @@ pub use crate::journal::JournalSettings;
 use crate::journal::Recorder;
 pub use crate::settings::Settings;
 use crate::settings::fresh_seed;
+use crate::store::applier::Applier;
 use crate::store::watch::{self as store_watch, Listener};
 use crate::store::writer::{self, Started};
 use crate::store::{AuditExtent, Changes, FolderLock, OpenHold, StoreError, unix_now_s};
@@ -189,7 +190,7 @@ impl Drainer {
 /// Opens the store, audits it, recovers what the last process left, and serves.
 pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
     let lock = FolderLock::take(&settings.data)?;
-    let mut store = store::open(&settings.data)?;
+    let mut store = store::open_locked(&settings.data, &lock)?;
     let audit = store.audit(AuditExtent::SinceLast)?;
     tracing::info!(
         transfers = audit.transfer_count,
@@ -199,7 +200,8 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
     let holds = store.open_holds()?;
     let unlinked = store.ensure_account(UNLINKED_ACCOUNT)?;
     let everything = store.everything()?;
-    let (watching, reading) = (store::open(&settings.data)?, store::open(&settings.data)?);
+    let watching = store::open_beside(&settings.data)?;
+    let reading = store::open_beside(&settings.data)?;
     let (listener, addr) = bind(settings.listen, "--listen").await?;
     let (metrics_listener, metrics_addr) = match settings.metrics_listen {
         Some(listen) => {
@@ -217,9 +219,10 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
         })?;
     let Started {
         writer,
+        applier,
+        stopper,
         durable,
-        thread,
-    } = writer::start(store).map_err(CoordinatorError::Thread)?;
+    } = writer::start(store, &settings.data)?;
 
     let (control, inbox) = mpsc::channel(INBOX_MAX);
     let (drain, draining) = watch::channel(false);
@@ -244,7 +247,7 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
         unlinked,
     }));
     let journal = recorder.path().to_owned();
-    let control_task = Control::new(Arc::clone(&app), recorder, writer.clone(), durable);
+    let control_task = Control::new(Arc::clone(&app), recorder, writer, durable);
     let control_task = tokio::spawn(control_task.run(inbox, draining.clone()));
     directory.begin(&everything).await;
     recover(&control, holds).await;
@@ -252,7 +255,11 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
         watching,
         &settings.data,
         everything.up_to,
-        Neighbours { directory, control },
+        Neighbours {
+            applier,
+            directory,
+            control,
+        },
     )
     .map_err(CoordinatorError::Thread)?;
 
@@ -282,8 +289,7 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
         })
         .await;
         let _ = tokio::task::spawn_blocking(move || watch.stop()).await;
-        writer.stop().await;
-        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        let _ = tokio::task::spawn_blocking(move || stopper.stop()).await;
         drop(lock);
         ending
     });
@@ -314,6 +320,7 @@ async fn bind(
 
 /// What other processes on this machine change or ask.
 struct Neighbours {
+    applier: Applier,
     directory: Arc<Directory>,
     control: mpsc::Sender<Notice>,
 }
@@ -324,6 +331,10 @@ impl Listener for Neighbours {
     }
 
     fn asked(&mut self, question: &str) -> Option<String> {
+        if question == store_watch::SETTLE {
+            self.applier.settle();
+            return Some("true".to_owned());
+        }
         questions::answer(question, &self.control)
     }
 }

@@ -32,11 +32,21 @@ pub enum StoreError {
         path.display()
     )]
     InUse { path: PathBuf },
+    #[error(
+        "the log of transfers in {} cannot be read ({source}); nothing was changed: keep the folder for \
+         an inquiry, or restore a backup of the whole folder", path.display()
+    )]
+    Log {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     /// What was asked for is not there, or cannot be: a sentence for the person who asked.
     #[error("{0}")]
     Request(String),
     #[error("SQLite: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    #[error("the system gives no thread: {0}")]
+    Thread(std::io::Error),
     #[error(
         "the database is of version {found}, this build knows up to {known}; run the newer build \
          that wrote it"

@@ -1,13 +1,17 @@
 //! Accounts, keys, the ledger and receipts, behind the one trait [`Store`].
 //!
 //! A store decides nothing: the core numbers and balances every transfer, the store makes batches of
-//! them durable and refuses what would break a constraint. Callers: the writer thread
-//! (`writer`), the watch over what other processes change (`watch`) and the command line.
+//! them durable and refuses what would break a constraint. Callers: the threads that write (`writer`,
+//! `applier`), the watch over what other processes change (`watch`) and the command line.
+//!
+//! A transfer is durable when it is in the `log`, and in the database a few milliseconds later.
 //!
 //! `sqlite` is the one backend so far. Another is another file that implements the trait.
 
+pub(crate) mod applier;
 mod error;
 mod folder;
+mod log;
 mod rows;
 pub(crate) mod sqlite;
 pub(crate) mod watch;
@@ -20,6 +24,7 @@ use cereus_core::ids::{AccountId, MachineId, RequestId};
 use cereus_core::money::MicroUsd;
 
 pub use error::{Disagreement, StoreError};
+use log::{BatchNo, Log};
 pub use folder::FolderLock;
 pub(crate) use folder::{make_folder, private_file};
 pub use rows::{
@@ -76,8 +81,17 @@ pub trait Store: std::fmt::Debug + Send {
         count_max: u32,
     ) -> Result<Vec<DepositRow>, StoreError>;
 
-    /// Makes all of `entries` durable, or none.
-    fn commit(&mut self, entries: &[Entry]) -> Result<(), StoreError>;
+    /// Makes all of `entries` durable, or none. With them the log is written here as far as `applied`, if
+    /// that is given.
+    fn write(&mut self, entries: &[Entry], applied: Option<BatchNo>) -> Result<(), StoreError>;
+
+    /// The same for entries that no log has.
+    fn commit(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
+        self.write(entries, None)
+    }
+
+    /// The newest batch of the log that is written here.
+    fn applied(&self) -> Result<BatchNo, StoreError>;
 
     /// Holds that were neither settled nor voided.
     fn open_holds(&self) -> Result<Vec<OpenHold>, StoreError>;
@@ -105,8 +119,37 @@ pub trait Store: std::fmt::Debug + Send {
     ) -> Result<Vec<RequestRow>, StoreError>;
 }
 
-/// Opens (or makes) the store of a data folder and brings it up to date.
+/// Opens (or makes) the store of a data folder, with all that is durable in it: what the last
+/// coordinator had no time to write, or what the one that runs is about to.
 pub fn open(folder: &Path) -> Result<Box<dyn Store>, StoreError> {
+    match FolderLock::take(folder) {
+        Ok(lock) => open_locked(folder, &lock),
+        Err(StoreError::InUse { .. }) => {
+            watch::settle_quietly(folder);
+            open_beside(folder)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The same for who holds the folder's lock.
+pub(crate) fn open_locked(folder: &Path, _lock: &FolderLock) -> Result<Box<dyn Store>, StoreError> {
+    let mut store = sqlite::SqliteStore::open(folder)?;
+    let left = Log::left(folder, store.applied()?).map_err(|source| StoreError::Log {
+        path: folder.to_owned(),
+        source,
+    })?;
+    if !left.transfers.is_empty() {
+        let count = left.transfers.len();
+        let entries: Vec<Entry> = left.transfers.into_iter().map(Entry::Transfer).collect();
+        store.write(&entries, Some(left.up_to))?;
+        tracing::info!(count, "transfers that the last coordinator logged are written");
+    }
+    Ok(Box::new(store))
+}
+
+/// The database as it is: another connection beside one that is up to date.
+pub(crate) fn open_beside(folder: &Path) -> Result<Box<dyn Store>, StoreError> {
     Ok(Box::new(sqlite::SqliteStore::open(folder)?))
 }
 

@@ -20,6 +20,8 @@ use super::{Changes, Store, StoreError};
 
 const SOCKET_NAME: &str = "coordinator.sock";
 const CHANGES: &str = "changes";
+/// All that the coordinator has logged can be read in the database when this is answered.
+pub(crate) const SETTLE: &str = "settle";
 const DONE: &str = "done";
 const FAILED: &str = "failed";
 /// How long either side waits for the other's line.
@@ -111,6 +113,13 @@ impl Watch {
 pub(super) fn ask_quietly(folder: &Path) {
     if let Err(error) = ask_coordinator(folder, CHANGES) {
         tracing::warn!(%error, "the coordinator did not say that it has seen the change");
+    }
+}
+
+/// Waits until the coordinator of a folder, if one runs there, has written what it knows.
+pub(super) fn settle_quietly(folder: &Path) {
+    if let Err(error) = ask_coordinator(folder, SETTLE) {
+        tracing::debug!(%error, "the coordinator did not say that it has written everything");
     }
 }
 

@@ -1,19 +1,31 @@
-//! The one thread that writes to the store: group commit.
+//! How entries become durable: transfers by the log at once, everything by the database a moment later.
 //!
-//! Whatever has queued up while one transaction was being synced becomes the next one, so a slow
-//! disk makes batches longer instead of queues. It does nothing else: whoever reads has a
-//! connection of its own.
+//! A disk that syncs faster than a thread wakes up is synced where the coordinator's loop stands. Any
+//! other gets a thread: whatever has queued up while one batch was being synced becomes the next one, so
+//! a slow disk makes batches longer instead of queues.
 
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+use super::applier::{self, Applier, WAITING_MAX};
+use super::log::Log;
 use super::{Entry, Store, StoreError};
 
-/// Entries in one transaction.
+/// Entries in one batch.
 const ENTRIES_MAX: usize = 4_096;
 /// Batches that may wait for the disk before the coordinator's loop does.
 const JOBS_MAX: usize = 1_024;
+/// A sync that takes longer is not waited for by the coordinator's loop.
+const IN_PLACE_MAX: Duration = Duration::from_micros(100);
+/// Syncs in a row that were fast before the loop waits for them again.
+const FAST_AGAIN: usize = 64;
+/// How long the loop waits for a database that is far behind before it looks again.
+const BEHIND_WAIT: Duration = Duration::from_millis(1);
 
 enum Job {
     /// Make these durable; `up_to` is the number of the last transfer so far.
@@ -30,110 +42,289 @@ pub(crate) enum Durable {
     Failed(String),
 }
 
-#[derive(Clone, Debug)]
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Commit {
+    /// It is durable.
+    Done,
+    /// [`Durable`] will tell.
+    Later,
+}
+
+/// The loop's end.
+#[derive(Debug)]
 pub(crate) struct Writer {
+    log: Arc<Mutex<Log>>,
+    applier: Applier,
     jobs: mpsc::Sender<Job>,
+    pace: Arc<Pace>,
+    is_aside: bool,
+}
+
+/// How the thread finds the disk.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Batches that it has not made durable.
+    waiting: AtomicUsize,
+    fast_in_a_row: AtomicUsize,
 }
 
 pub(crate) struct Started {
     pub(crate) writer: Writer,
+    pub(crate) applier: Applier,
+    pub(crate) stopper: Stopper,
     pub(crate) durable: watch::Receiver<Durable>,
-    pub(crate) thread: JoinHandle<()>,
 }
 
-/// Starts the thread. It ends, all written, at [`Writer::stop`].
-pub(crate) fn start(mut store: Box<dyn Store>) -> std::io::Result<Started> {
+/// Ends the threads.
+#[derive(Debug)]
+pub(crate) struct Stopper {
+    jobs: mpsc::Sender<Job>,
+    applier: Applier,
+    threads: [JoinHandle<()>; 2],
+}
+
+/// Starts the threads. They end, all written, with [`Stopper::stop`].
+pub(crate) fn start(store: Box<dyn Store>, folder: &Path) -> Result<Started, StoreError> {
+    let applied = store.applied()?;
+    let log = Log::open(folder, applied).map_err(|source| StoreError::Folder {
+        path: folder.to_owned(),
+        source,
+    })?;
+    let log = Arc::new(Mutex::new(log));
+    let (applier, applying) = applier::start(store, applied).map_err(StoreError::Thread)?;
     let (jobs, inbox) = mpsc::channel(JOBS_MAX);
     let (told, durable) = watch::channel(Durable::UpTo(0));
-    let thread = thread::Builder::new()
-        .name("cereus-store".to_owned())
-        .spawn(move || {
-            if let Err(error) = serve(&mut *store, inbox, &told) {
-                tracing::error!(%error, "the store cannot write any more");
-                told.send_replace(Durable::Failed(error.to_string()));
-            }
-        })?;
+    let pace = Arc::new(Pace::default());
+    let thread = Aside {
+        log: Arc::clone(&log),
+        applier: applier.clone(),
+        pace: Arc::clone(&pace),
+        inbox,
+    };
+    let syncing = thread::Builder::new()
+        .name("cereus-log".to_owned())
+        .spawn(move || thread.run(&told))
+        .map_err(StoreError::Thread)?;
     Ok(Started {
-        writer: Writer { jobs },
+        writer: Writer {
+            log,
+            applier: applier.clone(),
+            jobs: jobs.clone(),
+            pace,
+            is_aside: false,
+        },
+        stopper: Stopper {
+            jobs,
+            applier: applier.clone(),
+            threads: [syncing, applying],
+        },
+        applier,
         durable,
-        thread,
     })
 }
 
 impl Writer {
-    /// Waits while the disk is [`JOBS_MAX`] batches behind. A dead thread has told so already.
-    pub(crate) async fn commit(&self, entries: Vec<Entry>, up_to: u64) {
-        let _ = self.jobs.send(Job::Commit { entries, up_to }).await;
+    /// Makes entries durable, in order. Waits while the disk is [`JOBS_MAX`] batches behind.
+    ///
+    /// # Errors
+    /// Why nothing can be written any more.
+    pub(crate) async fn commit(
+        &mut self,
+        mut entries: Vec<Entry>,
+        up_to: u64,
+    ) -> Result<Commit, String> {
+        if self.is_aside && self.is_fast_again() {
+            self.is_aside = false;
+        }
+        if self.is_aside {
+            self.pace.waiting.fetch_add(1, Ordering::AcqRel);
+            // A dead thread has told so already.
+            let _ = self.jobs.send(Job::Commit { entries, up_to }).await;
+            return Ok(Commit::Later);
+        }
+        let (took, mut waiting) = write(&self.log, &self.applier, &mut entries)?;
+        self.is_aside = took > IN_PLACE_MAX;
+        while waiting > WAITING_MAX {
+            tokio::time::sleep(BEHIND_WAIT).await;
+            waiting = self.applier.hand_in(&mut entries, None)?;
+        }
+        Ok(Commit::Done)
     }
 
-    /// What was committed before is written; what comes later is not.
-    pub(crate) async fn stop(&self) {
-        let _ = self.jobs.send(Job::Stop).await;
-    }
-}
-
-/// A line for each request that was paid for, without a word of what was said. Here, and not where
-/// it ended: writing it out must not hold up the coordinator.
-fn log_finished(entries: &[Entry]) {
-    for entry in entries {
-        let Entry::Receipt(finished) = entry else {
-            continue;
-        };
-        let receipt = &finished.receipt;
-        tracing::info!(
-            request = %receipt.request,
-            account = receipt.account.0,
-            model = finished.model,
-            machine = format_args!("{:032x}", receipt.machine.0),
-            attempts = receipt.attempts,
-            prompt_tokens = receipt.usage.prompt_tokens,
-            completion_tokens = receipt.usage.completion_tokens,
-            charged_micro_usd = receipt.charged.0,
-            first_content_ms = receipt.started_at.since(receipt.arrived_at).as_millis_floor(),
-            total_ms = receipt.completed_at.since(receipt.arrived_at).as_millis_floor(),
-            "request finished"
-        );
+    fn is_fast_again(&self) -> bool {
+        self.pace.waiting.load(Ordering::Acquire) == 0
+            && self.pace.fast_in_a_row.load(Ordering::Relaxed) >= FAST_AGAIN
     }
 }
 
-fn serve(
-    store: &mut dyn Store,
-    mut inbox: mpsc::Receiver<Job>,
-    told: &watch::Sender<Durable>,
-) -> Result<(), StoreError> {
-    let mut is_stopping = false;
-    while !is_stopping {
-        let Some(Job::Commit {
-            mut entries,
-            mut up_to,
-        }) = inbox.blocking_recv()
-        else {
-            return Ok(());
-        };
-        while entries.len() < ENTRIES_MAX {
-            match inbox.try_recv() {
-                Ok(Job::Commit {
-                    entries: more,
-                    up_to: later,
-                }) => {
-                    entries.extend(more);
-                    up_to = later;
+impl Stopper {
+    /// What was committed before is written; what comes later is not. Waits for the disk.
+    pub(crate) fn stop(self) {
+        let _ = self.jobs.blocking_send(Job::Stop);
+        let [syncing, applying] = self.threads;
+        let _ = syncing.join();
+        self.applier.stop();
+        let _ = applying.join();
+    }
+}
+
+struct Aside {
+    log: Arc<Mutex<Log>>,
+    applier: Applier,
+    pace: Arc<Pace>,
+    inbox: mpsc::Receiver<Job>,
+}
+
+impl Aside {
+    fn run(mut self, told: &watch::Sender<Durable>) {
+        if let Err(reason) = self.serve(told) {
+            tracing::error!(reason, "the log of transfers cannot be written any more");
+            told.send_replace(Durable::Failed(reason));
+        }
+    }
+
+    fn serve(&mut self, told: &watch::Sender<Durable>) -> Result<(), String> {
+        let mut is_stopping = false;
+        while !is_stopping {
+            let Some(Job::Commit {
+                mut entries,
+                mut up_to,
+            }) = self.inbox.blocking_recv()
+            else {
+                return Ok(());
+            };
+            let mut jobs = 1;
+            while entries.len() < ENTRIES_MAX {
+                match self.inbox.try_recv() {
+                    Ok(Job::Commit {
+                        entries: more,
+                        up_to: later,
+                    }) => {
+                        entries.extend(more);
+                        up_to = later;
+                        jobs += 1;
+                    }
+                    Ok(Job::Stop) => {
+                        is_stopping = true;
+                        break;
+                    }
+                    Err(_) => break,
                 }
-                Ok(Job::Stop) => {
-                    is_stopping = true;
-                    break;
+            }
+            let (took, mut waiting) = write(&self.log, &self.applier, &mut entries)?;
+            while waiting > WAITING_MAX {
+                thread::sleep(BEHIND_WAIT);
+                waiting = self.applier.hand_in(&mut entries, None)?;
+            }
+            let fast = &self.pace.fast_in_a_row;
+            let is_fast = took <= IN_PLACE_MAX;
+            let count = if is_fast { fast.load(Ordering::Relaxed) + 1 } else { 0 };
+            fast.store(count, Ordering::Relaxed);
+            // The loop writes by itself only when it has heard of everything.
+            told.send_replace(Durable::UpTo(up_to));
+            self.pace.waiting.fetch_sub(jobs, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+}
+
+/// The transfers to the log, everything to the database. How long the former took, and how many entries
+/// wait for the latter.
+fn write(
+    log: &Mutex<Log>,
+    applier: &Applier,
+    entries: &mut Vec<Entry>,
+) -> Result<(Duration, usize), String> {
+    let transfers = entries.iter().filter_map(|entry| match entry {
+        Entry::Transfer(transfer) => Some(transfer),
+        Entry::Receipt(_) | Entry::Refused { .. } => None,
+    });
+    let mut transfers = transfers.peekable();
+    let began = Instant::now();
+    let batch = if transfers.peek().is_some() {
+        let mut log = log.lock().expect("no holder of this lock panics");
+        let batch = log.append(transfers, applier.applied());
+        Some(batch.map_err(|error| error.to_string())?)
+    } else {
+        None
+    };
+    let took = began.elapsed();
+    Ok((took, applier.hand_in(entries, batch)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use cereus_core::effect::{Cause, LedgerAccount, Postings, Transfer, TransferKind};
+    use cereus_core::ids::{AccountId, RequestId};
+    use cereus_core::money::MicroUsd;
+
+    use super::super::{AuditExtent, open};
+    use super::*;
+
+    fn hold(account: AccountId, number: u64) -> Entry {
+        Entry::Transfer(Transfer {
+            seq: number,
+            kind: TransferKind::Hold,
+            cause: Cause::Request(RequestId(u128::from(number))),
+            reference: None,
+            postings: Postings::listed(&[
+                (LedgerAccount::Consumer(account), MicroUsd(-3)),
+                (LedgerAccount::Held(account), MicroUsd(3)),
+            ]),
+        })
+    }
+
+    /// Commits in place, then aside, then in place again, and says what the database has.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn transfers_are_in_the_database_however_the_disk_was_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path()).unwrap();
+        let account = store.ensure_account("ada").unwrap();
+        let Started {
+            mut writer,
+            applier,
+            stopper,
+            mut durable,
+        } = start(store, folder.path()).unwrap();
+        for number in 1..=600 {
+            if number == 200 {
+                writer.is_aside = true;
+            }
+            let entries = vec![hold(account, number)];
+            match writer.commit(entries, number).await.unwrap() {
+                Commit::Done => {}
+                Commit::Later => {
+                    let is_done = |told: &Durable| *told == Durable::UpTo(number);
+                    durable.wait_for(is_done).await.unwrap();
                 }
-                Err(_) => break,
             }
         }
-        store.commit(&entries)?;
-        log_finished(&entries);
-        // A batch without a transfer is no news to the coordinator.
-        told.send_if_modified(|durable| {
-            let is_news = *durable != Durable::UpTo(up_to);
-            *durable = Durable::UpTo(up_to);
-            is_news
-        });
+        applier.settle();
+        let mut other = super::super::sqlite::SqliteStore::open(folder.path()).unwrap();
+        assert_eq!(other.open_holds().unwrap().len(), 600);
+        tokio::task::spawn_blocking(|| stopper.stop()).await.unwrap();
+        assert_eq!(other.audit(AuditExtent::Everything).unwrap().open_hold_count, 600);
     }
-    Ok(())
+
+    #[tokio::test]
+    async fn what_only_the_log_has_is_in_the_database_of_whoever_opens_it_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path()).unwrap();
+        let account = store.ensure_account("ada").unwrap();
+        let applied = store.applied().unwrap();
+        let mut log = Log::open(folder.path(), applied).unwrap();
+        for number in 1..=2 {
+            let Entry::Transfer(transfer) = hold(account, number) else {
+                unreachable!()
+            };
+            log.append([transfer].iter(), applied).unwrap();
+        }
+        drop((store, log));
+        for _ in 0..2 {
+            let mut store = open(folder.path()).unwrap();
+            assert_eq!(store.open_holds().unwrap().len(), 2);
+            store.audit(AuditExtent::Everything).unwrap();
+        }
+    }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use cereus_core::effect::{Cause, LedgerAccount, Transfer, TransferKind};
 use cereus_core::money::MicroUsd;
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use super::super::log::BatchNo;
 use super::super::rows::{DepositId, OpenHold};
 use super::super::{StoreError, unix_now_s};
 use super::{account_id, deposits, request_id, row_id};
@@ -112,6 +113,24 @@ fn open_hold(
             .execute(params![request, row_id(account), posting.amount.0, id])?;
         }
     }
+    Ok(())
+}
+
+/// How far the log of transfers is written here.
+pub(super) fn applied(db: &Connection) -> Result<BatchNo, StoreError> {
+    let batch: Option<i64> = db
+        .query_row("SELECT batch FROM applied", [], |row| row.get(0))
+        .optional()?;
+    Ok(batch.map_or(0, |batch| u64::try_from(batch).unwrap_or_default()))
+}
+
+pub(super) fn applied_to(tx: &Transaction<'_>, batch: BatchNo) -> Result<(), StoreError> {
+    let batch = i64::try_from(batch).expect("batches are counted from 1");
+    tx.prepare_cached(
+        "INSERT INTO applied (only, batch) VALUES (1, ?)
+         ON CONFLICT DO UPDATE SET batch = excluded.batch",
+    )?
+    .execute([batch])?;
     Ok(())
 }
 

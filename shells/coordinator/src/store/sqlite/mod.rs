@@ -21,6 +21,7 @@ use super::rows::{
     AccountRow, ApiKey, Audit, AuditExtent, Changes, DepositId, DepositRow, Entry, KeyRow,
     OpenHold, RequestRow, StoredReceipt,
 };
+use super::log::BatchNo;
 use super::{Store, StoreError, make_folder, private_file, watch};
 
 /// The database inside the data folder.
@@ -140,7 +141,7 @@ impl Store for SqliteStore {
         deposits::list(&self.db, account, count_max)
     }
 
-    fn commit(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
+    fn write(&mut self, entries: &[Entry], applied: Option<BatchNo>) -> Result<(), StoreError> {
         let tx = self.db.transaction()?;
         let mut has_receipts = false;
         let mut changed = ledger::Changed::default();
@@ -158,8 +159,15 @@ impl Store for SqliteStore {
         if has_receipts {
             receipts::forget_oldest(&tx)?;
         }
+        if let Some(batch) = applied {
+            ledger::applied_to(&tx, batch)?;
+        }
         tx.commit()?;
         Ok(())
+    }
+
+    fn applied(&self) -> Result<BatchNo, StoreError> {
+        ledger::applied(&self.db)
     }
 
     fn open_holds(&self) -> Result<Vec<OpenHold>, StoreError> {
