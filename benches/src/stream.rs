@@ -171,6 +171,8 @@ impl Desk {
             delivery: Delivery::Streamed,
             include_usage: true,
             output_tokens_max: 1_000_000,
+            stop_bytes_max: 0,
+            silent_tokens_max: 0,
         };
         Self {
             relay: Relay::new(Framing::new(RequestId(9), 1_782_864_000, MODEL), shape),

@@ -231,7 +231,7 @@ pub struct Shown {
     /// Bytes of their text, unescaped.
     pub text_bytes: u32,
     /// The most tokens in it that leave no text of their own: what opens and closes thoughts and
-    /// calls, and the one that ends the answer.
+    /// calls, the one that ends the answer, and what the request's own wishes may have kept back.
     pub marks: u32,
     /// Prompt and answer counted by the model's own tokenizer, where the shell has it.
     pub counted: Option<Usage>,

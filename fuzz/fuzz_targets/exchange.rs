@@ -382,6 +382,8 @@ impl Scene {
             delivery,
             include_usage: false,
             output_tokens_max: 60,
+            stop_bytes_max: 0,
+            silent_tokens_max: 0,
         };
         let name = Arc::new(id);
         self.consumers.list.push(Consumer {

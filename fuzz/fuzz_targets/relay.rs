@@ -253,6 +253,8 @@ impl Scene {
             },
             include_usage: input.include_usage,
             output_tokens_max: u32::from(input.output_tokens_max),
+            stop_bytes_max: 0,
+            silent_tokens_max: 0,
         };
         Self {
             relay: Relay::new(Framing::new(RequestId(9), 5, "public"), shape),

@@ -1,7 +1,8 @@
 //! What a machine did wrong is remembered against it, whatever its connection (INV-13).
 //!
 //! Faults of use (it broke, it left) add up, and three in a row bar the machine: it is used
-//! only when nothing else is free. What no honest machine does bars at once. Bars grow with each
+//! only when nothing else is free. What no honest machine does bars at once, and so does what only
+//! half of a machine's consumers together can show. Bars grow with each
 //! further fault and end by time; a few good answers in a row take one fault away.
 
 use serde::{Deserialize, Serialize};
@@ -23,11 +24,11 @@ pub enum Offence {
     Broke,
     /// Its connection ended with work on it.
     Deserted,
-    /// It answered with nothing what another machine answered with something.
+    /// To half of its consumers it answered with nothing what another machine answered.
     EmptyAnswer,
     /// It claimed more than is true of any text.
     GrossOverClaim,
-    /// It called a request wrong that another machine served.
+    /// To half of its consumers it called a request wrong that another machine served.
     LoneRefusal,
     /// It claimed more than the band allows, and to half of its consumers.
     OverClaim,

@@ -52,15 +52,19 @@ impl Coordinator {
         let ask = *request.ask();
         let tally = &self.tallies[usize::from(ask.model.0)];
         let mut judged = tally.judge(&ask, claim);
-        if is_empty {
+        if is_empty && !claim.may_be_held_back() {
             // Whatever its end may count, nothing was shown.
             judged.usage = Usage::default();
         }
         if self.mischief == Mischief::PaysClaims {
             judged.usage = claim.usage;
         }
-        let offence = self.offence_of(slot, ask.account, &claim, judged.excess);
-        if claim.is_whole() && offence.is_none() {
+        // Who was told to stop made more than was shown: how much, nobody can say.
+        let offence = match is_parked {
+            true => None,
+            false => self.offence_of(now, slot, ask.account, &claim, judged.excess),
+        };
+        if claim.is_whole() && offence.is_none() && !is_parked {
             self.tallies[usize::from(ask.model.0)].learn(route.payee, &ask, claim);
         }
         if !is_empty && self.mischief != Mischief::ForgetsLateness {
@@ -73,7 +77,7 @@ impl Coordinator {
             None if claim.is_whole() && judged.excess == Excess::None => self.absolve(slot),
             None => {}
         }
-        if offence.is_some() || judged.excess != Excess::None {
+        if offence.is_some() || (judged.excess != Excess::None && !is_parked) {
             self.counts.over_claims += 1;
             out.push(Effect::Alarm {
                 alarm: Alarm::OverClaim,
@@ -81,7 +85,7 @@ impl Coordinator {
             });
         }
         if is_empty && !is_parked {
-            if self.doubts_emptiness(now, &attempt, out) {
+            if self.doubts_emptiness(now, &attempt, &claim, out) {
                 return self.fill(now, slot, out);
             }
         } else {
@@ -99,8 +103,18 @@ impl Coordinator {
 
     /// An answer without a word is shown only when others have none either, or nobody else is there
     /// to be asked.
-    fn doubts_emptiness(&mut self, now: Tick, attempt: &Attempt, out: &mut Effects) -> bool {
-        self.hear(attempt, Verdict::Empty);
+    fn doubts_emptiness(
+        &mut self,
+        now: Tick,
+        attempt: &Attempt,
+        claim: &Claim,
+        out: &mut Effects,
+    ) -> bool {
+        let verdict = match claim.may_be_held_back() {
+            true => Verdict::Stopped,
+            false => Verdict::Empty,
+        };
+        self.hear(attempt, verdict);
         let key = attempt.route().request;
         let opinions = self.requests.at(key).opinions();
         let is_agreed = is_agreed(opinions) || self.mischief == Mischief::BelievesOne;
@@ -120,13 +134,15 @@ impl Coordinator {
     /// What a claim says of the machine that made it.
     fn offence_of(
         &mut self,
+        now: Tick,
         slot: u32,
         consumer: AccountId,
         claim: &Claim,
         excess: Excess,
     ) -> Option<Offence> {
         let is_unlikely = excess != Excess::None;
-        let is_habit = claim.is_whole() && self.fleet.claims(slot, consumer, is_unlikely);
+        let machine = self.fleet.id(slot).machine;
+        let is_habit = claim.is_whole() && self.fleet.answers(now, machine, consumer, is_unlikely);
         match (claim.ending, excess) {
             (Ending::Cut, _) => Some(Offence::Overrun),
             (Ending::Said, Excess::None) => None,

@@ -9,12 +9,13 @@
 //! An average is no proof: digits, emoji or a rare script take several times the tokens of prose, and
 //! any consumer can ask for them. So a claim that no tokenizer can explain is the machine's fault at
 //! once, and one that is merely unlikely only if half of its consumers see the like
-//! (`fleet::claims`).
+//! (`fleet::habits`).
 
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Ask, Ending, Shown, Usage};
 use crate::ids::AccountId;
+use crate::relay::END_TOKENS;
 
 /// A claim may be this much above our count, in percent of it.
 pub const BAND_PERCENT: u64 = 150;
@@ -62,6 +63,11 @@ impl Claim {
     /// Its machine said all that it had to say, and that was something.
     pub(super) fn is_whole(&self) -> bool {
         self.ending == Ending::Said && self.shown.pieces > 0
+    }
+
+    /// A stop string that the consumer gave may have kept all of it from being shown.
+    pub(super) fn may_be_held_back(&self) -> bool {
+        self.shown.marks > END_TOKENS
     }
 }
 

@@ -4,7 +4,8 @@
 //! answers it with nothing, may be right: it knows its model and its template. It may also lie, to
 //! keep others from serving. So a second machine is asked before the consumer hears of it. When that
 //! one says the same, the consumer hears it and nobody is blamed; when it serves the request, the
-//! first was wrong, and it counts against it at once.
+//! first was wrong. That counts against it when half of its consumers have seen it wrong: templates
+//! differ, a sampled answer may be empty by chance, and a consumer may know how to ask for either.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,8 @@ pub(crate) enum Verdict {
     Client(u16),
     /// There is nothing to say.
     Empty,
+    /// The same, where the consumer's own stop strings may be why.
+    Stopped,
 }
 
 /// Whose verdict it is.
@@ -42,7 +45,8 @@ impl Verdict {
     const fn is_like(self, other: Self) -> bool {
         matches!(
             (self, other),
-            (Self::Client(_), Self::Client(_)) | (Self::Empty, Self::Empty)
+            (Self::Client(_), Self::Client(_))
+                | (Self::Empty | Self::Stopped, Self::Empty | Self::Stopped)
         )
     }
 }
@@ -66,19 +70,24 @@ pub(super) fn is_agreed(opinions: &[Opinion]) -> bool {
 pub(super) fn status(opinions: &[Opinion]) -> Option<u16> {
     opinions.iter().find_map(|opinion| match opinion.verdict {
         Verdict::Client(status) => Some(status),
-        Verdict::Empty => None,
+        Verdict::Empty | Verdict::Stopped => None,
     })
 }
 
 impl Coordinator {
-    /// The request was served after all: whoever spoke against it was wrong.
+    /// The request was served after all: whoever spoke against it was wrong, and may be so by habit.
     pub(super) fn refute(&mut self, now: Tick, key: Key) {
+        let consumer = self.requests.at(key).ask().account;
         for opinion in self.requests.at_mut(key).take_opinions() {
             let offence = match opinion.verdict {
                 Verdict::Client(_) => Offence::LoneRefusal,
                 Verdict::Empty => Offence::EmptyAnswer,
+                Verdict::Stopped => continue,
             };
-            self.strike_machine(now, opinion.machine, offence);
+            let machine = opinion.machine;
+            if self.fleet.answers(now, machine, consumer, true) {
+                self.strike_machine(now, machine, offence);
+            }
         }
     }
 }

@@ -310,6 +310,8 @@ impl World {
             delivery,
             include_usage: false,
             output_tokens_max: u32::MAX,
+            stop_bytes_max: 0,
+            silent_tokens_max: 0,
         };
         let id = RequestId(number);
         self.relays

@@ -138,10 +138,23 @@ impl Relay {
         if self.winner.is_some_and(|winner| winner != attempt) {
             return Shown::default();
         }
+        // One token for each byte, at most.
+        let finish = self.racing.finish_of(attempt).or(self.finish);
+        let held_back = match finish {
+            Some(FinishReason::Stop) => self.shape.stop_bytes_max,
+            _ => 0,
+        };
         Shown {
             pieces: self.counts.pieces,
             text_bytes: u32::try_from(self.counts.text_bytes).unwrap_or(u32::MAX),
-            marks: self.marks.saturating_add(END_TOKENS),
+            marks: [
+                self.marks,
+                END_TOKENS,
+                held_back,
+                self.shape.silent_tokens_max,
+            ]
+            .into_iter()
+            .fold(0, u32::saturating_add),
             counted: None,
         }
     }

@@ -63,15 +63,25 @@ pub struct Shape {
     pub include_usage: bool,
     /// The bound that the provider was given: an answer that long was cut, not finished.
     pub output_tokens_max: u32,
+    /// Bytes of the longest stop string: the answer that it ends has them and does not show them.
+    pub stop_bytes_max: u32,
+    /// Tokens without a text that the request may bring about: the model's own ends where it is to
+    /// go on behind them, or what a bias prefers.
+    pub silent_tokens_max: u32,
 }
 
 impl Shape {
     #[must_use]
-    pub const fn of(request: &Request<'_>, output_tokens_max: u32) -> Self {
+    pub fn of(request: &Request<'_>, output_tokens_max: u32) -> Self {
         Self {
             delivery: request.delivery,
             include_usage: request.include_usage,
             output_tokens_max,
+            stop_bytes_max: request.stop_bytes_max(),
+            silent_tokens_max: match request.may_be_silent() {
+                true => output_tokens_max,
+                false => 0,
+            },
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What routing and billing ask of a request.
 
-use super::{Input, Request};
+use super::{Ends, Input, Request};
 use crate::api::refusal::{Fault, Place, Refusal};
 use crate::config::Catalog;
 use crate::denial::Denial;
@@ -41,6 +41,21 @@ impl Request<'_> {
     pub fn named_model(&self) -> Result<&str, Refusal> {
         let missing = Refusal::field(Place::field("model"), Fault::Missing);
         self.model.as_deref().ok_or(missing)
+    }
+
+    /// Bytes of the longest stop string.
+    #[must_use]
+    pub fn stop_bytes_max(&self) -> u32 {
+        let longest = self.stops.iter().map(String::len).max();
+        longest.map_or(0, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX))
+    }
+
+    /// Whether its own wishes may bring about tokens that have no text.
+    #[must_use]
+    pub fn may_be_silent(&self) -> bool {
+        self.ends == Ends::Ignored
+            || self.output_tokens_min > 0
+            || !self.sampling.logit_bias.is_empty()
     }
 
     /// That one machine gives one answer to it.

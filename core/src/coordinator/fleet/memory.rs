@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::claims::Claims;
+use super::habits::Habits;
 use super::pool::MachineTag;
 use super::standing::Standing;
 use crate::ids::MachineId;
@@ -27,7 +27,7 @@ pub(crate) struct Record {
     /// not proven that it is the machine.
     pub(crate) here: SmallVec<[u32; 2]>,
     pub(crate) standing: Standing,
-    pub(crate) claims: Claims,
+    pub(crate) habits: Habits,
     handovers: u8,
     handovers_since: Tick,
     left_at: Tick,
@@ -86,7 +86,7 @@ impl Memory {
             machine,
             here: SmallVec::new(),
             standing: Standing::default(),
-            claims: Claims::default(),
+            habits: Habits::default(),
             handovers: 0,
             handovers_since: Tick::ZERO,
             left_at: now,
@@ -108,7 +108,7 @@ impl Memory {
         }
         record.left_at = now;
         record.standing.serve(now);
-        let is_spotless = record.standing.is_spotless() && record.claims.is_spotless();
+        let is_spotless = record.standing.is_spotless() && record.habits.is_spotless();
         let machine = record.machine;
         if is_spotless {
             self.forget(machine);

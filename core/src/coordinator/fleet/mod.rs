@@ -12,9 +12,9 @@
 
 mod check;
 mod choose;
-mod claims;
 mod estimate;
 mod gate;
+mod habits;
 mod index;
 mod ledger;
 mod memory;
@@ -536,12 +536,17 @@ impl Fleet {
         had_faults
     }
 
-    /// A machine's claim for an answer to that consumer. `true` if it is unlikely, as those to half of
-    /// its consumers are.
-    pub(crate) fn claims(&mut self, slot: u32, consumer: AccountId, is_unlikely: bool) -> bool {
-        let record = self.providers.at(slot).record;
-        let claims = &mut self.memory.at_mut(record).claims;
-        claims.push(consumer, is_unlikely)
+    /// How a machine's answer to that consumer was. `true` if it is odd, as those to half of its
+    /// consumers are.
+    pub(crate) fn answers(
+        &mut self,
+        now: Tick,
+        machine: MachineId,
+        consumer: AccountId,
+        is_odd: bool,
+    ) -> bool {
+        let record = self.memory.of(now, machine);
+        self.memory.at_mut(record).habits.push(consumer, is_odd)
     }
 
     /// A machine failed through a fault of its own, which brings it at least to so many.

@@ -63,21 +63,65 @@ fn next_conns(world: &mut World, count: u128) -> Vec<ConnId> {
         .collect()
 }
 
-#[test]
-fn a_client_error_that_the_next_machine_does_not_share_is_the_first_machines() {
-    for status in [400, 413, 415, 422] {
-        let mut world = World::new();
-        world.provider(1, 11, 4);
-        world.provider(2, 22, 4);
-        let first = dispatched(&world.ask(5)).unwrap();
-        let effects = fail(&mut world, first, AttemptFault::Client(status));
-        assert_eq!(refused(&effects), None, "the consumer hears nothing yet");
-        let second = dispatched(&effects).expect("another machine is asked");
-        assert_ne!(second.1, first.1);
-        assert_eq!(serve(&mut world, second).attempts, 2);
-        let conns = next_conns(&mut world, 8);
-        assert!(!conns.contains(&first.1), "its share falls at once");
+/// How often the first machine is asked by the last eight of forty requests, when it calls each of them
+/// wrong and another serves all.
+fn asked_at_last(
+    accounts: &[AccountId],
+    mut says: impl FnMut(&mut World, (AttemptKey, ConnId)) -> Vec<Effect>,
+) -> usize {
+    let mut world = World::new();
+    world.provider(1, 11, 4);
+    world.provider(2, 22, 4);
+    for &account in accounts {
+        let balance = MicroUsd(1_000_000);
+        world.step(Event::AccountOpened { account, balance });
     }
+    let mut asked = Vec::new();
+    for id in 0..40 {
+        let account = accounts[id % accounts.len()];
+        let arrived = Event::Arrived(ask(id as u128, account));
+        let mut effects = world.step(arrived);
+        let mut is_asked = false;
+        loop {
+            let sent = dispatched(&effects).expect("a machine is asked");
+            if sent.1 != ConnId(1) {
+                serve(&mut world, sent);
+                break;
+            }
+            is_asked = true;
+            effects = says(&mut world, sent);
+            assert_eq!(refused(&effects), None, "the consumer hears nothing of it");
+        }
+        asked.push(is_asked);
+    }
+    asked[32..].iter().filter(|is_asked| **is_asked).count()
+}
+
+const CONSUMERS: [AccountId; 3] = [AccountId(31), AccountId(32), AccountId(33)];
+
+#[test]
+fn what_no_other_machine_shares_counts_once_half_of_the_consumers_saw_it() {
+    for status in [400, 413, 415, 422] {
+        let refuses = |world: &mut World, sent| fail(world, sent, AttemptFault::Client(status));
+        assert_eq!(asked_at_last(&CONSUMERS, refuses), 0);
+        assert!(
+            asked_at_last(&CONSUMERS[..1], refuses) > 0,
+            "one consumer shows nothing"
+        );
+    }
+    let nothing = |marks| {
+        move |world: &mut World, sent: (AttemptKey, ConnId)| {
+            let seen = Shown {
+                marks,
+                ..shown(0, 0)
+            };
+            complete(world, sent, usage(90, 1), seen)
+        }
+    };
+    assert_eq!(asked_at_last(&CONSUMERS, nothing(1)), 0);
+    assert!(asked_at_last(&CONSUMERS[..1], nothing(1)) > 0);
+    // A stop string at the beginning of an answer leaves nothing of it.
+    assert!(asked_at_last(&CONSUMERS, nothing(8)) > 0);
 }
 
 #[test]
@@ -219,4 +263,38 @@ fn a_broken_encryption_contract_before_content_costs_the_machine_and_not_the_req
     let second = dispatched(&effects).expect("another machine is asked");
     serve(&mut world, second);
     assert!(!next_conns(&mut world, 4).contains(&first.1));
+}
+
+#[test]
+fn a_machine_that_was_told_to_stop_is_not_held_to_what_was_shown_until_then() {
+    let mut world = World::new();
+    world.provider(1, 11, 4);
+    for id in 0..12 {
+        let (attempt, conn) = dispatched(&world.ask(id)).expect("it is never barred");
+        world.step(Event::AttemptStarted { conn, attempt });
+        let request = RequestId(id);
+        world.step(Event::ConsumerLeft { request });
+        // It had said far more by the time that it heard of it.
+        let effects = complete(&mut world, (attempt, conn), usage(90, 50), shown(1, 4));
+        assert!(!is_alarmed(&effects));
+        world.persist();
+        assert!(world.core.roster()[0].barred_for.is_none());
+    }
+}
+
+#[test]
+fn what_a_stop_string_held_back_is_neither_a_fault_nor_free() {
+    let mut world = World::new();
+    world.provider(1, 11, 4);
+    let (attempt, conn) = dispatched(&world.ask(5)).unwrap();
+    let seen = Shown {
+        marks: 41,
+        ..shown(0, 0)
+    };
+    complete(&mut world, (attempt, conn), usage(90, 40), seen);
+    world.persist();
+    let receipt = world.out.receipts[0];
+    assert_eq!(receipt.usage, usage(90, 40));
+    assert!(receipt.charged > MicroUsd::ZERO);
+    assert!(world.core.roster()[0].barred_for.is_none());
 }

@@ -262,3 +262,27 @@ fn a_plain_answer_that_outgrows_a_reply_says_so() {
         }]
     );
 }
+
+/// The tokens that may have left no text, after an answer that ends for that reason.
+fn marks_of(stop_bytes_max: u32, silent_tokens_max: u32, finish: &str) -> u32 {
+    let mut scene = Scene::shaped(Shape {
+        delivery: Delivery::Streamed,
+        include_usage: true,
+        output_tokens_max: 50,
+        stop_bytes_max,
+        silent_tokens_max,
+    });
+    scene.says("word ");
+    let event = json!({"id":"x","object":"chat.completion.chunk","model":"m",
+        "choices":[{"index":0,"delta":{},"finish_reason":finish}]});
+    scene.chunk(FIRST, &format!("data: {event}\n\n"));
+    scene.relay.shown_of(FIRST).marks
+}
+
+#[test]
+fn what_a_stop_string_or_a_silent_token_kept_back_was_made_all_the_same() {
+    assert_eq!(marks_of(0, 0, "stop"), END_TOKENS);
+    assert_eq!(marks_of(20, 0, "stop"), END_TOKENS + 20);
+    assert_eq!(marks_of(20, 0, "length"), END_TOKENS, "it ended otherwise");
+    assert_eq!(marks_of(0, 50, "length"), END_TOKENS + 50);
+}

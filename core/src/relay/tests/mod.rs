@@ -72,11 +72,16 @@ impl Scene {
     }
 
     fn bounded(delivery: Delivery, output_tokens_max: u32) -> Self {
-        let shape = Shape {
+        Self::shaped(Shape {
             delivery,
             include_usage: true,
             output_tokens_max,
-        };
+            stop_bytes_max: 0,
+            silent_tokens_max: 0,
+        })
+    }
+
+    fn shaped(shape: Shape) -> Self {
         let mut scene = Self {
             relay: Relay::new(Framing::new(RequestId(9), 5, "public"), shape),
             now: Tick::ZERO,
