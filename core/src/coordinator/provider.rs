@@ -14,8 +14,9 @@ use crate::slab::Key;
 use crate::time::Tick;
 
 /// Connections that may claim one machine at a time: the one that works, and newcomers that have
-/// not proven themselves. The oldest of these makes room for another.
-const CONNECTIONS_PER_MACHINE_MAX: usize = 4;
+/// not proven themselves. The oldest of these makes room for another, so there are enough that who
+/// holds the key can prove it while somebody repeats its registration hundreds of times a second.
+pub(super) const CONNECTIONS_PER_MACHINE_MAX: usize = 128;
 
 impl Coordinator {
     /// A newcomer stands beside the connection that its machine has until it has answered its

@@ -136,14 +136,19 @@ impl ProviderLink {
         self.liveness.heard(now);
         self.attempts
             .forget_cancelled(now, rules.config.cancelled_keep);
-        let session = self.session().expect("only a registered provider is heard");
+        let conn = self.conn;
+        let session = self
+            .session_mut()
+            .expect("only a registered provider is heard");
         let mut slots = Vec::new();
         let report = heartbeat.to_reports(&rules.catalog, &session.inventory, &mut slots);
-        out.tell(Event::ProviderReported {
-            conn: self.conn,
-            report,
-            slots: Cow::Owned(slots),
-        });
+        if let Some((report, slots)) = session.reports.came(now, (report, slots)) {
+            out.tell(Event::ProviderReported {
+                conn,
+                report,
+                slots: Cow::Owned(slots),
+            });
+        }
     }
 
     fn on_chunk<'f>(

@@ -4,6 +4,7 @@
 use super::LinkConfig;
 use super::challenge::Challenges;
 use super::loads::Loads;
+use super::reports::Reports;
 use crate::config::Catalog;
 use crate::envelope::PublicKey;
 use crate::event::Trust;
@@ -50,6 +51,7 @@ pub(super) struct Session {
     pub(super) is_linked: bool,
     pub(super) challenges: Challenges,
     pub(super) loads: Loads,
+    pub(super) reports: Reports,
 }
 
 impl Session {
@@ -102,6 +104,7 @@ impl Session {
             is_linked: !register.auth_token.is_empty(),
             challenges: Challenges::new(now),
             loads: Loads::default(),
+            reports: Reports::default(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The machine itself: one socket, from its first byte to its close.
 
+use std::borrow::Cow;
+
 use super::attempts::Attempts;
 use super::challenge::Challenges;
 use super::farewell::farewell;
@@ -12,9 +14,12 @@ use super::{
 };
 use crate::digest::Mix;
 use crate::envelope::PublicKey;
-use crate::event::{GoneCause, Trust};
+use crate::event::{Event, GoneCause, Trust};
 use crate::ids::{AccountId, AttemptKey, ConnId, MachineId, WireId};
 use crate::time::Tick;
+
+/// Bytes of a frame of somebody who has nothing to answer.
+const IDLE_SIZE_MAX: usize = 1 << 20;
 
 /// What happened and changed nothing else. For metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -149,11 +154,13 @@ impl ProviderLink {
         let challenges = session.map(|session| &session.challenges);
         let due = challenges.and_then(Challenges::due_at);
         let overdue = challenges.and_then(Challenges::overdue_at);
+        let report = session.and_then(|session| session.reports.due_at());
         let stalled = self.outbox.write_deadline();
         [
             due.map(|at| (at, LinkWake::ChallengeDue)),
             overdue.map(|at| (at, LinkWake::ChallengeOverdue)),
             register_by.map(|at| (at, LinkWake::RegisterOverdue)),
+            report.map(|at| (at, LinkWake::ReportDue)),
             Some((self.liveness.sweep_at(), LinkWake::Sweep)),
             stalled.map(|at| (at, LinkWake::WriteOverdue)),
         ]
@@ -223,13 +230,15 @@ impl ProviderLink {
         self.attempts.wire_of(attempt)
     }
 
-    /// Largest frame that is read now: little of somebody who has not said who it is.
+    /// Largest frame that is read now: little of somebody who has nothing to answer.
     #[must_use]
     pub fn frame_size_max(&self, config: &LinkConfig) -> usize {
-        if self.is_joined() {
-            config.frame_size_max
-        } else {
-            config.register_size_max
+        if self.attempts.count() > 0 {
+            return config.frame_size_max;
+        }
+        match self.is_joined() {
+            true => config.frame_size_max.min(IDLE_SIZE_MAX),
+            false => config.register_size_max,
         }
     }
 
@@ -271,9 +280,17 @@ impl ProviderLink {
             self.close(code, reason, GoneCause::Silent, out);
             return;
         }
+        let conn = self.conn;
         let Some(session) = self.session_mut() else {
             return;
         };
+        if let Some((report, slots)) = session.reports.due(now) {
+            out.tell(Event::ProviderReported {
+                conn,
+                report,
+                slots: Cow::Owned(slots),
+            });
+        }
         if is_past(session.challenges.overdue_at()) {
             let outcome = session.challenges.timed_out(&rules.config);
             self.counts.challenge_timeouts += 1;

@@ -16,6 +16,7 @@ mod loads;
 mod machine;
 mod orders;
 mod outbox;
+mod reports;
 mod stray;
 
 use crate::config::Catalog;
@@ -265,15 +266,17 @@ pub enum LinkWake {
     ChallengeDue,
     ChallengeOverdue,
     RegisterOverdue,
+    ReportDue,
     Sweep,
     WriteOverdue,
 }
 
 impl LinkWake {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::ChallengeDue,
         Self::ChallengeOverdue,
         Self::RegisterOverdue,
+        Self::ReportDue,
         Self::Sweep,
         Self::WriteOverdue,
     ];

@@ -688,6 +688,11 @@ fn every_wake_reason_can_fire() {
     world.frame(&plain_register());
     world.answer(|_| {});
     note(&world);
+    let mut flooded = World::joined();
+    for _ in 0..100 {
+        flooded.heartbeat();
+    }
+    note(&flooded);
     world.holds_writes = true;
     world.dispatch(1);
     note(&world);

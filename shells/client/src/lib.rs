@@ -8,7 +8,7 @@ mod sse;
 use std::fmt;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Request, Response};
@@ -273,11 +273,14 @@ fn retry_after_s(headers: &HeaderMap) -> Option<u64> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()
 }
 
+/// Bytes of a reply that is no stream.
+const REPLY_SIZE_MAX: usize = 16 << 20;
+
 async fn collected(body: Incoming) -> Result<Bytes, ClientError> {
-    let whole = body
+    let whole = Limited::new(body, REPLY_SIZE_MAX)
         .collect()
         .await
-        .map_err(|error| ClientError::Network(chain(&error)))?;
+        .map_err(|error| ClientError::Network(chain(&*error)))?;
     Ok(whole.to_bytes())
 }
 

@@ -337,7 +337,10 @@ impl Files {
     }
 
     fn next_path(&self) -> io::Result<PathBuf> {
-        let number = self.kept()?.last().map_or(0, |last| last.number) + 1;
+        let last = self.kept()?.last().map_or(0, |last| last.number);
+        let number = last.checked_add(1).ok_or_else(|| {
+            io::Error::other("the newest segment has the last number there is: move it away")
+        })?;
         Ok(self.folder.join(format!("{number:06}.{SUFFIX}")))
     }
 

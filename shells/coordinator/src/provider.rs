@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use cereus_core::envelope::{NONCE_SIZE, SecretKey};
-use cereus_core::event::Event;
+use cereus_core::event::{Event, Trust};
 use cereus_core::exchange::{self, ConnectionEffect, ConnectionEvent, Host, RequestKey};
 use cereus_core::ids::{AttemptKey, ConnId, ModelIx, WireId};
 use cereus_core::link::{LinkRules, NOTHING_SOLD, ProviderLink};
@@ -152,7 +152,9 @@ where
 
     async fn tell(&mut self, event: Event<'static>) {
         log(&event, self.exchange.link());
-        if matches!(event, Event::ProviderVerified { .. }) {
+        // Without a key there is nothing to pass a challenge with: it may be sent away for others.
+        let has_key = self.exchange.link().trust() > Some(Trust::None);
+        if has_key && matches!(event, Event::ProviderVerified { .. }) {
             self.guest = None;
         }
         let notice = match (&event, self.orders_in.take()) {

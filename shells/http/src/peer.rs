@@ -1,11 +1,12 @@
 //! Whose a connection is, as far as it has shown.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cereus_core::denial::Denial;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::door::Guest;
@@ -14,14 +15,51 @@ use crate::door::Guest;
 const ADMIT_WAIT: Duration = Duration::from_secs(10);
 const RETRY_AFTER_S: u16 = 10;
 
+/// The callers' places. One that rests between two requests makes room for another's request.
+#[derive(Debug)]
+pub(crate) struct Callers {
+    places: Arc<Semaphore>,
+    resting: Mutex<Resting>,
+}
+
+/// How those that rest hear that they have to go, the longest at rest first.
+#[derive(Debug, Default)]
+struct Resting {
+    count: u64,
+    calls: BTreeMap<u64, Arc<Notify>>,
+}
+
+impl Callers {
+    pub(crate) fn new(places: usize) -> Arc<Self> {
+        Arc::new(Self {
+            places: Arc::new(Semaphore::new(places)),
+            resting: Mutex::default(),
+        })
+    }
+
+    fn send_one_away(&self) {
+        if let Some((_, call)) = lock(&self.resting).calls.pop_first() {
+            call.notify_one();
+        }
+    }
+}
+
 /// Who is at the other end; in the extensions of every request. Whoever has sent no request that the
 /// server answers under its key waits among the strangers and may be sent away; whoever has takes one
 /// of the callers' places.
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub address: SocketAddr,
-    callers: Arc<Semaphore>,
-    standing: Arc<Mutex<Standing>>,
+    callers: Arc<Callers>,
+    state: Arc<Mutex<State>>,
+    call: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct State {
+    standing: Standing,
+    /// Its place among those that rest.
+    rests: Option<u64>,
 }
 
 /// What a connection holds while it lives.
@@ -32,35 +70,77 @@ enum Standing {
 }
 
 impl Peer {
-    pub(crate) fn new(address: SocketAddr, callers: Arc<Semaphore>, place: Guest) -> Self {
+    pub(crate) fn new(address: SocketAddr, callers: Arc<Callers>, place: Guest) -> Self {
+        let state = State {
+            standing: Standing::Stranger { _place: place },
+            rests: None,
+        };
         Self {
             address,
             callers,
-            standing: Arc::new(Mutex::new(Standing::Stranger { _place: place })),
+            state: Arc::new(Mutex::new(state)),
+            call: Arc::default(),
         }
     }
 
     /// It may ask: it is a caller from now on, once there is a place.
     ///
     /// # Errors
-    /// There is none.
+    /// There is none, and nobody who rests.
     pub async fn admit(&self) -> Result<(), Denial> {
-        if matches!(*self.lock(), Standing::Caller { .. }) {
+        if matches!(lock(&self.state).standing, Standing::Caller { .. }) {
             return Ok(());
         }
-        let place = Arc::clone(&self.callers).acquire_owned();
-        let Ok(place) = timeout(ADMIT_WAIT, place).await else {
-            return Err(Denial::Full {
-                retry_after_s: RETRY_AFTER_S,
-            });
+        let places = &self.callers.places;
+        let place = match Arc::clone(places).try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => {
+                self.callers.send_one_away();
+                let place = timeout(ADMIT_WAIT, Arc::clone(places).acquire_owned()).await;
+                let Ok(place) = place else {
+                    return Err(Denial::Full {
+                        retry_after_s: RETRY_AFTER_S,
+                    });
+                };
+                place.expect("never closed")
+            }
         };
-        let place = place.expect("never closed");
-        *self.lock() = Standing::Caller { _place: place };
+        lock(&self.state).standing = Standing::Caller { _place: place };
         Ok(())
     }
 
-    /// A panic elsewhere leaves the standing whole: each change is one assignment.
-    fn lock(&self) -> MutexGuard<'_, Standing> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    /// It has its answer.
+    pub(crate) fn rests(&self) {
+        let mut state = lock(&self.state);
+        if matches!(state.standing, Standing::Caller { .. }) && state.rests.is_none() {
+            let mut resting = lock(&self.callers.resting);
+            resting.count += 1;
+            let ticket = resting.count;
+            resting.calls.insert(ticket, Arc::clone(&self.call));
+            state.rests = Some(ticket);
+        }
     }
+
+    /// It asks, or it is gone.
+    pub(crate) fn rests_no_more(&self) {
+        if let Some(ticket) = lock(&self.state).rests.take() {
+            lock(&self.callers.resting).calls.remove(&ticket);
+        }
+    }
+
+    /// Returns when it has to go for others. Cancel safe.
+    pub(crate) async fn called(&self) {
+        loop {
+            self.call.notified().await;
+            // It may have begun to ask in the same moment.
+            if lock(&self.state).rests.is_some() {
+                return;
+            }
+        }
+    }
+}
+
+/// A panic elsewhere leaves what is locked whole: each change is one assignment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

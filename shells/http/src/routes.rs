@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse as _;
@@ -11,6 +12,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use bytes::Bytes;
 use cereus_core::api::{Api, Envelope};
+use cereus_core::denial::Denial;
 use cereus_core::ids::RequestId;
 use hyper::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
@@ -188,8 +190,10 @@ async fn models<B: Backend>(State(backend): State<Arc<B>>) -> Reply {
 /// Slashes in ids come raw or as `%2F`.
 async fn model<B: Backend>(
     State(backend): State<Arc<B>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Reply, Failed> {
+    // What is no text names no model.
+    let Path(id) = id.map_err(|_| Envelope::from(Denial::UnknownModel))?;
     Ok(json(StatusCode::OK, backend.model(&id)?))
 }
 

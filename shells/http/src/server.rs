@@ -20,12 +20,12 @@ use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
 use crate::door;
-use crate::peer::Peer;
+use crate::peer::{Callers, Peer};
 use crate::phase::{Phase, SharedPhase};
 use crate::timed::Timed;
 
@@ -85,7 +85,7 @@ pub async fn serve(
     connections: Arc<impl Connections>,
     mut closing: watch::Receiver<bool>,
 ) {
-    let callers = Arc::new(Semaphore::new(limits.connections_max));
+    let callers = Callers::new(limits.connections_max);
     let strangers = door::strangers(limits.connections_max);
     let mut open = JoinSet::new();
     loop {
@@ -96,13 +96,16 @@ pub async fn serve(
                     let connections = Arc::clone(&connections);
                     let (place, mut sent_away) = strangers.enter(connections.origin(address.ip()));
                     let peer = Peer::new(address, Arc::clone(&callers), place);
-                    let served = connection(stream, peer, router.clone(), limits, closing.clone());
+                    let served =
+                        connection(stream, peer.clone(), router.clone(), limits, closing.clone());
                     open.spawn(async move {
                         connections.opened();
                         tokio::select! {
                             () = served => {}
                             () = sent_away.called() => {}
+                            () = peer.called() => {}
                         }
+                        peer.rests_no_more();
                         connections.closed();
                     });
                 }
@@ -137,13 +140,17 @@ async fn connection(
     let stream = Timed::new(stream, phase.clone(), limits.idle_wait, limits.head_wait);
     let service = service_fn(|mut request: Request<Incoming>| {
         phase.set(Phase::Busy);
+        peer.rests_no_more();
         request.extensions_mut().insert(peer.clone());
         let answer = router.clone().oneshot(request.map(Body::new));
-        let phase = phase.clone();
+        let resting = Resting {
+            phase: phase.clone(),
+            peer: peer.clone(),
+        };
         async move {
             let reply = answer.await?;
             // A connection that speaks another protocol from here on has no requests to rest between.
-            let resting = (reply.status() != StatusCode::SWITCHING_PROTOCOLS).then_some(phase);
+            let resting = (reply.status() != StatusCode::SWITCHING_PROTOCOLS).then_some(resting);
             Ok::<_, Infallible>(reply.map(|body| Tracked { body, resting }))
         }
     });
@@ -174,7 +181,13 @@ async fn turned(flag: &mut watch::Receiver<bool>) {
 /// The body of an answer. When it is gone the connection rests.
 struct Tracked {
     body: Body,
-    resting: Option<SharedPhase>,
+    resting: Option<Resting>,
+}
+
+/// A connection whose answer is over.
+struct Resting {
+    phase: SharedPhase,
+    peer: Peer,
 }
 
 impl http_body::Body for Tracked {
@@ -199,8 +212,9 @@ impl http_body::Body for Tracked {
 
 impl Drop for Tracked {
     fn drop(&mut self) {
-        if let Some(phase) = &self.resting {
-            phase.rest();
+        if let Some(resting) = &self.resting {
+            resting.phase.rest();
+            resting.peer.rests();
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A socket that gives up a peer which rests too long or sends its request's head too slowly.
 //!
+//! What is written and not taken for long ends it as well.
+//!
 //! hyper has one time limit from the end of an answer to the end of the next head. A connection may
 //! rest for minutes between requests, while a head should arrive within seconds: two limits.
 
@@ -21,7 +23,12 @@ pub(crate) struct Timed<S> {
     /// The phase that the timer is set for.
     armed: Phase,
     timer: Pin<Box<Sleep>>,
+    /// Runs while the peer takes nothing of what is to be written.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
+
+/// For how long a peer may take nothing of an answer that is ready.
+const STALL_MAX: Duration = Duration::from_secs(60);
 
 impl<S> Timed<S> {
     /// A fresh connection owes its first head at once.
@@ -39,12 +46,33 @@ impl<S> Timed<S> {
             head_wait,
             armed: Phase::Head,
             timer: Box::pin(sleep_until(Instant::now() + head_wait)),
+            stalled: None,
         }
     }
 
     fn arm(&mut self, phase: Phase, wait: Duration) {
         self.armed = phase;
         self.timer.as_mut().reset(Instant::now() + wait);
+    }
+
+    /// # Errors
+    /// Nothing could be written for too long.
+    fn written<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let until = || Box::pin(sleep_until(Instant::now() + STALL_MAX));
+        let stalled = self.stalled.get_or_insert_with(until);
+        if stalled.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        let text = "nothing of the answer was taken for too long";
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)))
     }
 
     /// # Errors
@@ -98,7 +126,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(context, bytes)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_write(context, bytes);
+        this.written(written, context)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -114,7 +144,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(context, slices)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_write_vectored(context, slices);
+        this.written(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,6 +1,7 @@
 //! One machine, several connections: who may end whose.
 
 use super::*;
+use crate::coordinator::provider::CONNECTIONS_PER_MACHINE_MAX;
 
 const MACHINE: u128 = 11;
 
@@ -49,15 +50,16 @@ fn a_repeated_registration_without_the_key_ends_nothing() {
 fn newcomers_that_prove_nothing_make_room_for_each_other() {
     let mut world = World::new();
     world.provider(1, MACHINE, 4);
-    for conn in 2..=4 {
+    let most = CONNECTIONS_PER_MACHINE_MAX as u64;
+    for conn in 2..=most {
         assert_eq!(closed(&join(&mut world, conn)), []);
     }
     assert_eq!(
-        closed(&join(&mut world, 5)),
+        closed(&join(&mut world, most + 1)),
         [(2, GoneCause::Replaced)],
         "the oldest of them"
     );
-    assert_eq!(world.core.gauges().providers, 4);
+    assert_eq!(world.core.gauges().providers, CONNECTIONS_PER_MACHINE_MAX);
 }
 
 #[test]

@@ -57,9 +57,13 @@ fn who_has_not_registered_is_given_little_time_and_small_frames() {
     let mut registered = World::joined();
     registered.frame(&vec![b' '; size_max + 1]);
     assert!(!registered.link.is_closed());
-    assert_eq!(
-        registered.link.frame_size_max(&registered.rules.config),
-        registered.rules.config.frame_size_max
+    let idle = registered.link.frame_size_max(&registered.rules.config);
+    registered.dispatch(1);
+    let carrying = registered.link.frame_size_max(&registered.rules.config);
+    assert_eq!(carrying, registered.rules.config.frame_size_max);
+    assert!(
+        size_max < idle && idle < carrying,
+        "it has nothing to answer"
     );
 }
 

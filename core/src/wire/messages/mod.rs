@@ -7,6 +7,7 @@ mod heartbeat;
 mod model;
 mod register;
 
+use crate::wire::limits::REGISTER_SIZE_MAX;
 use serde::{Deserialize, Serialize};
 
 use super::chunk::ChunkFrame;
@@ -162,6 +163,15 @@ fn body<'a, T: Deserialize<'a>>(frame: &'a [u8], kind: FrameKind) -> Result<T, D
     serde_json::from_slice(frame).map_err(|_| DecodeError::Malformed(kind))
 }
 
+/// The same of a frame that carries no part of an answer: one that is larger than any list of models
+/// that is read would only fill memory.
+fn short<'a, T: Deserialize<'a>>(frame: &'a [u8], kind: FrameKind) -> Result<T, DecodeError> {
+    if frame.len() > REGISTER_SIZE_MAX {
+        return Err(DecodeError::Malformed(kind));
+    }
+    body(frame, kind)
+}
+
 impl<'a> ToCoordinator<'a> {
     /// Decodes leniently (`spec/wire` 2.3, column of the coordinator).
     pub fn decode(frame: &'a [u8]) -> Result<Self, DecodeError> {
@@ -177,22 +187,22 @@ impl<'a> ToCoordinator<'a> {
         let kind = frame_type(frame).map_err(|_| DecodeError::TypeUnreadable)?;
         Ok(match &*kind {
             "attestation_response" => {
-                Self::AttestationResponse(body(frame, K::AttestationResponse)?)
+                Self::AttestationResponse(short(frame, K::AttestationResponse)?)
             }
             "code_attestation_response" => {
-                Self::CodeAttestationResponse(body(frame, K::CodeAttestationResponse)?)
+                Self::CodeAttestationResponse(short(frame, K::CodeAttestationResponse)?)
             }
-            "heartbeat" => Self::Heartbeat(body(frame, K::Heartbeat)?),
+            "heartbeat" => Self::Heartbeat(short(frame, K::Heartbeat)?),
             "inference_accepted" => Self::Accepted(body(frame, K::InferenceAccepted)?),
             "inference_complete" => Self::Complete(body(frame, K::InferenceComplete)?),
             "inference_error" => Self::Error(body(frame, K::InferenceError)?),
             "inference_response_chunk" => Self::Chunk(body(frame, K::InferenceResponseChunk)?),
-            "load_model_status" => Self::LoadModelStatus(body(frame, K::LoadModelStatus)?),
-            "models_update" => Self::ModelsUpdate(body(frame, K::ModelsUpdate)?),
+            "load_model_status" => Self::LoadModelStatus(short(frame, K::LoadModelStatus)?),
+            "models_update" => Self::ModelsUpdate(short(frame, K::ModelsUpdate)?),
             "prefetch_model_status" => {
-                Self::PrefetchModelStatus(body(frame, K::PrefetchModelStatus)?)
+                Self::PrefetchModelStatus(short(frame, K::PrefetchModelStatus)?)
             }
-            "register" => Self::Register(body(frame, K::Register)?),
+            "register" => Self::Register(short(frame, K::Register)?),
             later if LATER_TO_COORDINATOR.contains(&later) => Self::Later,
             _ => return Err(DecodeError::TypeUnknown),
         })

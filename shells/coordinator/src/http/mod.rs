@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
@@ -125,10 +126,12 @@ async fn metrics(State(app): State<Arc<App>>) -> Reply {
 
 async fn receipt(
     State(app): State<Arc<App>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Reply, Failed> {
     let account = account(&app, &headers)?;
+    // What is no text names no receipt.
+    let id = id.map_or_else(|_| String::new(), |Path(id)| id);
     let receipt = app.receipts.find(&id, account).await.map_err(|error| {
         tracing::error!(%error, "a receipt cannot be read");
         let text = "the receipt cannot be read now";
