@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::dialect::{CallFormat, Dialect, Marks};
-use super::{AnswerParser, CALL_BYTES_MAX, Called, Calling, Said};
+use super::{AnswerParser, CALL_BYTES_MAX, Called, Calling, Said, TextEnd};
 use crate::chat::ChatRequest;
 
 const THINK: Option<Marks> = Some(Marks {
@@ -11,17 +11,17 @@ const THINK: Option<Marks> = Some(Marks {
     close: "</think>",
 });
 
-struct Example {
-    calls: CallFormat,
-    reasoning: Option<Marks>,
-    prompt_tail: &'static str,
-    text: &'static str,
-    thought: &'static str,
-    said: &'static str,
-    called: &'static [(&'static str, &'static str)],
+pub(super) struct Example {
+    pub(super) calls: CallFormat,
+    pub(super) reasoning: Option<Marks>,
+    pub(super) prompt_tail: &'static str,
+    pub(super) text: &'static str,
+    pub(super) thought: &'static str,
+    pub(super) said: &'static str,
+    pub(super) called: &'static [(&'static str, &'static str)],
 }
 
-const PLAIN: Example = Example {
+pub(super) const PLAIN: Example = Example {
     calls: CallFormat::Tagged,
     reasoning: THINK,
     prompt_tail: "assistant\n",
@@ -223,7 +223,7 @@ const EXAMPLES: &[Example] = &[
     },
 ];
 
-fn calling() -> Calling {
+pub(super) fn calling() -> Calling {
     let body = r#"{"messages":[{"role":"user","content":""}],"tools":[{"type":"function",
         "function":{"name":"w","parameters":{"properties":{"q":{"type":"integer"},
         "s":{"type":["string","null"]},"flag":{"type":"boolean"},
@@ -233,7 +233,7 @@ fn calling() -> Calling {
     Calling::of(&request.tools)
 }
 
-fn parser(example: &Example, calling: Calling) -> AnswerParser {
+pub(super) fn parser(example: &Example, calling: Calling) -> AnswerParser {
     let dialect = Dialect {
         reasoning: example.reasoning,
         calls: example.calls,
@@ -241,12 +241,12 @@ fn parser(example: &Example, calling: Calling) -> AnswerParser {
     AnswerParser::new(dialect, calling, example.prompt_tail)
 }
 
-fn read<'a>(mut parser: AnswerParser, pieces: impl Iterator<Item = &'a str>) -> Said {
+pub(super) fn read<'a>(mut parser: AnswerParser, pieces: impl Iterator<Item = &'a str>) -> Said {
     let mut said = Said::default();
     for piece in pieces {
         parser.push(piece, &mut said);
     }
-    parser.finish(&mut said);
+    parser.finish(TextEnd::Whole, &mut said);
     said
 }
 
@@ -321,7 +321,7 @@ fn a_call_that_never_ends_is_text_in_the_end_and_held_no_longer_than_its_bound()
         "</tool_call><tool_call>{\"name\":\"w\"}</tool_call>",
         &mut said,
     );
-    parser.finish(&mut said);
+    parser.finish(TextEnd::Whole, &mut said);
     assert!(said.calls.is_empty());
     assert!(
         said.content
@@ -338,7 +338,8 @@ fn arguments_nested_without_end_are_followed_to_a_bound_and_no_further() {
     };
     let said = read(parser(&example, calling()), std::iter::once(text.as_str()));
     let calls = Called::gathered(&said.calls);
-    assert_eq!(calls[0].arguments, format!("{{\"a\":{}", "[".repeat(32)));
+    let (open, close) = ("[".repeat(100), "]".repeat(100));
+    assert_eq!(calls[0].arguments, format!("{{\"a\":{open}null{close}}}"));
     assert_eq!(said.content, "");
 }
 
@@ -369,7 +370,7 @@ fn a_long_text_in_gemmas_arguments_streams_as_json() {
             assert!(said.calls.len() > before, "each piece is let out");
         }
         parser.push(&format!("{quote},n:null}}{close}"), &mut said);
-        parser.finish(&mut said);
+        parser.finish(TextEnd::Whole, &mut said);
         let called = Called::gathered(&said.calls);
         let arguments: serde_json::Value = serde_json::from_str(&called[0].arguments).unwrap();
         let text = "say \"ä\"\n".repeat(100);
@@ -379,7 +380,7 @@ fn a_long_text_in_gemmas_arguments_streams_as_json() {
     }
 }
 
-fn any_format() -> impl Strategy<Value = CallFormat> {
+pub(super) fn any_format() -> impl Strategy<Value = CallFormat> {
     prop_oneof![
         Just(CallFormat::FunctionGemma),
         Just(CallFormat::Gemma),

@@ -2,7 +2,7 @@
 
 use super::calls::{CallReader, Called, ParameterTypes, SectionEnd};
 use super::dialect::{CallFormat, Dialect, Marks, PYTHON_TAG};
-use super::parser::{CALL_BYTES_MAX, Calling, Said};
+use super::parser::{CALL_BYTES_MAX, Calling, Said, TextEnd};
 use super::scan;
 use super::section::Section;
 
@@ -87,8 +87,8 @@ impl Tagged {
                 self.take(&held[..found.start], said);
                 let after = found.start + mark.len();
                 self.held = held[after..].to_owned();
-                if self.is_late_thought(mark) {
-                    // What was said before it shows that it is text.
+                if self.is_late_thought(mark) || self.is_within_text() {
+                    // What stands before it shows that it is text.
                     self.take(mark, said);
                 } else {
                     self.cross(mark, said);
@@ -103,13 +103,35 @@ impl Tagged {
         }
     }
 
-    pub(super) fn finish(&mut self, said: &mut Said) {
+    pub(super) fn mark_behind(&self, text: &str) -> Option<&'static str> {
+        let marks = self.format.marks()?;
+        let mut marks = [marks.open, marks.close].into_iter();
+        marks.find(|mark| !mark.is_empty() && text.ends_with(mark))
+    }
+
+    /// See [`super::AnswerParser`].
+    pub(super) fn push_mark(&mut self, mark: &'static str, said: &mut Said) {
+        if !self.marks().contains(&mark) {
+            self.push(mark, said);
+            return;
+        }
+        // A token is no part of another mark, so what was held is text.
+        let held = std::mem::take(&mut self.held);
+        self.take(&held, said);
+        self.cross(mark, said);
+    }
+
+    pub(super) fn finish(&mut self, end: TextEnd, said: &mut Said) {
         let held = std::mem::take(&mut self.held);
         if matches!(self.mode, Mode::Opening) {
             self.mode = Mode::Content;
         }
         self.take(&held, said);
-        self.end_call("", SectionEnd::Cut, said);
+        let end = match end {
+            TextEnd::Cut => SectionEnd::Cut,
+            TextEnd::Whole => SectionEnd::Left,
+        };
+        self.end_call("", end, said);
         if matches!(self.mode, Mode::Content) {
             self.section.finish(&mut said.content);
         }
@@ -119,6 +141,11 @@ impl Tagged {
     fn is_late_thought(&self, mark: &str) -> bool {
         let is_open = self.reasoning.is_some_and(|marks| marks.open == mark);
         is_open && self.has_begun && matches!(self.mode, Mode::Content)
+    }
+
+    /// Whether this is the inside of one of a call's own texts, which may hold a mark.
+    fn is_within_text(&self) -> bool {
+        matches!(&self.mode, Mode::Call(reader) if reader.is_within_text())
     }
 
     /// The mode of what is said, from its beginning.
@@ -172,7 +199,7 @@ impl Tagged {
                     self.mode = Mode::Over;
                 } else if is_too_long {
                     self.is_calling = false;
-                    self.end_call("", SectionEnd::Cut, said);
+                    self.end_call("", SectionEnd::Left, said);
                 }
             }
             Mode::Content | Mode::Opening => {
@@ -243,7 +270,7 @@ impl Tagged {
         let unread = if self.is_calling {
             reader.finish(end, &self.types, &mut said.calls)
         } else {
-            Some(reader.into_held())
+            reader.give_up(&mut said.calls)
         };
         self.count(&said.calls[from..]);
         if self.is_calling && self.calls >= self.calls_max && unread.is_none() {

@@ -45,7 +45,7 @@ impl Kind {
 }
 
 /// JSON, or one of the words that Python prints in its place.
-fn word(text: &str) -> Option<Value> {
+pub(super) fn word(text: &str) -> Option<Value> {
     match text.trim() {
         "True" => Some(Value::Bool(true)),
         "False" => Some(Value::Bool(false)),

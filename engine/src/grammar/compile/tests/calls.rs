@@ -90,7 +90,7 @@ fn read(dialect: Dialect, request: &ChatRequest, answer: &str) -> Read {
     let mut parser = AnswerParser::new(dialect, calling, "");
     let mut said = Said::default();
     parser.push(answer, &mut said);
-    parser.finish(&mut said);
+    parser.finish(TextEnd::Whole, &mut said);
     Read {
         calls: Called::gathered(&said.calls),
         content: said.content,
