@@ -115,7 +115,8 @@ impl Harmony {
             said.content.push_str(header);
         }
         // A call that was cut stays as far as it came.
-        if !(end == TextEnd::Cut && matches!(self.mode, Mode::Calling(_))) {
+        let is_call = matches!(self.mode, Mode::Call { .. } | Mode::Calling(_));
+        if !is_call || end == TextEnd::Whole {
             self.end_message(said);
         }
     }
@@ -154,8 +155,17 @@ impl Harmony {
             Mode::Header(header) => {
                 header.push_str(text);
                 if header.len() > HEADER_BYTES_MAX {
-                    said.content.push_str(header);
-                    self.mode = Mode::Content;
+                    let header = std::mem::take(header);
+                    self.mode = match self.mode_of(&header) {
+                        Mode::Reasoning => {
+                            said.reasoning.push_str(&header);
+                            Mode::Reasoning
+                        }
+                        Mode::Call { .. } | Mode::Calling(_) | Mode::Content | Mode::Header(_) => {
+                            said.content.push_str(&header);
+                            Mode::Content
+                        }
+                    };
                 }
             }
             Mode::Reasoning => said.reasoning.push_str(text),
@@ -175,6 +185,10 @@ impl Harmony {
     }
 
     fn mode_of(&self, header: &str) -> Mode {
+        // What stands before is left of a message that never came to its text.
+        let begins = BOUNDARIES.iter().filter(|mark| **mark != CHANNEL);
+        let begin = begins.filter_map(|mark| Some(header.rfind(mark)? + mark.len()));
+        let header = &header[begin.max().unwrap_or(0)..];
         let is_calling = self.calls < self.calls_max;
         if let Some((_, after)) = header.split_once(FUNCTIONS).filter(|_| is_calling) {
             let is_end = |char: char| char.is_whitespace() || char == '<';
@@ -186,7 +200,8 @@ impl Harmony {
                 };
             }
         }
-        let channel = header.split_once(CHANNEL).map_or("", |(_, after)| after);
+        // A channel that is named twice was named wrongly at first.
+        let channel = header.rsplit_once(CHANNEL).map_or("", |(_, after)| after);
         if channel.trim_start().starts_with("analysis") {
             Mode::Reasoning
         } else {
@@ -197,7 +212,12 @@ impl Harmony {
     fn end_message(&mut self, said: &mut Said) {
         let mode = std::mem::replace(&mut self.mode, Mode::Header(String::new()));
         match mode {
-            Mode::Call { body, .. } => said.content.push_str(&body),
+            // Nothing but blanks came: a call without arguments.
+            Mode::Call { name, .. } => {
+                self.calls += 1;
+                said.calls.push(Called::Begun { name });
+                said.calls.push(Called::Arguments("{}".to_owned()));
+            }
             Mode::Calling(mut stream) => stream.close(&mut said.calls),
             // A header that never came to its message says nothing to a reader.
             Mode::Content | Mode::Header(_) | Mode::Reasoning => {}

@@ -211,6 +211,37 @@ const EXAMPLES: &[Example] = &[
     },
     Example {
         calls: CallFormat::Harmony,
+        text: "<|channel|>??<|end|><|start|>assistant<|channel|>analysis<|message|>hm<|end|>\
+               <|start|>assistant<|channel|>final<|message|>Yes",
+        thought: "hm",
+        said: "Yes",
+        ..PLAIN
+    },
+    Example {
+        calls: CallFormat::Harmony,
+        text: "<|channel|>commentary to=assistant<|channel|>analysis<|message|>hm<|end|>\
+               <|start|>assistant<|channel|>analysis<|end|>\
+               <|start|>assistant<|channel|>final<|message|>Yes",
+        thought: "hm",
+        said: "Yes",
+        ..PLAIN
+    },
+    Example {
+        calls: CallFormat::Harmony,
+        text: "<|channel|>commentary to=functions.w<|end|>\
+               <|start|>assistant<|channel|>final<|message|>Yes",
+        said: "Yes",
+        ..PLAIN
+    },
+    Example {
+        calls: CallFormat::Harmony,
+        text: "<|channel|>commentary to=functions.w <|constrain|>json<|message|> <|call|>\
+               <|channel|>commentary to=functions.x<|message|>",
+        called: &[("w", "{}"), ("x", "{}")],
+        ..PLAIN
+    },
+    Example {
+        calls: CallFormat::Harmony,
         text: "no harmony at all",
         said: "no harmony at all",
         ..PLAIN
@@ -341,6 +372,17 @@ fn arguments_nested_without_end_are_followed_to_a_bound_and_no_further() {
     let (open, close) = ("[".repeat(100), "]".repeat(100));
     assert_eq!(calls[0].arguments, format!("{{\"a\":{open}null{close}}}"));
     assert_eq!(said.content, "");
+}
+
+#[test]
+fn a_thought_whose_header_never_ends_is_not_shown() {
+    let example = Example {
+        calls: CallFormat::Harmony,
+        ..PLAIN
+    };
+    let text = format!("<|channel|>analysis {}", "hm ".repeat(1_000));
+    let said = read(parser(&example, calling()), std::iter::once(text.as_str()));
+    assert_eq!((said.reasoning, said.content), (text, String::new()));
 }
 
 #[test]
