@@ -225,6 +225,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_calls_opening_token_ends_a_thought_and_its_letters_do_not() {
+        let call = "{\"name\":\"w\",\"arguments\":{}}@1";
+        let said = say(
+            &format!("<think>plan <tool_call>\n@0{call}b"),
+            calling(CallFormat::Tagged),
+        );
+        assert_eq!(said.reasoning, "plan <tool_call>");
+        let called = Called::gathered(&said.calls);
+        assert_eq!((called.len(), called[0].name.as_str()), (1, "w"));
+        assert_eq!(said.content, "b");
+        let dialect = Dialect::of(|_| false, "</think>");
+        let parser = AnswerParser::new(dialect, Calling::No, "");
+        let said = say(
+            &format!("<think>plan @0{call}"),
+            Answer::new(vec![], parser),
+        );
+        assert!(said.calls.is_empty() && said.content.is_empty());
+    }
+
     proptest! {
         /// ENG-13.
         #[test]

@@ -258,6 +258,62 @@ fn a_call_that_was_cut_stays_as_far_as_it_came() {
     }
 }
 
+#[test]
+fn a_call_that_begins_before_the_last_one_ended_is_a_call_of_its_own() {
+    let both = [("w", json!({"t": "a"})), ("w", json!({"t": "b"}))];
+    for (format, text) in [
+        (
+            CallFormat::Tagged,
+            "<tool_call>\n{\"name\": \"w\", \"arguments\": {\"t\": \"a\"}}\n<tool_call>\n\
+             {\"name\": \"w\", \"arguments\": {\"t\": \"b\"}}\n</tool_call>",
+        ),
+        (
+            CallFormat::Tagged,
+            "<tool_call>{\"name\": \"w\", \"arguments\": {\"t\": \"a\"<tool_call><tool_call>\
+             <function=w><parameter=t>b</parameter></function></tool_call>",
+        ),
+        (
+            CallFormat::Tagged,
+            "<tool_call><function=w><parameter=t>a</parameter></function>\n<tool_call>\n\
+             <function=w><parameter=t>b</parameter></function></tool_call>",
+        ),
+        (
+            CallFormat::Gemma,
+            "<|tool_call>call:w{t:a}<|tool_call>call:w{t:b}<tool_call|>",
+        ),
+        (
+            CallFormat::Gemma,
+            "<|tool_call>call:w{t:a<|tool_call>call:w{t:b}<tool_call|>",
+        ),
+        (
+            CallFormat::Mistral,
+            "[TOOL_CALLS]w[ARGS]{\"t\": \"a\"[TOOL_CALLS]w[ARGS]{\"t\": \"b\"}",
+        ),
+    ] {
+        assert_calls(format, text, &both);
+    }
+}
+
+#[test]
+fn a_tag_within_a_value_is_text_unless_the_next_tag_follows_it() {
+    for text in [
+        "return \"</parameter>\" # end",
+        "a\n</parameter>\nb",
+        "</parameter></parameter>",
+        "</function>\n</parameter> </func",
+        "</parameter>\n<param",
+        "a</function>b</tool_call>\n</function>",
+        "<parameter=t>\n",
+    ] {
+        let call = format!(
+            "<tool_call>\n<function=w>\n<parameter=t>\n{text}\n</parameter>\n<parameter=q>\n1\n\
+             </parameter>\n</function>\n</tool_call>"
+        );
+        let arguments = json!({"t": text, "q": 1});
+        assert_calls(CallFormat::Tagged, &call, &[("w", arguments)]);
+    }
+}
+
 /// Text with a call in it, of parts that mean something to some format.
 fn any_call() -> impl Strategy<Value = (CallFormat, String)> {
     let parts = prop_oneof![

@@ -111,13 +111,18 @@ impl Tagged {
 
     /// See [`super::AnswerParser`].
     pub(super) fn push_mark(&mut self, mark: &'static str, said: &mut Said) {
-        if !self.marks().contains(&mark) {
+        // Models call from within thoughts that they do not end.
+        let ends_thought = self.is_reasoning() && self.is_calling && self.opens_call(mark);
+        if !ends_thought && !self.marks().contains(&mark) {
             self.push(mark, said);
             return;
         }
         // A token is no part of another mark, so what was held is text.
         let held = std::mem::take(&mut self.held);
         self.take(&held, said);
+        if ends_thought {
+            self.mode = Mode::Content;
+        }
         self.cross(mark, said);
     }
 
@@ -161,8 +166,9 @@ impl Tagged {
     fn marks(&self) -> Vec<&'static str> {
         match &self.mode {
             Mode::Call(_) => {
-                let close = self.format.marks().map(|marks| marks.close);
-                close.into_iter().filter(|mark| !mark.is_empty()).collect()
+                let marks = self.format.marks().map(|marks| [marks.open, marks.close]);
+                let marks = marks.into_iter().flatten();
+                marks.filter(|mark| !mark.is_empty()).collect()
             }
             Mode::Content | Mode::Opening => {
                 let call = self.format.marks().filter(|_| self.is_calling);
@@ -229,6 +235,13 @@ impl Tagged {
     /// A mark stood here, and with it the mode ends.
     fn cross(&mut self, mark: &'static str, said: &mut Said) {
         match &self.mode {
+            Mode::Call(reader) if self.opens_call(mark) => {
+                // Nothing but the mark came: it is the same one, written twice.
+                if !reader.is_blank() {
+                    self.end_call("", SectionEnd::Left, said);
+                    self.cross(mark, said);
+                }
+            }
             Mode::Call(_) => self.end_call(mark, SectionEnd::Closed, said),
             Mode::Over => {}
             Mode::Reasoning => {
@@ -237,10 +250,9 @@ impl Tagged {
             }
             Mode::Content | Mode::Opening => {
                 self.section = Section::after_mark();
-                let is_open = |marks: Option<Marks>| marks.is_some_and(|it| it.open == mark);
-                if is_open(self.reasoning) {
+                if self.reasoning.is_some_and(|marks| marks.open == mark) {
                     self.mode = Mode::Reasoning;
-                } else if is_open(self.format.marks()) && self.is_calling {
+                } else if self.opens_call(mark) && self.is_calling {
                     self.mode = self.call();
                 } else {
                     // The close of a call that was too long to be one.
@@ -249,6 +261,10 @@ impl Tagged {
                 }
             }
         }
+    }
+
+    fn opens_call(&self, mark: &str) -> bool {
+        self.format.marks().is_some_and(|marks| marks.open == mark)
     }
 
     fn call(&self) -> Mode {

@@ -139,6 +139,11 @@ impl CallReader {
         }
     }
 
+    pub(in crate::text) fn is_blank(&self) -> bool {
+        let is_held = matches!(&self.state, State::Held(body) if body.text.trim().is_empty());
+        is_held && self.calls == 0
+    }
+
     /// Whether a call was let out and is whole.
     pub(in crate::text) fn has_called(&self) -> bool {
         let is_under_way = match &self.state {
