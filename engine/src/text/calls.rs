@@ -12,7 +12,7 @@ use super::dialect::CallFormat;
 pub(crate) use kinds::Kind;
 pub use kinds::ParameterTypes;
 pub(super) use object::ObjectStream;
-pub(super) use reader::{CallReader, SectionEnd};
+pub(super) use reader::{Beginning, CallReader, SectionEnd};
 
 /// Levels of nesting in arguments; readers of JSON seldom follow more than 128.
 const DEPTH_MAX: usize = 100;

@@ -153,6 +153,28 @@ const EXAMPLES: &[Example] = &[
         ..PLAIN
     },
     Example {
+        calls: CallFormat::Llama,
+        reasoning: None,
+        text: "{\"name\": \"Ada\", \"parameters\": {\"age\": 5}}",
+        said: "{\"name\": \"Ada\", \"parameters\": {\"age\": 5}}",
+        ..PLAIN
+    },
+    Example {
+        calls: CallFormat::Llama,
+        reasoning: None,
+        text: "{\"parameters\": {\"age\": 5}, \"name\": \"Ada\"}",
+        said: "{\"parameters\": {\"age\": 5}, \"name\": \"Ada\"}",
+        ..PLAIN
+    },
+    Example {
+        calls: CallFormat::Llama,
+        reasoning: None,
+        text: "{\"name\": \"w\", \"parameters\": {}}; {\"name\": \"Ada\", \"parameters\": {}}",
+        said: "; {\"name\": \"Ada\", \"parameters\": {}}",
+        called: &[("w", "{}")],
+        ..PLAIN
+    },
+    Example {
         calls: CallFormat::Mistral,
         text: "Ok\n[TOOL_CALLS]w[ARGS]{\"q\": [1]}[TOOL_CALLS]x[CALL_ID]7[ARGS]{}",
         said: "Ok",

@@ -1,6 +1,6 @@
 //! Answers whose thoughts and calls stand between marks.
 
-use super::calls::{CallReader, Called, ParameterTypes, SectionEnd};
+use super::calls::{Beginning, CallReader, Called, ParameterTypes, SectionEnd};
 use super::dialect::{CallFormat, Dialect, Marks, PYTHON_TAG};
 use super::parser::{CALL_BYTES_MAX, Calling, Said, TextEnd};
 use super::scan;
@@ -253,7 +253,7 @@ impl Tagged {
                 if self.reasoning.is_some_and(|marks| marks.open == mark) {
                     self.mode = Mode::Reasoning;
                 } else if self.opens_call(mark) && self.is_calling {
-                    self.mode = self.call();
+                    self.mode = self.call(Beginning::Mark);
                 } else {
                     // The close of a call that was too long to be one.
                     self.section = Section::default();
@@ -267,9 +267,9 @@ impl Tagged {
         self.format.marks().is_some_and(|marks| marks.open == mark)
     }
 
-    fn call(&self) -> Mode {
+    fn call(&self, beginning: Beginning) -> Mode {
         let left = self.calls_max - self.calls;
-        Mode::Call(Box::new(CallReader::new(self.format, left)))
+        Mode::Call(Box::new(CallReader::new(self.format, beginning, left)))
     }
 
     /// Ends a call, if one is being read; one that cannot be read is shown as it came.
@@ -317,9 +317,12 @@ impl Tagged {
             return false;
         }
         if text.starts_with(PYTHON_TAG) || text.starts_with('{') {
-            let body = text.strip_prefix(PYTHON_TAG).unwrap_or(text).to_owned();
+            let (beginning, body) = match text.strip_prefix(PYTHON_TAG) {
+                Some(body) => (Beginning::Mark, body.to_owned()),
+                None => (Beginning::Name, text.to_owned()),
+            };
             self.held.clear();
-            self.mode = self.call();
+            self.mode = self.call(beginning);
             self.take(&body, said);
         } else {
             self.mode = Mode::Content;

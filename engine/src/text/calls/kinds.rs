@@ -176,7 +176,7 @@ impl Found {
     }
 }
 
-/// What the schemas say of each function's parameters.
+/// The functions of a request, and what their schemas say of each parameter.
 #[derive(Clone, Debug, Default)]
 pub struct ParameterTypes {
     by_function: BTreeMap<String, BTreeMap<String, Kind>>,
@@ -185,13 +185,16 @@ pub struct ParameterTypes {
 impl From<&Tools> for ParameterTypes {
     /// A schema that cannot be read says nothing.
     fn from(tools: &Tools) -> Self {
-        let functions = tools.list.iter().filter_map(|tool| {
-            let root: Value = serde_json::from_str(tool.parameters.as_ref()?.as_str()).ok()?;
-            let properties = root.get("properties")?.as_object()?;
+        let functions = tools.list.iter().map(|tool| {
+            let root = tool.parameters.as_ref();
+            let root = root.and_then(|root| serde_json::from_str(root.as_str()).ok());
+            let root: Value = root.unwrap_or_default();
+            let properties = root.get("properties").and_then(Value::as_object);
             let kinds = properties
-                .iter()
+                .into_iter()
+                .flatten()
                 .map(|(name, schema)| (name.clone(), Kind::of(schema, &root)));
-            Some((tool.name.clone(), kinds.collect()))
+            (tool.name.clone(), kinds.collect())
         });
         Self {
             by_function: functions.collect(),
@@ -200,6 +203,10 @@ impl From<&Tools> for ParameterTypes {
 }
 
 impl ParameterTypes {
+    pub(super) fn has(&self, function: &str) -> bool {
+        self.by_function.contains_key(function)
+    }
+
     /// A parameter that no schema knows is text.
     pub(super) fn kind(&self, function: &str, parameter: &str) -> Kind {
         let kinds = self.by_function.get(function);

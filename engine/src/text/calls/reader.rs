@@ -16,10 +16,19 @@ const BETWEEN: [char; 5] = [';', ' ', '\n', '\r', '\t'];
 #[derive(Clone, Debug)]
 pub(in crate::text) struct CallReader {
     format: CallFormat,
+    beginning: Beginning,
     state: State,
     /// Calls that were let out.
     calls: usize,
     calls_max: usize,
+}
+
+/// What tells that a call begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::text) enum Beginning {
+    Mark,
+    /// The name of one of the request's functions, where JSON of other meaning may stand.
+    Name,
 }
 
 /// How a section ended.
@@ -109,10 +118,24 @@ enum Stop {
     No,
 }
 
+impl Beginning {
+    fn fits(self, name: &str, types: &ParameterTypes) -> bool {
+        match self {
+            Self::Mark => true,
+            Self::Name => types.has(name),
+        }
+    }
+}
+
 impl CallReader {
-    pub(in crate::text) const fn new(format: CallFormat, calls_max: usize) -> Self {
+    pub(in crate::text) const fn new(
+        format: CallFormat,
+        beginning: Beginning,
+        calls_max: usize,
+    ) -> Self {
         Self {
             format,
+            beginning,
             state: State::Held(Body::new()),
             calls: 0,
             calls_max,
@@ -207,7 +230,7 @@ impl CallReader {
                             at,
                             own_quote,
                             within,
-                        } if at <= HEAD_BYTES_MAX => {
+                        } if at <= HEAD_BYTES_MAX && self.beginning.fits(&name, types) => {
                             rest = held[at..].to_owned();
                             out.push(Called::Begun { name });
                             self.calls += 1;
@@ -250,6 +273,7 @@ impl CallReader {
         out: &mut Vec<Called>,
     ) -> Option<String> {
         let (format, calls, calls_max) = (self.format, self.calls, self.calls_max);
+        let beginning = self.beginning;
         let is_under_way = matches!(self.state, State::Object { .. } | State::Tags(_));
         if is_under_way && end == SectionEnd::Cut {
             return None;
@@ -259,7 +283,8 @@ impl CallReader {
         if calls > 0 && rest.is_empty() {
             return None;
         }
-        match read(format, rest, types) {
+        let read = read(format, rest, types);
+        match read.filter(|read| read.iter().all(|it| beginning.fits(&it.name, types))) {
             Some(read) if calls + read.len() <= calls_max => {
                 for call in read {
                     out.push(Called::Begun { name: call.name });

@@ -263,7 +263,10 @@ fn a_call_that_ends_a_thought_is_held_to_its_schema() {
         assert!(tokens(constraint.allowed(Place::Thought)).contains(&call));
         constraint.push(u32::from(b'x'), Place::Thought);
         constraint.push(call, Place::Thought);
-        push_text(&mut *constraint, "\n{\"name\": \"now\", \"arguments\": {}}\n");
+        push_text(
+            &mut *constraint,
+            "\n{\"name\": \"now\", \"arguments\": {}}\n",
+        );
         let close = mark_id("</tool_call>").unwrap();
         assert_eq!(tokens(constraint.allowed(Place::Answer)), [close]);
     }
