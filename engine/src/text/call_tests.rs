@@ -176,6 +176,27 @@ fn what_is_right_json_stays_to_the_letter() {
 }
 
 #[test]
+fn gemma_may_write_the_quotation_marks_of_other_languages() {
+    let table = [
+        (
+            "x:[\"a,b\", \"c\"],y:'q'",
+            json!({"x": ["a,b", "c"], "y": "q"}),
+        ),
+        ("x:\"a, b}\"", json!({"x": "a, b}"})),
+        (
+            "\"x\":'it\\'s', y : \"\\n\"",
+            json!({"x": "it's", "y": "\n"}),
+        ),
+        ("x:[True,None,it's, ]", json!({"x": [true, null, "it's"]})),
+        ("x:<|\"|>\"a\"\\n<|\"|>", json!({"x": "\"a\"\\n"})),
+    ];
+    for (arguments, expected) in table {
+        let text = format!("<|tool_call>call:w{{{arguments}}}<tool_call|>");
+        assert_calls(CallFormat::Gemma, &text, &[("w", expected)]);
+    }
+}
+
+#[test]
 fn a_call_that_lacks_its_end_is_ended() {
     let table = [
         (

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::object;
 use crate::chat::Tools;
 
 /// Schemas within schemas that are looked into.
@@ -32,7 +33,7 @@ impl Kind {
     /// The value that a text stands for. What fits nothing is text.
     pub(super) fn read(&self, text: &str) -> Value {
         let read = match self {
-            Self::Json => word(text),
+            Self::Json => word(text).or_else(|| object::literal(text)),
             Self::Text { or_null } => (*or_null && text == "null").then_some(Value::Null),
             Self::Unsaid => word(text).filter(|it| it.is_object() || it.is_array() || it.is_null()),
             Self::Words(all) => all.iter().find(|it| **it == text).cloned().or_else(|| {
@@ -264,6 +265,14 @@ mod tests {
             (json!({"type": "string"}), "null", json!("null")),
             (json!({"type": "boolean"}), "False", json!(false)),
             (json!({"type": "number"}), "many", json!("many")),
+            (
+                json!({"type": "array"}),
+                " ['a', \"it's\", True, None, {'b': 1.5,},] ",
+                json!(["a", "it's", true, null, {"b": 1.5}]),
+            ),
+            (json!({"type": "array"}), "['a'] or", json!("['a'] or")),
+            (json!({"type": "object"}), "{'a'", json!("{'a'")),
+            (json!({}), "['a']", json!("['a']")),
             (json!({"$ref": "#/$defs/n"}), "7", json!(7)),
             (json!({"allOf": [{}, {"$ref": "#/$defs/n"}]}), "7", json!(7)),
             (json!({"$ref": "#/$defs/loop"}), "7", json!("7")),

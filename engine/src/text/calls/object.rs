@@ -299,6 +299,22 @@ impl ObjectStream {
     }
 }
 
+/// An array or an object as other languages write it.
+pub(super) fn literal(text: &str) -> Option<Value> {
+    let text = text.trim();
+    if !text.starts_with(['[', '{']) {
+        return None;
+    }
+    let (mut stream, mut out) = (ObjectStream::new(None), vec![]);
+    let rest = stream.push(text, &mut out);
+    let json = out.into_iter().map(|piece| match piece {
+        Called::Arguments(json) => json,
+        Called::Begun { .. } => unreachable!("a stream of arguments begins no call"),
+    });
+    let is_whole = stream.is_over() && rest.is_empty();
+    is_whole.then(|| serde_json::from_str(&json.collect::<String>()).ok())?
+}
+
 /// A number, a word, or text that lacks its quotation marks.
 fn push_bare(json: &mut String, text: &str) {
     match serde_json::from_str::<Value>(text) {
