@@ -1,5 +1,6 @@
 //! The body of a call, as each family writes it, to a name and a JSON object.
 
+mod head;
 mod json;
 mod kinds;
 mod object;

@@ -356,14 +356,7 @@ fn read_escaping<'a>(mark: char, text: &'a str, json: &mut String) -> Result<&'a
             return Err(rest);
         };
         let length = match escaped {
-            'u' => {
-                let digits = after[1..].bytes().take(4);
-                let count = digits.take_while(u8::is_ascii_hexdigit).count();
-                if count < 4 && after.len() == 1 + count {
-                    return Err(rest);
-                }
-                if count == 4 { 6 } else { 0 }
-            }
+            'u' => unicode(rest).ok_or(rest)?,
             '"' | '\\' | '/' | 'b' | 'f' | 'n' | 'r' | 't' => 2,
             _ => 0,
         };
@@ -379,4 +372,23 @@ fn read_escaping<'a>(mark: char, text: &'a str, json: &mut String) -> Result<&'a
         }
     }
     Err(rest)
+}
+
+/// The length of an escape `\uXXXX`, or of the two that are one character; 0 where it is none. `None`:
+/// more must come.
+fn unicode(text: &str) -> Option<usize> {
+    for length in [6, 12] {
+        let Some(escape) = text.get(..length) else {
+            let may_be_one = text.bytes().enumerate().all(|(at, byte)| match at % 6 {
+                0 => byte == b'\\',
+                1 => byte == b'u',
+                _ => byte.is_ascii_hexdigit(),
+            });
+            return if may_be_one { None } else { Some(0) };
+        };
+        if serde_json::from_str::<String>(&format!("\"{escape}\"")).is_ok() {
+            return Some(length);
+        }
+    }
+    Some(0)
 }
