@@ -159,6 +159,18 @@ fn a_call_cut_by_the_bound_is_text_and_the_end_is_the_bound() {
 }
 
 #[test]
+fn a_call_that_the_model_leaves_open_is_ended_and_one_that_the_bound_cuts_is_not() {
+    let open = "<tool_call>{\"name\":\"w\",\"arguments\":{\"q\":\"a\nb";
+    let (said, finished) = answer(open, "");
+    assert_eq!(finished.reason, FinishReason::ToolCalls);
+    assert_eq!(said.calls[0].arguments, "{\"q\":\"a\\nb\"}");
+    let bound = format!(r#","max_tokens":{}"#, open.len());
+    let (said, finished) = answer(open, &bound);
+    assert_eq!(finished.reason, FinishReason::Length);
+    assert_eq!(said.calls[0].arguments, "{\"q\":\"a\\nb");
+}
+
+#[test]
 fn a_caller_who_wants_no_calls_gets_the_text() {
     let (said, finished) = answer(CALLS, r#","tool_choice":"none""#);
     assert_eq!(finished.reason, FinishReason::Stop);

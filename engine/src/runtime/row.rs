@@ -11,7 +11,7 @@ use crate::grammar::{Constraint, Place};
 use crate::kv::{BlockHash, Chain};
 use crate::sampling::{Chosen, History, Sample, Sampling};
 use crate::scheduler::{RowId, RowRequest};
-use crate::text::{Answer, Called, Piece, Stopped, Vocabulary};
+use crate::text::{Answer, Called, Piece, Stopped, TextEnd, Vocabulary};
 
 /// See the module.
 pub(super) struct Row {
@@ -195,10 +195,11 @@ impl Row {
     /// The answer has no more tokens: what is left of it.
     pub(super) fn say_rest(
         &mut self,
+        end: TextEnd,
         vocabulary: &impl Vocabulary,
         seed: Seed,
     ) -> (Delta, Stopped) {
-        let piece = self.answer.finish(vocabulary);
+        let piece = self.answer.finish(end, vocabulary);
         self.seen(piece, seed)
     }
 

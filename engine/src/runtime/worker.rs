@@ -26,7 +26,7 @@ use crate::scheduler::leases::{Expired, Leases};
 use crate::scheduler::{
     Cancelled, EndReason, Ended, RowId, RowRequest, RowSlot, Scheduler, StepPlan,
 };
-use crate::text::{Answer, Stopped};
+use crate::text::{Answer, Stopped, TextEnd};
 
 pub(super) struct Worker<B, F> {
     backend: B,
@@ -512,7 +512,11 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         let mut reason = reason;
         // A cancelled row has nothing more to say; any other lets out what was held back.
         if reason != FinishReason::Cancelled {
-            let (delta, stopped) = row.say_rest(&self.backend, self.seed);
+            let end = match reason {
+                FinishReason::Cancelled | FinishReason::Length => TextEnd::Cut,
+                FinishReason::Stop | FinishReason::ToolCalls => TextEnd::Whole,
+            };
+            let (delta, stopped) = row.say_rest(end, &self.backend, self.seed);
             if stopped == Stopped::Yes {
                 reason = FinishReason::Stop;
             }

@@ -2,7 +2,7 @@
 //! by a stop string in what is said.
 
 use super::detokenise::{Detokeniser, Vocabulary};
-use super::parser::{AnswerParser, Said};
+use super::parser::{AnswerParser, Said, TextEnd};
 use super::stop::{StopMatcher, Stopped};
 
 /// See the module.
@@ -55,18 +55,19 @@ impl Answer {
     pub fn push(&mut self, token: u32, vocabulary: &impl Vocabulary) -> Piece {
         self.decoded.clear();
         self.detokeniser.push(token, vocabulary, &mut self.decoded);
-        self.let_out()
+        let mark = self.parser.mark_behind(&self.decoded);
+        self.let_out(mark.filter(|mark| vocabulary.decode(&[token]) == *mark))
     }
 
     /// The answer has no more tokens: what is left of it. What is left may hold a stop string,
     /// complete only now.
-    pub fn finish(&mut self, vocabulary: &impl Vocabulary) -> Piece {
+    pub fn finish(&mut self, end: TextEnd, vocabulary: &impl Vocabulary) -> Piece {
         self.decoded.clear();
         self.detokeniser.finish(vocabulary, &mut self.decoded);
         let mut said = Said::default();
         if self.stopped == Stopped::No {
             self.parser.push(&self.decoded, &mut said);
-            self.parser.finish(&mut said);
+            self.parser.finish(end, &mut said);
             self.heed_stops(&mut said);
         }
         if self.stopped == Stopped::No {
@@ -84,10 +85,15 @@ impl Answer {
         self.parser.is_reasoning()
     }
 
-    fn let_out(&mut self) -> Piece {
+    /// `mark` is what was decoded last, if that was one token.
+    fn let_out(&mut self, mark: Option<&'static str>) -> Piece {
         let mut said = Said::default();
         if self.stopped == Stopped::No {
-            self.parser.push(&self.decoded, &mut said);
+            let before = self.decoded.len() - mark.map_or(0, str::len);
+            self.parser.push(&self.decoded[..before], &mut said);
+            if let Some(mark) = mark {
+                self.parser.push_mark(mark, &mut said);
+            }
             self.heed_stops(&mut said);
             if self.parser.is_over() {
                 self.stopped = Stopped::Yes;
@@ -121,6 +127,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::chat::Parallel;
+    use crate::text::{CallFormat, Called, Calling, Dialect, ParameterTypes};
 
     /// One byte per token.
     struct OneByte;
@@ -146,7 +154,95 @@ mod tests {
             stopped: Stopped::Yes,
         };
         assert_eq!(answer.push(0, &StopThenHalf), silent);
-        assert_eq!(answer.finish(&StopThenHalf), silent);
+        assert_eq!(answer.finish(TextEnd::Whole, &StopThenHalf), silent);
+    }
+
+    /// A byte per token, and behind them marks.
+    struct WithMarks;
+
+    const MARKS: [&str; 4] = ["<tool_call>", "</tool_call>", "<|call|>", "<|end|>"];
+
+    impl Vocabulary for WithMarks {
+        fn decode(&self, tokens: &[u32]) -> String {
+            let bytes = tokens
+                .iter()
+                .flat_map(|&token| match token.checked_sub(256) {
+                    Some(mark) => MARKS[mark as usize].as_bytes().to_vec(),
+                    None => vec![token.to_le_bytes()[0]],
+                });
+            String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).into_owned()
+        }
+    }
+
+    /// Says a text in which `@` and a digit is the token of a mark.
+    fn say(text: &str, mut answer: Answer) -> Said {
+        let mut said = Said::default();
+        let mut add = |piece: Piece| {
+            said.reasoning.push_str(&piece.said.reasoning);
+            said.content.push_str(&piece.said.content);
+            said.calls.extend(piece.said.calls);
+        };
+        let mut bytes = text.bytes();
+        while let Some(byte) = bytes.next() {
+            let token = match byte {
+                b'@' => 256 + u32::from(bytes.next().unwrap() - b'0'),
+                byte => u32::from(byte),
+            };
+            add(answer.push(token, &WithMarks));
+        }
+        add(answer.finish(TextEnd::Whole, &WithMarks));
+        said
+    }
+
+    fn calling(calls: CallFormat) -> Answer {
+        let reasoning = Dialect::of(|_| false, "</think>").reasoning;
+        let calling = Calling::Yes {
+            types: ParameterTypes::default(),
+            parallel: Parallel::Allowed,
+        };
+        let dialect = Dialect { reasoning, calls };
+        Answer::new(vec![], AnswerParser::new(dialect, calling, ""))
+    }
+
+    #[test]
+    fn a_mark_that_is_a_token_ends_a_call_even_within_its_text_and_its_letters_do_not() {
+        let json = "{\"name\":\"w\",\"arguments\":{\"t\":\"a </tool_call>";
+        let tags = "<function=w><parameter=t>a </tool_call>";
+        let harmony = "<|channel|>commentary to=functions.w<|message|>{\"t\":\"a </tool_call>";
+        for (calls, text) in [
+            (CallFormat::Tagged, format!("@0{json}@1b")),
+            (CallFormat::Tagged, format!("@0{tags}@1b")),
+            (
+                CallFormat::Harmony,
+                format!("{harmony}@2<|channel|>final<|message|>b"),
+            ),
+        ] {
+            let said = say(&text, calling(calls));
+            let called = Called::gathered(&said.calls);
+            assert_eq!(called.len(), 1, "{text}");
+            assert_eq!(called[0].arguments, "{\"t\":\"a </tool_call>\"}");
+            assert_eq!(said.content, "b", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_calls_opening_token_ends_a_thought_and_its_letters_do_not() {
+        let call = "{\"name\":\"w\",\"arguments\":{}}@1";
+        let said = say(
+            &format!("<think>plan <tool_call>\n@0{call}b"),
+            calling(CallFormat::Tagged),
+        );
+        assert_eq!(said.reasoning, "plan <tool_call>");
+        let called = Called::gathered(&said.calls);
+        assert_eq!((called.len(), called[0].name.as_str()), (1, "w"));
+        assert_eq!(said.content, "b");
+        let dialect = Dialect::of(|_| false, "</think>");
+        let parser = AnswerParser::new(dialect, Calling::No, "");
+        let said = say(
+            &format!("<think>plan @0{call}"),
+            Answer::new(vec![], parser),
+        );
+        assert!(said.calls.is_empty() && said.content.is_empty());
     }
 
     proptest! {
@@ -164,7 +260,7 @@ mod tests {
                 prop_assert!(!seen.contains(char::REPLACEMENT_CHARACTER));
                 // A caller that goes on after the stop string hears nothing more.
             }
-            seen.push_str(&answer.finish(&OneByte).said.content);
+            seen.push_str(&answer.finish(TextEnd::Whole, &OneByte).said.content);
             // Character by character: the text ends before the stop string complete first.
             let ends = text.char_indices().map(|(at, char)| at + char.len_utf8());
             let expected = ends

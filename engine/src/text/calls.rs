@@ -1,8 +1,9 @@
 //! The body of a call, as each family writes it, to a name and a JSON object.
 
-mod gemma;
+mod head;
 mod json;
 mod kinds;
+mod object;
 mod reader;
 mod tags;
 mod xml;
@@ -11,10 +12,11 @@ use super::dialect::CallFormat;
 
 pub(crate) use kinds::Kind;
 pub use kinds::ParameterTypes;
-pub(super) use reader::{CallReader, JsonStream, SectionEnd};
+pub(super) use object::ObjectStream;
+pub(super) use reader::{Beginning, CallReader, SectionEnd};
 
-/// Levels of nesting in arguments.
-const DEPTH_MAX: usize = 32;
+/// Levels of nesting in arguments; readers of JSON seldom follow more than 128.
+const DEPTH_MAX: usize = 100;
 
 /// A call as the model wrote it.
 #[derive(Clone, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Harmony: an answer of messages, each to a channel. What is on `analysis` is thought, what is on
 //! `final` is said, and a message to `functions.name` is a call.
 
-use super::calls::{Called, JsonStream};
-use super::parser::{CALL_BYTES_MAX, Calling, Said};
+use super::calls::{Called, ObjectStream};
+use super::parser::{CALL_BYTES_MAX, Calling, Said, TextEnd};
 use super::scan;
 
 /// Bytes of what stands before a message.
@@ -35,11 +35,16 @@ enum Mode {
         body: String,
     },
     /// A call whose arguments are let out as they come.
-    Calling(JsonStream),
+    Calling(ObjectStream),
     Content,
     /// Up to the message, so far.
     Header(String),
     Reasoning,
+}
+
+pub(super) fn mark_behind(text: &str) -> Option<&'static str> {
+    let mut marks = BOUNDARIES.into_iter().chain(HEADER_MARKS);
+    marks.find(|mark| text.ends_with(mark))
 }
 
 impl Harmony {
@@ -67,17 +72,17 @@ impl Harmony {
     pub(super) fn push(&mut self, text: &str, said: &mut Said) {
         self.held.push_str(text);
         loop {
-            let marks: &[&str] = match self.mode {
-                Mode::Header(_) => &HEADER_MARKS,
-                Mode::Call { .. } | Mode::Calling(_) | Mode::Content | Mode::Reasoning => {
-                    &BOUNDARIES
-                }
-            };
+            let marks = self.marks();
             if let Some(found) = scan::first(&self.held, marks) {
+                let mark = marks[found.mark];
                 let held = std::mem::take(&mut self.held);
                 self.take(&held[..found.start], said);
-                self.held = held[found.start + marks[found.mark].len()..].to_owned();
-                self.cross(marks[found.mark], said);
+                self.held = held[found.start + mark.len()..].to_owned();
+                if matches!(&self.mode, Mode::Calling(stream) if stream.is_within_text()) {
+                    self.take(mark, said);
+                } else {
+                    self.cross(mark, said);
+                }
                 continue;
             }
             let end = scan::hold_from(&self.held, marks.iter().copied());
@@ -88,7 +93,19 @@ impl Harmony {
         }
     }
 
-    pub(super) fn finish(&mut self, said: &mut Said) {
+    /// See [`super::AnswerParser`].
+    pub(super) fn push_mark(&mut self, mark: &'static str, said: &mut Said) {
+        if !self.marks().contains(&mark) {
+            self.push(mark, said);
+            return;
+        }
+        // A token is no part of another mark, so what was held is text.
+        let held = std::mem::take(&mut self.held);
+        self.take(&held, said);
+        self.cross(mark, said);
+    }
+
+    pub(super) fn finish(&mut self, end: TextEnd, said: &mut Said) {
         let held = std::mem::take(&mut self.held);
         self.take(&held, said);
         if let Mode::Header(header) = &self.mode
@@ -97,7 +114,19 @@ impl Harmony {
         {
             said.content.push_str(header);
         }
-        self.end_message(said);
+        // A call that was cut stays as far as it came.
+        let is_call = matches!(self.mode, Mode::Call { .. } | Mode::Calling(_));
+        if !is_call || end == TextEnd::Whole {
+            self.end_message(said);
+        }
+    }
+
+    /// The marks that count where the text now is.
+    const fn marks(&self) -> &'static [&'static str] {
+        match self.mode {
+            Mode::Header(_) => &HEADER_MARKS,
+            Mode::Call { .. } | Mode::Calling(_) | Mode::Content | Mode::Reasoning => &BOUNDARIES,
+        }
     }
 
     fn take(&mut self, text: &str, said: &mut Said) {
@@ -106,7 +135,7 @@ impl Harmony {
                 body.push_str(text);
                 let arguments = body.trim_start();
                 if arguments.starts_with('{') {
-                    let mut stream = JsonStream::new(0);
+                    let mut stream = ObjectStream::new(None);
                     let name = std::mem::take(name);
                     said.calls.push(Called::Begun { name });
                     stream.push(arguments, &mut said.calls);
@@ -126,8 +155,17 @@ impl Harmony {
             Mode::Header(header) => {
                 header.push_str(text);
                 if header.len() > HEADER_BYTES_MAX {
-                    said.content.push_str(header);
-                    self.mode = Mode::Content;
+                    let header = std::mem::take(header);
+                    self.mode = match self.mode_of(&header) {
+                        Mode::Reasoning => {
+                            said.reasoning.push_str(&header);
+                            Mode::Reasoning
+                        }
+                        Mode::Call { .. } | Mode::Calling(_) | Mode::Content | Mode::Header(_) => {
+                            said.content.push_str(&header);
+                            Mode::Content
+                        }
+                    };
                 }
             }
             Mode::Reasoning => said.reasoning.push_str(text),
@@ -147,6 +185,10 @@ impl Harmony {
     }
 
     fn mode_of(&self, header: &str) -> Mode {
+        // What stands before is left of a message that never came to its text.
+        let begins = BOUNDARIES.iter().filter(|mark| **mark != CHANNEL);
+        let begin = begins.filter_map(|mark| Some(header.rfind(mark)? + mark.len()));
+        let header = &header[begin.max().unwrap_or(0)..];
         let is_calling = self.calls < self.calls_max;
         if let Some((_, after)) = header.split_once(FUNCTIONS).filter(|_| is_calling) {
             let is_end = |char: char| char.is_whitespace() || char == '<';
@@ -158,7 +200,8 @@ impl Harmony {
                 };
             }
         }
-        let channel = header.split_once(CHANNEL).map_or("", |(_, after)| after);
+        // A channel that is named twice was named wrongly at first.
+        let channel = header.rsplit_once(CHANNEL).map_or("", |(_, after)| after);
         if channel.trim_start().starts_with("analysis") {
             Mode::Reasoning
         } else {
@@ -169,9 +212,15 @@ impl Harmony {
     fn end_message(&mut self, said: &mut Said) {
         let mode = std::mem::replace(&mut self.mode, Mode::Header(String::new()));
         match mode {
-            Mode::Call { body, .. } => said.content.push_str(&body),
+            // Nothing but blanks came: a call without arguments.
+            Mode::Call { name, .. } => {
+                self.calls += 1;
+                said.calls.push(Called::Begun { name });
+                said.calls.push(Called::Arguments("{}".to_owned()));
+            }
+            Mode::Calling(mut stream) => stream.close(&mut said.calls),
             // A header that never came to its message says nothing to a reader.
-            Mode::Calling(_) | Mode::Content | Mode::Header(_) | Mode::Reasoning => {}
+            Mode::Content | Mode::Header(_) | Mode::Reasoning => {}
         }
     }
 }

@@ -3,6 +3,8 @@
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod answer;
+#[cfg(test)]
+mod call_tests;
 mod calls;
 mod detokenise;
 mod dialect;
@@ -21,5 +23,5 @@ pub(crate) use calls::Kind;
 pub use calls::{Called, ParameterTypes, WrittenCall};
 pub use detokenise::{Detokeniser, Vocabulary};
 pub use dialect::{CallFormat, Dialect, Marks};
-pub use parser::{AnswerParser, CALL_BYTES_MAX, Calling, Said};
+pub use parser::{AnswerParser, CALL_BYTES_MAX, Calling, Said, TextEnd};
 pub use stop::{StopMatcher, Stopped};

@@ -4,12 +4,21 @@
 
 use super::calls::{Called, ParameterTypes};
 use super::dialect::{CallFormat, Dialect};
-use super::harmony::Harmony;
+use super::harmony::{self, Harmony};
 use super::tagged::Tagged;
 use crate::chat::{CALLS_MAX, Parallel, Tools};
 
 /// Bytes of one call; a longer one is text after all.
 pub const CALL_BYTES_MAX: usize = 1 << 20;
+
+/// Why a text ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextEnd {
+    /// The bound of its tokens cut it.
+    Cut,
+    /// The model ended it, or a stop string did.
+    Whole,
+}
 
 /// Where the text of a piece belongs.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -121,12 +130,33 @@ impl AnswerParser {
         }
     }
 
-    /// The text ended: what was held back belongs to where it stands.
-    pub fn finish(&mut self, said: &mut Said) {
+    /// The mark that a text ends with, of those around calls.
+    #[must_use]
+    pub(super) fn mark_behind(&self, text: &str) -> Option<&'static str> {
+        match &self.0 {
+            Kind::Harmony(_) => harmony::mark_behind(text),
+            Kind::Plain => None,
+            Kind::Tagged(tagged) => tagged.mark_behind(text),
+        }
+    }
+
+    /// Takes a mark that came as a token of its own. No text is written with it, so it counts even
+    /// within the texts of a call.
+    pub(super) fn push_mark(&mut self, mark: &'static str, said: &mut Said) {
         match &mut self.0 {
-            Kind::Harmony(harmony) => harmony.finish(said),
+            Kind::Harmony(harmony) => harmony.push_mark(mark, said),
+            Kind::Plain => said.content.push_str(mark),
+            Kind::Tagged(tagged) => tagged.push_mark(mark, said),
+        }
+    }
+
+    /// The text ended: what was held back belongs to where it stands. The arguments of every call are
+    /// then a JSON object, unless the text was cut.
+    pub fn finish(&mut self, end: TextEnd, said: &mut Said) {
+        match &mut self.0 {
+            Kind::Harmony(harmony) => harmony.finish(end, said),
             Kind::Plain => {}
-            Kind::Tagged(tagged) => tagged.finish(said),
+            Kind::Tagged(tagged) => tagged.finish(end, said),
         }
     }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::dialect::{CallFormat, Dialect, Marks};
-use super::{AnswerParser, CALL_BYTES_MAX, Called, Calling, Said};
+use super::{AnswerParser, CALL_BYTES_MAX, Called, Calling, Said, TextEnd};
 use crate::chat::ChatRequest;
 
 const THINK: Option<Marks> = Some(Marks {
@@ -11,17 +11,17 @@ const THINK: Option<Marks> = Some(Marks {
     close: "</think>",
 });
 
-struct Example {
-    calls: CallFormat,
-    reasoning: Option<Marks>,
-    prompt_tail: &'static str,
-    text: &'static str,
-    thought: &'static str,
-    said: &'static str,
-    called: &'static [(&'static str, &'static str)],
+pub(super) struct Example {
+    pub(super) calls: CallFormat,
+    pub(super) reasoning: Option<Marks>,
+    pub(super) prompt_tail: &'static str,
+    pub(super) text: &'static str,
+    pub(super) thought: &'static str,
+    pub(super) said: &'static str,
+    pub(super) called: &'static [(&'static str, &'static str)],
 }
 
-const PLAIN: Example = Example {
+pub(super) const PLAIN: Example = Example {
     calls: CallFormat::Tagged,
     reasoning: THINK,
     prompt_tail: "assistant\n",
@@ -153,6 +153,28 @@ const EXAMPLES: &[Example] = &[
         ..PLAIN
     },
     Example {
+        calls: CallFormat::Llama,
+        reasoning: None,
+        text: "{\"name\": \"Ada\", \"parameters\": {\"age\": 5}}",
+        said: "{\"name\": \"Ada\", \"parameters\": {\"age\": 5}}",
+        ..PLAIN
+    },
+    Example {
+        calls: CallFormat::Llama,
+        reasoning: None,
+        text: "{\"parameters\": {\"age\": 5}, \"name\": \"Ada\"}",
+        said: "{\"parameters\": {\"age\": 5}, \"name\": \"Ada\"}",
+        ..PLAIN
+    },
+    Example {
+        calls: CallFormat::Llama,
+        reasoning: None,
+        text: "{\"name\": \"w\", \"parameters\": {}}; {\"name\": \"Ada\", \"parameters\": {}}",
+        said: "; {\"name\": \"Ada\", \"parameters\": {}}",
+        called: &[("w", "{}")],
+        ..PLAIN
+    },
+    Example {
         calls: CallFormat::Mistral,
         text: "Ok\n[TOOL_CALLS]w[ARGS]{\"q\": [1]}[TOOL_CALLS]x[CALL_ID]7[ARGS]{}",
         said: "Ok",
@@ -211,6 +233,37 @@ const EXAMPLES: &[Example] = &[
     },
     Example {
         calls: CallFormat::Harmony,
+        text: "<|channel|>??<|end|><|start|>assistant<|channel|>analysis<|message|>hm<|end|>\
+               <|start|>assistant<|channel|>final<|message|>Yes",
+        thought: "hm",
+        said: "Yes",
+        ..PLAIN
+    },
+    Example {
+        calls: CallFormat::Harmony,
+        text: "<|channel|>commentary to=assistant<|channel|>analysis<|message|>hm<|end|>\
+               <|start|>assistant<|channel|>analysis<|end|>\
+               <|start|>assistant<|channel|>final<|message|>Yes",
+        thought: "hm",
+        said: "Yes",
+        ..PLAIN
+    },
+    Example {
+        calls: CallFormat::Harmony,
+        text: "<|channel|>commentary to=functions.w<|end|>\
+               <|start|>assistant<|channel|>final<|message|>Yes",
+        said: "Yes",
+        ..PLAIN
+    },
+    Example {
+        calls: CallFormat::Harmony,
+        text: "<|channel|>commentary to=functions.w <|constrain|>json<|message|> <|call|>\
+               <|channel|>commentary to=functions.x<|message|>",
+        called: &[("w", "{}"), ("x", "{}")],
+        ..PLAIN
+    },
+    Example {
+        calls: CallFormat::Harmony,
         text: "no harmony at all",
         said: "no harmony at all",
         ..PLAIN
@@ -223,7 +276,7 @@ const EXAMPLES: &[Example] = &[
     },
 ];
 
-fn calling() -> Calling {
+pub(super) fn calling() -> Calling {
     let body = r#"{"messages":[{"role":"user","content":""}],"tools":[{"type":"function",
         "function":{"name":"w","parameters":{"properties":{"q":{"type":"integer"},
         "s":{"type":["string","null"]},"flag":{"type":"boolean"},
@@ -233,7 +286,7 @@ fn calling() -> Calling {
     Calling::of(&request.tools)
 }
 
-fn parser(example: &Example, calling: Calling) -> AnswerParser {
+pub(super) fn parser(example: &Example, calling: Calling) -> AnswerParser {
     let dialect = Dialect {
         reasoning: example.reasoning,
         calls: example.calls,
@@ -241,12 +294,12 @@ fn parser(example: &Example, calling: Calling) -> AnswerParser {
     AnswerParser::new(dialect, calling, example.prompt_tail)
 }
 
-fn read<'a>(mut parser: AnswerParser, pieces: impl Iterator<Item = &'a str>) -> Said {
+pub(super) fn read<'a>(mut parser: AnswerParser, pieces: impl Iterator<Item = &'a str>) -> Said {
     let mut said = Said::default();
     for piece in pieces {
         parser.push(piece, &mut said);
     }
-    parser.finish(&mut said);
+    parser.finish(TextEnd::Whole, &mut said);
     said
 }
 
@@ -321,7 +374,7 @@ fn a_call_that_never_ends_is_text_in_the_end_and_held_no_longer_than_its_bound()
         "</tool_call><tool_call>{\"name\":\"w\"}</tool_call>",
         &mut said,
     );
-    parser.finish(&mut said);
+    parser.finish(TextEnd::Whole, &mut said);
     assert!(said.calls.is_empty());
     assert!(
         said.content
@@ -338,8 +391,20 @@ fn arguments_nested_without_end_are_followed_to_a_bound_and_no_further() {
     };
     let said = read(parser(&example, calling()), std::iter::once(text.as_str()));
     let calls = Called::gathered(&said.calls);
-    assert_eq!(calls[0].arguments, format!("{{\"a\":{}", "[".repeat(32)));
+    let (open, close) = ("[".repeat(100), "]".repeat(100));
+    assert_eq!(calls[0].arguments, format!("{{\"a\":{open}null{close}}}"));
     assert_eq!(said.content, "");
+}
+
+#[test]
+fn a_thought_whose_header_never_ends_is_not_shown() {
+    let example = Example {
+        calls: CallFormat::Harmony,
+        ..PLAIN
+    };
+    let text = format!("<|channel|>analysis {}", "hm ".repeat(1_000));
+    let said = read(parser(&example, calling()), std::iter::once(text.as_str()));
+    assert_eq!((said.reasoning, said.content), (text, String::new()));
 }
 
 #[test]
@@ -369,7 +434,7 @@ fn a_long_text_in_gemmas_arguments_streams_as_json() {
             assert!(said.calls.len() > before, "each piece is let out");
         }
         parser.push(&format!("{quote},n:null}}{close}"), &mut said);
-        parser.finish(&mut said);
+        parser.finish(TextEnd::Whole, &mut said);
         let called = Called::gathered(&said.calls);
         let arguments: serde_json::Value = serde_json::from_str(&called[0].arguments).unwrap();
         let text = "say \"ä\"\n".repeat(100);
@@ -379,7 +444,7 @@ fn a_long_text_in_gemmas_arguments_streams_as_json() {
     }
 }
 
-fn any_format() -> impl Strategy<Value = CallFormat> {
+pub(super) fn any_format() -> impl Strategy<Value = CallFormat> {
     prop_oneof![
         Just(CallFormat::FunctionGemma),
         Just(CallFormat::Gemma),

@@ -1,8 +1,8 @@
 //! Answers whose thoughts and calls stand between marks.
 
-use super::calls::{CallReader, Called, ParameterTypes, SectionEnd};
+use super::calls::{Beginning, CallReader, Called, ParameterTypes, SectionEnd};
 use super::dialect::{CallFormat, Dialect, Marks, PYTHON_TAG};
-use super::parser::{CALL_BYTES_MAX, Calling, Said};
+use super::parser::{CALL_BYTES_MAX, Calling, Said, TextEnd};
 use super::scan;
 use super::section::Section;
 
@@ -87,8 +87,8 @@ impl Tagged {
                 self.take(&held[..found.start], said);
                 let after = found.start + mark.len();
                 self.held = held[after..].to_owned();
-                if self.is_late_thought(mark) {
-                    // What was said before it shows that it is text.
+                if self.is_late_thought(mark) || self.is_within_text() {
+                    // What stands before it shows that it is text.
                     self.take(mark, said);
                 } else {
                     self.cross(mark, said);
@@ -103,13 +103,40 @@ impl Tagged {
         }
     }
 
-    pub(super) fn finish(&mut self, said: &mut Said) {
+    pub(super) fn mark_behind(&self, text: &str) -> Option<&'static str> {
+        let marks = self.format.marks()?;
+        let mut marks = [marks.open, marks.close].into_iter();
+        marks.find(|mark| !mark.is_empty() && text.ends_with(mark))
+    }
+
+    /// See [`super::AnswerParser`].
+    pub(super) fn push_mark(&mut self, mark: &'static str, said: &mut Said) {
+        // Models call from within thoughts that they do not end.
+        let ends_thought = self.is_reasoning() && self.is_calling && self.opens_call(mark);
+        if !ends_thought && !self.marks().contains(&mark) {
+            self.push(mark, said);
+            return;
+        }
+        // A token is no part of another mark, so what was held is text.
+        let held = std::mem::take(&mut self.held);
+        self.take(&held, said);
+        if ends_thought {
+            self.mode = Mode::Content;
+        }
+        self.cross(mark, said);
+    }
+
+    pub(super) fn finish(&mut self, end: TextEnd, said: &mut Said) {
         let held = std::mem::take(&mut self.held);
         if matches!(self.mode, Mode::Opening) {
             self.mode = Mode::Content;
         }
         self.take(&held, said);
-        self.end_call("", SectionEnd::Cut, said);
+        let end = match end {
+            TextEnd::Cut => SectionEnd::Cut,
+            TextEnd::Whole => SectionEnd::Left,
+        };
+        self.end_call("", end, said);
         if matches!(self.mode, Mode::Content) {
             self.section.finish(&mut said.content);
         }
@@ -119,6 +146,11 @@ impl Tagged {
     fn is_late_thought(&self, mark: &str) -> bool {
         let is_open = self.reasoning.is_some_and(|marks| marks.open == mark);
         is_open && self.has_begun && matches!(self.mode, Mode::Content)
+    }
+
+    /// Whether this is the inside of one of a call's own texts, which may hold a mark.
+    fn is_within_text(&self) -> bool {
+        matches!(&self.mode, Mode::Call(reader) if reader.is_within_text())
     }
 
     /// The mode of what is said, from its beginning.
@@ -134,8 +166,9 @@ impl Tagged {
     fn marks(&self) -> Vec<&'static str> {
         match &self.mode {
             Mode::Call(_) => {
-                let close = self.format.marks().map(|marks| marks.close);
-                close.into_iter().filter(|mark| !mark.is_empty()).collect()
+                let marks = self.format.marks().map(|marks| [marks.open, marks.close]);
+                let marks = marks.into_iter().flatten();
+                marks.filter(|mark| !mark.is_empty()).collect()
             }
             Mode::Content | Mode::Opening => {
                 let call = self.format.marks().filter(|_| self.is_calling);
@@ -172,7 +205,7 @@ impl Tagged {
                     self.mode = Mode::Over;
                 } else if is_too_long {
                     self.is_calling = false;
-                    self.end_call("", SectionEnd::Cut, said);
+                    self.end_call("", SectionEnd::Left, said);
                 }
             }
             Mode::Content | Mode::Opening => {
@@ -202,6 +235,13 @@ impl Tagged {
     /// A mark stood here, and with it the mode ends.
     fn cross(&mut self, mark: &'static str, said: &mut Said) {
         match &self.mode {
+            Mode::Call(reader) if self.opens_call(mark) => {
+                // Nothing but the mark came: it is the same one, written twice.
+                if !reader.is_blank() {
+                    self.end_call("", SectionEnd::Left, said);
+                    self.cross(mark, said);
+                }
+            }
             Mode::Call(_) => self.end_call(mark, SectionEnd::Closed, said),
             Mode::Over => {}
             Mode::Reasoning => {
@@ -210,11 +250,10 @@ impl Tagged {
             }
             Mode::Content | Mode::Opening => {
                 self.section = Section::after_mark();
-                let is_open = |marks: Option<Marks>| marks.is_some_and(|it| it.open == mark);
-                if is_open(self.reasoning) {
+                if self.reasoning.is_some_and(|marks| marks.open == mark) {
                     self.mode = Mode::Reasoning;
-                } else if is_open(self.format.marks()) && self.is_calling {
-                    self.mode = self.call();
+                } else if self.opens_call(mark) && self.is_calling {
+                    self.mode = self.call(Beginning::Mark);
                 } else {
                     // The close of a call that was too long to be one.
                     self.section = Section::default();
@@ -224,9 +263,13 @@ impl Tagged {
         }
     }
 
-    fn call(&self) -> Mode {
+    fn opens_call(&self, mark: &str) -> bool {
+        self.format.marks().is_some_and(|marks| marks.open == mark)
+    }
+
+    fn call(&self, beginning: Beginning) -> Mode {
         let left = self.calls_max - self.calls;
-        Mode::Call(Box::new(CallReader::new(self.format, left)))
+        Mode::Call(Box::new(CallReader::new(self.format, beginning, left)))
     }
 
     /// Ends a call, if one is being read; one that cannot be read is shown as it came.
@@ -243,7 +286,7 @@ impl Tagged {
         let unread = if self.is_calling {
             reader.finish(end, &self.types, &mut said.calls)
         } else {
-            Some(reader.into_held())
+            reader.give_up(&mut said.calls)
         };
         self.count(&said.calls[from..]);
         if self.is_calling && self.calls >= self.calls_max && unread.is_none() {
@@ -274,9 +317,12 @@ impl Tagged {
             return false;
         }
         if text.starts_with(PYTHON_TAG) || text.starts_with('{') {
-            let body = text.strip_prefix(PYTHON_TAG).unwrap_or(text).to_owned();
+            let (beginning, body) = match text.strip_prefix(PYTHON_TAG) {
+                Some(body) => (Beginning::Mark, body.to_owned()),
+                None => (Beginning::Name, text.to_owned()),
+            };
             self.held.clear();
-            self.mode = self.call();
+            self.mode = self.call(beginning);
             self.take(&body, said);
         } else {
             self.mode = Mode::Content;

@@ -79,6 +79,11 @@ impl Family {
         }
     }
 
+    /// The token that begins a call, if one does.
+    pub(super) fn call_opening(&self) -> Option<u32> {
+        self.id(self.dialect.calls.marks()?.open)
+    }
+
     /// The token by which the model may open a thought of its own, if that is one.
     pub(super) fn thought_opening(&self) -> Option<u32> {
         self.id(self.dialect.reasoning?.open)

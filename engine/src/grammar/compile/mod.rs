@@ -168,10 +168,15 @@ impl Compiler {
             Some(false) => None,
             None | Some(true) => self.family.thought_opening(),
         };
-        match (self.family.dialect().reasoning, opening) {
-            (None, _) => Thoughts::None,
-            (Some(_), opening) => Thoughts::Apart { opening },
+        if self.family.dialect().reasoning.is_none() {
+            return Thoughts::None;
         }
+        let call = if request.tools.may_be_called() {
+            self.family.call_opening()
+        } else {
+            None
+        };
+        Thoughts::Apart { opening, call }
     }
 }
 

@@ -9,7 +9,7 @@ use super::*;
 use crate::chat::{Format, Json};
 use crate::grammar::Place;
 use crate::sampling::TokenMask;
-use crate::text::{AnswerParser, Called, Calling, Dialect, Said, WrittenCall};
+use crate::text::{AnswerParser, Called, Calling, Dialect, Said, TextEnd, WrittenCall};
 
 const END: u32 = 256;
 const WORDS: [&str; 8] = [

@@ -25,7 +25,11 @@ pub(super) struct Walk {
 pub(super) enum Thoughts {
     /// They come first and have no form. The model may open one itself where there is a token for
     /// it, before all else.
-    Apart { opening: Option<u32> },
+    Apart {
+        opening: Option<u32>,
+        /// The token that begins a call, which ends a thought as well.
+        call: Option<u32>,
+    },
     /// As a part of the grammar.
     InGrammar,
     /// It has none.
@@ -47,7 +51,10 @@ impl Walk {
         thought: Arc<SimpleVob>,
         thoughts: Thoughts,
     ) -> Self {
-        if let Thoughts::Apart { opening: Some(id) } = thoughts {
+        if let Thoughts::Apart {
+            opening: Some(id), ..
+        } = thoughts
+        {
             mask.allow_token(id);
         }
         Self {
@@ -61,10 +68,15 @@ impl Walk {
 
     /// From now on there is no thought to open. Whether this token opened one.
     fn begin(&mut self, token: u32) -> bool {
-        let Thoughts::Apart { opening: Some(id) } = self.thoughts else {
+        let Thoughts::Apart {
+            opening: Some(id),
+            call,
+        } = self.thoughts
+        else {
             return false;
         };
-        self.thoughts = Thoughts::Apart { opening: None };
+        let opening = None;
+        self.thoughts = Thoughts::Apart { opening, call };
         self.mask.disallow_token(id);
         token == id
     }
@@ -98,7 +110,10 @@ impl Constraint for Walk {
 
     fn push(&mut self, token: u32, place: Place) {
         let is_opening = self.begin(token);
-        let is_apart = place == Place::Thought && matches!(self.thoughts, Thoughts::Apart { .. });
+        let is_apart = match self.thoughts {
+            Thoughts::Apart { call, .. } => place == Place::Thought && call != Some(token),
+            Thoughts::InGrammar | Thoughts::None => false,
+        };
         if !is_opening && !is_apart && !self.is_lost {
             self.go_on(token);
         }

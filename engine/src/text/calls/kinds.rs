@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::object;
 use crate::chat::Tools;
 
 /// Schemas within schemas that are looked into.
@@ -32,7 +33,7 @@ impl Kind {
     /// The value that a text stands for. What fits nothing is text.
     pub(super) fn read(&self, text: &str) -> Value {
         let read = match self {
-            Self::Json => word(text),
+            Self::Json => word(text).or_else(|| object::literal(text)),
             Self::Text { or_null } => (*or_null && text == "null").then_some(Value::Null),
             Self::Unsaid => word(text).filter(|it| it.is_object() || it.is_array() || it.is_null()),
             Self::Words(all) => all.iter().find(|it| **it == text).cloned().or_else(|| {
@@ -45,7 +46,7 @@ impl Kind {
 }
 
 /// JSON, or one of the words that Python prints in its place.
-fn word(text: &str) -> Option<Value> {
+pub(super) fn word(text: &str) -> Option<Value> {
     match text.trim() {
         "True" => Some(Value::Bool(true)),
         "False" => Some(Value::Bool(false)),
@@ -176,7 +177,7 @@ impl Found {
     }
 }
 
-/// What the schemas say of each function's parameters.
+/// The functions of a request, and what their schemas say of each parameter.
 #[derive(Clone, Debug, Default)]
 pub struct ParameterTypes {
     by_function: BTreeMap<String, BTreeMap<String, Kind>>,
@@ -185,13 +186,16 @@ pub struct ParameterTypes {
 impl From<&Tools> for ParameterTypes {
     /// A schema that cannot be read says nothing.
     fn from(tools: &Tools) -> Self {
-        let functions = tools.list.iter().filter_map(|tool| {
-            let root: Value = serde_json::from_str(tool.parameters.as_ref()?.as_str()).ok()?;
-            let properties = root.get("properties")?.as_object()?;
+        let functions = tools.list.iter().map(|tool| {
+            let root = tool.parameters.as_ref();
+            let root = root.and_then(|root| serde_json::from_str(root.as_str()).ok());
+            let root: Value = root.unwrap_or_default();
+            let properties = root.get("properties").and_then(Value::as_object);
             let kinds = properties
-                .iter()
+                .into_iter()
+                .flatten()
                 .map(|(name, schema)| (name.clone(), Kind::of(schema, &root)));
-            Some((tool.name.clone(), kinds.collect()))
+            (tool.name.clone(), kinds.collect())
         });
         Self {
             by_function: functions.collect(),
@@ -200,6 +204,10 @@ impl From<&Tools> for ParameterTypes {
 }
 
 impl ParameterTypes {
+    pub(super) fn has(&self, function: &str) -> bool {
+        self.by_function.contains_key(function)
+    }
+
     /// A parameter that no schema knows is text.
     pub(super) fn kind(&self, function: &str, parameter: &str) -> Kind {
         let kinds = self.by_function.get(function);
@@ -257,6 +265,14 @@ mod tests {
             (json!({"type": "string"}), "null", json!("null")),
             (json!({"type": "boolean"}), "False", json!(false)),
             (json!({"type": "number"}), "many", json!("many")),
+            (
+                json!({"type": "array"}),
+                " ['a', \"it's\", True, None, {'b': 1.5,},] ",
+                json!(["a", "it's", true, null, {"b": 1.5}]),
+            ),
+            (json!({"type": "array"}), "['a'] or", json!("['a'] or")),
+            (json!({"type": "object"}), "{'a'", json!("{'a'")),
+            (json!({}), "['a']", json!("['a']")),
             (json!({"$ref": "#/$defs/n"}), "7", json!(7)),
             (json!({"allOf": [{}, {"$ref": "#/$defs/n"}]}), "7", json!(7)),
             (json!({"$ref": "#/$defs/loop"}), "7", json!("7")),

@@ -3,13 +3,14 @@
 use serde_json::Value;
 
 use super::super::scan;
+use super::object::push_escaped;
 use super::{Called, Kind, ParameterTypes};
 
 const PARAMETER: &str = "<parameter=";
 const END: &str = "</function>";
 const CLOSE: &str = "</parameter>";
-/// The line break before a closing tag is not text.
-const CLOSE_LINE: &str = "\n</parameter>";
+/// What a value may end with. The line break before a closing tag is not text.
+const ENDS: [&str; 4] = [CLOSE, "\n</parameter>", END, "\n</function>"];
 
 /// See the module. Begins behind `<function=name>`.
 #[derive(Clone, Debug)]
@@ -28,12 +29,9 @@ enum State {
     /// Within the tag that names a parameter.
     Naming,
     Over,
-    /// A text of which nothing was let out yet: the first line break is not text, and it may be null.
-    Opening {
-        or_null: bool,
-    },
     Text,
-    /// A value that is read as a whole.
+    /// A value of which nothing was let out yet: the first line break is not text, and a text may be
+    /// null. All but texts are read as a whole.
     Value(Kind),
 }
 
@@ -51,13 +49,33 @@ impl TagStream {
         matches!(self.state, State::Over)
     }
 
-    /// The section was closed: a call that lacks its last tag alone is whole.
-    pub(super) fn close(&mut self, out: &mut Vec<Called>) {
-        if matches!(self.state, State::Between) {
-            let end = if self.count == 0 { "{}" } else { "}" };
-            out.push(Called::Arguments(end.to_owned()));
-            self.state = State::Over;
+    /// Bytes that nobody has seen.
+    pub(super) const fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether what has come ends within a value.
+    pub(super) fn is_within_text(&self) -> bool {
+        match self.state {
+            State::Between | State::Naming | State::Over => false,
+            State::Text | State::Value(_) => tagless(&self.held).is_none(),
         }
+    }
+
+    /// Nothing more comes: ends what is open.
+    pub(super) fn close(&mut self, out: &mut Vec<Called>) {
+        let mut let_out = String::new();
+        let held = std::mem::take(&mut self.held);
+        let text = tagless(&held).unwrap_or(&held);
+        match &self.state {
+            State::Between | State::Naming => {}
+            State::Over => return,
+            State::Text => end_text(text, &mut let_out),
+            State::Value(kind) => let_out.push_str(&kind.read(bare(text)).to_string()),
+        }
+        let_out.push_str(if self.count == 0 { "{}" } else { "}" });
+        self.state = State::Over;
+        out.push(Called::Arguments(let_out));
     }
 
     /// Takes the next text; returns what follows the call.
@@ -111,76 +129,100 @@ impl TagStream {
                 out.push_str(&Value::from(name.as_str()).to_string());
                 out.push(':');
                 let kind = types.kind(&self.function, &name);
-                self.state = match kind {
-                    Kind::Text { or_null } => State::Opening { or_null },
-                    Kind::Json | Kind::Unsaid | Kind::Words(_) => State::Value(kind),
-                };
+                self.state = State::Value(kind);
                 true
             }
-            State::Opening { or_null } => {
-                let or_null = *or_null;
-                self.open(or_null, out)
-            }
-            State::Text => self.stream(out),
-            State::Value(kind) => {
-                let Some(end) = self.held.find(CLOSE) else {
-                    return false;
-                };
-                let value = kind.read(bare(&self.held[..end]));
-                out.push_str(&value.to_string());
-                self.held.drain(..end + CLOSE.len());
-                self.state = State::Between;
-                true
-            }
+            State::Text => match ending(&self.held) {
+                Ending::At { end, after } => {
+                    end_text(&self.held[..end], out);
+                    self.held.drain(..after);
+                    self.state = State::Between;
+                    true
+                }
+                Ending::NotBefore(from) => {
+                    push_escaped(out, &self.held[..from]);
+                    self.held.drain(..from);
+                    false
+                }
+            },
+            State::Value(kind) => match ending(&self.held) {
+                Ending::At { end, after } => {
+                    let value = kind.read(bare(&self.held[..end]));
+                    out.push_str(&value.to_string());
+                    self.held.drain(..after);
+                    self.state = State::Between;
+                    true
+                }
+                Ending::NotBefore(from) => {
+                    let Kind::Text { or_null } = *kind else {
+                        return false;
+                    };
+                    let breaks = usize::from(self.held.starts_with('\n'));
+                    let certain = self.held.get(breaks..from).unwrap_or_default();
+                    if certain.is_empty() || (or_null && "null".starts_with(certain)) {
+                        return false;
+                    }
+                    out.push('"');
+                    push_escaped(out, certain);
+                    self.held.drain(..from);
+                    self.state = State::Text;
+                    false
+                }
+            },
         }
     }
+}
 
-    fn open(&mut self, or_null: bool, out: &mut String) -> bool {
-        if let Some(end) = self.held.find(CLOSE) {
-            let text = bare(&self.held[..end]);
-            let value = Kind::Text { or_null }.read(text);
-            out.push_str(&value.to_string());
-            self.held.drain(..end + CLOSE.len());
-            self.state = State::Between;
-            return true;
-        }
-        let text = self.held.strip_prefix('\n').unwrap_or(&self.held);
-        let from = scan::hold_from(text, [CLOSE_LINE, CLOSE].into_iter());
-        let certain = &text[..from];
-        if certain.is_empty() || (or_null && "null".starts_with(certain)) {
-            return false;
-        }
-        out.push('"');
-        escape(certain, out);
-        self.held = text[from..].to_owned();
-        self.state = State::Text;
-        false
-    }
+/// Where a value ends, as far as the text from it on tells.
+enum Ending {
+    /// The value goes up to `end`, and what follows it begins behind its tag.
+    At {
+        end: usize,
+        after: usize,
+    },
+    NotBefore(usize),
+}
 
-    fn stream(&mut self, out: &mut String) -> bool {
-        if let Some(end) = self.held.find(CLOSE) {
-            let text = &self.held[..end];
-            escape(text.strip_suffix('\n').unwrap_or(text), out);
-            out.push('"');
-            self.held.drain(..end + CLOSE.len());
-            self.state = State::Between;
-            return true;
+/// A closing tag is one only where the next tag follows it: values may hold such tags themselves.
+fn ending(text: &str) -> Ending {
+    for (end, _) in text.match_indices(CLOSE) {
+        let after = end + CLOSE.len();
+        let next = text[after..].trim_start();
+        if [PARAMETER, END].iter().any(|tag| next.starts_with(tag)) {
+            return Ending::At { end, after };
         }
-        let from = scan::hold_from(&self.held, [CLOSE_LINE, CLOSE].into_iter());
-        escape(&self.held[..from], out);
-        self.held.drain(..from);
-        false
+        if [PARAMETER, END].iter().any(|tag| tag.starts_with(next)) {
+            return Ending::NotBefore(before_break(&text[..end]));
+        }
     }
+    let end = match tagless(text) {
+        Some(value) => before_break(value),
+        None => scan::hold_from(text, ENDS.into_iter()),
+    };
+    Ending::NotBefore(end)
+}
+
+fn before_break(text: &str) -> usize {
+    text.strip_suffix('\n').unwrap_or(text).len()
+}
+
+/// What stands before the tags that a text ends with, if the call may end there.
+fn tagless(text: &str) -> Option<&str> {
+    let text = text.trim_end();
+    match text.strip_suffix(END) {
+        Some(text) => Some(text.trim_end().strip_suffix(CLOSE).unwrap_or(text)),
+        None => text.strip_suffix(CLOSE),
+    }
+}
+
+/// The rest of a text that was let out up to there.
+fn end_text(text: &str, out: &mut String) {
+    push_escaped(out, text.strip_suffix('\n').unwrap_or(text));
+    out.push('"');
 }
 
 /// A value without the line breaks that set it off from its tags.
 fn bare(text: &str) -> &str {
     let text = text.strip_prefix('\n').unwrap_or(text);
     text.strip_suffix('\n').unwrap_or(text)
-}
-
-/// The inside of a JSON string.
-fn escape(text: &str, out: &mut String) {
-    let quoted = Value::from(text).to_string();
-    out.push_str(&quoted[1..quoted.len() - 1]);
 }

@@ -115,7 +115,7 @@ impl<'a> Values<'a> {
     fn object(&mut self, schema: &Value, root: &Value) -> Result<String, Failure> {
         let mut members = vec![];
         for (name, member, is_required) in member_names(schema) {
-            if name.contains([':', '"', '{', '}', ',', '<']) || name.trim() != name {
+            if name.contains([':', '=', '"', '\'', '{', '}', ',', '<']) || name.trim() != name {
                 refuse_name(is_required)?;
                 continue;
             }

@@ -90,7 +90,7 @@ fn read(dialect: Dialect, request: &ChatRequest, answer: &str) -> Read {
     let mut parser = AnswerParser::new(dialect, calling, "");
     let mut said = Said::default();
     parser.push(answer, &mut said);
-    parser.finish(&mut said);
+    parser.finish(TextEnd::Whole, &mut said);
     Read {
         calls: Called::gathered(&said.calls),
         content: said.content,
@@ -247,5 +247,27 @@ fn names_that_a_family_cannot_write_are_left_out_or_refused() {
             .compile(&tools(r#","required":["a>b:c"]"#), None)
             .unwrap_err();
         assert!(failure.text.contains("cannot write"), "{failure}");
+    }
+}
+
+#[test]
+fn a_call_that_ends_a_thought_is_held_to_its_schema() {
+    let marks = ["<think>", "</think>", "<tool_call>", "</tool_call>"];
+    let (compiler, _) = compiler("tools <tool_call>", &marks);
+    let [open, call] = ["<think>", "<tool_call>"].map(|mark| mark_id(mark).unwrap());
+    for extra in ["", r#","tool_choice":"required""#] {
+        let strict = TOOLS.replace(r#""name":"now""#, r#""name":"now","strict":true"#);
+        let request = request(&format!("{strict}{extra}"));
+        let mut constraint = compiler.compile(&request, None).unwrap();
+        constraint.push(open, Place::Answer);
+        assert!(tokens(constraint.allowed(Place::Thought)).contains(&call));
+        constraint.push(u32::from(b'x'), Place::Thought);
+        constraint.push(call, Place::Thought);
+        push_text(
+            &mut *constraint,
+            "\n{\"name\": \"now\", \"arguments\": {}}\n",
+        );
+        let close = mark_id("</tool_call>").unwrap();
+        assert_eq!(tokens(constraint.allowed(Place::Answer)), [close]);
     }
 }
