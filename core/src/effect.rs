@@ -35,7 +35,8 @@ pub enum Effect {
     },
     /// Ends the request before any content, with an HTTP status.
     Refuse { request: RequestId, denial: Denial },
-    /// Ends the request after content: one in-band error event.
+    /// Ends the request after content: one in-band error event. What its consumer was shown may still
+    /// be charged.
     Fail { request: RequestId, denial: Denial },
     /// Ends the request well; the settlement is durable, the last bytes may go.
     /// `receipt` is the index into [`Effects::receipts`].
@@ -53,6 +54,9 @@ pub enum Effect {
     // Digests hash the position: what is newer stands below.
     /// Tell a provider that stays that another process has its machine's identity.
     TellContested { conn: ConnId },
+    /// The request has ended by [`Effect::Fail`]; what its consumer was shown is charged by now, and the
+    /// settlement is durable. `receipt` is the index into [`Effects::receipts`].
+    Charge { request: RequestId, receipt: u32 },
 }
 
 const _: () = assert!(size_of::<Effect>() <= 64, "effects travel by value");
@@ -188,7 +192,7 @@ pub const LINES_MAX: usize = 6;
 
 pub type Lines = Few<Line, LINES_MAX>;
 
-/// What a finished request was, cost and took.
+/// What a settled request was, cost and took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Receipt {
     pub request: RequestId,
@@ -252,6 +256,11 @@ impl Effects {
                     request.hash(mix);
                     pick(&self.receipts, *receipt).hash(mix);
                 }
+                Effect::Charge { request, receipt } => {
+                    mix.write_u8(3);
+                    request.hash(mix);
+                    pick(&self.receipts, *receipt).hash(mix);
+                }
                 Effect::Alarm { .. }
                 | Effect::CancelAttempt { .. }
                 | Effect::Disconnect { .. }
@@ -284,12 +293,25 @@ impl Effects {
     }
 
     pub fn finish(&mut self, receipt: Receipt) {
-        let ix = u32::try_from(self.receipts.len()).expect("a step ends few requests");
-        self.receipts.push(receipt);
+        let ix = self.keep(receipt);
         self.list.push(Effect::Finish {
             request: receipt.request,
             receipt: ix,
         });
+    }
+
+    pub fn charge(&mut self, receipt: Receipt) {
+        let ix = self.keep(receipt);
+        self.list.push(Effect::Charge {
+            request: receipt.request,
+            receipt: ix,
+        });
+    }
+
+    fn keep(&mut self, receipt: Receipt) -> u32 {
+        let ix = u32::try_from(self.receipts.len()).expect("a step ends few requests");
+        self.receipts.push(receipt);
+        ix
     }
 }
 

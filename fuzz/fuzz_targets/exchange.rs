@@ -559,6 +559,7 @@ impl Scene {
                         assert!(rest.is_empty(), "it concerns the consumer only");
                     }
                     ControlEffect::Alarm { .. }
+                    | ControlEffect::Charged { .. }
                     | ControlEffect::Denied { .. }
                     | ControlEffect::Drained
                     | ControlEffect::Finished { .. }

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    sigpipe::reset();
     match cli::Cli::parse().command {
         cli::Command::Liars(args) => cli::liars::run(&args),
         cli::Command::Replay(args) => cli::replay::run(&args),

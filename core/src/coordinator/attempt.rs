@@ -219,6 +219,7 @@ impl Coordinator {
         if fault == AttemptFault::ConsumerStalled && attempt.has_started() {
             let request = request.ask().request;
             self.counts.failed += 1;
+            self.requests.at_mut(key).park();
             self.settle_relayed(now, attempt, out);
             out.push(Effect::Fail {
                 request,
@@ -353,7 +354,7 @@ impl Coordinator {
                     self.fill(now, provider, out);
                 }
             }
-            Phase::Parked | Phase::Settling => {}
+            Phase::Billed | Phase::Parked | Phase::Settling => {}
         }
     }
 
@@ -387,7 +388,9 @@ impl Coordinator {
         }
         let request = attempt.route().request;
         match self.requests.at(request).phase() {
-            Phase::Queued | Phase::Settling => unreachable!("no attempt of it is out"),
+            Phase::Billed | Phase::Queued | Phase::Settling => {
+                unreachable!("no attempt of it is out")
+            }
             Phase::Running => {
                 self.send_cancel(key, out);
                 let attempt = self.take_attempt(key, Remains::Lingers);

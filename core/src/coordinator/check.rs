@@ -21,12 +21,16 @@ impl Coordinator {
     /// INV-01: arrived = finished + refused + failed + alive. INV-02 follows: each end is counted
     /// where its terminal effect is pushed.
     pub fn invariant_conservation(&self) {
-        let parked = self
+        let ended = self
             .requests
             .iter()
-            .filter(|(_, r)| r.phase() == Phase::Parked)
+            .filter(|(_, r)| match r.phase() {
+                // Their consumers were told; the money is still on its way.
+                Phase::Billed | Phase::Parked => true,
+                Phase::Queued | Phase::Running | Phase::Settling => false,
+            })
             .count();
-        let alive = (self.requests.count() - parked) as u64;
+        let alive = (self.requests.count() - ended) as u64;
         let ended = self.counts.finished + self.counts.refused + self.counts.failed;
         assert_eq!(
             self.counts.arrived,
@@ -77,7 +81,7 @@ impl Coordinator {
         for (key, request) in self.requests.iter() {
             let is_out = match request.phase() {
                 Phase::Parked | Phase::Running => true,
-                Phase::Queued | Phase::Settling => false,
+                Phase::Billed | Phase::Queued | Phase::Settling => false,
             };
             let out = request.racing().count();
             assert_eq!(is_out, out > 0, "INV-08: a request runs by its attempts");

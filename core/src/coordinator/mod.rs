@@ -53,6 +53,7 @@ use crate::denial::Denial;
 use crate::digest::Mix;
 use crate::effect::{Alarm, Effect, Effects};
 use crate::event::{Ask, Event};
+use crate::ids::RequestId;
 use crate::time::Tick;
 
 /// Why the coordinator wants to be woken.
@@ -154,6 +155,8 @@ pub enum Mischief {
     JoinsUnproven,
     /// What a machine claims is charged.
     PaysClaims,
+    /// Who was told of an end before the settlement pays without a receipt.
+    LostReceipt,
 }
 
 /// What happened so far, for metrics and for the conservation check (INV-01).
@@ -345,6 +348,13 @@ impl Coordinator {
             queued: self.queues.total(),
             held: self.books.held().0,
         }
+    }
+
+    /// Whether more is to come of the request: its end, or the receipt of one that has ended for its
+    /// consumer.
+    #[must_use]
+    pub fn keeps(&self, request: RequestId) -> bool {
+        self.requests.find(request).is_some()
     }
 
     /// How many entities there are for [`Self::digest`] and [`Self::snapshot`] to read.

@@ -31,6 +31,10 @@ pub(super) enum Phase {
     Parked,
     /// Settled; the last bytes wait for the settlement to be durable.
     Settling,
+    // Digests and snapshots hold the position: what is newer stands below.
+    /// Its consumer was told of an end before it was settled; the receipt waits for the settlement to
+    /// be durable.
+    Billed,
 }
 
 /// The attempts of one request that are out.
@@ -238,7 +242,7 @@ impl Request {
         self.hold.take()
     }
 
-    /// What it came to; the last bytes wait until `transfer` is durable.
+    /// What it came to; the last bytes, or the receipt alone, wait until `transfer` is durable.
     pub(super) const fn settle(
         &mut self,
         now: Tick,
@@ -247,7 +251,10 @@ impl Request {
         usage: Usage,
         settled: Settled,
     ) {
-        self.phase = Phase::Settling;
+        self.phase = match self.phase {
+            Phase::Parked => Phase::Billed,
+            Phase::Billed | Phase::Queued | Phase::Running | Phase::Settling => Phase::Settling,
+        };
         self.bill = Some(Bill {
             served,
             usage,

@@ -8,7 +8,7 @@ use super::requests::Phase;
 use super::tally::{Claim, Excess};
 use super::verdict::{Verdict, is_agreed};
 use super::{Coordinator, Mischief};
-use crate::effect::{Alarm, Effect, Effects, TransferKind};
+use crate::effect::{Alarm, Effect, Effects, Receipt, TransferKind};
 use crate::event::{AttemptFault, Ending, Usage};
 use crate::ids::{AccountId, AttemptKey, ConnId};
 use crate::slab::Key;
@@ -91,12 +91,7 @@ impl Coordinator {
         } else {
             self.refute(now, key);
         }
-        let transfer = self.settle(now, &attempt, judged.usage, out);
-        if is_parked {
-            self.forget(key);
-        } else {
-            self.durable.awaits(key, transfer);
-        }
+        self.settle(now, &attempt, judged.usage, out);
         self.queues.completed(now, ask.model);
         self.fill(now, slot, out);
     }
@@ -121,14 +116,13 @@ impl Coordinator {
         !is_agreed && self.goes_on(now, key, out)
     }
 
-    /// Settles what was streamed, by our own count, and ends a request whose terminal effect is out.
+    /// Settles what was streamed, by our own count, of a request whose consumer was told of an end.
     pub(super) fn settle_relayed(&mut self, now: Tick, attempt: &Attempt, out: &mut Effects) {
         let key = attempt.route().request;
         let ask = self.requests.at(key).ask();
         let tally = &self.tallies[usize::from(ask.model.0)];
         let usage = tally.relayed(ask, attempt.shown());
         self.settle(now, attempt, usage, out);
-        self.forget(key);
     }
 
     /// What a claim says of the machine that made it.
@@ -151,8 +145,8 @@ impl Coordinator {
         }
     }
 
-    /// Moves the hold, once, and says by which transfer. Nothing delivered costs nothing.
-    fn settle(&mut self, now: Tick, attempt: &Attempt, usage: Usage, out: &mut Effects) -> u64 {
+    /// Moves the hold, once; the request stays until that is durable. Nothing delivered costs nothing.
+    fn settle(&mut self, now: Tick, attempt: &Attempt, usage: Usage, out: &mut Effects) {
         let route = attempt.route();
         let request = self.requests.at_mut(route.request);
         let hold = request.take_hold().expect("a running request holds money");
@@ -181,7 +175,7 @@ impl Coordinator {
         request.settle(now, transfer.seq, attempt.served(), usage, settled);
         self.counts.prompt_tokens += u64::from(usage.prompt_tokens);
         self.counts.completion_tokens += u64::from(usage.completion_tokens);
-        transfer.seq
+        self.durable.awaits(route.request, transfer.seq);
     }
 
     pub(super) fn on_persisted(&mut self, up_to: u64, out: &mut Effects) {
@@ -193,20 +187,36 @@ impl Coordinator {
             let request = self.requests.at_mut(key);
             request.hold_is_durable();
             match request.phase() {
+                Phase::Billed if request.is_settled_by(transfer) => self.charge(key, out),
                 Phase::Settling if request.is_settled_by(transfer) => self.finish(key, out),
                 Phase::Running => self.release(key, out),
-                Phase::Parked | Phase::Queued | Phase::Settling => {}
+                Phase::Billed | Phase::Parked | Phase::Queued | Phase::Settling => {}
             }
         }
     }
 
     /// The settlement is durable: the last bytes may go.
     fn finish(&mut self, key: Key, out: &mut Effects) {
+        self.counts.finished += 1;
+        let receipt = self.receipt(key);
+        out.finish(receipt);
+    }
+
+    /// The settlement is durable, and the request was counted when its consumer was told of its end.
+    /// Who pays has a receipt all the same.
+    fn charge(&mut self, key: Key, out: &mut Effects) {
+        let receipt = self.receipt(key);
+        if self.mischief != Mischief::LostReceipt {
+            out.charge(receipt);
+        }
+    }
+
+    /// What was settled, as the last that is heard of the request.
+    fn receipt(&mut self, key: Key) -> Receipt {
         let request = self.requests.at(key);
         let account = self.books.account(request.ask().account);
         let receipt = request.receipt(account.expect("its account is open"));
-        self.counts.finished += 1;
         self.forget(key);
-        out.finish(receipt);
+        receipt
     }
 }

@@ -12,6 +12,7 @@ mod memory;
 mod money;
 mod queues;
 mod racing;
+mod receipts;
 mod roster;
 mod second;
 
@@ -460,6 +461,7 @@ fn a_consumer_who_leaves_pays_for_what_was_streamed() {
         shown: Shown::default(),
         ending: Ending::Said,
     });
+    world.persist();
     world.core.invariant_quiescent();
     let account = world.core.books().account(ACCOUNT).unwrap();
     assert_eq!(account.available, MicroUsd(1_000_000 - 100));

@@ -42,7 +42,14 @@ pub enum ControlEffect<R> {
         deposit: u64,
         misuse: Misuse,
     },
-    /// The request ends without an answer, or with half of one. Its relay hears next.
+    /// A request that was denied after content is charged for what was shown. It was counted when it
+    /// ended, and nobody listens any more.
+    Charged {
+        request: R,
+        receipt: Receipt,
+    },
+    /// The request ends without an answer, or with half of one. Its relay hears next, and its body is
+    /// sent nowhere any more.
     Denied {
         request: R,
         denial: Denial,
@@ -230,6 +237,12 @@ impl<R: Clone> Control<R> {
                 self.cancel(attempt, out);
                 self.order(conn, Order::Cancel { attempt }, out);
             }
+            Effect::Charge { request, receipt } => {
+                let receipt = effects.receipts[usize::try_from(receipt).expect("an index of u32")];
+                if let Some(Open { request, .. }) = self.close(request) {
+                    out.push(ControlEffect::Charged { request, receipt });
+                }
+            }
             Effect::Disconnect { conn, cause } => self.order(conn, Order::Close { cause }, out),
             Effect::Dispatch {
                 request,
@@ -245,6 +258,9 @@ impl<R: Clone> Control<R> {
                     order: Order::Drain,
                 }));
                 out.push(ControlEffect::Drained);
+            }
+            Effect::Fail { request, denial } if self.core.keeps(request) => {
+                self.deny_and_keep(request, denial, out);
             }
             Effect::Fail { request, denial } | Effect::Refuse { request, denial } => {
                 self.deny(request, denial, out);
@@ -337,12 +353,19 @@ impl<R: Clone> Control<R> {
 
     fn deny(&mut self, id: RequestId, denial: Denial, out: &mut Vec<ControlEffect<R>>) {
         if let Some(Open { request, .. }) = self.close(id) {
-            out.push(ControlEffect::Denied {
-                request: request.clone(),
-                denial,
-            });
-            let event = RelayEvent::Denied { denial };
-            out.push(ControlEffect::Relay { request, event });
+            tell_denied(request, denial, out);
+        }
+    }
+
+    /// The request has ended for its consumer, and its name goes with its receipt.
+    fn deny_and_keep(&mut self, id: RequestId, denial: Denial, out: &mut Vec<ControlEffect<R>>) {
+        let Some(open) = self.requests.get_mut(&id) else {
+            return;
+        };
+        let racing = core::mem::take(&mut open.racing);
+        tell_denied(open.request.clone(), denial, out);
+        for attempt in racing.iter().flatten() {
+            self.attempts.remove(attempt);
         }
     }
 
@@ -384,6 +407,8 @@ impl<R: Clone> Control<R> {
     /// The coordinator took no notice: whoever waits for the outcome must not wait for ever.
     fn on_misused(&mut self, event: &Event<'_>, misuse: Misuse, out: &mut Vec<ControlEffect<R>>) {
         match event {
+            // A repeat says nothing of the request that is there.
+            Event::Arrived(ask) if self.core.keeps(ask.request) => {}
             Event::Arrived(ask) => self.deny(ask.request, denial_of(misuse), out),
             Event::ProviderJoined { conn, .. } => self.let_go(*conn, out),
             Event::AccountCredited { .. }
@@ -464,6 +489,15 @@ impl<R: Clone> Control<R> {
             out.push(ControlEffect::LetGo { conn });
         }
     }
+}
+
+fn tell_denied<R: Clone>(request: R, denial: Denial, out: &mut Vec<ControlEffect<R>>) {
+    out.push(ControlEffect::Denied {
+        request: request.clone(),
+        denial,
+    });
+    let event = RelayEvent::Denied { denial };
+    out.push(ControlEffect::Relay { request, event });
 }
 
 /// What a consumer is told of a mistake of ours.

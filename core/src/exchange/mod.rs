@@ -71,7 +71,8 @@ pub trait Host {
     /// A secret that nobody had before. `None`: there is no randomness.
     fn secret(&mut self) -> Option<SecretKey>;
 
-    /// Seals the request's body: the whole `inference_request` frame. `None`: there is no randomness.
+    /// Seals the request's body: the whole `inference_request` frame. `None`: there is no randomness,
+    /// or the request was denied and its body is gone.
     fn seal(&mut self, request: &Self::Request, wire: WireId, with: &RequestKey)
     -> Option<Vec<u8>>;
 }

@@ -119,6 +119,8 @@ struct World {
     /// The wire id of each attempt that was dispatched, oldest first.
     dispatched: Vec<(ConnId, WireId)>,
     posted: Vec<(TransferKind, Option<u64>)>,
+    /// Whom receipts were given for after they had been denied, and what was charged.
+    charged: Vec<(RequestId, MicroUsd)>,
     denied: Vec<Denial>,
     /// Deposits that count for nobody.
     refused: Vec<u64>,
@@ -173,6 +175,7 @@ impl World {
             now: Tick(1_000),
             dispatched: Vec::new(),
             posted: Vec::new(),
+            charged: Vec::new(),
             denied: Vec::new(),
             refused: Vec::new(),
             let_go: Vec::new(),
@@ -241,6 +244,9 @@ impl World {
             self.control.step(self.now, event, &mut Nobody, &mut out);
             for effect in out {
                 match effect {
+                    ControlEffect::Charged { request, receipt } => {
+                        self.charged.push((*request, receipt.charged));
+                    }
                     ControlEffect::Denied { denial, .. } => self.denied.push(denial),
                     ControlEffect::LetGo { conn } => self.let_go.push(conn),
                     ControlEffect::Order { conn, order } => {
@@ -407,6 +413,29 @@ fn the_end_that_comes_after_the_consumer_left_settles_and_frees_at_once() {
         let settled = world.control.core().counts();
         assert_eq!(settled.completion_tokens, 5, "by what the provider counted");
     }
+}
+
+#[test]
+fn who_left_a_stream_gets_a_receipt_and_its_name_goes_with_it() {
+    let mut world = World::new();
+    let name = world.ask(1);
+    let conn = world.dispatched[0].0;
+    world.run(conn);
+    world.says(0, "one two three four five");
+    world.persist();
+    world.leaves(&name);
+    world.run(conn);
+    assert_eq!(Arc::strong_count(&name), 2, "its receipt is still to come");
+    world.completes(0, 5);
+    // Whoever repeats it now changes nothing (INV-16).
+    let request = Arc::clone(&name);
+    let ask = Ask::new(*name, ACCOUNT, ModelIx(0));
+    world.control(ControlEvent::Arrived { ask, request });
+    assert_eq!(world.charged, [], "nothing is durable yet");
+    world.persist();
+    assert!(matches!(world.charged[..], [(RequestId(1), charged)] if charged > MicroUsd::ZERO));
+    assert_eq!(world.denied, [Denial::Cancelled], "it ended once");
+    assert_eq!(Arc::strong_count(&name), 1, "only the test names it");
 }
 
 #[test]

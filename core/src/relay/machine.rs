@@ -569,12 +569,13 @@ impl Relay {
             cached_tokens: self.parts.cached_tokens.min(usage.prompt_tokens),
             reasoning_tokens: self.parts.reasoning_tokens.min(usage.completion_tokens),
         };
-        let finish = match self.finish.unwrap_or(FinishReason::Stop) {
-            FinishReason::Stop if usage.completion_tokens >= self.shape.output_tokens_max => {
-                FinishReason::Length
-            }
-            finish => finish,
-        };
+        // A model may end by itself with the last token that it has: only where its machine gave no
+        // reason is the count one.
+        let has_room = usage.completion_tokens < self.shape.output_tokens_max;
+        let finish = self.finish.unwrap_or(match has_room {
+            true => FinishReason::Stop,
+            false => FinishReason::Length,
+        });
         match self.shape.delivery {
             Delivery::Streamed => self.write_end(finish, told),
             Delivery::Whole => self

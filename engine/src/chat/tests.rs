@@ -223,6 +223,7 @@ fn calls_and_their_answers_are_read() {
         (r#""{\"q\":1}""#, r#"{"q":1}"#),
         (r#"{"q":1}"#, r#"{"q":1}"#),
         (r#""""#, "{}"),
+        (r#""{\"q\": \"ab""#, r#"{"arguments":"{\"q\": \"ab"}"#),
     ] {
         let request = read(&called(arguments));
         let message = &request.messages()[0];

@@ -1,16 +1,16 @@
 //! `cereus chat`.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 
 use cereus_client::{ChatStream, Client, Piece};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use crate::Outcome;
 use crate::cli::ChatArgs;
 use crate::demo::receipt;
 use crate::paint::Paint;
 use crate::terminal::Cleaner;
+use crate::{Outcome, say};
 
 pub(crate) async fn chat(args: ChatArgs) -> Outcome {
     let key = args
@@ -28,11 +28,12 @@ pub(crate) async fn chat(args: ChatArgs) -> Outcome {
         body["seed"] = json!(seed);
     }
     let mut stream = client.chat_stream(&body).await.map_err(text)?;
-    print_answer(&mut stream).await?;
-    if args.receipt {
+    let printed = print_answer(&mut stream).await?;
+    if args.receipt && printed != Printed::InPart {
         let path = format!("/v1/receipts/{}", stream.request_id());
         let receipt = client.get(&path).await.map_err(text)?;
-        println!("\n{}", receipt::table(&receipt, Paint::for_stdout()));
+        let receipt = receipt::table(&receipt, Paint::for_stdout());
+        say(&format!("\n{receipt}\n"));
     }
     Ok(())
 }
@@ -48,24 +49,38 @@ pub(crate) fn question(model: &str, prompt: &str, max_tokens: u32) -> Value {
     })
 }
 
-/// Prints each piece as it comes; returns how many there were.
-pub(crate) async fn print_answer(stream: &mut ChatStream) -> Result<u32, String> {
+/// How much of an answer there was to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Printed {
+    /// Whoever reads standard output has gone, so nobody waits for the rest.
+    InPart,
+    Nothing,
+    Whole,
+}
+
+/// Prints each piece as it comes.
+pub(crate) async fn print_answer(stream: &mut ChatStream) -> Result<Printed, String> {
     let mut out = std::io::stdout();
     let mut cleaner = Cleaner::default();
-    let mut pieces = 0;
+    let mut printed = Printed::Nothing;
     while let Some(piece) = stream.next().await.map_err(text)? {
         match piece {
             Piece::Text(piece) => {
-                pieces += 1;
-                print!("{}", cleaner.clean(&piece));
-                out.flush()
-                    .map_err(|error| format!("standard output is gone: {error}"))?;
+                printed = Printed::Whole;
+                let shown = write!(out, "{}", cleaner.clean(&piece)).and_then(|()| out.flush());
+                match shown {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                        return Ok(Printed::InPart);
+                    }
+                    Err(error) => return Err(format!("standard output is gone: {error}")),
+                }
             }
             Piece::Finish(_) | Piece::Usage { .. } => {}
         }
     }
-    println!();
-    Ok(pieces)
+    say("\n");
+    Ok(printed)
 }
 
 pub(crate) fn text(error: impl std::fmt::Display) -> String {

@@ -1,6 +1,5 @@
 //! `cereus coordinator`.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use cereus_coordinator::settings::read_catalog;
@@ -8,24 +7,21 @@ use cereus_coordinator::{Settings, start};
 use cereus_core::config::Catalog;
 use cereus_core::time::Span;
 
-use crate::Outcome;
 use crate::cli::CoordinatorArgs;
 use crate::local::limits;
 use crate::signal::asked_to_stop;
+use crate::{Outcome, say};
 
 pub(crate) async fn serve(args: CoordinatorArgs) -> Outcome {
     let running = start(settings(args)?)
         .await
         .map_err(|error| error.to_string())?;
     // The demo and the tests read these lines: they ask for port 0 and want to know.
-    println!("listening on http://{}", running.addr());
-    println!("journal {}", running.journal().display());
+    say(&format!("listening on http://{}\n", running.addr()));
+    say(&format!("journal {}\n", running.journal().display()));
     if let Some(addr) = running.metrics_addr() {
-        println!("metrics on http://{addr}/metrics");
+        say(&format!("metrics on http://{addr}/metrics\n"));
     }
-    std::io::stdout()
-        .flush()
-        .map_err(|error| format!("standard output is gone: {error}"))?;
     let drainer = running.drainer();
     let mut ended = std::pin::pin!(running.ended());
     tokio::select! {

@@ -311,6 +311,39 @@ fn post(address: &str, key: &str, body: &str) -> String {
 
 #[cfg(feature = "mlx")]
 #[test]
+fn who_reads_a_chat_no_further_ends_it_quietly_and_finds_what_was_paid_for() {
+    let network = Network::new();
+    let slow = ["--echo-pieces", "200", "--echo-pause-ms", "50"];
+    let echo = ["--echo", "--model-id", "tiny"];
+    let mut provider = network.provider("machine", &[&echo[..], &slow].concat());
+    let machine = provider.line("machine ");
+    network.machine(&machine, |one| one["models"][0]["why_nothing"].is_null());
+    let data = network.at("data");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let chat = ["chat", "--coordinator", &network.address, "--key"];
+    let chat = [&chat[..], &[&network.key, "--model", "tiny", "hello"]].concat();
+    let output = command(&chat).stdout(writer).output().unwrap();
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{complained}");
+    assert_eq!(complained, "");
+    let list = ["requests", "--data", &data, "--json"];
+    let paid = until(|| {
+        let mut listed = lines(&list).into_iter();
+        listed.find(|one| one["charged_micro_usd"].as_i64() > Some(0))
+    });
+    let paid = paid.unwrap_or_else(|| panic!("{:?}", lines(&list)));
+    let paid = until(|| {
+        let id = &paid["request"];
+        let mut listed = lines(&list).into_iter();
+        listed.find(|one| one["request"] == *id && one["model"] == "tiny")
+    });
+    let paid = paid.unwrap_or_else(|| panic!("{:?}", lines(&list)));
+    let told = paid["completion_tokens"].as_i64().unwrap();
+    assert!((1..200).contains(&told), "{paid}");
+}
+
+#[test]
 fn an_answer_of_the_tiny_model_is_asked_for_and_paid_as_the_readme_says() {
     let network = Network::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../engine/models/tiny");

@@ -23,8 +23,6 @@ use crate::receipts::Sealing;
 pub(crate) struct Answer {
     id: RequestId,
     arrived_at: Tick,
-    /// What is sealed to a provider; each attempt seals it anew.
-    body: Bytes,
     /// Whose prompts it may share a provider's cache with.
     scope: String,
     shared: Mutex<Shared>,
@@ -32,6 +30,9 @@ pub(crate) struct Answer {
 
 struct Shared {
     relay: Relay,
+    /// What is sealed to a provider; each attempt seals it anew. It goes with a denial, after which the
+    /// request may still be waited for by its receipt.
+    body: Option<Bytes>,
     /// Reused by every step.
     effects: Vec<RelayEffect>,
     sealing: Sealing,
@@ -49,7 +50,7 @@ pub(crate) enum Head {
 
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Answer({} bytes of body)", self.body.len())
+        write!(f, "Answer({})", self.id)
     }
 }
 
@@ -64,10 +65,10 @@ impl Answer {
         Arc::new(Self {
             id,
             arrived_at: now,
-            body,
             scope,
             shared: Mutex::new(Shared {
                 relay,
+                body: Some(body),
                 effects: Vec::new(),
                 sealing: Sealing::default(),
                 head: None,
@@ -85,8 +86,9 @@ impl Answer {
         self.arrived_at
     }
 
-    pub(crate) const fn body(&self) -> &Bytes {
-        &self.body
+    /// `None` once nobody may have it any more.
+    pub(crate) fn body(&self) -> Option<Bytes> {
+        self.shared().body.clone()
     }
 
     pub(crate) fn scope(&self) -> &str {
@@ -192,6 +194,9 @@ impl Stream {
 impl Shared {
     /// What concerns the consumer is done here.
     fn step(&mut self, now: Tick, event: RelayEvent<'_>, out: &mut Vec<RelayEffect>) {
+        if matches!(event, RelayEvent::Denied { .. }) {
+            self.body = None;
+        }
         self.relay.step(now, event, &mut self.effects);
         let mut is_news = false;
         for effect in self.effects.drain(..) {

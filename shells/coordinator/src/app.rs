@@ -111,8 +111,8 @@ impl App {
         let _ = self.provider_places.acquire_many(all).await;
     }
 
-    pub(crate) fn finished(&self, receipt: &Receipt) {
-        self.ended("finished");
+    /// A request was settled, however it ended for its consumer.
+    pub(crate) fn charged(&self, receipt: &Receipt) {
         self.metrics
             .prompt_tokens
             .inc_by(u64::from(receipt.usage.prompt_tokens));

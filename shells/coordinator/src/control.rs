@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use cereus_core::coordinator::{Coordinator, Misuse};
-use cereus_core::effect::Effects;
+use cereus_core::effect::{Effects, Receipt};
 use cereus_core::event::{Ask, Event};
 use cereus_core::exchange::{self, ControlEffect, ControlEvent, Witness};
 use cereus_core::ids::ConnId;
@@ -218,6 +218,7 @@ impl Control {
                     .get_or_create(&crate::metrics::Named { name })
                     .inc();
             }
+            ControlEffect::Charged { request, receipt } => self.keep(&request, receipt),
             ControlEffect::CreditRefused { deposit, misuse } => {
                 let reason = misuse.to_string();
                 tracing::error!(
@@ -238,15 +239,8 @@ impl Control {
             }
             ControlEffect::Drained => self.is_drained = true,
             ControlEffect::Finished { request, receipt } => {
-                self.app.finished(&receipt);
-                let spec = self.app.config.catalog.spec(receipt.model);
-                let finished = Arc::new(FinishedRequest {
-                    receipt,
-                    model: spec.map_or_else(String::new, |spec| spec.id.clone()),
-                    sealing: request.sealing(),
-                });
-                self.entries.push(Entry::Receipt(Arc::clone(&finished)));
-                self.app.receipts.keep(finished);
+                self.app.ended("finished");
+                self.keep(&request, receipt);
             }
             ControlEffect::LetGo { conn } => {
                 self.orders.remove(&conn);
@@ -278,6 +272,19 @@ impl Control {
                 tracing::error!(%misuse, "the core refused an event");
             }
         }
+    }
+
+    /// The receipt of what was settled.
+    fn keep(&mut self, request: &Answer, receipt: Receipt) {
+        self.app.charged(&receipt);
+        let spec = self.app.config.catalog.spec(receipt.model);
+        let finished = Arc::new(FinishedRequest {
+            receipt,
+            model: spec.map_or_else(String::new, |spec| spec.id.clone()),
+            sealing: request.sealing(),
+        });
+        self.entries.push(Entry::Receipt(Arc::clone(&finished)));
+        self.app.receipts.keep(finished);
     }
 
     /// Tells the core how far the ledger is on disk; the reason if it never will be again.

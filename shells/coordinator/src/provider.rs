@@ -265,9 +265,9 @@ impl Host for Answers {
         let mut nonce = [0; NONCE_SIZE];
         secure_rand_bytes(&mut nonce).ok()?;
         let (mut scratch, mut ciphertext) = (Vec::new(), String::new());
-        let body = request.body();
+        let body = request.body()?;
         with.key
-            .seal_text(nonce, body, &mut scratch, &mut ciphertext);
+            .seal_text(nonce, &body, &mut scratch, &mut ciphertext);
         let mut frame = Vec::new();
         encode_inference_request(
             wire,

@@ -197,7 +197,9 @@ async fn a_consumer_who_leaves_pays_what_was_streamed_and_has_the_rest_back_with
     let asked = ask(2_000);
     let request = provider.accept().await;
     provider.piece(&request, &"word ".repeat(800)).await;
-    drop(asked.await.unwrap().unwrap());
+    let left = asked.await.unwrap().unwrap();
+    let left_path = format!("/v1/receipts/{}", left.request_id());
+    drop(left);
     provider.cancelled(&request).await;
     provider.complete(&request, 4, 900).await;
 
@@ -216,6 +218,11 @@ async fn a_consumer_who_leaves_pays_what_was_streamed_and_has_the_rest_back_with
     let receipt = client.get(&path).await.unwrap();
     // 900 tokens out cost 180, and what we had counted until then less than half.
     assert_eq!(receipt["micro_usd"]["balance_before"], 450 - 180);
+    // Who left can see what was paid for.
+    let receipt = client.get(&left_path).await.unwrap();
+    assert_eq!(receipt["model"], MODEL);
+    assert_eq!(receipt["usage"]["completion_tokens"], 900);
+    assert_eq!(receipt["micro_usd"]["charged"], 180);
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use hyper::header::{
 };
 use hyper::{Method, StatusCode, Uri};
 use tower::{Layer as _, ServiceBuilder};
-use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, AllowPrivateNetwork, CorsLayer};
 use tower_http::decompression::RequestDecompressionLayer;
 use tower_http::normalize_path::NormalizePathLayer;
 use uuid::Uuid;
@@ -257,6 +257,10 @@ async fn admit<B: Backend>(
 }
 
 fn cors(origins: &OriginRule) -> CorsLayer {
+    // Browsers ask on behalf of a page of the web before they let it speak to a private address. Who
+    // may read answers may do so from there too, and nobody else.
+    let rule = origins.clone();
+    let private = AllowPrivateNetwork::predicate(move |origin, _| rule.allows(origin));
     let allowed = match origins.clone() {
         OriginRule::Any => AllowOrigin::any(),
         rule @ OriginRule::Local { .. } => {
@@ -271,6 +275,7 @@ fn cors(origins: &OriginRule) -> CorsLayer {
             Method::POST,
         ]))
         .allow_headers(AllowHeaders::mirror_request())
+        .allow_private_network(private)
         .expose_headers([REQUEST_ID, JOB_ID, RETRY_AFTER])
         .max_age(CORS_MAX_AGE)
 }

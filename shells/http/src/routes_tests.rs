@@ -34,9 +34,12 @@ impl Backend for Echo {
 }
 
 fn router() -> Router {
-    let local = OriginRule::Local { also: vec![] };
+    router_for(OriginRule::Local { also: vec![] })
+}
+
+fn router_for(origins: OriginRule) -> Router {
     let own = Router::new().route("/health", get(|| async { "ok" }));
-    routes(&Arc::new(Echo), own, Names::Local { also: vec![] }, local)
+    routes(&Arc::new(Echo), own, Names::Local { also: vec![] }, origins)
 }
 
 async fn ask(request: Request) -> (u16, HeaderMap, String) {
@@ -94,6 +97,37 @@ async fn a_page_of_another_machine_gets_nothing_done() {
         headers["access-control-allow-origin"],
         "http://localhost:3000"
     );
+}
+
+#[tokio::test]
+async fn a_page_of_the_web_may_speak_to_a_private_address_only_where_its_origin_is_allowed() {
+    let (chat, evil) = ("https://chat.example", "https://evil.example");
+    let local = OriginRule::Local {
+        also: vec![chat.to_owned()],
+    };
+    for (rule, origin, asks, is_allowed) in [
+        (local.clone(), chat, true, true),
+        (local.clone(), "http://localhost:3000", true, true),
+        (local.clone(), chat, false, false),
+        (local.clone(), evil, true, false),
+        (local, "null", true, false),
+        // Its keys protect it.
+        (OriginRule::Any, evil, true, true),
+    ] {
+        let mut request = Request::builder()
+            .method("OPTIONS")
+            .uri("/v1/chat/completions")
+            .header("origin", origin)
+            .header("access-control-request-method", "POST");
+        if asks {
+            request = request.header("access-control-request-private-network", "true");
+        }
+        let request = request.body(Body::empty()).unwrap();
+        let reply = router_for(rule).oneshot(request).await.unwrap();
+        let allowed = reply.headers().get("access-control-allow-private-network");
+        let allowed = allowed.map(HeaderValue::as_bytes);
+        assert_eq!(allowed, is_allowed.then_some(&b"true"[..]), "{origin}");
+    }
 }
 
 #[tokio::test]

@@ -498,6 +498,7 @@ impl<'p> World<'p> {
         for effect in &out.list {
             self.carry_out(*effect, &out)?;
         }
+        self.judge.money.require_receipts()?;
         self.out = out;
         if let Some((at, _)) = self.core.next_wake()
             && at < self.wakes_at
@@ -519,6 +520,7 @@ impl<'p> World<'p> {
                 self.cancelled(attempt, conn);
                 Ok(())
             }
+            Effect::Charge { .. } => unreachable!("no consumer leaves: {effect:?}"),
             Effect::Disconnect { conn, .. } => {
                 if let Some(&number) = self.by_conn.get(&conn) {
                     require(!self.machines[number].is_honest(), "INV-26", || {
@@ -549,6 +551,7 @@ impl<'p> World<'p> {
             }
             Effect::Finish { request, receipt } => {
                 let receipt = effects.receipts[receipt as usize];
+                self.judge.money.receipted(&receipt);
                 let asked = self.over(request);
                 self.tally.answered += 1;
                 self.judge

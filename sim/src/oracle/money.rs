@@ -1,8 +1,8 @@
 //! Money, from posted transfers alone, across restarts: what is durable survives, the rest never was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use cereus_core::effect::{LedgerAccount, Transfer, TransferKind};
+use cereus_core::effect::{LedgerAccount, Receipt, Transfer, TransferKind};
 use cereus_core::ids::{AccountId, RequestId};
 use cereus_core::money::MicroUsd;
 
@@ -38,6 +38,8 @@ pub struct MoneyModel {
     /// Posted in this life and not yet durable, from number `first`.
     pending: Vec<Transfer>,
     first: u64,
+    /// Charged in this life, durably, and without a receipt so far.
+    unreceipted: BTreeSet<RequestId>,
 }
 
 /// What a restarting coordinator is told.
@@ -74,12 +76,28 @@ impl MoneyModel {
         for transfer in self.pending.drain(..count) {
             self.durable.apply(&transfer)?;
             self.first = transfer.seq + 1;
+            if transfer.kind == TransferKind::Settle && paid(&transfer) > 0 {
+                self.unreceipted.extend(transfer.request());
+            }
         }
         Ok(())
     }
 
+    /// A receipt goes to the store.
+    pub fn receipted(&mut self, receipt: &Receipt) {
+        self.unreceipted.remove(&receipt.request);
+    }
+
+    /// INV-29: what was charged has its receipt as soon as it is durable, however the request ended.
+    pub fn require_receipts(&self) -> Result<(), Violation> {
+        require(self.unreceipted.is_empty(), "INV-29", || {
+            format!("{:?} pay, and have no receipt", self.unreceipted)
+        })
+    }
+
     /// The coordinator's process died: what was not durable never happened.
     pub fn crash(&mut self) -> Recovered {
+        self.unreceipted.clear();
         self.pending.clear();
         self.first = 1;
         self.live = self.durable.clone();

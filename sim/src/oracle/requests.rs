@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cereus_core::config::Limits;
-use cereus_core::effect::{Effect, Effects};
+use cereus_core::effect::{Effect, Effects, Receipt};
 use cereus_core::event::Event;
 use cereus_core::ids::{AttemptKey, ConnId, ModelIx, RequestId};
 
@@ -203,14 +203,16 @@ impl RequestModel {
                 })?;
                 ask.is_released = true;
             }
+            Effect::Charge { request, receipt } => {
+                require_durable(request, &out.receipts[receipt as usize], money)?;
+                require(!self.is_open(request), "INV-02", || {
+                    format!("{request} is charged as one that has ended, and goes on")
+                })?;
+            }
             Effect::Refuse { request, .. } => self.end(request)?,
             Effect::Fail { request, .. } => self.end(request)?,
             Effect::Finish { request, receipt } => {
-                let receipt = &out.receipts[receipt as usize];
-                let durable = money.durable_charge(request);
-                require(durable == Some(receipt.charged.0), "INV-05", || {
-                    format!("{request} finishes before its settlement is durable")
-                })?;
+                require_durable(request, &out.receipts[receipt as usize], money)?;
                 self.end(request)?;
             }
             // The predecessor of a machine's newer connection.
@@ -290,6 +292,18 @@ impl RequestModel {
     fn drop_conn(&mut self, conn: ConnId) {
         self.attempts.retain(|_, model| model.conn != conn);
     }
+}
+
+/// INV-05: a receipt says what is on disk.
+fn require_durable(
+    request: RequestId,
+    receipt: &Receipt,
+    money: &MoneyModel,
+) -> Result<(), Violation> {
+    let durable = money.durable_charge(request);
+    require(durable == Some(receipt.charged.0), "INV-05", || {
+        format!("{request} has a receipt before its settlement is durable")
+    })
 }
 
 fn late(request: RequestId) -> Violation {

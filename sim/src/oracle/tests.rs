@@ -90,6 +90,17 @@ fn a_gap_in_the_numbers_is_seen() {
 }
 
 #[test]
+fn a_durable_charge_without_a_receipt_is_seen() {
+    let mut money = MoneyModel::new();
+    money.post(&deposit(1, 100)).unwrap();
+    money.post(&hold(2, 60)).unwrap();
+    money.post(&settle(3, 60, 40)).unwrap();
+    money.require_receipts().unwrap();
+    money.persist(3).unwrap();
+    assert_eq!(law(money.require_receipts()), "INV-29");
+}
+
+#[test]
 fn a_crash_forgets_what_was_not_durable_and_recovers_open_holds() {
     let mut money = MoneyModel::new();
     money.post(&deposit(1, 100)).unwrap();

@@ -31,6 +31,7 @@ pub enum Plant {
     DroppedChunk,
     LeakedHold,
     LostCancel,
+    LostReceipt,
     OldConnection,
     OlderAttempt,
     StaleReport,
@@ -38,11 +39,12 @@ pub enum Plant {
 }
 
 impl Plant {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::DoubleSettle,
         Self::DroppedChunk,
         Self::LeakedHold,
         Self::LostCancel,
+        Self::LostReceipt,
         Self::OldConnection,
         Self::OlderAttempt,
         Self::StaleReport,
@@ -56,6 +58,7 @@ impl Plant {
             Self::DroppedChunk => "dropped-chunk",
             Self::LeakedHold => "leaked-hold",
             Self::LostCancel => "lost-cancel",
+            Self::LostReceipt => "lost-receipt",
             Self::OldConnection => "old-connection",
             Self::OlderAttempt => "older-attempt",
             Self::StaleReport => "stale-report",
@@ -69,6 +72,7 @@ impl Plant {
             Self::DoubleSettle => Some(Mischief::DoubleSettle),
             Self::LeakedHold => Some(Mischief::LeakedHold),
             Self::LostCancel => Some(Mischief::LostCancel),
+            Self::LostReceipt => Some(Mischief::LostReceipt),
             Self::StaleReport => Some(Mischief::StaleReport),
             Self::DroppedChunk
             | Self::OldConnection

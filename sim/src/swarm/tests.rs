@@ -59,6 +59,12 @@ fn a_lost_cancel_is_found() {
     assert_found(Plant::LostCancel, &["INV-22"]);
 }
 
+/// Who leaves a stream pays for what was shown, and never sees for what.
+#[test]
+fn a_charge_without_a_receipt_is_found() {
+    assert_found(Plant::LostReceipt, &["INV-29"]);
+}
+
 #[test]
 fn an_old_connections_event_is_found() {
     assert_found(Plant::OldConnection, &["INV-10", "INV-23"]);

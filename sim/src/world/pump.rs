@@ -204,12 +204,14 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
                 self.store.post(transfer.seq);
             }
             Effect::Alarm { alarm, count } => self.tally.alarm(alarm, count),
-            Effect::Disconnect { .. }
+            Effect::Charge { .. }
+            | Effect::Disconnect { .. }
             | Effect::LoadModel { .. }
             | Effect::TellContested { .. }
             | Effect::Drained => {
                 unreachable!(
-                    "every simulated machine behaves, holds its model and stays: {effect:?}"
+                    "every simulated machine behaves, holds its model and stays, as every consumer \
+                     does: {effect:?}"
                 )
             }
         }

@@ -67,7 +67,7 @@ pub enum Content<'a> {
 pub struct PastCall<'a> {
     pub id: Option<Quoted<'a>>,
     pub name: Quoted<'a>,
-    /// An object, or one in a string.
+    /// An object, or a string: of an object, or of whatever a model wrote where one was due.
     pub arguments: Option<&'a RawValue>,
 }
 
@@ -85,16 +85,21 @@ impl Role {
 }
 
 impl PastCall<'_> {
-    /// The text of an object.
+    /// The text of an object, as templates want it. What a model left half written, or never meant as
+    /// an object, is carried in one of a single member: `{"arguments": text}`.
     #[must_use]
     pub fn arguments(&self) -> String {
         let Some(raw) = self.arguments else {
             return "{}".to_owned();
         };
-        match Quoted::of(raw).map(Quoted::text) {
-            None => raw.get().to_owned(),
-            Some(text) if text.trim().is_empty() => "{}".to_owned(),
-            Some(text) => text.trim().to_owned(),
+        let Some(text) = Quoted::of(raw).map(Quoted::text) else {
+            return raw.get().to_owned();
+        };
+        // Some clients send the empty string for none.
+        match text.trim() {
+            "" => "{}".to_owned(),
+            object if is_object(object) => object.to_owned(),
+            _ => serde_json::json!({ "arguments": text }).to_string(),
         }
     }
 }
@@ -320,7 +325,7 @@ fn called<'a>(
         arguments: Option<&'a RawValue>,
     }
 
-    let what = "a function with a name, and arguments that are a JSON object, or one in a string";
+    let what = "a function with a name, and arguments that are a string, or a JSON object";
     let wrong = Refusal::field(place, Fault::Takes { what });
     let function: Function<'_> = object(raw.get(), place)?;
     let name = function.name.and_then(Quoted::of).ok_or(wrong)?;
@@ -334,12 +339,12 @@ fn called<'a>(
     })
 }
 
-/// Templates write arguments as an object; the API carries them in a string. Some clients send the
-/// empty string for none.
+/// The API carries arguments in a string, and any string does: a call that was cut is history like
+/// any other, and nobody who sends it back could mend it.
 fn are_arguments(raw: &RawValue) -> bool {
-    let Some(text) = Quoted::of(raw).map(Quoted::text) else {
-        return raw.get().starts_with('{');
-    };
-    let text = text.trim();
-    text.is_empty() || (text.starts_with('{') && serde_json::from_str::<&RawValue>(text).is_ok())
+    Quoted::of(raw).is_some() || raw.get().starts_with('{')
+}
+
+fn is_object(text: &str) -> bool {
+    text.starts_with('{') && serde_json::from_str::<&RawValue>(text).is_ok()
 }

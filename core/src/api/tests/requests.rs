@@ -167,9 +167,9 @@ fn every_wrong_message_is_named_with_its_position() {
             "messages[1].tool_calls[0].id must be a string",
         ),
         (
-            r#"{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":"[1]"}}]}"#,
+            r#"{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":[1]}}]}"#,
             "messages[1].tool_calls[0].function must be a function with a name, and arguments that \
-             are a JSON object, or one in a string",
+             are a string, or a JSON object",
         ),
         (
             r#"{"role":"user","content":7}"#,
@@ -189,9 +189,41 @@ fn every_wrong_message_is_named_with_its_position() {
         let body = format!(r#"{{"model":"m","messages":[{good},{message}]}}"#);
         assert_eq!(refused(body.as_bytes()).to_string(), text);
     }
-    let kept = r#"{"role":"assistant","content":null,"tool_calls":[{"id":"1","function":{"name":"f","arguments":""}}]}"#;
-    let body = format!(r#"{{"model":"m","messages":[{good},{kept}]}}"#);
-    assert!(read_chat(body.as_bytes()).is_ok());
+}
+
+/// A server's own answer is history, however it ended.
+#[test]
+fn whatever_was_written_as_a_calls_arguments_is_read_again_and_reaches_templates_as_an_object() {
+    let cases = [
+        (r#""""#, "{}"),
+        (r#"" \n ""#, "{}"),
+        ("null", "{}"),
+        (r#"{"x": 1}"#, r#"{"x": 1}"#),
+        (r#"" {\"x\": 1}\n""#, r#"{"x": 1}"#),
+        (r#""{\"x\": \"ab""#, r#"{"arguments":"{\"x\": \"ab"}"#),
+        (r#""{\"x\": 1} {""#, r#"{"arguments":"{\"x\": 1} {"}"#),
+        (r#""[1]""#, r#"{"arguments":"[1]"}"#),
+    ];
+    for form in ["tool_calls", "function_call"] {
+        for (written, object) in cases {
+            let function = format!(r#"{{"name":"f","arguments":{written}}}"#);
+            let calls = match form {
+                "tool_calls" => format!(r#"[{{"id":"1","function":{function}}}]"#),
+                _ => function,
+            };
+            let body = format!(
+                r#"{{"model":"m","messages":[{{"role":"assistant","{form}":{calls}}},
+                {{"role":"tool","tool_call_id":"1","content":"cut"}}]}}"#
+            );
+            let request = read_chat(body.as_bytes());
+            let request = request.unwrap_or_else(|refusal| panic!("{written}: {refusal}"));
+            let Input::Conversation(conversation) = &request.input else {
+                panic!("a conversation");
+            };
+            let call = &conversation.messages[0].calls[0];
+            assert_eq!(call.arguments(), object, "{written}");
+        }
+    }
 }
 
 #[test]

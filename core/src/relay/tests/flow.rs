@@ -221,17 +221,27 @@ fn an_answer_without_a_word_is_an_answer() {
 }
 
 #[test]
-fn an_answer_of_all_its_tokens_was_cut() {
-    let mut scene = Scene::new(Delivery::Streamed);
-    scene.says("x");
-    scene.chunk(FIRST, FINISH);
-    scene.complete();
-    let usage = Usage {
-        prompt_tokens: 1,
-        completion_tokens: OUTPUT_TOKENS_MAX,
-    };
-    scene.step(RelayEvent::Finished { usage });
-    assert!(scene.taken().contains(r#""finish_reason":"length""#));
+fn an_answer_of_all_its_tokens_was_cut_unless_its_machine_says_why_it_ended() {
+    for delivery in [Delivery::Streamed, Delivery::Whole] {
+        for (said, told) in [
+            (None, r#""finish_reason":"length""#),
+            (Some(FINISH), r#""finish_reason":"stop""#),
+        ] {
+            let mut scene = Scene::new(delivery);
+            scene.says("x");
+            if let Some(finish) = said {
+                scene.chunk(FIRST, finish);
+            }
+            scene.complete();
+            let usage = Usage {
+                prompt_tokens: 1,
+                completion_tokens: OUTPUT_TOKENS_MAX,
+            };
+            scene.step(RelayEvent::Finished { usage });
+            let taken = scene.taken();
+            assert!(taken.contains(told), "{delivery:?} {said:?}: {taken}");
+        }
+    }
 }
 
 #[test]

@@ -13,11 +13,11 @@ use cereus_coordinator::store::{self, ApiKey};
 use cereus_core::money::MicroUsd;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use crate::Outcome;
-use crate::chat::{print_answer, question, text};
+use crate::chat::{Printed, print_answer, question, text};
 use crate::cli::DemoArgs;
 use crate::paint::Paint;
 use crate::signal::asked_to_stop;
+use crate::{Outcome, say};
 use child::Process;
 use steps::Step;
 
@@ -34,14 +34,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub(crate) async fn demo(args: DemoArgs) -> Outcome {
     let paint = Paint::for_stdout();
     let (folder, model) = prepare(&args)?;
-    println!(
-        "{}",
-        paint.bold("Cereus: one private chat completion, from end to end")
-    );
-    println!(
-        "{}\n",
-        paint.dim(&format!("books, journal and logs: {}", folder.display()))
-    );
+    let title = paint.bold("Cereus: one private chat completion, from end to end");
+    let place = paint.dim(&format!("books, journal and logs: {}", folder.display()));
+    say(&format!("{title}\n{place}\n\n"));
     let key = open_books(&folder)?;
 
     let mut network = tokio::select! {
@@ -63,7 +58,7 @@ pub(crate) async fn demo(args: DemoArgs) -> Outcome {
         );
         tokio::select! {
             ended = network.ended() => return Err(ended),
-            () = asked_to_stop() => println!(),
+            () = asked_to_stop() => say("\n"),
         }
     }
     shown?;
@@ -240,34 +235,37 @@ async fn verified(address: &str) -> Outcome {
 }
 
 async fn show(client: &Client, args: &DemoArgs, model: &Model, paint: Paint) -> Outcome {
-    println!("\n{}  {}", paint.dim("you  "), args.prompt);
-    print!("{}  ", paint.dim(&format!("{:<5}", model.id)));
+    let whose = paint.dim(&format!("{:<5}", model.id));
+    say(&format!(
+        "\n{}  {}\n{whose}  ",
+        paint.dim("you  "),
+        args.prompt
+    ));
     let body = question(&model.id, &args.prompt, ANSWER_TOKENS_MAX);
     let mut stream = client.chat_stream(&body).await.map_err(text)?;
-    let pieces = print_answer(&mut stream).await?;
-    if pieces == 0 {
-        return Err("the answer had no content".to_owned());
+    match print_answer(&mut stream).await? {
+        Printed::InPart => return Ok(()),
+        Printed::Nothing => return Err("the answer had no content".to_owned()),
+        Printed::Whole => {}
     }
     let path = format!("/v1/receipts/{}", stream.request_id());
     let receipt = client.get(&path).await.map_err(text)?;
-    println!("\n{}", receipt::table(&receipt, paint));
+    say(&format!("\n{}\n", receipt::table(&receipt, paint)));
     Ok(())
 }
 
 fn print_snippets(address: &str, key: &str, model: &str, paint: Paint) {
-    println!("{}\n", paint.bold("It stays up. Try it with curl:"));
-    println!(
-        "curl -N {address}/v1/chat/completions -H 'Authorization: Bearer {key}' \\\n  \
+    let curl = paint.bold("It stays up. Try it with curl:");
+    let openai = paint.bold("or with the openai package (pip install openai):");
+    let end = paint.dim("Ctrl-C ends it.");
+    say(&format!(
+        "{curl}\n\n\
+         curl -N {address}/v1/chat/completions -H 'Authorization: Bearer {key}' \\\n  \
          -H 'Content-Type: application/json' \\\n  \
          -d '{{\"model\":\"{model}\",\"stream\":true,\
-         \"messages\":[{{\"role\":\"user\",\"content\":\"What is Cereus?\"}}]}}'\n"
-    );
-    println!(
-        "{}\n",
-        paint.bold("or with the openai package (pip install openai):")
-    );
-    println!(
-        "python3 - <<'END'\n\
+         \"messages\":[{{\"role\":\"user\",\"content\":\"What is Cereus?\"}}]}}'\n\n\
+         {openai}\n\n\
+         python3 - <<'END'\n\
          from openai import OpenAI\n\
          client = OpenAI(base_url=\"{address}/v1\", api_key=\"{key}\")\n\
          stream = client.chat.completions.create(model=\"{model}\", stream=True,\n    \
@@ -276,7 +274,7 @@ fn print_snippets(address: &str, key: &str, model: &str, paint: Paint) {
          if chunk.choices:\n        \
          print(chunk.choices[0].delta.content or \"\", end=\"\", flush=True)\n\
          print()\n\
-         END\n"
-    );
-    println!("{}", paint.dim("Ctrl-C ends it."));
+         END\n\n\
+         {end}\n"
+    ));
 }

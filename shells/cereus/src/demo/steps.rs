@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::paint::Paint;
+use crate::say;
 
 const TURN_EVERY: Duration = Duration::from_millis(80);
 
@@ -41,6 +42,6 @@ impl Step {
         let took = self.began.elapsed().as_millis();
         let mark = self.paint.green("✓");
         let took = self.paint.dim(&format!("{took} ms"));
-        println!("{mark} {:<12} {what}  {took}", self.name);
+        say(&format!("{mark} {:<12} {what}  {took}\n", self.name));
     }
 }

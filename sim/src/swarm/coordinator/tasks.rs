@@ -153,6 +153,7 @@ impl CoordinatorProcess {
             for effect in out.drain(..) {
                 self.follow_control(now, effect, &mut refused, by);
             }
+            by.money.require_receipts()?;
             self.control_out = out;
             next = refused.pop_front();
         }
@@ -167,7 +168,9 @@ impl CoordinatorProcess {
         by: &mut Surroundings<'_>,
     ) {
         match effect {
+            ControlEffect::Charged { receipt, .. } => by.money.receipted(&receipt),
             ControlEffect::Finished { request, receipt } => {
+                by.money.receipted(&receipt);
                 self.answers
                     .finished(request, receipt.usage.completion_tokens);
             }
