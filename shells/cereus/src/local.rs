@@ -36,7 +36,7 @@ pub(crate) async fn serve(args: LocalArgs) -> Outcome {
         format!("{}\n", json!({"listening": address, "model": model}))
     } else {
         format!("{model} answers on {address}/v1\nCtrl-C stops it\n")
-    });
+    })?;
     tokio::select! {
         ending = running.ended() => return ending.map_err(|error| error.to_string()),
         () = asked_to_stop() => {}

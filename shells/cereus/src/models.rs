@@ -43,7 +43,7 @@ pub(crate) fn list(args: &ModelsListArgs) -> Outcome {
     }
     if args.json {
         let lines = listed.iter().map(|one| format!("{}\n", as_json(one)));
-        say(&lines.collect::<String>());
+        say(&lines.collect::<String>())?;
         return Ok(());
     }
     let mut text = as_text(&listed);
@@ -58,7 +58,7 @@ pub(crate) fn list(args: &ModelsListArgs) -> Outcome {
             "There are no models; name a folder, or fetch one into the Hugging Face cache.\n",
         );
     }
-    say(&text);
+    say(&text)?;
     Ok(())
 }
 

@@ -106,7 +106,70 @@ fn a_key_is_shown_once_and_listed_without_its_secret() {
         "--amount",
         "1",
     ];
-    assert!(complaint(&nobody).contains("cereus key create --account bob"));
+    let hint = format!("`cereus key create --account bob --data {data}`");
+    assert!(complaint(&nobody).contains(&hint));
+}
+
+#[test]
+fn money_for_a_folder_without_books_begins_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let slip = folder.path().join("slip");
+    let data = slip.to_str().unwrap();
+    let credit = [
+        "credit",
+        "--account",
+        "ada",
+        "--amount",
+        "1",
+        "--data",
+        data,
+    ];
+    let said = complaint(&credit);
+    assert!(said.contains("there are no books in"), "{said}");
+    assert!(said.contains(&format!("--data {data}`")), "{said}");
+    assert!(!slip.exists());
+}
+
+/// What a command says when its output goes to a disk that is full.
+#[cfg(target_os = "linux")]
+fn complaint_of_full_disk(args: &[&str]) -> String {
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cereus"));
+    let output = command.args(args).stdout(full).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+    said
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_key_that_could_not_be_shown_is_told_with_how_to_end_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    for form in ["--quiet", "--json", "--credit=1"] {
+        let create = ["key", "create", "--data", data, "--account", "ada", form];
+        let said = complaint_of_full_disk(&create);
+        assert!(said.contains("cannot write to standard output"), "{said}");
+        let keys = lines(&["key", "list", "--data", data, "--json"]);
+        let id = keys.iter().find_map(|key| {
+            let id = key["id"].as_str().unwrap();
+            said.contains(&format!("`cereus key revoke {id} --data {data}`"))
+                .then(|| id.to_owned())
+        });
+        let id = id.unwrap_or_else(|| panic!("no key of the folder is named: {said}"));
+        assert!(
+            cereus(&["key", "revoke", &id, "--data", data])
+                .status
+                .success()
+        );
+    }
+    for list in [["key", "list"], ["account", "list"]] {
+        let list = [&list[..], &["--data", data]].concat();
+        assert!(complaint_of_full_disk(&list).contains("standard output"));
+    }
 }
 
 /// The lines that a command prints, each as JSON.

@@ -226,10 +226,9 @@ fn an_operator_sees_what_is_sold_while_a_coordinator_runs() {
     drop(network.coordinator);
     let output = command(&["prices", "--data", &data]).output().unwrap();
     let complaint = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        complaint.contains("cereus coordinator --data"),
-        "{complaint}"
-    );
+    let hint = format!("--data {data}`");
+    assert!(complaint.contains("`cereus coordinator"), "{complaint}");
+    assert!(complaint.contains(&hint), "{complaint}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub(crate) fn benchmark(args: BenchmarkArgs) -> Outcome {
         format!("{:#}\n", report.as_json())
     } else {
         report.as_text(Paint::for_stdout())
-    });
+    })?;
     if report.cells.is_empty() {
         return Err("nothing could be measured; the reasons stand above".to_owned());
     }

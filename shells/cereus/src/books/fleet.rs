@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::table::{Table, dollars};
-use super::{look, text};
+use super::{command_on, look, text};
 use crate::Outcome;
 use crate::cli::{PricesArgs, ProvidersArgs};
 use crate::say;
@@ -66,7 +66,7 @@ pub(crate) fn list_providers(args: &ProvidersArgs) -> Outcome {
         for mut machine in fleet.machines {
             let account = machine["account"].as_u64().map(name_of);
             machine["account"] = json!(account);
-            say(&format!("{machine}\n"));
+            say(&format!("{machine}\n"))?;
         }
         return Ok(());
     }
@@ -98,8 +98,7 @@ pub(crate) fn list_providers(args: &ProvidersArgs) -> Outcome {
             ]);
         }
     }
-    table.print("No machine is connected; `cereus provider --coordinator URL` joins one.");
-    Ok(())
+    table.print("No machine is connected; `cereus provider --coordinator URL` joins one.")
 }
 
 /// Rows of those that it runs at once, where it said.
@@ -130,7 +129,7 @@ pub(crate) fn list_prices(args: &PricesArgs) -> Outcome {
     let sold: Sold = ask(&args.list.data, PRICES)?;
     if args.list.json {
         for model in sold.models {
-            say(&format!("{model}\n"));
+            say(&format!("{model}\n"))?;
         }
         return Ok(());
     }
@@ -144,8 +143,7 @@ pub(crate) fn list_prices(args: &PricesArgs) -> Outcome {
             price.context_tokens.to_string(),
         ]);
     }
-    table.print("Nothing is sold at present.");
-    Ok(())
+    table.print("Nothing is sold at present.")
 }
 
 fn ask<T: for<'de> Deserialize<'de>>(data: &Path, question: &str) -> Result<T, String> {
@@ -157,9 +155,9 @@ fn ask<T: for<'de> Deserialize<'de>>(data: &Path, question: &str) -> Result<T, S
     })?;
     let answer = answer.ok_or_else(|| {
         format!(
-            "no coordinator runs on {}, or none that can be asked; start one with `cereus coordinator \
-             --data {0}`",
-            data.display()
+            "no coordinator runs on {}, or none that can be asked; start one with {}",
+            data.display(),
+            command_on(data, "coordinator --model ID:IN:OUT")
         )
     })?;
     serde_json::from_str(&answer).map_err(text)

@@ -301,7 +301,10 @@ mod tests {
         let mut log = Log::open(folder.path(), 4).unwrap();
         log.append([transfer(1, 9)].iter(), 4).unwrap();
         let error = Log::left(folder.path(), 3).unwrap_err();
-        assert_eq!(error.to_string(), "batch 5 of transfers follows where 4 should");
+        assert_eq!(
+            error.to_string(),
+            "batch 5 of transfers follows where 4 should"
+        );
     }
 
     #[test]

@@ -24,9 +24,9 @@ use cereus_core::ids::{AccountId, MachineId, RequestId};
 use cereus_core::money::MicroUsd;
 
 pub use error::{Disagreement, StoreError};
-use log::{BatchNo, Log};
 pub use folder::FolderLock;
 pub(crate) use folder::{make_folder, private_file};
+use log::{BatchNo, Log};
 pub use rows::{
     AccountRow, ApiKey, Audit, AuditExtent, Changes, DepositId, DepositRow, DepositState, Entry,
     FinishedRequest, KeyHash, KeyRow, OpenHold, RequestRow, RequestState, StoredReceipt,
@@ -143,7 +143,10 @@ pub(crate) fn open_locked(folder: &Path, _lock: &FolderLock) -> Result<Box<dyn S
         let count = left.transfers.len();
         let entries: Vec<Entry> = left.transfers.into_iter().map(Entry::Transfer).collect();
         store.write(&entries, Some(left.up_to))?;
-        tracing::info!(count, "transfers that the last coordinator logged are written");
+        tracing::info!(
+            count,
+            "transfers that the last coordinator logged are written"
+        );
     }
     Ok(Box::new(store))
 }

@@ -219,7 +219,11 @@ impl Aside {
             }
             let fast = &self.pace.fast_in_a_row;
             let is_fast = took <= IN_PLACE_MAX;
-            let count = if is_fast { fast.load(Ordering::Relaxed) + 1 } else { 0 };
+            let count = if is_fast {
+                fast.load(Ordering::Relaxed) + 1
+            } else {
+                0
+            };
             fast.store(count, Ordering::Relaxed);
             // The loop writes by itself only when it has heard of everything.
             told.send_replace(Durable::UpTo(up_to));
@@ -303,8 +307,16 @@ mod tests {
         applier.settle();
         let mut other = super::super::sqlite::SqliteStore::open(folder.path()).unwrap();
         assert_eq!(other.open_holds().unwrap().len(), 600);
-        tokio::task::spawn_blocking(|| stopper.stop()).await.unwrap();
-        assert_eq!(other.audit(AuditExtent::Everything).unwrap().open_hold_count, 600);
+        tokio::task::spawn_blocking(|| stopper.stop())
+            .await
+            .unwrap();
+        assert_eq!(
+            other
+                .audit(AuditExtent::Everything)
+                .unwrap()
+                .open_hold_count,
+            600
+        );
     }
 
     #[tokio::test]

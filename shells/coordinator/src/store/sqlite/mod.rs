@@ -17,11 +17,11 @@ use cereus_core::money::MicroUsd;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::folder::unwritable;
+use super::log::BatchNo;
 use super::rows::{
     AccountRow, ApiKey, Audit, AuditExtent, Changes, DepositId, DepositRow, Entry, KeyRow,
     OpenHold, RequestRow, StoredReceipt,
 };
-use super::log::BatchNo;
 use super::{Store, StoreError, make_folder, private_file, watch};
 
 /// The database inside the data folder.
