@@ -16,6 +16,7 @@ pub(crate) async fn chat(args: ChatArgs) -> Outcome {
     let key = args
         .key
         .or_else(|| std::env::var("CEREUS_API_KEY").ok())
+        .filter(|key| !key.is_empty())
         .ok_or(
             "no API key; give it with --key or as CEREUS_API_KEY (`cereus key create` makes one)",
         )?;

@@ -375,5 +375,13 @@ fn what_is_wrong_with_a_start_is_said_with_a_way_out() {
     assert!(complaint(&address).contains("http://127.0.0.1:8080"));
 
     assert!(complaint(&["chat", "--model", "tiny", "hello"]).contains("CEREUS_API_KEY"));
+    let port = listener.local_addr().unwrap().port().to_string();
+    let busy = [
+        "demo", "--once", "--echo", "--model", "tiny", "--port", &port,
+    ];
+    let said = complaint(&busy);
+    assert!(said.contains("choose another with --port"), "{said}");
+    let room = ["local", "--echo", "--kv-gb", "1000000"];
+    assert!(complaint(&room).contains("--kv-gb asks for 1000000.00 GiB"));
     assert!(complaint(&["demo", "--once", "--model", &at("no-model")]).contains("config.json"));
 }

@@ -5,6 +5,7 @@ mod child;
 pub(crate) mod receipt;
 mod steps;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -152,8 +153,17 @@ impl Network {
         model: &Model,
         paint: Paint,
     ) -> Result<Self, String> {
-        let step = Step::begin("coordinator", paint);
         let listen = format!("127.0.0.1:{}", args.port);
+        // The coordinator would advise an option of its own.
+        if std::net::TcpListener::bind(&listen)
+            .is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
+        {
+            return Err(format!(
+                "port {} is busy; choose another with --port, or leave it out for a free one",
+                args.port
+            ));
+        }
+        let step = Step::begin("coordinator", paint);
         let sold = format!("{}:{PRICES}:{}", model.id, model.context_tokens);
         let data = folder
             .to_str()
