@@ -51,6 +51,8 @@ struct Price {
     id: String,
     input_micro_usd_per_mtok: i64,
     output_micro_usd_per_mtok: i64,
+    /// Of one request, however short.
+    least_micro_usd: i64,
     context_tokens: u32,
 }
 
@@ -133,13 +135,14 @@ pub(crate) fn list_prices(args: &PricesArgs) -> Outcome {
         }
         return Ok(());
     }
-    let mut table = Table::new(["MODEL", "INPUT", "OUTPUT", "CONTEXT"]);
+    let mut table = Table::new(["MODEL", "INPUT", "OUTPUT", "LEAST", "CONTEXT"]);
     for model in sold.models {
         let price: Price = serde_json::from_value(model).map_err(text)?;
         table.push([
             price.id,
             dollars(price.input_micro_usd_per_mtok),
             dollars(price.output_micro_usd_per_mtok),
+            dollars(price.least_micro_usd),
             price.context_tokens.to_string(),
         ]);
     }
