@@ -258,8 +258,13 @@ fn the_doctor_explains_what_a_model_would_take() {
     let config = r#"{"model_type":"llama","hidden_size":64,"intermediate_size":128,
         "num_hidden_layers":8,"num_attention_heads":4,"vocab_size":32,"rms_norm_eps":1e-5}"#;
     fs::write(model.join("config.json"), config).unwrap();
-    let weights = fs::File::create(model.join("model.safetensors")).unwrap();
-    weights.set_len(1_000_000).unwrap();
+    fs::write(model.join("tokenizer.json"), "{}").unwrap();
+    let tensor = br#"{"w":{"dtype":"F32","shape":[249,1000],"data_offsets":[0,996000]}}"#;
+    let mut weights = 3_992_u64.to_le_bytes().to_vec();
+    weights.extend(tensor);
+    weights.resize(4_000, b' ');
+    weights.resize(1_000_000, 0);
+    fs::write(model.join("model.safetensors"), weights).unwrap();
     let name = model.to_str().unwrap();
 
     let said = cereus(&["doctor", "--json", name]);
@@ -315,6 +320,13 @@ fn models_are_listed_with_their_hashes_on_request() {
     // From now on it is known.
     assert_eq!(listed(&list), hashed);
     assert!(text(&cereus(&["models", "list", root]).stdout).contains("--all shows why"));
+    let empty = Path::new(root).join("empty");
+    fs::create_dir(&empty).unwrap();
+    let said = text(&cereus(&["models", "list", "--all", root]).stdout);
+    let passed_over = format!("{} is passed over: it holds no weights", empty.display());
+    assert!(said.contains(&passed_over), "{said}");
+    let nowhere = format!("{root}/nowhere");
+    assert!(complaint(&["models", "list", &nowhere]).contains(&nowhere));
 }
 
 #[test]
