@@ -61,6 +61,20 @@ fn the_demo_shows_an_answer_and_its_receipt_and_ends_well() {
     demo(folder.path(), &["--echo", "--model", "tiny"]);
 }
 
+#[test]
+fn the_demo_leaves_nothing_behind_where_nobody_named_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_cereus"))
+        .args(["demo", "--once", "--echo", "--model", "tiny"])
+        .env("TMPDIR", folder.path())
+        .output()
+        .unwrap();
+    let (said, complained) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{said}\n{complained}");
+    assert!(said.contains("removed at the end"), "{said}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
 #[cfg(feature = "mlx")]
 #[test]
 fn the_demo_shows_an_answer_of_the_tiny_model() {

@@ -33,25 +33,43 @@ const JOIN_WAIT: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 pub(crate) async fn demo(args: DemoArgs) -> Outcome {
-    let paint = Paint::for_stdout();
     let (folder, model) = prepare(&args)?;
+    let ending = run(&args, &folder, &model).await;
+    if args.data.is_some() {
+        return ending;
+    }
+    // What went wrong is in its logs.
+    ending.map_err(|why| {
+        format!(
+            "{why}\nbooks, journal and logs stay in {}",
+            folder.display()
+        )
+    })?;
+    std::fs::remove_dir_all(&folder)
+        .map_err(|error| format!("cannot remove {}: {error}", folder.display()))
+}
+
+async fn run(args: &DemoArgs, folder: &Path, model: &Model) -> Outcome {
+    let paint = Paint::for_stdout();
     println!(
         "{}",
         paint.bold("Cereus: one private chat completion, from end to end")
     );
-    println!(
-        "{}\n",
-        paint.dim(&format!("books, journal and logs: {}", folder.display()))
-    );
-    let key = open_books(&folder)?;
+    let stay = match args.data {
+        Some(_) => "",
+        None => " (removed at the end; --data FOLDER keeps them)",
+    };
+    let place = format!("books, journal and logs: {}{stay}", folder.display());
+    println!("{}\n", paint.dim(&place));
+    let key = open_books(folder)?;
 
     let mut network = tokio::select! {
-        network = Network::start(&args, &folder, &model, paint) => network?,
+        network = Network::start(args, folder, model, paint) => network?,
         () = asked_to_stop() => return Ok(()),
     };
     let client = Client::new(&network.address, key.secret.clone()).map_err(text)?;
     let shown = tokio::select! {
-        shown = show(&client, &args, &model, paint) => shown,
+        shown = show(&client, args, model, paint) => shown,
         ended = network.ended() => Err(ended),
         () = asked_to_stop() => Ok(()),
     };
@@ -68,7 +86,7 @@ pub(crate) async fn demo(args: DemoArgs) -> Outcome {
         }
     }
     shown?;
-    network.end(paint).await
+    network.end(args, paint).await
 }
 
 struct Model {
@@ -78,15 +96,6 @@ struct Model {
 }
 
 fn prepare(args: &DemoArgs) -> Result<(PathBuf, Model), String> {
-    let folder = args.data.clone().unwrap_or_else(|| {
-        std::env::temp_dir().join(format!("cereus-demo-{}", std::process::id()))
-    });
-    std::fs::create_dir_all(&folder).map_err(|error| {
-        format!(
-            "cannot write to {} ({error}); choose another with --data",
-            folder.display()
-        )
-    })?;
     let id = args
         .model
         .file_name()
@@ -100,6 +109,15 @@ fn prepare(args: &DemoArgs) -> Result<(PathBuf, Model), String> {
     };
     let context_tokens =
         context_tokens.unwrap_or(cereus_coordinator::settings::CONTEXT_TOKENS_DEFAULT);
+    let folder = args.data.clone().unwrap_or_else(|| {
+        std::env::temp_dir().join(format!("cereus-demo-{}", std::process::id()))
+    });
+    std::fs::create_dir_all(&folder).map_err(|error| {
+        format!(
+            "cannot write to {} ({error}); choose another with --data",
+            folder.display()
+        )
+    })?;
     Ok((
         folder,
         Model {
@@ -227,11 +245,14 @@ impl Network {
         }
     }
 
-    async fn end(self, paint: Paint) -> Outcome {
+    async fn end(self, args: &DemoArgs, paint: Paint) -> Outcome {
         let step = Step::begin("drain", paint);
         self.provider.end().await?;
         self.coordinator.end().await?;
-        step.done(&format!("both ended well; the journal is {}", self.journal));
+        step.done(&match args.data {
+            Some(_) => format!("both ended well; the journal is {}", self.journal),
+            None => "both ended well".to_owned(),
+        });
         Ok(())
     }
 }
