@@ -392,11 +392,13 @@ pub fn field(name: &str) -> Option<&'static Field> {
 pub fn fields_page() -> String {
     let mut page = String::from(
         "# Fields of a request\n\n\
-         What `cereus local` and a coordinator do with each field of `POST /v1/chat/completions` and\n\
-         `POST /v1/completions`. **Honoured**: it does what it says, or the request is refused with 400 and\n\
-         the field's name. **Refused**: 400, unless its value asks for nothing (`null`, and what stands in\n\
-         brackets). **Ignored**: the answer does not depend on it. A field that is not in this list is\n\
-         ignored.\n\n\
+         What `cereus local` and a coordinator do with each field of `POST /v1/chat/completions`, and\n\
+         `cereus local` with each of `POST /v1/completions`, which a coordinator does not serve.\n\
+         **Honoured**: it does what it says, or the request is refused with 400 and the field's name.\n\
+         **Refused**: 400, unless its value asks for nothing (`null`, and what stands in brackets).\n\
+         **Ignored**: the answer does not depend on it. A field that is not in this list is ignored.\n\n\
+         A coordinator's `usage` counts the tokens of what was shown, so that with `ignore_eos` it may\n\
+         count fewer than were made.\n\n\
          Written from `core/src/api/fields.rs` by `cargo run -p cereus-core --example fields > docs/fields.md`.\n\n\
          | field | where | verdict | |\n|---|---|---|---|\n",
     );

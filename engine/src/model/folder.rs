@@ -72,6 +72,19 @@ impl Model {
     }
 }
 
+/// Whether the files that a load begins with are there and whole: config, weights by their headers,
+/// tokenizer. Reads no weights.
+///
+/// # Errors
+/// A file is absent, damaged or not read by this engine; the error names it.
+pub fn check_files(folder: &Path) -> Result<(), ModelError> {
+    let config = Config::from_json(&read_json(folder, "config.json")?)?;
+    for file in weight_files(folder)? {
+        check_header(&file, &config.numbers)?;
+    }
+    read_json(folder, "tokenizer.json").map(drop)
+}
+
 impl Load {
     /// The fastest on the device at hand.
     fn best() -> Result<Self, ModelError> {

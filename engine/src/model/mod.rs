@@ -21,6 +21,8 @@ pub use config::{Config, Store};
 pub use error::ModelError;
 pub use families::Family;
 #[cfg(feature = "mlx")]
+pub use folder::check_files;
+#[cfg(feature = "mlx")]
 pub(crate) use folder::{read_json, read_json_if_any};
 #[cfg(feature = "mlx")]
 pub(crate) use identity::identity;

@@ -16,6 +16,7 @@ pub(crate) async fn chat(args: ChatArgs) -> Outcome {
     let key = args
         .key
         .or_else(|| std::env::var("CEREUS_API_KEY").ok())
+        .filter(|key| !key.is_empty())
         .ok_or(
             "no API key; give it with --key or as CEREUS_API_KEY (`cereus key create` makes one)",
         )?;
@@ -33,7 +34,7 @@ pub(crate) async fn chat(args: ChatArgs) -> Outcome {
         let path = format!("/v1/receipts/{}", stream.request_id());
         let receipt = client.get(&path).await.map_err(text)?;
         let receipt = receipt::table(&receipt, Paint::for_stdout());
-        say(&format!("\n{receipt}\n"));
+        say(&format!("\n{receipt}\n"))?;
     }
     Ok(())
 }
@@ -79,7 +80,7 @@ pub(crate) async fn print_answer(stream: &mut ChatStream) -> Result<Printed, Str
             Piece::Finish(_) | Piece::Usage { .. } => {}
         }
     }
-    say("\n");
+    say("\n")?;
     Ok(printed)
 }
 

@@ -5,11 +5,11 @@ mod operator;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use cereus_coordinator::settings::parse_model;
+use cereus_coordinator::settings::{parse_model, parse_model_id};
 use cereus_core::config::ModelSpec;
 use cereus_core::schedule::Window;
 use cereus_core::slots::SLOTS_MAX;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::listen::parse_listen;
 
@@ -42,6 +42,24 @@ pub(crate) const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// The command line of this process. What is wrong with it ends the process.
+    pub(crate) fn read() -> Self {
+        let given = with_signs(Self::command()).get_matches();
+        Self::from_arg_matches(&given).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// Takes `-7` for a number, so that a value below zero hears what is wrong with it rather than that
+/// there is no option `-7`.
+fn with_signs(command: clap::Command) -> clap::Command {
+    let takes_sign = |arg: clap::Arg| {
+        let takes_value = arg.get_action().takes_values();
+        arg.allow_negative_numbers(takes_value)
+    };
+    command.mut_args(takes_sign).mut_subcommands(with_signs)
 }
 
 #[derive(Subcommand)]
@@ -153,7 +171,7 @@ pub(crate) struct ProviderArgs {
     #[arg(long = "models", value_name = "FOLDER")]
     pub(crate) roots: Vec<PathBuf>,
     /// The name under which the coordinator sells the one --model; with --echo may be repeated
-    #[arg(long = "model-id", value_name = "ID")]
+    #[arg(long = "model-id", value_name = "ID", value_parser = parse_model_id)]
     pub(crate) model_ids: Vec<String>,
     /// Load no model before somebody asks for it
     #[arg(long)]
@@ -171,19 +189,19 @@ pub(crate) struct ProviderArgs {
     #[arg(long, default_value = "cereus-provider")]
     pub(crate) data: PathBuf,
     /// An API key of the account that earns; may also be given as CEREUS_EARN_KEY
-    #[arg(long)]
+    #[arg(long, value_parser = parse_key)]
     pub(crate) earn_key: Option<String>,
-    /// Repeat the prompt instead of running a model: for tests and benches
+    /// Say the same word again and again instead of running a model: for tests and benches
     #[arg(long)]
     pub(crate) echo: bool,
-    /// Pieces that the echo answers with (with --echo)
-    #[arg(long, default_value_t = 16)]
+    /// Words that the echo answers with (with --echo)
+    #[arg(long, default_value_t = 16, requires = "echo")]
     pub(crate) echo_pieces: u32,
-    /// Pause before each piece of the echo, in milliseconds (with --echo)
-    #[arg(long, default_value_t = 0)]
+    /// Pause before each word of the echo, in milliseconds (with --echo)
+    #[arg(long, default_value_t = 0, requires = "echo")]
     pub(crate) echo_pause_ms: u64,
     /// Requests that one model serves at once
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) concurrency: u16,
     /// How long running requests may finish after SIGTERM, or when the hours end, in seconds
     #[arg(long, default_value_t = 120)]
@@ -211,13 +229,13 @@ pub(crate) struct LocalArgs {
     #[arg(long, default_value = LISTEN_DEFAULT, value_parser = parse_listen, value_name = "[HOST:]PORT")]
     pub(crate) listen: SocketAddr,
     /// The name that requests give the model; the folder's name if not given
-    #[arg(long)]
+    #[arg(long, value_parser = parse_model_id)]
     pub(crate) model_id: Option<String>,
     /// A key that clients must send; may also be given as CEREUS_LOCAL_KEY; none asks for nothing
-    #[arg(long)]
+    #[arg(long, value_parser = parse_key)]
     pub(crate) key: Option<String>,
     /// Requests answered together
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) rows: u16,
     /// Requests that may wait before further ones get 429
     #[arg(long, default_value_t = 64)]
@@ -232,19 +250,19 @@ pub(crate) struct LocalArgs {
     #[arg(long = "allow-host", value_name = "NAME")]
     pub(crate) allow_hosts: Vec<String>,
     /// Web pages that may use this server beside those of this machine, as `https://chat.example`, or `*`; may be repeated
-    #[arg(long = "allow-origin", value_name = "ORIGIN")]
+    #[arg(long = "allow-origin", value_name = "ORIGIN", value_parser = parse_origin)]
     pub(crate) allow_origins: Vec<String>,
     /// Memory for keys and values, in GiB; a quarter of the machine's if not given
-    #[arg(long, value_name = "GIB", value_parser = parse_gib)]
+    #[arg(long, value_name = "GIB", value_parser = parse_some_gib)]
     pub(crate) kv_gb: Option<u64>,
-    /// Keep what was computed of long prompts in this folder, sealed: it outlives memory and a restart, for a day
+    /// Keep what was computed of prompts of 1,024 tokens and more in this folder, sealed: it outlives memory and a restart, for a day
     #[arg(long, value_name = "FOLDER")]
     pub(crate) cache: Option<PathBuf>,
     /// The most that the cache takes of the disk, in GiB (with --cache)
-    #[arg(long, value_name = "GIB", value_parser = parse_gib, default_value = "8")]
+    #[arg(long, value_name = "GIB", value_parser = parse_some_gib, default_value = "8", requires = "cache")]
     pub(crate) cache_gb: u64,
     /// Folder of the cache's key, outside the cache; made if it is not there (with --cache)
-    #[arg(long, default_value = "cereus-data")]
+    #[arg(long, default_value = "cereus-data", requires = "cache")]
     pub(crate) data: PathBuf,
     /// How long running answers may finish after SIGTERM, in seconds
     #[arg(long, default_value_t = 120)]
@@ -256,10 +274,10 @@ pub(crate) struct LocalArgs {
     #[arg(long)]
     pub(crate) echo: bool,
     /// Words that the echo answers with (with --echo)
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, requires = "echo")]
     pub(crate) echo_pieces: u32,
     /// Pause before each word of the echo, in milliseconds (with --echo)
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, requires = "echo")]
     pub(crate) echo_pause_ms: u64,
 }
 
@@ -288,7 +306,7 @@ pub(crate) struct BenchmarkArgs {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) iterations: u32,
     /// Memory for keys and values, in GiB; a quarter of the machine's if not given
-    #[arg(long, value_name = "GIB", value_parser = parse_gib)]
+    #[arg(long, value_name = "GIB", value_parser = parse_some_gib)]
     pub(crate) kv_gb: Option<u64>,
     /// Print one JSON object
     #[arg(long)]
@@ -362,7 +380,7 @@ pub(crate) struct ChatArgs {
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub(crate) coordinator: String,
     /// The API key; may also be given as CEREUS_API_KEY
-    #[arg(long)]
+    #[arg(long, value_parser = parse_key)]
     pub(crate) key: Option<String>,
     #[arg(long)]
     pub(crate) model: String,
@@ -400,7 +418,7 @@ pub(crate) struct DemoArgs {
     /// Folder of the ledger and the journal; a fresh temporary one if not given
     #[arg(long)]
     pub(crate) data: Option<PathBuf>,
-    /// Repeat the prompt instead of running the model
+    /// Say the same word again and again instead of running the model
     #[arg(long)]
     pub(crate) echo: bool,
 }
@@ -413,12 +431,11 @@ pub(crate) struct Served {
 }
 
 /// A folder whose own name holds a `=` is taken as it is.
-#[expect(clippy::unnecessary_wraps, reason = "a parser of clap's")]
 fn parse_served(text: &str) -> Result<Served, String> {
     let named = text.split_once('=').filter(|_| !Path::new(text).exists());
     Ok(match named {
         Some((id, folder)) => Served {
-            id: Some(id.to_owned()),
+            id: Some(parse_model_id(id)?),
             folder: PathBuf::from(folder),
         },
         None => Served {
@@ -426,6 +443,47 @@ fn parse_served(text: &str) -> Result<Served, String> {
             folder: PathBuf::from(text),
         },
     })
+}
+
+/// A key that is empty is most often a variable that is not set.
+fn parse_key(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("the key is empty; is its variable set?".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// `*`, or what browsers send as a page's origin.
+fn parse_origin(text: &str) -> Result<String, String> {
+    let is_host = |host: &str| {
+        let is_odd = |it: char| it.is_whitespace() || it.is_control() || "/?#@\\*".contains(it);
+        !host.is_empty() && !host.starts_with(':') && !host.contains(is_odd)
+    };
+    let is_origin = text.split_once("://").is_some_and(|(scheme, host)| {
+        !scheme.is_empty()
+            && scheme
+                .bytes()
+                .all(|it| it.is_ascii_alphanumeric() || it == b'-')
+            && is_host(host)
+    });
+    if text != "*" && !is_origin {
+        return Err(format!(
+            "`{text}`: expected * or an origin as browsers send it, SCHEME://HOST or \
+             SCHEME://HOST:PORT, for instance https://chat.example"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// As [`parse_gib`], of which there must be some.
+fn parse_some_gib(text: &str) -> Result<u64, String> {
+    let bytes = parse_gib(text)?;
+    if bytes == 0 {
+        return Err(format!(
+            "`{text}`: expected more than nothing, for instance 4 or 0.5"
+        ));
+    }
+    Ok(bytes)
 }
 
 /// Gibibytes as whole bytes.
@@ -449,13 +507,80 @@ fn millionths(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        with_signs(Cli::command()).debug_assert();
+    }
+
+    /// What is wrong with a command line.
+    fn complaint(words: &[&str]) -> String {
+        let words = ["cereus"].into_iter().chain(words.iter().copied());
+        let given = with_signs(Cli::command()).try_get_matches_from(words);
+        given.map(|_| ()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_number_below_zero_hears_what_is_wrong_with_it() {
+        let chat = ["cereus", "chat", "--model", "m", "--seed", "-7", "-2"];
+        let given = with_signs(Cli::command()).try_get_matches_from(chat);
+        let Command::Chat(chat) = Cli::from_arg_matches(&given.unwrap()).unwrap().command else {
+            unreachable!("it was asked for");
+        };
+        assert_eq!((chat.seed, chat.prompt.as_str()), (Some(-7), "-2"));
+        let credit = complaint(&["credit", "--account", "ada", "--amount", "-1"]);
+        assert!(credit.contains("expected dollars"), "{credit}");
+        let tokens = complaint(&["chat", "--model", "m", "--max-tokens", "-1", "hello"]);
+        assert!(tokens.contains("--max-tokens"), "{tokens}");
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_refused_with_their_option() {
+        for (words, option) in [
+            (
+                &["provider", "--echo", "--concurrency", "0"][..],
+                "--concurrency",
+            ),
+            (
+                &["provider", "--model", "a", "--echo-pieces", "3"],
+                "--echo",
+            ),
+            (&["provider", "--echo", "--model-id", ""], "--model-id"),
+            (&["provider", "--echo", "--earn-key", ""], "--earn-key"),
+            (&["provider", "--model", "a b=folder"], "--model"),
+            (&["coordinator", "--model", "tiny:1:2:0"], "--model"),
+            (&["local", "a", "--rows", "0"], "--rows"),
+            (&["local", "a", "--model-id", ""], "--model-id"),
+            (&["local", "a", "--key", ""], "--key"),
+            (&["local", "a", "--kv-gb", "0"], "--kv-gb"),
+            (&["local", "a", "--data", "data"], "--cache"),
+            (&["local", "a", "--cache-gb", "2"], "--cache"),
+            (&["local", "a", "--echo-pause-ms", "3"], "--echo"),
+            (&["local", "a", "--allow-origin", "foo"], "--allow-origin"),
+            (&["chat", "--model", "m", "--key", "", "hello"], "--key"),
+        ] {
+            let said = complaint(words);
+            assert!(said.contains(option), "{words:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn origins_are_written_as_browsers_send_them() {
+        for origin in ["*", "https://chat.example", "http://[::1]:3000", "app://-"] {
+            assert_eq!(parse_origin(origin).as_deref(), Ok(origin));
+        }
+        for wrong in [
+            "",
+            "foo",
+            "https://",
+            "https://a/",
+            "https://*.a",
+            "https://:1",
+            "https://a b",
+        ] {
+            assert!(parse_origin(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -17,10 +17,10 @@ pub(crate) async fn serve(args: CoordinatorArgs) -> Outcome {
         .await
         .map_err(|error| error.to_string())?;
     // The demo and the tests read these lines: they ask for port 0 and want to know.
-    say(&format!("listening on http://{}\n", running.addr()));
-    say(&format!("journal {}\n", running.journal().display()));
+    let _ = say(&format!("listening on http://{}\n", running.addr()));
+    let _ = say(&format!("journal {}\n", running.journal().display()));
     if let Some(addr) = running.metrics_addr() {
-        say(&format!("metrics on http://{addr}/metrics\n"));
+        let _ = say(&format!("metrics on http://{addr}/metrics\n"));
     }
     let drainer = running.drainer();
     let mut ended = std::pin::pin!(running.ended());

@@ -22,7 +22,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Outcome {
         format!("{:#}\n", as_json(&checkup))
     } else {
         as_text(&checkup, args.explain_memory)
-    });
+    })?;
     let limit = if args.strict {
         Verdict::Warn
     } else {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cereus_local::{Backend, HttpLimits, Settings, start};
+use cereus_provider::doctor::gib_text;
 use cereus_provider::memory::{MemoryProbe as _, SystemMemory};
 use secrecy::SecretString;
 use serde_json::json;
@@ -14,7 +15,7 @@ use crate::signal::asked_to_stop;
 use crate::{Outcome, say};
 
 /// The share of the memory that keys and values may take where nobody says.
-pub(crate) const KV_MEMORY_SHARE: u64 = 4;
+const KV_MEMORY_SHARE: u64 = 4;
 
 pub(crate) async fn serve(args: LocalArgs) -> Outcome {
     let is_for_scripts = args.json;
@@ -36,7 +37,7 @@ pub(crate) async fn serve(args: LocalArgs) -> Outcome {
         format!("{}\n", json!({"listening": address, "model": model}))
     } else {
         format!("{model} answers on {address}/v1\nCtrl-C stops it\n")
-    });
+    })?;
     tokio::select! {
         ending = running.ended() => return ending.map_err(|error| error.to_string()),
         () = asked_to_stop() => {}
@@ -69,14 +70,13 @@ fn settings(args: LocalArgs) -> Result<Settings, String> {
     let disk = args
         .cache
         .map(|folder| cache::tier(&folder, &args.data, args.cache_gb));
-    let quarter = || SystemMemory::default().read().physical_bytes / KV_MEMORY_SHARE;
     Ok(Settings {
         listen: args.listen,
         backend,
         model_id,
-        rows_max: args.rows.max(1),
+        rows_max: args.rows,
         waiting_max: args.waiting,
-        kv_bytes_max: args.kv_gb.unwrap_or_else(quarter),
+        kv_bytes_max: kv_bytes_max(args.kv_gb)?,
         disk: disk.transpose()?,
         key,
         allowed_hosts: args.allow_hosts,
@@ -84,6 +84,21 @@ fn settings(args: LocalArgs) -> Result<Settings, String> {
         limits: limits(args.connections, args.idle_timeout),
         drain_wait_max: Duration::from_secs(args.drain_wait),
     })
+}
+
+/// For keys and values, of what the machine has.
+pub(crate) fn kv_bytes_max(asked: Option<u64>) -> Result<u64, String> {
+    let physical = SystemMemory::default().read().physical_bytes;
+    match asked {
+        // A machine that does not say what it has is believed to have it.
+        Some(bytes) if physical > 0 && bytes > physical => Err(format!(
+            "--kv-gb asks for {}, and this machine has {}",
+            gib_text(bytes),
+            gib_text(physical)
+        )),
+        Some(bytes) => Ok(bytes),
+        None => Ok(physical / KV_MEMORY_SHARE),
+    }
 }
 
 pub(crate) fn limits(connections: usize, idle_timeout_s: u64) -> HttpLimits {

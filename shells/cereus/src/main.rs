@@ -16,10 +16,9 @@ mod provider;
 mod signal;
 mod terminal;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::{AccountCommand, Cli, Command, KeyCommand, ModelsCommand};
@@ -31,7 +30,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Outcome = Result<(), String>;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::read();
     let filter = EnvFilter::try_from_env("CEREUS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -71,10 +70,15 @@ fn run(command: Command) -> Outcome {
     }
 }
 
-/// To standard output. A reader that has gone has read enough.
-fn say(text: &str) {
+/// To standard output. A reader that has gone has read enough; a disk that is full has not.
+fn say(text: &str) -> Outcome {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(format!("cannot write to standard output: {error}"))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Threads for tasks: half of the processors. The other half is for the threads beside them (store,

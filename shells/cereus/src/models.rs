@@ -7,7 +7,9 @@ use cereus_core::memory::{Load, MemoryCap, MemoryFacts, Occupancy};
 use cereus_core::slots::Refusal;
 use cereus_provider::doctor::gib_text;
 use cereus_provider::memory::{MemoryProbe as _, SystemMemory, policy};
-use cereus_provider::weights::{FoundModel, KnownHashes, hub_folder, scan};
+use cereus_provider::weights::{
+    FoundModel, KnownHashes, PassedOver, Scan, hub_folder, missing_or_damaged, scan_whole,
+};
 use serde_json::{Value, json};
 
 use crate::cli::ModelsListArgs;
@@ -23,7 +25,10 @@ struct Listed {
 }
 
 pub(crate) fn list(args: &ModelsListArgs) -> Outcome {
-    let found = found(args)?;
+    let Scan {
+        models: found,
+        passed_over,
+    } = found(args)?;
     let count = found.len();
     let reading = SystemMemory::default().read();
     let cap = MemoryCap::new(reading.physical_bytes, policy(args.memory_reserve_gb));
@@ -43,10 +48,13 @@ pub(crate) fn list(args: &ModelsListArgs) -> Outcome {
     }
     if args.json {
         let lines = listed.iter().map(|one| format!("{}\n", as_json(one)));
-        say(&lines.collect::<String>());
+        say(&lines.collect::<String>())?;
         return Ok(());
     }
     let mut text = as_text(&listed);
+    if args.all {
+        text += &passed_over_text(&passed_over);
+    }
     if listed.len() < count {
         let left_out = count - listed.len();
         let _ = writeln!(
@@ -58,16 +66,34 @@ pub(crate) fn list(args: &ModelsListArgs) -> Outcome {
             "There are no models; name a folder, or fetch one into the Hugging Face cache.\n",
         );
     }
-    say(&text);
+    say(&text)?;
     Ok(())
 }
 
-fn found(args: &ModelsListArgs) -> Result<Vec<FoundModel>, String> {
-    if !args.folders.is_empty() {
-        return Ok(args.folders.iter().flat_map(|root| scan(root)).collect());
+fn found(args: &ModelsListArgs) -> Result<Scan, String> {
+    if args.folders.is_empty() {
+        let root = hub_folder().ok_or("no home folder is set; name a folder of models")?;
+        return Ok(scan_whole(&root));
     }
-    let root = hub_folder().ok_or("no home folder is set; name a folder of models")?;
-    Ok(scan(&root))
+    let mut found = Scan::default();
+    for root in &args.folders {
+        let unreadable = |error| format!("cannot read the folder {} ({error})", root.display());
+        std::fs::read_dir(root).map_err(unreadable)?;
+        let scan = scan_whole(root);
+        found.models.extend(scan.models);
+        found.passed_over.extend(scan.passed_over);
+    }
+    Ok(found)
+}
+
+fn passed_over_text(passed_over: &[PassedOver]) -> String {
+    let paint = Paint::for_stdout();
+    let mut text = String::new();
+    for PassedOver { folder, why } in passed_over {
+        let line = format!("{} is passed over: {why}", folder.display());
+        let _ = writeln!(text, "{}", paint.yellow(&line));
+    }
+    text
 }
 
 /// Without the wish for it a hash is shown where it is known anyway.
@@ -91,7 +117,11 @@ fn hindrance(cap: &MemoryCap, model: &FoundModel) -> String {
         let why = model.template.fault()?;
         Some(format!("its chat template failed its self-check: {why}"))
     };
-    let why = unsupported.or_else(fenced).or_else(|| misfit(cap, model));
+    let damaged = || missing_or_damaged(&model.folder);
+    let why = unsupported
+        .or_else(damaged)
+        .or_else(fenced)
+        .or_else(|| misfit(cap, model));
     why.unwrap_or_default()
 }
 

@@ -11,7 +11,7 @@ use cereus_provider::memory::{MemoryProbe as _, SystemMemory, policy};
 use cereus_provider::weights::{FoundModel, scan};
 use cereus_provider::{
     Backend, Earner, Hours, MemorySettings, ModelSource, Preload, Progress, Settings, SystemClock,
-    serve as run,
+    hours_text, serve as run,
 };
 use secrecy::SecretString;
 use tokio::sync::watch;
@@ -56,10 +56,7 @@ fn say(progress: Progress) {
         }
         Progress::Machine(machine) => format!("machine {machine}"),
         Progress::Resting(None) => "resting".to_owned(),
-        Progress::Resting(Some(wait)) => {
-            let minutes = wait.as_secs().div_ceil(60);
-            format!("resting for {} h {} min", minutes / 60, minutes % 60)
-        }
+        Progress::Resting(Some(wait)) => format!("resting for {}", hours_text(wait)),
         Progress::Unloaded(model) => format!("unloaded {model}"),
     };
     let mut out = std::io::stdout().lock();

@@ -61,6 +61,20 @@ fn the_demo_shows_an_answer_and_its_receipt_and_ends_well() {
     demo(folder.path(), &["--echo", "--model", "tiny"]);
 }
 
+#[test]
+fn the_demo_leaves_nothing_behind_where_nobody_named_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_cereus"))
+        .args(["demo", "--once", "--echo", "--model", "tiny"])
+        .env("TMPDIR", folder.path())
+        .output()
+        .unwrap();
+    let (said, complained) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{said}\n{complained}");
+    assert!(said.contains("removed at the end"), "{said}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
 #[cfg(feature = "mlx")]
 #[test]
 fn the_demo_shows_an_answer_of_the_tiny_model() {
@@ -106,7 +120,70 @@ fn a_key_is_shown_once_and_listed_without_its_secret() {
         "--amount",
         "1",
     ];
-    assert!(complaint(&nobody).contains("cereus key create --account bob"));
+    let hint = format!("`cereus key create --account bob --data {data}`");
+    assert!(complaint(&nobody).contains(&hint));
+}
+
+#[test]
+fn money_for_a_folder_without_books_begins_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let slip = folder.path().join("slip");
+    let data = slip.to_str().unwrap();
+    let credit = [
+        "credit",
+        "--account",
+        "ada",
+        "--amount",
+        "1",
+        "--data",
+        data,
+    ];
+    let said = complaint(&credit);
+    assert!(said.contains("there are no books in"), "{said}");
+    assert!(said.contains(&format!("--data {data}`")), "{said}");
+    assert!(!slip.exists());
+}
+
+/// What a command says when its output goes to a disk that is full.
+#[cfg(target_os = "linux")]
+fn complaint_of_full_disk(args: &[&str]) -> String {
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cereus"));
+    let output = command.args(args).stdout(full).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+    said
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_key_that_could_not_be_shown_is_told_with_how_to_end_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    for form in ["--quiet", "--json", "--credit=1"] {
+        let create = ["key", "create", "--data", data, "--account", "ada", form];
+        let said = complaint_of_full_disk(&create);
+        assert!(said.contains("cannot write to standard output"), "{said}");
+        let keys = lines(&["key", "list", "--data", data, "--json"]);
+        let id = keys.iter().find_map(|key| {
+            let id = key["id"].as_str().unwrap();
+            said.contains(&format!("`cereus key revoke {id} --data {data}`"))
+                .then(|| id.to_owned())
+        });
+        let id = id.unwrap_or_else(|| panic!("no key of the folder is named: {said}"));
+        assert!(
+            cereus(&["key", "revoke", &id, "--data", data])
+                .status
+                .success()
+        );
+    }
+    for list in [["key", "list"], ["account", "list"]] {
+        let list = [&list[..], &["--data", data]].concat();
+        assert!(complaint_of_full_disk(&list).contains("standard output"));
+    }
 }
 
 /// The lines that a command prints, each as JSON.
@@ -195,8 +272,13 @@ fn the_doctor_explains_what_a_model_would_take() {
     let config = r#"{"model_type":"llama","hidden_size":64,"intermediate_size":128,
         "num_hidden_layers":8,"num_attention_heads":4,"vocab_size":32,"rms_norm_eps":1e-5}"#;
     fs::write(model.join("config.json"), config).unwrap();
-    let weights = fs::File::create(model.join("model.safetensors")).unwrap();
-    weights.set_len(1_000_000).unwrap();
+    fs::write(model.join("tokenizer.json"), "{}").unwrap();
+    let tensor = br#"{"w":{"dtype":"F32","shape":[249,1000],"data_offsets":[0,996000]}}"#;
+    let mut weights = 3_992_u64.to_le_bytes().to_vec();
+    weights.extend(tensor);
+    weights.resize(4_000, b' ');
+    weights.resize(1_000_000, 0);
+    fs::write(model.join("model.safetensors"), weights).unwrap();
     let name = model.to_str().unwrap();
 
     let said = cereus(&["doctor", "--json", name]);
@@ -252,6 +334,13 @@ fn models_are_listed_with_their_hashes_on_request() {
     // From now on it is known.
     assert_eq!(listed(&list), hashed);
     assert!(text(&cereus(&["models", "list", root]).stdout).contains("--all shows why"));
+    let empty = Path::new(root).join("empty");
+    fs::create_dir(&empty).unwrap();
+    let said = text(&cereus(&["models", "list", "--all", root]).stdout);
+    let passed_over = format!("{} is passed over: it holds no weights", empty.display());
+    assert!(said.contains(&passed_over), "{said}");
+    let nowhere = format!("{root}/nowhere");
+    assert!(complaint(&["models", "list", &nowhere]).contains(&nowhere));
 }
 
 #[test]
@@ -312,5 +401,13 @@ fn what_is_wrong_with_a_start_is_said_with_a_way_out() {
     assert!(complaint(&address).contains("http://127.0.0.1:8080"));
 
     assert!(complaint(&["chat", "--model", "tiny", "hello"]).contains("CEREUS_API_KEY"));
+    let port = listener.local_addr().unwrap().port().to_string();
+    let busy = [
+        "demo", "--once", "--echo", "--model", "tiny", "--port", &port,
+    ];
+    let said = complaint(&busy);
+    assert!(said.contains("choose another with --port"), "{said}");
+    let room = ["local", "--echo", "--kv-gb", "1000000"];
+    assert!(complaint(&room).contains("--kv-gb asks for 1000000.00 GiB"));
     assert!(complaint(&["demo", "--once", "--model", &at("no-model")]).contains("config.json"));
 }

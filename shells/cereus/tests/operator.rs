@@ -222,14 +222,15 @@ fn an_operator_sees_what_is_sold_while_a_coordinator_runs() {
     assert_eq!(prices[0]["context_tokens"], 2_048);
     let table = said(&["prices", "--data", &data]);
     assert!(table.contains("$0.050000"), "{table}");
+    assert_eq!(prices[0]["least_micro_usd"], 100);
+    assert!(table.contains("$0.000100"), "{table}");
 
     drop(network.coordinator);
     let output = command(&["prices", "--data", &data]).output().unwrap();
     let complaint = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        complaint.contains("cereus coordinator --data"),
-        "{complaint}"
-    );
+    let hint = format!("--data {data}`");
+    assert!(complaint.contains("`cereus coordinator"), "{complaint}");
+    assert!(complaint.contains(&hint), "{complaint}");
 }
 
 #[test]

@@ -26,12 +26,18 @@ pub enum ClientError {
     Api(ApiError),
     /// The address cannot be used.
     Address(String),
+    /// The key cannot be sent.
+    Key,
     /// The reply is not what this API sends.
     Malformed(&'static str),
-    /// Nobody answers, or the connection broke.
+    /// The connection broke.
     Network(String),
+    /// Something else answers there: its status, and what was asked for.
+    Stranger { status: u16, url: String },
     /// The address asks for TLS, which this client does not speak.
     Tls(String),
+    /// Nobody answers at this address.
+    Unreachable { base: String, why: String },
 }
 
 /// An error envelope.
@@ -47,13 +53,29 @@ pub struct ApiError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // What comes within a stream has no status of its own.
+            Self::Api(error) if error.status == 200 => {
+                write!(f, "{} ({})", error.message, error.code)
+            }
             Self::Api(error) => write!(f, "{} ({}, {})", error.message, error.status, error.code),
             Self::Address(address) => write!(
                 f,
                 "`{address}` is no address of a coordinator; it looks like http://127.0.0.1:8080"
             ),
+            Self::Key => f.write_str(
+                "the API key holds a character that no key has, for instance a line break; give it as \
+                 `cereus key create` printed it",
+            ),
             Self::Malformed(what) => write!(f, "the reply is not understood: {what}"),
-            Self::Network(what) => write!(f, "cannot talk to the coordinator: {what}"),
+            Self::Network(what) => write!(f, "the connection to the coordinator broke: {what}"),
+            Self::Stranger { status, url } => {
+                write!(f, "this is no coordinator: HTTP {status} from {url}")
+            }
+            Self::Unreachable { base, why } => write!(
+                f,
+                "nothing answers at {base} ({why}); `cereus coordinator` starts a coordinator, and \
+                 --coordinator names another address"
+            ),
             Self::Tls(address) => write!(
                 f,
                 "`{address}` asks for TLS, and this command speaks plain HTTP: use `curl` or an \
@@ -75,8 +97,10 @@ pub struct Client {
 }
 
 impl Client {
+    /// `base` with or without the `/v1` that OpenAI clients want.
     pub fn new(base: &str, key: SecretString) -> Result<Self, ClientError> {
         let base = base.trim_end_matches('/');
+        let base = base.strip_suffix("/v1").unwrap_or(base);
         if base.starts_with("https://") {
             return Err(ClientError::Tls(base.to_owned()));
         }
@@ -106,7 +130,7 @@ impl Client {
             .send(Method::POST, "/v1/chat/completions", Some(body))
             .await?;
         if !reply.status().is_success() {
-            return Err(refused(reply).await);
+            return Err(self.refused("/v1/chat/completions", reply).await);
         }
         let id = reply
             .headers()
@@ -132,7 +156,7 @@ impl Client {
     ) -> Result<Value, ClientError> {
         let reply = self.send(method, path, body).await?;
         if !reply.status().is_success() {
-            return Err(refused(reply).await);
+            return Err(self.refused(path, reply).await);
         }
         let bytes = collected(reply.into_body()).await?;
         serde_json::from_slice(&bytes).map_err(|_| ClientError::Malformed("not JSON"))
@@ -145,7 +169,7 @@ impl Client {
         body: Option<&Value>,
     ) -> Result<Response<Incoming>, ClientError> {
         let mut bearer = HeaderValue::from_str(&format!("Bearer {}", self.key.expose_secret()))
-            .map_err(|_| ClientError::Malformed("the key has characters that no key has"))?;
+            .map_err(|_| ClientError::Key)?;
         bearer.set_sensitive(true);
         let bytes = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
         let request = Request::builder()
@@ -155,10 +179,28 @@ impl Client {
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(bytes))
             .map_err(|_| ClientError::Address(self.base.clone()))?;
-        self.http
-            .request(request)
-            .await
-            .map_err(|error| ClientError::Network(chain(&error)))
+        self.http.request(request).await.map_err(|error| {
+            if error.is_connect() {
+                let (base, why) = (self.base.clone(), root(&error));
+                return ClientError::Unreachable { base, why };
+            }
+            ClientError::Network(chain(&error))
+        })
+    }
+
+    async fn refused(&self, path: &str, reply: Response<Incoming>) -> ClientError {
+        let status = reply.status().as_u16();
+        let retry_after_s = retry_after_s(reply.headers());
+        let bytes = match collected(reply.into_body()).await {
+            Ok(bytes) => bytes,
+            Err(error) => return error,
+        };
+        let value: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        if value["error"]["message"].is_string() {
+            return ClientError::Api(envelope(status, retry_after_s, &value));
+        }
+        let url = format!("{}{path}", self.base);
+        ClientError::Stranger { status, url }
     }
 }
 
@@ -247,18 +289,6 @@ fn read_piece(payload: &str) -> Result<Option<Piece>, ClientError> {
     Ok(None)
 }
 
-async fn refused(reply: Response<Incoming>) -> ClientError {
-    let status = reply.status().as_u16();
-    let retry_after_s = retry_after_s(reply.headers());
-    match collected(reply.into_body()).await {
-        Ok(bytes) => {
-            let value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-            ClientError::Api(envelope(status, retry_after_s, &value))
-        }
-        Err(error) => error,
-    }
-}
-
 fn envelope(status: u16, retry_after_s: Option<u64>, value: &Value) -> ApiError {
     let text = |name: &str| value["error"][name].as_str().unwrap_or_default().to_owned();
     ApiError {
@@ -295,6 +325,15 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// The innermost cause, which says what happened; those around it say who noticed.
+fn root(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    innermost.to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -313,5 +352,65 @@ mod tests {
         );
         assert!(tls.contains("ssh -L"), "{tls}");
         assert!(refused("cereus.example").contains("http://127.0.0.1:8080"));
+    }
+
+    /// One exchange with a server that sends this reply, or with none at all.
+    async fn asked(reply: Option<&'static str>, key: &str, suffix: &str) -> (String, String) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        match reply {
+            Some(reply) => {
+                tokio::spawn(async move {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    let mut buffer = [0; 4_096];
+                    let _ = stream.read(&mut buffer).await.unwrap();
+                    stream.write_all(reply.as_bytes()).await.unwrap();
+                });
+            }
+            None => drop(listener),
+        }
+        let key = SecretString::from(key.to_owned());
+        let client = Client::new(&format!("{base}{suffix}"), key).unwrap();
+        let answer = client.get("/v1/models").await;
+        (
+            base,
+            answer.map_or_else(|error| error.to_string(), |value| value.to_string()),
+        )
+    }
+
+    #[tokio::test]
+    async fn who_is_not_there_or_is_somebody_else_is_named() {
+        let (base, said) = asked(None, "k", "").await;
+        assert!(
+            said.contains(&format!("nothing answers at {base} (")),
+            "{said}"
+        );
+        assert!(said.contains("--coordinator"), "{said}");
+        let page = "HTTP/1.1 404 Not Found\r\nContent-Length: 6\r\n\r\n<html>";
+        let (base, said) = asked(Some(page), "k", "").await;
+        let expected = format!("this is no coordinator: HTTP 404 from {base}/v1/models");
+        assert_eq!(said, expected);
+        let (_, said) = asked(None, "sk-cereus-x\n", "").await;
+        assert!(said.starts_with("the API key holds"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn the_address_of_an_openai_client_will_do() {
+        let empty = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+        for suffix in ["", "/", "/v1", "/v1/"] {
+            let (_, said) = asked(Some(empty), "k", suffix).await;
+            assert_eq!(said, "{}", "{suffix}");
+        }
+        let client = Client::new("http://a/v1/", SecretString::default()).unwrap();
+        assert_eq!(client.base, "http://a");
+    }
+
+    #[test]
+    fn an_error_within_a_stream_has_no_status() {
+        let payload = r#"{"error":{"message":"It failed.","code":"provider_error"}}"#;
+        let error = read_piece(payload).unwrap_err();
+        assert_eq!(error.to_string(), "It failed. (provider_error)");
     }
 }

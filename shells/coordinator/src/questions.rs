@@ -50,6 +50,7 @@ pub(crate) fn answer(question: &str, control: &mpsc::Sender<Notice>) -> Option<S
                     "id": spec.id,
                     "input_micro_usd_per_mtok": spec.price.input_per_mtok.0,
                     "output_micro_usd_per_mtok": spec.price.output_per_mtok.0,
+                    "least_micro_usd": spec.price.cost(0, 0).0,
                     "context_tokens": spec.context_tokens,
                     "output_tokens_default": spec.output_tokens_default,
                 })

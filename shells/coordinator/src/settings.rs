@@ -22,6 +22,10 @@ pub const CONTEXT_TOKENS_DEFAULT: u32 = 8_192;
 pub const OUTPUT_TOKENS_DEFAULT: u32 = 512;
 /// Open HTTP connections, where nobody says otherwise.
 pub const CONNECTIONS_MAX_DEFAULT: usize = 4_096;
+/// Of a model's name: a request cannot name a longer one.
+pub const MODEL_ID_BYTES_MAX: usize = 256;
+/// A prompt of one token and its answer of one.
+const CONTEXT_TOKENS_MIN: u32 = 2;
 /// The platform's share of a charge.
 pub const FEE_PERCENT_DEFAULT: u8 = 10;
 
@@ -111,7 +115,21 @@ pub fn read_catalog(path: &Path) -> Result<Vec<ModelSpec>, String> {
             path.display()
         )
     })?;
-    Ok(file.models.into_iter().map(ModelEntry::into_spec).collect())
+    let specs = file.models.into_iter().map(ModelEntry::into_spec);
+    let specs: Result<Vec<ModelSpec>, String> = specs.collect();
+    specs.map_err(|why| format!("the model catalogue {} is not right: {why}", path.display()))
+}
+
+/// A name by which a model is sold and asked for.
+pub fn parse_model_id(text: &str) -> Result<String, String> {
+    let is_odd = |it: char| it.is_whitespace() || it.is_control();
+    if text.is_empty() || text.len() > MODEL_ID_BYTES_MAX || text.contains(is_odd) {
+        return Err(format!(
+            "{text:?} is no name of a model: expected 1 to {MODEL_ID_BYTES_MAX} bytes without blanks \
+             and control characters, for instance acme/small"
+        ));
+    }
+    Ok(text.to_owned())
 }
 
 /// Reads `ID:INPUT:OUTPUT[:CONTEXT]`, prices in micro-USD for a million tokens.
@@ -130,6 +148,9 @@ pub fn parse_model(text: &str) -> Result<ModelSpec, String> {
         _ => return Err(expected()),
     };
     let price = |text: &str| text.parse::<i64>().ok().filter(|price| *price >= 0);
+    if id.is_empty() {
+        return Err(expected());
+    }
     let entry = ModelEntry {
         id: (*id).to_owned(),
         input_micro_usd_per_mtok: price(input).ok_or_else(expected)?,
@@ -141,22 +162,29 @@ pub fn parse_model(text: &str) -> Result<ModelSpec, String> {
         output_tokens_default: None,
         weights_bytes: None,
     };
-    if entry.id.is_empty() {
-        return Err(expected());
-    }
-    Ok(entry.into_spec())
+    entry.into_spec()
 }
 
 impl ModelEntry {
-    fn into_spec(self) -> ModelSpec {
+    fn into_spec(self) -> Result<ModelSpec, String> {
+        let id = parse_model_id(&self.id)?;
+        if self.input_micro_usd_per_mtok < 0 || self.output_micro_usd_per_mtok < 0 {
+            return Err(format!("the price of {id} is below zero; 0 gives it away"));
+        }
         let context_tokens = self.context_tokens.unwrap_or(CONTEXT_TOKENS_DEFAULT);
+        if context_tokens < CONTEXT_TOKENS_MIN {
+            return Err(format!(
+                "a context of {context_tokens} tokens leaves {id} no room for an answer; expected at \
+                 least {CONTEXT_TOKENS_MIN}"
+            ));
+        }
         // A bound above half the context would refuse every longer prompt.
         let output_tokens_default = self
             .output_tokens_default
             .unwrap_or(OUTPUT_TOKENS_DEFAULT)
             .min(context_tokens / 2);
-        ModelSpec {
-            id: self.id,
+        Ok(ModelSpec {
+            id,
             price: Price {
                 input_per_mtok: MicroUsd(self.input_micro_usd_per_mtok),
                 output_per_mtok: MicroUsd(self.output_micro_usd_per_mtok),
@@ -164,7 +192,7 @@ impl ModelEntry {
             context_tokens,
             output_tokens_default,
             weights_bytes: self.weights_bytes.unwrap_or(0),
-        }
+        })
     }
 }
 
@@ -202,6 +230,23 @@ mod tests {
     }
 
     #[test]
+    fn a_model_that_nobody_could_ask_for_is_refused() {
+        for (text, part) in [
+            ("tiny:1:2:0", "context of 0 tokens"),
+            ("tiny:1:2:1", "at least 2"),
+            ("my tiny:1:2", "blanks"),
+            ("tiny\n:1:2", r#""tiny\n" is no name"#),
+            ("tiny\u{7}:1:2", "control characters"),
+        ] {
+            let message = parse_model(text).unwrap_err();
+            assert!(message.contains(part), "{text:?}: {message}");
+            assert!(!message.contains(char::is_control), "{message:?}");
+        }
+        assert!(parse_model_id(&"x".repeat(257)).is_err());
+        assert!(parse_model("tiny:1:2:2").is_ok());
+    }
+
+    #[test]
     fn a_catalogue_file_with_an_unknown_field_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("models.json");
@@ -214,5 +259,11 @@ mod tests {
         )
         .unwrap();
         assert_eq!(read_catalog(&path).unwrap()[0].id, "a");
+        fs::write(
+            &path,
+            r#"{"models":[{"id":"a","input_micro_usd_per_mtok":-1,"output_micro_usd_per_mtok":2}]}"#,
+        )
+        .unwrap();
+        assert!(read_catalog(&path).unwrap_err().contains("below zero"));
     }
 }

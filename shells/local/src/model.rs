@@ -138,7 +138,9 @@ fn start_model(
 fn reason<E: fmt::Display>(folder: PathBuf, error: StartError<E>) -> LocalError {
     let reason = match error {
         StartError::Backend(error) => error.to_string(),
-        StartError::Config(error) => format!("the engine's limits fit no scheduler: {error}"),
+        StartError::Config(error) => {
+            format!("the engine's limits fit no scheduler: {error} (--kv-gb and --rows set them)")
+        }
         StartError::Disk(error) => format!("prompts cannot be kept on disk: {error}"),
         StartError::Died => "the engine's thread ended while loading the model".to_owned(),
         StartError::Thread(error) => format!("the engine's thread cannot start: {error}"),

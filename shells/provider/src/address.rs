@@ -27,7 +27,8 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// Reads `http://HOST[:PORT]`, or the same with `https`, `ws` or `wss`.
+    /// Reads `http://HOST[:PORT]`, or the same with `https`, `ws` or `wss`, or with the `/v1` that
+    /// OpenAI clients want.
     pub(crate) fn parse(text: &str) -> Result<Self, ProviderError> {
         let wrong = || ProviderError::Address(text.to_owned());
         let uri: Uri = text.parse().map_err(|_| wrong())?;
@@ -38,7 +39,10 @@ impl Address {
         };
         let authority = uri.authority().ok_or_else(wrong)?;
         let has_more = authority.as_str().contains('@') || uri.query().is_some();
-        if has_more || !matches!(uri.path(), "" | "/") || authority.host().is_empty() {
+        if has_more
+            || !matches!(uri.path(), "" | "/" | "/v1" | "/v1/")
+            || authority.host().is_empty()
+        {
             return Err(wrong());
         }
         // Behind the host there is a port or nothing.
@@ -92,6 +96,7 @@ mod tests {
     fn an_address_becomes_the_endpoint_of_its_host() {
         let table = [
             ("http://a:1/", "ws://a:1/ws/provider", "a", 1),
+            ("http://a:1/v1", "ws://a:1/ws/provider", "a", 1),
             ("ws://a", "ws://a/ws/provider", "a", 80),
             (
                 "https://a.example",

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use cereus_core::agent::SessionId;
 use cereus_core::wire::limits::TO_PROVIDER_SIZE_MAX;
+use http::Uri;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -52,6 +53,11 @@ impl Route {
             Transport::Tls => Some(connector(authorities)?),
         };
         Ok(Self { address, connector })
+    }
+
+    /// Of the coordinator's endpoint.
+    pub(crate) const fn address(&self) -> &Uri {
+        &self.address.uri
     }
 
     /// Dials in a task of its own, which tells what came of it; dropping the handle gives it up.

@@ -9,7 +9,7 @@ use cereus_core::memory::{
 use cereus_core::slots::{PressureLimits, Refusal, Strain};
 
 use crate::memory::{MemoryProbe, MemoryReading};
-use crate::weights::{FoundModel, open_model};
+use crate::weights::{FoundModel, missing_or_damaged, open_model};
 
 /// See the module.
 #[derive(Debug)]
@@ -119,6 +119,9 @@ fn verdict_of(model: &FoundModel, folder: &Path, load: Load) -> (Verdict, String
     }
     if let Some(why) = &model.unsupported {
         return (Verdict::Fail, format!("the engine cannot serve it: {why}"));
+    }
+    if let Some(why) = missing_or_damaged(folder) {
+        return (Verdict::Fail, format!("it would not load: {why}"));
     }
     if let Some(why) = model.template.fault() {
         let text = format!("fenced off, because its chat template failed its self-check: {why}");
@@ -230,9 +233,45 @@ mod tests {
         let config = r#"{"model_type":"llama","hidden_size":64,"intermediate_size":128,
             "num_hidden_layers":2,"num_attention_heads":4,"vocab_size":32,"rms_norm_eps":1e-5}"#;
         fs::write(folder.path().join("config.json"), config).unwrap();
-        let file = fs::File::create(folder.path().join("model.safetensors")).unwrap();
+        fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+        let weights = folder.path().join("model.safetensors");
+        fs::write(&weights, header(size)).unwrap();
+        let file = fs::File::options().write(true).open(weights).unwrap();
         file.set_len(size).unwrap();
         folder
+    }
+
+    /// The beginning of weights of that size, in rows of 4,000 bytes; it has the length of one.
+    fn header(size: u64) -> Vec<u8> {
+        let (rows, bytes) = (size / 4_000 - 1, size - 4_000);
+        let json = format!(
+            r#"{{"w":{{"dtype":"F32","shape":[{rows},1000],"data_offsets":[0,{bytes}]}}}}"#
+        );
+        let mut header = 3_992_u64.to_le_bytes().to_vec();
+        header.extend(json.bytes());
+        header.resize(4_000, b' ');
+        header
+    }
+
+    #[cfg(feature = "mlx")]
+    #[test]
+    fn a_file_that_is_cut_short_or_missing_is_told_before_anybody_loads_it() {
+        let folder = sparse(80_000);
+        let check = || {
+            let checkup = on(64, Strain::default(), folder.path());
+            checkup.models[0].check.clone()
+        };
+        assert_eq!(check().verdict, Verdict::Pass, "{}", check().text);
+        let weights = folder.path().join("model.safetensors");
+        let file = fs::File::options().write(true).open(weights).unwrap();
+        file.set_len(79_999).unwrap();
+        assert_eq!(check().verdict, Verdict::Fail);
+        let expected = "it has 79999 bytes; its header says 80000";
+        assert!(check().text.contains(expected), "{}", check().text);
+        file.set_len(80_000).unwrap();
+        fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+        assert_eq!(check().verdict, Verdict::Fail);
+        assert!(check().text.contains("tokenizer.json"), "{}", check().text);
     }
 
     #[test]
@@ -255,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_machine_under_pressure_and_one_too_small_are_told_what_to_do() {
-        let folder = sparse(1);
+        let folder = sparse(8_000);
         let strain = Strain {
             swap_used_bytes: 0,
             stalled_ppm: Some(250_000),
@@ -274,7 +313,7 @@ mod tests {
     #[cfg(feature = "mlx")]
     #[test]
     fn a_chat_template_that_fails_is_told_before_anybody_serves_it() {
-        let folder = sparse(1_000);
+        let folder = sparse(8_000);
         let template = folder.path().join("chat_template.jinja");
         let verdict = |source: &str| {
             fs::write(&template, source).unwrap();

@@ -1,6 +1,7 @@
 //! When the owner lets the machine serve, and the clock on the wall that says so.
 
 use std::fmt;
+use std::time::Duration;
 
 use cereus_core::schedule::{LocalTime, Schedule, Weekday};
 use jiff::Zoned;
@@ -45,6 +46,13 @@ impl LocalClock for SystemClock {
     }
 }
 
+/// Hours and minutes, rounded up, for people.
+#[must_use]
+pub fn hours_text(wait: Duration) -> String {
+    let minutes = wait.as_secs().div_ceil(60);
+    format!("{} h {} min", minutes / 60, minutes % 60)
+}
+
 fn wall(zoned: &Zoned) -> LocalTime {
     let days = zoned.weekday().to_monday_zero_offset();
     let days = usize::try_from(days).expect("from 0 to 6");
@@ -57,6 +65,12 @@ fn wall(zoned: &Zoned) -> LocalTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_is_told_in_hours_and_minutes() {
+        assert_eq!(hours_text(Duration::from_secs(8_039)), "2 h 14 min");
+        assert_eq!(hours_text(Duration::ZERO), "0 h 0 min");
+    }
 
     #[test]
     fn the_wall_shows_the_weekday_and_the_time_of_its_zone() {

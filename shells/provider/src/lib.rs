@@ -24,7 +24,7 @@ use cereus_core::memory::MemoryPolicy;
 use secrecy::SecretString;
 
 pub use error::{ModelError, ProviderError};
-pub use hours::{Hours, LocalClock, SystemClock};
+pub use hours::{Hours, LocalClock, SystemClock, hours_text};
 pub use run::serve;
 
 use crate::memory::MemoryProbe;

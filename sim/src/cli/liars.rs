@@ -5,22 +5,23 @@ use std::time::{Duration, Instant};
 
 use cereus_sim::liars::{Lie, Plan, Plant, Tally, run_plan};
 use cereus_sim::swarm::Failure;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::swarm::bar;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// How many worlds.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// The first seed; the others follow it.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Takes a defence away, to see that it is missed. Ends well when it is.
-    #[arg(long, value_parser = parse_plant)]
+    #[arg(long, value_parser = plants())]
     plant: Option<Plant>,
     /// All liars lie in this way alone.
-    #[arg(long, value_parser = parse_lie)]
+    #[arg(long, value_parser = lies())]
     lie: Option<Lie>,
     /// Prints what each seed decided.
     #[arg(long)]
@@ -104,21 +105,16 @@ fn print(args: &Args, sum: &Tally, failed: u64, took: Duration) {
     println!("took           {:.1} s", took.as_secs_f64());
 }
 
-fn parse_plant(text: &str) -> Result<Plant, String> {
-    let known = Plant::ALL.into_iter();
-    known
-        .clone()
-        .find(|plant| plant.name() == text)
-        .ok_or_else(|| {
-            let names: Vec<&str> = known.map(Plant::name).collect();
-            format!("known: {}", names.join(", "))
-        })
+fn plants() -> impl TypedValueParser<Value = Plant> {
+    PossibleValuesParser::new(Plant::ALL.map(Plant::name)).map(|name| {
+        let found = Plant::ALL.into_iter().find(|it| it.name() == name);
+        found.expect("only these names are taken")
+    })
 }
 
-fn parse_lie(text: &str) -> Result<Lie, String> {
-    let known = Lie::ALL.into_iter();
-    known.clone().find(|lie| lie.name() == text).ok_or_else(|| {
-        let names: Vec<&str> = known.map(Lie::name).collect();
-        format!("known: {}", names.join(", "))
+fn lies() -> impl TypedValueParser<Value = Lie> {
+    PossibleValuesParser::new(Lie::ALL.map(Lie::name)).map(|name| {
+        let found = Lie::ALL.into_iter().find(|it| it.name() == name);
+        found.expect("only these names are taken")
     })
 }

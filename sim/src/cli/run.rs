@@ -79,7 +79,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     accounts: u32,
     /// Deposit of each account in whole US dollars.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     balance_usd: u32,
     /// Advance decode token by token. The digest is the same.
     #[arg(long)]

@@ -8,18 +8,19 @@ use cereus_core::time::Tick;
 use cereus_sim::oracle::Violation;
 use cereus_sim::swarm::plan::Plan;
 use cereus_sim::swarm::{Failure, Plant, Tally, run_seed};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressStyle};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// How many worlds.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// The first seed; the others follow it.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Puts a bug in, to see that it is found. Ends well when it is.
-    #[arg(long, value_parser = parse_plant)]
+    #[arg(long, value_parser = plants())]
     plant: Option<Plant>,
     /// Runs each world twice and compares.
     #[arg(long)]
@@ -114,13 +115,9 @@ pub(super) fn bar(seeds: u64) -> ProgressBar {
     ProgressBar::new(seeds).with_style(style.expect("the template is well formed"))
 }
 
-fn parse_plant(text: &str) -> Result<Plant, String> {
-    let known = Plant::ALL.into_iter();
-    known
-        .clone()
-        .find(|plant| plant.name() == text)
-        .ok_or_else(|| {
-            let names: Vec<&str> = known.map(Plant::name).collect();
-            format!("known bugs: {}", names.join(", "))
-        })
+fn plants() -> impl TypedValueParser<Value = Plant> {
+    PossibleValuesParser::new(Plant::ALL.map(Plant::name)).map(|name| {
+        let found = Plant::ALL.into_iter().find(|it| it.name() == name);
+        found.expect("only these names are taken")
+    })
 }

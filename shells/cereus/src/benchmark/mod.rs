@@ -8,13 +8,12 @@ use std::path::PathBuf;
 
 use cereus_core::draw::Seed;
 use cereus_engine::runtime::{EchoBackend, Engine, EngineConfig, Event, StartError};
-use cereus_provider::memory::{MemoryProbe as _, SystemMemory};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use self::measure::{Bench, Plan};
 use self::report::Report;
 use crate::cli::BenchmarkArgs;
-use crate::local::KV_MEMORY_SHARE;
+use crate::local::kv_bytes_max;
 use crate::paint::Paint;
 use crate::provider::model_place;
 use crate::{Outcome, say};
@@ -26,7 +25,7 @@ pub(crate) fn benchmark(args: BenchmarkArgs) -> Outcome {
         format!("{:#}\n", report.as_json())
     } else {
         report.as_text(Paint::for_stdout())
-    });
+    })?;
     if report.cells.is_empty() {
         return Err("nothing could be measured; the reasons stand above".to_owned());
     }
@@ -42,8 +41,7 @@ fn run(args: BenchmarkArgs) -> Result<Report, String> {
     let mut rows = args.rows;
     rows.sort_unstable();
     rows.dedup();
-    let quarter = || SystemMemory::default().read().physical_bytes / KV_MEMORY_SHARE;
-    let kv_bytes_max = args.kv_gb.unwrap_or_else(quarter);
+    let kv_bytes_max = kv_bytes_max(args.kv_gb)?;
     let mut config = EngineConfig::reference(kv_bytes_max, Seed::from_number(0));
     config.rows_max = rows.last().copied().unwrap_or(1);
     config.waiting_max = config.rows_max;

@@ -5,26 +5,26 @@ use cereus_core::money::MicroUsd;
 use serde_json::{Value, json};
 
 use super::table::{Table, dollars, moment};
-use super::{find, look, open, text};
+use super::{command_on, find, look, text};
 use crate::Outcome;
 use crate::cli::{CreditAddArgs, CreditListArgs, CreditReverseArgs};
 use crate::say;
 
 pub(crate) fn add_credit(args: &CreditAddArgs) -> Outcome {
-    let mut store = open(&args.data)?;
-    let account = find(&*store, &args.account)?;
+    let mut store = look(&args.data)?;
+    let account = find(&*store, &args.data, &args.account)?;
     let DepositId(id) = store
         .deposit(account, MicroUsd(args.amount))
         .map_err(text)?;
     if args.json {
         let line = json!({ "id": id, "account": args.account, "micro_usd": args.amount });
-        say(&format!("{line}\n"));
+        say(&format!("{line}\n"))?;
     } else {
         let amount = dollars(args.amount);
         say(&format!(
             "Added {amount} to {} (credit {id}).\n",
             args.account
-        ));
+        ))?;
     }
     Ok(())
 }
@@ -32,13 +32,13 @@ pub(crate) fn add_credit(args: &CreditAddArgs) -> Outcome {
 pub(crate) fn list_credit(args: &CreditListArgs) -> Outcome {
     let store = look(&args.list.data)?;
     let account = match &args.account {
-        Some(name) => Some(find(&*store, name)?),
+        Some(name) => Some(find(&*store, &args.list.data, name)?),
         None => None,
     };
     let rows = store.deposits(account, args.last).map_err(text)?;
     if args.list.json {
         for row in &rows {
-            say(&format!("{}\n", as_json(row)));
+            say(&format!("{}\n", as_json(row)))?;
         }
         return Ok(());
     }
@@ -53,15 +53,15 @@ pub(crate) fn list_credit(args: &CreditListArgs) -> Outcome {
             state,
         ]);
     }
-    table.print("Nothing came in yet; `cereus credit --account NAME --amount USD` adds money.");
-    Ok(())
+    let add = command_on(&args.list.data, "credit --account NAME --amount USD");
+    table.print(&format!("Nothing came in yet; {add} adds money."))
 }
 
 pub(crate) fn reverse_credit(args: &CreditReverseArgs) -> Outcome {
     let mut store = look(&args.list.data)?;
     let row = store.reverse_deposit(DepositId(args.id)).map_err(text)?;
     if args.list.json {
-        say(&format!("{}\n", as_json(&row)));
+        say(&format!("{}\n", as_json(&row)))?;
     } else {
         say(&format!(
             "Took {} back from {} (credit {} reverses {}).\n",
@@ -69,7 +69,7 @@ pub(crate) fn reverse_credit(args: &CreditReverseArgs) -> Outcome {
             row.account_name,
             row.id.0,
             args.id
-        ));
+        ))?;
     }
     Ok(())
 }

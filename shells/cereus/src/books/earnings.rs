@@ -6,7 +6,7 @@ use cereus_provider::identity;
 use serde_json::json;
 
 use super::table::{Table, dollars};
-use super::{find, look, text};
+use super::{command_on, find, look, text};
 use crate::Outcome;
 use crate::cli::{EarningsArgs, EarningsCommand, EarningsMoveArgs, EarningsProveArgs};
 use crate::say;
@@ -26,13 +26,13 @@ fn list(args: &EarningsArgs) -> Outcome {
     for row in earners {
         if args.list.json {
             let line = json!({ "account": row.name, "earned_micro_usd": row.earned.0 });
-            say(&format!("{line}\n"));
+            say(&format!("{line}\n"))?;
         } else {
             table.push([row.name, dollars(row.earned.0)]);
         }
     }
     if !args.list.json {
-        table.print("No machine has earned anything yet.");
+        table.print("No machine has earned anything yet.")?;
     }
     Ok(())
 }
@@ -54,9 +54,9 @@ fn prove(args: &EarningsProveArgs) -> Outcome {
     if args.json {
         let id = machine.attested().machine_id();
         let line = json!({ "machine": format!("{:032x}", id.0), "proof": proof });
-        say(&format!("{line}\n"));
+        say(&format!("{line}\n"))?;
     } else {
-        say(&format!("{proof}\n"));
+        say(&format!("{proof}\n"))?;
     }
     Ok(())
 }
@@ -70,11 +70,12 @@ fn move_earned(args: &EarningsMoveArgs) -> Outcome {
         .find(|key| key.id == claim.key_id && !key.is_revoked);
     let key = key.ok_or_else(|| {
         format!(
-            "there is no valid key {} here; `cereus key list` shows the ids",
-            claim.key_id
+            "there is no valid key {} here; {} shows the ids",
+            claim.key_id,
+            command_on(&args.list.data, "key list")
         )
     })?;
-    let unlinked = find(&*store, UNLINKED_ACCOUNT)?;
+    let unlinked = find(&*store, &args.list.data, UNLINKED_ACCOUNT)?;
     let amount = store
         .claim_earned(claim.machine, unlinked, key.account)
         .map_err(text)?;
@@ -83,14 +84,14 @@ fn move_earned(args: &EarningsMoveArgs) -> Outcome {
             "machine": format!("{:032x}", claim.machine.0),
             "account": key.account_name, "moved_micro_usd": amount.0,
         });
-        say(&format!("{line}\n"));
+        say(&format!("{line}\n"))?;
     } else {
         say(&format!(
             "Moved {} that machine {:032x} earned to {}.\n",
             dollars(amount.0),
             claim.machine.0,
             key.account_name
-        ));
+        ))?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::table::{Table, dollars};
-use super::{look, text};
+use super::{command_on, look, text};
 use crate::Outcome;
 use crate::cli::{PricesArgs, ProvidersArgs};
 use crate::say;
@@ -51,6 +51,8 @@ struct Price {
     id: String,
     input_micro_usd_per_mtok: i64,
     output_micro_usd_per_mtok: i64,
+    /// Of one request, however short.
+    least_micro_usd: i64,
     context_tokens: u32,
 }
 
@@ -66,7 +68,7 @@ pub(crate) fn list_providers(args: &ProvidersArgs) -> Outcome {
         for mut machine in fleet.machines {
             let account = machine["account"].as_u64().map(name_of);
             machine["account"] = json!(account);
-            say(&format!("{machine}\n"));
+            say(&format!("{machine}\n"))?;
         }
         return Ok(());
     }
@@ -98,8 +100,7 @@ pub(crate) fn list_providers(args: &ProvidersArgs) -> Outcome {
             ]);
         }
     }
-    table.print("No machine is connected; `cereus provider --coordinator URL` joins one.");
-    Ok(())
+    table.print("No machine is connected; `cereus provider --coordinator URL` joins one.")
 }
 
 /// Rows of those that it runs at once, where it said.
@@ -130,22 +131,22 @@ pub(crate) fn list_prices(args: &PricesArgs) -> Outcome {
     let sold: Sold = ask(&args.list.data, PRICES)?;
     if args.list.json {
         for model in sold.models {
-            say(&format!("{model}\n"));
+            say(&format!("{model}\n"))?;
         }
         return Ok(());
     }
-    let mut table = Table::new(["MODEL", "INPUT", "OUTPUT", "CONTEXT"]);
+    let mut table = Table::new(["MODEL", "INPUT", "OUTPUT", "LEAST", "CONTEXT"]);
     for model in sold.models {
         let price: Price = serde_json::from_value(model).map_err(text)?;
         table.push([
             price.id,
             dollars(price.input_micro_usd_per_mtok),
             dollars(price.output_micro_usd_per_mtok),
+            dollars(price.least_micro_usd),
             price.context_tokens.to_string(),
         ]);
     }
-    table.print("Nothing is sold at present.");
-    Ok(())
+    table.print("Nothing is sold at present.")
 }
 
 fn ask<T: for<'de> Deserialize<'de>>(data: &Path, question: &str) -> Result<T, String> {
@@ -157,9 +158,9 @@ fn ask<T: for<'de> Deserialize<'de>>(data: &Path, question: &str) -> Result<T, S
     })?;
     let answer = answer.ok_or_else(|| {
         format!(
-            "no coordinator runs on {}, or none that can be asked; start one with `cereus coordinator \
-             --data {0}`",
-            data.display()
+            "no coordinator runs on {}, or none that can be asked; start one with {}",
+            data.display(),
+            command_on(data, "coordinator --model ID:IN:OUT")
         )
     })?;
     serde_json::from_str(&answer).map_err(text)

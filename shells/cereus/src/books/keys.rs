@@ -5,7 +5,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use super::table::{Table, moment};
-use super::{find, look, open, text};
+use super::{command_on, find, look, open, text};
 use crate::Outcome;
 use crate::cli::{KeyCreateArgs, KeyListArgs, KeyRevokeArgs};
 use crate::say;
@@ -14,25 +14,28 @@ pub(crate) fn create_key(args: &KeyCreateArgs) -> Outcome {
     let mut store = open(&args.data)?;
     let key = store.create_key(&args.account).map_err(text)?;
     if let Some(amount) = args.credit {
-        let account = find(&*store, &args.account)?;
+        let account = find(&*store, &args.data, &args.account)?;
         store.deposit(account, MicroUsd(amount)).map_err(text)?;
     }
     let secret = key.secret.expose_secret();
-    if args.quiet {
-        say(&format!("{secret}\n"));
+    let told = if args.quiet {
+        format!("{secret}\n")
     } else if args.json {
         let line = json!({
             "key": secret, "id": key.id, "label": key.label, "account": args.account,
         });
-        say(&format!("{line}\n"));
+        format!("{line}\n")
     } else {
-        say(&format!(
+        format!(
             "key      {secret}\nid       {}\naccount  {}\n\n\
              Keep the key now: only its hash is stored, it cannot be shown again.\n",
             key.id, args.account
-        ));
-    }
-    Ok(())
+        )
+    };
+    say(&told).map_err(|error| {
+        let revoke = command_on(&args.data, &format!("key revoke {}", key.id));
+        format!("{error}; the key was made and nobody has seen it: {revoke} ends it")
+    })
 }
 
 pub(crate) fn list_keys(args: &KeyListArgs) -> Outcome {
@@ -43,7 +46,7 @@ pub(crate) fn list_keys(args: &KeyListArgs) -> Outcome {
                 "id": key.id, "label": key.label, "account": key.account_name,
                 "created_unix_s": key.created_unix_s, "revoked": key.is_revoked,
             });
-            say(&format!("{line}\n"));
+            say(&format!("{line}\n"))?;
         }
         return Ok(());
     }
@@ -58,20 +61,20 @@ pub(crate) fn list_keys(args: &KeyListArgs) -> Outcome {
             state.to_owned(),
         ]);
     }
-    table.print("There are no keys yet; make one with `cereus key create --account NAME`.");
-    Ok(())
+    let create = command_on(&args.list.data, "key create --account NAME");
+    table.print(&format!("There are no keys yet; make one with {create}."))
 }
 
 pub(crate) fn revoke_key(args: &KeyRevokeArgs) -> Outcome {
     let key = look(&args.list.data)?.revoke_key(&args.id).map_err(text)?;
     if args.list.json {
         let line = json!({ "id": key.id, "account": key.account_name, "revoked": true });
-        say(&format!("{line}\n"));
+        say(&format!("{line}\n"))?;
     } else {
         say(&format!(
             "Revoked {} ({}) of {}.\n",
             key.id, key.label, key.account_name
-        ));
+        ))?;
     }
     Ok(())
 }

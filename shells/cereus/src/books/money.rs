@@ -4,7 +4,7 @@ use cereus_coordinator::store::AuditExtent;
 use serde_json::json;
 
 use super::table::{Table, dollars, moment};
-use super::{find, look, text};
+use super::{command_on, find, look, text};
 use crate::Outcome;
 use crate::cli::{AccountListArgs, AuditArgs, RequestsArgs};
 use crate::say;
@@ -18,7 +18,7 @@ pub(crate) fn list_accounts(args: &AccountListArgs) -> Outcome {
                 "held_micro_usd": row.held.0, "earned_micro_usd": row.earned.0,
                 "keys": row.key_count, "created_unix_s": row.created_unix_s,
             });
-            say(&format!("{line}\n"));
+            say(&format!("{line}\n"))?;
         }
         return Ok(());
     }
@@ -33,14 +33,14 @@ pub(crate) fn list_accounts(args: &AccountListArgs) -> Outcome {
             moment(row.created_unix_s),
         ]);
     }
-    table.print("There are no accounts yet; `cereus key create --account NAME` makes one.");
-    Ok(())
+    let create = command_on(&args.list.data, "key create --account NAME");
+    table.print(&format!("There are no accounts yet; {create} makes one."))
 }
 
 pub(crate) fn list_requests(args: &RequestsArgs) -> Outcome {
     let store = look(&args.list.data)?;
     let account = match &args.account {
-        Some(name) => Some(find(&*store, name)?),
+        Some(name) => Some(find(&*store, &args.list.data, name)?),
         None => None,
     };
     let rows = store.requests(account, args.last).map_err(text)?;
@@ -53,7 +53,7 @@ pub(crate) fn list_requests(args: &RequestsArgs) -> Outcome {
                 "model": row.model, "prompt_tokens": row.prompt_tokens,
                 "completion_tokens": row.completion_tokens,
             });
-            say(&format!("{line}\n"));
+            say(&format!("{line}\n"))?;
         }
         return Ok(());
     }
@@ -73,8 +73,7 @@ pub(crate) fn list_requests(args: &RequestsArgs) -> Outcome {
             row.state.name().to_owned(),
         ]);
     }
-    table.print("Nothing was asked yet.");
-    Ok(())
+    table.print("Nothing was asked yet.")
 }
 
 pub(crate) fn audit(args: &AuditArgs) -> Outcome {
@@ -85,14 +84,14 @@ pub(crate) fn audit(args: &AuditArgs) -> Outcome {
             "agree": true, "transfers": audit.transfer_count,
             "open_holds": audit.open_hold_count, "held_micro_usd": audit.held.0,
         });
-        say(&format!("{line}\n"));
+        say(&format!("{line}\n"))?;
     } else {
         say(&format!(
             "Balances and ledger agree: {} transfers, {} open holds of {} together.\n",
             audit.transfer_count,
             audit.open_hold_count,
             dollars(audit.held.0)
-        ));
+        ))?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Lists for people: columns that line up, amounts to the millionth, moments in UTC.
 
-use crate::say;
+use crate::{Outcome, say};
 
 /// Rows of text under a head, each column as wide as its widest cell.
 pub(super) struct Table<const N: usize> {
@@ -21,10 +21,9 @@ impl<const N: usize> Table<N> {
     }
 
     /// Prints it, or what there is to say where it is empty.
-    pub(super) fn print(&self, empty: &str) {
+    pub(super) fn print(&self, empty: &str) -> Outcome {
         if self.rows.is_empty() {
-            say(&format!("{empty}\n"));
-            return;
+            return say(&format!("{empty}\n"));
         }
         let mut widths = self.head.map(str::len);
         for row in &self.rows {
@@ -36,7 +35,7 @@ impl<const N: usize> Table<N> {
         for row in &self.rows {
             text += &line(row, &widths);
         }
-        say(&text);
+        say(&text)
     }
 }
 

@@ -239,7 +239,8 @@ pub(crate) struct ProvidersArgs {
 #[command(after_help = "Examples:\n  \
     cereus prices --data data\n  \
     cereus prices --data data --json\n\n\
-    Asks the coordinator that runs on the folder. Prices are of a million tokens.")]
+    Asks the coordinator that runs on the folder. Prices are of a million tokens; LEAST is\n\
+    what a request costs at least.")]
 pub(crate) struct PricesArgs {
     #[command(flatten)]
     pub(crate) list: ListArgs,

@@ -5,6 +5,7 @@ mod child;
 pub(crate) mod receipt;
 mod steps;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,20 +33,40 @@ const JOIN_WAIT: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 pub(crate) async fn demo(args: DemoArgs) -> Outcome {
-    let paint = Paint::for_stdout();
     let (folder, model) = prepare(&args)?;
+    let ending = run(&args, &folder, &model).await;
+    if args.data.is_some() {
+        return ending;
+    }
+    // What went wrong is in its logs.
+    ending.map_err(|why| {
+        format!(
+            "{why}\nbooks, journal and logs stay in {}",
+            folder.display()
+        )
+    })?;
+    std::fs::remove_dir_all(&folder)
+        .map_err(|error| format!("cannot remove {}: {error}", folder.display()))
+}
+
+async fn run(args: &DemoArgs, folder: &Path, model: &Model) -> Outcome {
+    let paint = Paint::for_stdout();
     let title = paint.bold("Cereus: one private chat completion, from end to end");
-    let place = paint.dim(&format!("books, journal and logs: {}", folder.display()));
-    say(&format!("{title}\n{place}\n\n"));
-    let key = open_books(&folder)?;
+    let stay = match args.data {
+        Some(_) => "",
+        None => " (removed at the end; --data FOLDER keeps them)",
+    };
+    let place = format!("books, journal and logs: {}{stay}", folder.display());
+    say(&format!("{title}\n{}\n\n", paint.dim(&place)))?;
+    let key = open_books(folder)?;
 
     let mut network = tokio::select! {
-        network = Network::start(&args, &folder, &model, paint) => network?,
+        network = Network::start(args, folder, model, paint) => network?,
         () = asked_to_stop() => return Ok(()),
     };
     let client = Client::new(&network.address, key.secret.clone()).map_err(text)?;
     let shown = tokio::select! {
-        shown = show(&client, &args, &model, paint) => shown,
+        shown = show(&client, args, model, paint) => shown,
         ended = network.ended() => Err(ended),
         () = asked_to_stop() => Ok(()),
     };
@@ -55,14 +76,14 @@ pub(crate) async fn demo(args: DemoArgs) -> Outcome {
             key.secret.expose_secret(),
             &model.id,
             paint,
-        );
+        )?;
         tokio::select! {
             ended = network.ended() => return Err(ended),
-            () = asked_to_stop() => say("\n"),
+            () = asked_to_stop() => say("\n")?,
         }
     }
     shown?;
-    network.end(paint).await
+    network.end(args, paint).await
 }
 
 struct Model {
@@ -72,15 +93,6 @@ struct Model {
 }
 
 fn prepare(args: &DemoArgs) -> Result<(PathBuf, Model), String> {
-    let folder = args.data.clone().unwrap_or_else(|| {
-        std::env::temp_dir().join(format!("cereus-demo-{}", std::process::id()))
-    });
-    std::fs::create_dir_all(&folder).map_err(|error| {
-        format!(
-            "cannot write to {} ({error}); choose another with --data",
-            folder.display()
-        )
-    })?;
     let id = args
         .model
         .file_name()
@@ -94,6 +106,15 @@ fn prepare(args: &DemoArgs) -> Result<(PathBuf, Model), String> {
     };
     let context_tokens =
         context_tokens.unwrap_or(cereus_coordinator::settings::CONTEXT_TOKENS_DEFAULT);
+    let folder = args.data.clone().unwrap_or_else(|| {
+        std::env::temp_dir().join(format!("cereus-demo-{}", std::process::id()))
+    });
+    std::fs::create_dir_all(&folder).map_err(|error| {
+        format!(
+            "cannot write to {} ({error}); choose another with --data",
+            folder.display()
+        )
+    })?;
     Ok((
         folder,
         Model {
@@ -147,8 +168,17 @@ impl Network {
         model: &Model,
         paint: Paint,
     ) -> Result<Self, String> {
-        let step = Step::begin("coordinator", paint);
         let listen = format!("127.0.0.1:{}", args.port);
+        // The coordinator would advise an option of its own.
+        if std::net::TcpListener::bind(&listen)
+            .is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
+        {
+            return Err(format!(
+                "port {} is busy; choose another with --port, or leave it out for a free one",
+                args.port
+            ));
+        }
+        let step = Step::begin("coordinator", paint);
         let sold = format!("{}:{PRICES}:{}", model.id, model.context_tokens);
         let data = folder
             .to_str()
@@ -212,11 +242,14 @@ impl Network {
         }
     }
 
-    async fn end(self, paint: Paint) -> Outcome {
+    async fn end(self, args: &DemoArgs, paint: Paint) -> Outcome {
         let step = Step::begin("drain", paint);
         self.provider.end().await?;
         self.coordinator.end().await?;
-        step.done(&format!("both ended well; the journal is {}", self.journal));
+        step.done(&match args.data {
+            Some(_) => format!("both ended well; the journal is {}", self.journal),
+            None => "both ended well".to_owned(),
+        });
         Ok(())
     }
 }
@@ -240,7 +273,7 @@ async fn show(client: &Client, args: &DemoArgs, model: &Model, paint: Paint) -> 
         "\n{}  {}\n{whose}  ",
         paint.dim("you  "),
         args.prompt
-    ));
+    ))?;
     let body = question(&model.id, &args.prompt, ANSWER_TOKENS_MAX);
     let mut stream = client.chat_stream(&body).await.map_err(text)?;
     match print_answer(&mut stream).await? {
@@ -250,11 +283,11 @@ async fn show(client: &Client, args: &DemoArgs, model: &Model, paint: Paint) -> 
     }
     let path = format!("/v1/receipts/{}", stream.request_id());
     let receipt = client.get(&path).await.map_err(text)?;
-    say(&format!("\n{}\n", receipt::table(&receipt, paint)));
+    say(&format!("\n{}\n", receipt::table(&receipt, paint)))?;
     Ok(())
 }
 
-fn print_snippets(address: &str, key: &str, model: &str, paint: Paint) {
+fn print_snippets(address: &str, key: &str, model: &str, paint: Paint) -> Outcome {
     let curl = paint.bold("It stays up. Try it with curl:");
     let openai = paint.bold("or with the openai package (pip install openai):");
     let end = paint.dim("Ctrl-C ends it.");
@@ -276,5 +309,5 @@ fn print_snippets(address: &str, key: &str, model: &str, paint: Paint) {
          print()\n\
          END\n\n\
          {end}\n"
-    ));
+    ))
 }

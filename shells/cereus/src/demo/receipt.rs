@@ -57,6 +57,7 @@ pub(crate) fn table(receipt: &Value, paint: Paint) -> String {
                 dollars(number(&price["output"]))
             ),
         ),
+        ("lines", lines(&receipt["lines"])),
         (
             "charged",
             format!(
@@ -81,6 +82,29 @@ pub(crate) fn table(receipt: &Value, paint: Paint) -> String {
     }
     table.push_str(&spans(&receipt["spans_us"], paint));
     table
+}
+
+/// The terms of a charge. Each is rounded down to whole micro-dollars; their sum is what is charged.
+fn lines(lines: &Value) -> String {
+    let mut text = String::new();
+    for line in lines.as_array().into_iter().flatten() {
+        let amount = line["micro_usd"].as_i64().unwrap_or_default();
+        let meaning = match line["item"].as_str() {
+            Some("prompt") => "in".to_owned(),
+            Some("completion") => "out".to_owned(),
+            Some("least_charge") => "up to the least charge".to_owned(),
+            Some("limit_of_hold") => "beyond what was held".to_owned(),
+            other => clean(other.unwrap_or("?")),
+        };
+        text += match (text.is_empty(), amount < 0) {
+            (true, false) => "",
+            (false, false) => " + ",
+            (true, true) => "-",
+            (false, true) => " - ",
+        };
+        text += &format!("{} {meaning}", dollars(amount.saturating_abs()));
+    }
+    text
 }
 
 fn spans(spans: &Value, paint: Paint) -> String {
@@ -147,6 +171,12 @@ mod tests {
             "sealed": { "cipher": "C", "provider_key": "aa:bb", "session_key": "cc:dd" },
             "usage": { "prompt_tokens": 21, "completion_tokens": 9 },
             "price_micro_usd_per_mtok": { "input": 50_000, "output": 200_000 },
+            "lines": [
+                { "item": "prompt", "tokens": 21, "micro_usd": 1 },
+                { "item": "completion", "tokens": 9, "micro_usd": 1 },
+                { "item": "least_charge", "tokens": 0, "micro_usd": 98 },
+                { "item": "limit_of_hold", "tokens": 0, "micro_usd": -3 },
+            ],
             "micro_usd": { "held": 103, "charged": 100, "payout": 90,
                 "balance_before": 1_000_000, "balance_after": 999_900 },
             "spans_us": { "queue": 0, "accept": 1_000, "prefill": 9_000, "decode": 10_000,
@@ -160,6 +190,8 @@ mod tests {
             "cc:dd",
             "21 in, 9 out",
             "$0.050000 in",
+            "$0.000001 in + $0.000001 out + $0.000098 up to the least charge - $0.000003 beyond what \
+             was held\n",
             "$0.000100 of $0.000103 held",
             "$1.000000 before, $0.999900 after",
             "20.000 ms",

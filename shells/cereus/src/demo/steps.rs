@@ -42,6 +42,7 @@ impl Step {
         let took = self.began.elapsed().as_millis();
         let mark = self.paint.green("✓");
         let took = self.paint.dim(&format!("{took} ms"));
-        say(&format!("{mark} {:<12} {what}  {took}\n", self.name));
+        // Whoever cannot be told of a step is told at the end.
+        let _ = say(&format!("{mark} {:<12} {what}  {took}\n", self.name));
     }
 }

@@ -42,7 +42,8 @@ impl Run {
                 });
             }
             Err(error) => {
-                tracing::info!(%error, "cannot reach the coordinator yet");
+                let address = self.route.address();
+                tracing::warn!(%address, why = %error, "cannot reach the coordinator yet; trying again");
                 self.step(AgentEvent::DialFailed { session });
             }
         }

@@ -23,6 +23,7 @@ use crate::dial::{Dialled, Route, Socket};
 use crate::engines::{Ask, Engines};
 use crate::folder::FolderLock;
 use crate::host::Host;
+use crate::hours::hours_text;
 use crate::load::{Moved, Moves, Words};
 use crate::offered::Offered;
 use crate::{Preload, Progress, ProviderError, Settings, identity};
@@ -277,7 +278,10 @@ impl Run {
         let hours = &self.settings.hours;
         let opens_in = hours.schedule.until_change(hours.clock.read());
         let opens_in = opens_in.map(|span| Duration::from_micros(span.0));
-        tracing::info!(?opens_in, "resting until the next window");
+        match opens_in.map(hours_text) {
+            Some(opens_in) => tracing::info!(opens_in, "resting until the next window"),
+            None => tracing::info!("resting: no window comes"),
+        }
         self.steps.push(Progress::Resting(opens_in));
     }
 

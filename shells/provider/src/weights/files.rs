@@ -107,6 +107,21 @@ pub(super) fn model_files(folder: &Path) -> Result<Vec<ModelFile>, FilesError> {
     Ok(files)
 }
 
+/// What a load would stop at before it reads any weights: a file that is missing or cut short.
+#[cfg(feature = "mlx")]
+#[must_use]
+pub fn missing_or_damaged(folder: &Path) -> Option<String> {
+    let checked = cereus_engine::model::check_files(folder);
+    checked.err().map(|error| error.to_string())
+}
+
+/// A build without an engine loads nothing.
+#[cfg(not(feature = "mlx"))]
+#[must_use]
+pub const fn missing_or_damaged(_folder: &Path) -> Option<String> {
+    None
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Beside,

@@ -6,10 +6,10 @@ mod known;
 mod scan;
 mod template;
 
-pub use self::files::FilesError;
+pub use self::files::{FilesError, missing_or_damaged};
 pub use self::hash::{Fingerprint, fingerprint, weight_hash};
 pub use self::known::KnownHashes;
-pub use self::scan::{FoundModel, hub_folder, open_model, scan};
+pub use self::scan::{FoundModel, PassedOver, Scan, hub_folder, open_model, scan, scan_whole};
 pub use self::template::Rendering;
 
 fn hex(bytes: &[u8]) -> String {

@@ -26,6 +26,7 @@ const WEIGHT_FILES: [&str; 3] = [
     "model.safetensors.index.json",
     "weights.npz",
 ];
+const NO_WEIGHTS: &str = "it holds no weights";
 /// In the lower-case name of a model, first match first.
 const QUANTISATION_WORDS: [(&str, &str); 11] = [
     ("4bit", "4bit"),
@@ -121,22 +122,51 @@ pub fn hub_folder() -> Option<PathBuf> {
         .or_else(|| variable("HOME").map(|home| home.join(".cache/huggingface/hub")))
 }
 
+/// A folder that is no model, or none that can be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassedOver {
+    pub folder: PathBuf,
+    pub why: String,
+}
+
+/// What a folder holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scan {
+    /// The smallest first.
+    pub models: Vec<FoundModel>,
+    /// By their names.
+    pub passed_over: Vec<PassedOver>,
+}
+
 /// All models below a folder, the smallest first: a Hugging Face cache, a folder of model folders,
 /// or one model. What cannot be read is passed over.
 #[must_use]
 pub fn scan(root: &Path) -> Vec<FoundModel> {
-    let mut found: Vec<FoundModel> = candidates(root)
-        .into_iter()
-        .filter_map(|(id, folder)| match open_model(&folder, &id) {
-            Ok(model) => Some(model).filter(|model| model.size_bytes > 0),
-            Err(error) => {
-                tracing::debug!(%error, "passed over a model folder");
-                None
-            }
-        })
-        .collect();
-    found.sort_by(|a, b| (a.size_bytes, &a.id).cmp(&(b.size_bytes, &b.id)));
-    found
+    scan_whole(root).models
+}
+
+/// The same, with what is passed over.
+#[must_use]
+pub fn scan_whole(root: &Path) -> Scan {
+    let mut scan = Scan::default();
+    for (id, folder) in candidates(root, &mut scan.passed_over) {
+        match open_model(&folder, &id) {
+            Ok(model) if model.size_bytes > 0 => scan.models.push(model),
+            Ok(_) => scan.pass_over(folder, NO_WEIGHTS),
+            Err(error) => scan.pass_over(folder, &error.to_string()),
+        }
+    }
+    let models = &mut scan.models;
+    models.sort_by(|a, b| (a.size_bytes, &a.id).cmp(&(b.size_bytes, &b.id)));
+    scan.passed_over.sort_by(|a, b| a.folder.cmp(&b.folder));
+    scan
+}
+
+impl Scan {
+    fn pass_over(&mut self, folder: PathBuf, why: &str) {
+        let why = why.to_owned();
+        self.passed_over.push(PassedOver { folder, why });
+    }
 }
 
 /// One model folder, under the name that it is to have.
@@ -166,7 +196,7 @@ pub fn open_model(folder: &Path, id: &str) -> Result<FoundModel, FilesError> {
     })
 }
 
-fn candidates(root: &Path) -> Vec<(String, PathBuf)> {
+fn candidates(root: &Path, passed_over: &mut Vec<PassedOver>) -> Vec<(String, PathBuf)> {
     let name = |folder: &Path| Some(folder.file_name()?.to_str()?.to_owned());
     if looks_like_a_model(root) {
         // `.` and `..` have a name only once they are resolved.
@@ -177,17 +207,50 @@ fn candidates(root: &Path) -> Vec<(String, PathBuf)> {
             .collect();
     }
     let mut candidates = Vec::new();
+    let mut pass_over = |folder: PathBuf, why: &str| {
+        let why = why.to_owned();
+        passed_over.push(PassedOver { folder, why });
+    };
+    // One of the two without the other was meant to be a model.
+    if has_weight_file(root) || root.join("config.json").is_file() {
+        pass_over(root.to_owned(), lack(root));
+    }
     for folder in folders_in(root) {
         let Some(name) = name(&folder) else { continue };
         if let Some(id) = name.strip_prefix("models--") {
-            let snapshot = newest(&folder.join("snapshots"));
             let id = id.replace("--", "/");
-            candidates.extend(snapshot.filter(|it| is_mlx(&id, it)).map(|it| (id, it)));
+            match newest(&folder.join("snapshots")) {
+                Some(snapshot) if is_mlx(&id, &snapshot) => candidates.push((id, snapshot)),
+                Some(snapshot) => {
+                    let why = lack(&snapshot);
+                    pass_over(snapshot, why);
+                }
+                None => pass_over(folder, "it holds no snapshot"),
+            }
         } else if looks_like_a_model(&folder) {
             candidates.push((name, folder));
+        } else if !is_of_others(&name) {
+            let why = lack(&folder);
+            pass_over(folder, why);
         }
     }
     candidates
+}
+
+/// What keeps a folder from being a model.
+fn lack(folder: &Path) -> &'static str {
+    if has_weight_file(folder) {
+        "it holds no config.json"
+    } else {
+        NO_WEIGHTS
+    }
+}
+
+/// Beside models lie a cache's own folders and what else it keeps.
+fn is_of_others(name: &str) -> bool {
+    [".", "datasets--", "spaces--"]
+        .iter()
+        .any(|start| name.starts_with(start))
 }
 
 fn looks_like_a_model(folder: &Path) -> bool {
@@ -195,7 +258,18 @@ fn looks_like_a_model(folder: &Path) -> bool {
 }
 
 fn has_weight_file(folder: &Path) -> bool {
-    WEIGHT_FILES.iter().any(|name| folder.join(name).is_file())
+    let is_shard = |entry: fs::DirEntry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name.starts_with("model-00001-of-") && name.ends_with(".safetensors")
+    };
+    let mut entries = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .take(ENTRIES_MAX);
+    // The engine takes shards without their index as well.
+    WEIGHT_FILES.iter().any(|name| folder.join(name).is_file()) || entries.any(is_shard)
 }
 
 /// Whether a snapshot of the cache is a model for MLX.
@@ -232,9 +306,9 @@ fn small_file(path: &Path) -> Option<Vec<u8>> {
     (text.len() as u64 <= CONFIG_SIZE_MAX).then_some(text)
 }
 
-/// As the config says, else by its shape: the layers to whole millions, and the embedding.
+/// As the config says, else by its shape: the layers and the embedding. The spec has the layers in
+/// whole millions, of which a small model has none.
 fn parameters(config: &Value) -> Option<u64> {
-    const MILLION: u64 = 1_000_000;
     let text = &config["text_config"];
     let number = |key: &str| text[key].as_u64().or_else(|| config[key].as_u64());
     if let Some(count) = number("num_parameters") {
@@ -247,8 +321,7 @@ fn parameters(config: &Value) -> Option<u64> {
         .checked_mul(hidden)?
         .checked_mul(hidden)?
         .checked_mul(layers)?;
-    let whole = inner / MILLION * MILLION;
-    whole.checked_add(vocab.checked_mul(hidden)?)
+    inner.checked_add(vocab.checked_mul(hidden)?)
 }
 
 fn has_narrow_floats(config: &Value) -> bool {
@@ -346,10 +419,25 @@ mod tests {
             lay(&root, &format!("{name}/model.safetensors"), b"x");
         }
         lay(&root, "three/config.json", b"{}");
+        lay(&root, "four/model.safetensors", b"x");
+        lay(&root, "five/config.json", b"{}");
+        lay(&root, "five/model-00001-of-00002.safetensors", b"x");
+        lay(&root, ".git/config", b"");
         let ids = |found: Vec<FoundModel>| -> Vec<String> {
             found.into_iter().map(|model| model.id).collect()
         };
-        assert_eq!(ids(scan(root.path())), ["one", "two"]);
+        assert_eq!(ids(scan(root.path())), ["five", "one", "two"]);
+        let reasons = |root: &Path| -> Vec<(PathBuf, String)> {
+            let passed_over = scan_whole(root).passed_over.into_iter();
+            passed_over.map(|one| (one.folder, one.why)).collect()
+        };
+        let reason = |name: &str, why: &str| (root.path().join(name), why.to_owned());
+        let expected = [
+            reason("four", "it holds no config.json"),
+            reason("three", "it holds no weights"),
+        ];
+        assert_eq!(reasons(root.path()), expected);
+        assert_eq!(reasons(&root.path().join("three")), [expected[1].clone()]);
         assert_eq!(ids(scan(&root.path().join("two"))), ["two"]);
         assert_eq!(ids(scan(&root.path().join("nowhere"))), [""; 0]);
     }
@@ -361,12 +449,12 @@ mod tests {
             lay(&root, "config.json", config.as_bytes());
             open_model(root.path(), "it").unwrap()
         };
-        // 12 * 896 * 896 * 24 = 231 211 008, to whole millions, and 151 936 * 896.
+        // 12 * 896 * 896 * 24, and 151 936 * 896.
         let model = of(
             r#"{"model_type":"qwen2","hidden_size":896,"num_hidden_layers":24,
             "vocab_size":151936,"num_attention_heads":14,"num_key_value_heads":2}"#,
         );
-        assert_eq!(model.parameters, Some(231_000_000 + 136_134_656));
+        assert_eq!(model.parameters, Some(231_211_008 + 136_134_656));
         assert_eq!(model.model_type, "qwen2");
         assert_eq!(model.kv.bytes_per_token, 12_288);
         assert!(!model.is_vision);
