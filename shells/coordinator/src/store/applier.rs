@@ -12,7 +12,7 @@ use super::log::BatchNo;
 use super::{Entry, Store, StoreError};
 
 /// For how long entries gather: so late is what others read in the database, at most.
-const GATHERS_FOR: Duration = Duration::from_millis(10);
+const GATHERS_FOR: Duration = Duration::from_millis(20);
 /// With so many entries nothing gathers any more.
 const ENTRIES_MAX: usize = 4_096;
 /// Entries that may wait before the coordinator's loop does.
