@@ -24,6 +24,14 @@ fn no_single_lie_does() {
     }
 }
 
+/// It was barred for what counts at once, and went on with what half of its consumers must see.
+#[test]
+fn who_lies_in_many_ways_is_given_no_benefit_of_the_doubt() {
+    if let Err(failure) = run_seed(13_900, None) {
+        panic!("{failure}");
+    }
+}
+
 /// INV-18.
 #[test]
 fn a_seed_is_a_world_again_and_again() {

@@ -537,7 +537,7 @@ impl Fleet {
     }
 
     /// How a machine's answer to that consumer was. `true` if it is odd, as those to half of its
-    /// consumers are.
+    /// consumers are; or if the machine has faults enough that nobody need doubt whose it is.
     pub(crate) fn answers(
         &mut self,
         now: Tick,
@@ -546,7 +546,9 @@ impl Fleet {
         is_odd: bool,
     ) -> bool {
         let record = self.memory.of(now, machine);
-        self.memory.at_mut(record).habits.push(consumer, is_odd)
+        let record = self.memory.at_mut(record);
+        let is_habit = record.habits.push(consumer, is_odd);
+        is_habit || (is_odd && record.standing.is_notorious())
     }
 
     /// A machine failed through a fault of its own, which brings it at least to so many.

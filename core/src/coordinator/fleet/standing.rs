@@ -169,9 +169,14 @@ impl Standing {
         self.faults > 0
     }
 
+    /// It has as many faults as bar a machine, and has not made them good.
+    pub(super) fn is_notorious(self) -> bool {
+        self.faults >= FAULTS_TO_BAR
+    }
+
     /// It was barred, and has not shown since that it can do what it is asked.
     pub(super) fn is_on_probation(self) -> bool {
-        self.faults >= FAULTS_TO_BAR && self.barred_until == Tick::ZERO
+        self.is_notorious() && self.barred_until == Tick::ZERO
     }
 
     /// Nothing that would have to be remembered.
