@@ -4,6 +4,7 @@
 //! A server implements [`Backend`] and gives [`routes`] those of its own; [`serve`] runs them on a
 //! listener. Nothing here knows a model, an account or a price.
 
+mod aside;
 mod body;
 #[cfg(feature = "contract")]
 pub mod contract;
@@ -16,6 +17,7 @@ mod routes;
 mod server;
 mod timed;
 
+pub use self::aside::aside;
 pub use self::body::read as read_body;
 pub use self::door::{GRACE, Guest, Proxies, Room, SentAway};
 pub use self::origin::{Names, OriginRule};

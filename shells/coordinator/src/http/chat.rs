@@ -9,7 +9,7 @@ use cereus_core::api::{Delivery, Envelope, Framing, Request, Sizes};
 use cereus_core::denial::Denial;
 use cereus_core::ids::AccountId;
 use cereus_core::relay::{Relay, Shape};
-use cereus_http::{Call, Pieces, Reply, events, json};
+use cereus_http::{Call, Pieces, Reply, aside, events, json};
 
 use crate::answer::{Answer, Head, Stream};
 use crate::app::App;
@@ -22,7 +22,7 @@ pub(super) async fn answer(
     call: Call,
 ) -> Result<Reply, Envelope> {
     let Call { id, body, endpoint } = call;
-    let chat = Request::read(endpoint.api(), &body)?;
+    let chat = aside(body.len(), || Request::read(endpoint.api(), &body))?;
     chat.one_answer()?;
     let model = chat.named_model()?;
     let ask = chat.ask(id, account, &app.config.catalog)?;
@@ -32,7 +32,9 @@ pub(super) async fn answer(
         .spec(ask.model)
         .ok_or(Denial::UnknownModel)?;
     let mut lowered = Vec::with_capacity(body.len() + 64);
-    chat.lower(&spec.id, ask.output_tokens_max, &mut lowered);
+    aside(body.len(), || {
+        chat.lower(&spec.id, ask.output_tokens_max, &mut lowered);
+    });
     let created = u64::try_from(unix_now_s()).unwrap_or_default();
     let framing = Framing::new(id, created, model);
     let relay = Relay::new(framing, Shape::of(&chat, ask.output_tokens_max));

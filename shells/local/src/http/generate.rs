@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, StatusCode};
 use bytes::Bytes;
 use cereus_core::api::{Delivery, Echo, Envelope, Request};
 use cereus_engine::chat::{ChatRequest, Input};
-use cereus_http::{Call, Pieces, Reply, events, json};
+use cereus_http::{Call, Pieces, Reply, aside, events, json};
 
 use super::known;
 use crate::answer::{self, Stream};
@@ -18,19 +18,23 @@ const MEMORY_TOKENS: &str = "x-memory-tokens-max";
 
 pub(super) async fn reply(app: &Arc<App>, call: Call) -> Result<Reply, Envelope> {
     let Call { id, endpoint, body } = call;
-    let request = Request::read(endpoint.api(), &body)?;
+    let bytes = body.len();
+    let request = aside(bytes, || Request::read(endpoint.api(), &body))?;
     known(app, request.model.as_deref())?;
     let refused = |failure| envelope(&failure);
     let place = app.place().map_err(refused)?;
     let (mut answers, mut heads) = (vec![], vec![]);
-    for asked in ChatRequest::each(&request) {
-        for choice in 0..request.choices {
-            heads.push(head(&asked, request.echo));
-            let asked = asked.choice(u64::from(choice));
-            let answer = app.ask(asked, Arc::clone(&place));
-            answers.push(answer.map_err(refused)?);
+    aside(bytes, || {
+        for asked in ChatRequest::each(&request) {
+            for choice in 0..request.choices {
+                heads.push(head(&asked, request.echo));
+                let asked = asked.choice(u64::from(choice));
+                let answer = app.ask(asked, Arc::clone(&place));
+                answers.push(answer.map_err(refused)?);
+            }
         }
-    }
+        Ok::<_, Envelope>(())
+    })?;
     let per_prompt = request.choices as usize;
     let shape = Shape::new(request.api, id, unix_now_s(), &app.model_id);
     match request.delivery {
