@@ -52,6 +52,9 @@ use crate::store::{AuditExtent, Changes, FolderLock, OpenHold, StoreError, unix_
 pub const UNLINKED_ACCOUNT: &str = "unlinked-machines";
 /// How long providers and idle connections may take to go once the last stream has ended.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// How often the lock of a data folder is tried, and the pause between.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Of those who read the metrics.
 const METRICS_CONNECTIONS_MAX: usize = 64;
 
@@ -189,7 +192,7 @@ impl Drainer {
 
 /// Opens the store, audits it, recovers what the last process left, and serves.
 pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
-    let lock = FolderLock::take(&settings.data)?;
+    let lock = lock_folder(&settings.data).await?;
     let mut store = store::open_locked(&settings.data, &lock)?;
     let audit = store.audit(AuditExtent::SinceLast)?;
     tracing::info!(
@@ -301,6 +304,17 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
         drain,
         ended,
     })
+}
+
+/// A command that reads the books while nobody serves them holds the lock for a moment.
+async fn lock_folder(folder: &Path) -> Result<FolderLock, StoreError> {
+    for _ in 0..LOCK_TRIES {
+        match FolderLock::take(folder) {
+            Err(StoreError::InUse { .. }) => tokio::time::sleep(LOCK_PAUSE).await,
+            taken => return taken,
+        }
+    }
+    FolderLock::take(folder)
 }
 
 /// Where it listens is real even when port 0 was asked for.
