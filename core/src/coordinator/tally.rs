@@ -21,6 +21,8 @@ use crate::relay::END_TOKENS;
 pub const BAND_PERCENT: u64 = 150;
 /// And this many tokens above that, for the rounding of small counts.
 pub const BAND_TOKENS: u64 = 2;
+/// Tokens without a text that are paid at most: that more were made is possible, and nobody can see it.
+const MARKS_PAID_MAX: u32 = 64;
 /// A claim of this many times what can be is no matter of templates.
 const GROSS_FACTOR: u64 = 2;
 
@@ -110,22 +112,26 @@ impl Tally {
         } = claim;
         let own = self.own_count(ask, shown);
         let bounds = bounds(ask, shown);
-        let mut band = banded(own);
+        let band = banded(own);
         if let Some(counted) = shown.counted {
             return Judged {
                 usage: least(own, bounds),
                 excess: excess(claim, band, counted).max(excess_of_ending(ending)),
             };
         }
-        band.completion_tokens = band.completion_tokens.saturating_add(shown.marks);
-        let band = least(band, bounds);
+        let with_marks = |marks| Usage {
+            completion_tokens: band.completion_tokens.saturating_add(marks),
+            ..band
+        };
+        let likely = least(with_marks(shown.marks), bounds);
+        let paid = least(with_marks(shown.marks.min(MARKS_PAID_MAX)), bounds);
         let usage = match ending {
-            Ending::Said => least(claim, band),
+            Ending::Said => least(claim, paid),
             Ending::Cut => least(own, bounds),
         };
         Judged {
             usage,
-            excess: excess(claim, band, bounds).max(excess_of_ending(ending)),
+            excess: excess(claim, likely, bounds).max(excess_of_ending(ending)),
         }
     }
 
@@ -402,6 +408,17 @@ mod tests {
             Excess::Impossible,
             "a prompt counts as an answer does"
         );
+    }
+
+    #[test]
+    fn what_may_have_left_no_text_is_no_fault_and_is_paid_up_to_a_bound() {
+        let silent = Shown {
+            marks: 2_000,
+            ..shown(30)
+        };
+        let judged = judge(&Tally::new(), &ask(40), usage(20, 1_900), silent);
+        assert_eq!(judged.excess, Excess::None);
+        assert_eq!(judged.usage.completion_tokens, 15 + 2 + MARKS_PAID_MAX);
     }
 
     #[test]
