@@ -211,10 +211,10 @@ pub struct Limits {
     pub providers_max: u32,
     pub models_per_provider_max: u16,
     pub requests_max: u32,
-    /// Waiting requests for one model (`spec/routing` 7.1).
+    /// Waiting requests for one model. More are refused at once: they would only wait in vain.
     pub queue_depth_max: u32,
     pub queue_wait_max: Span,
-    /// From dispatch to `inference_accepted` or first content (`spec/routing` 8.1).
+    /// From dispatch to `inference_accepted` or first content; then another machine is asked.
     pub accept_wait_max: Span,
     /// Added to `accept_wait_max` for each prompt token.
     pub accept_wait_per_prompt_token: Span,
@@ -233,7 +233,7 @@ pub struct Limits {
     /// Machines weighed for one decision.
     pub candidates_max: u8,
     /// A second attempt begins when the first has shown nothing for this share, in percent, of the
-    /// time that its machine's forecast gives it (`spec/routing` 8.3 says half). Nought: none does.
+    /// time that its machine's forecast gives it. Nought: none does.
     pub second_attempt_percent: u8,
 }
 
@@ -251,7 +251,7 @@ pub struct Config {
 }
 
 impl Limits {
-    /// The values of `spec/routing` 7, 8 and 13.
+    /// What a coordinator runs with; "Limits and timeouts" in `docs/protocol.md` says why.
     #[must_use]
     pub const fn reference() -> Self {
         Self {

@@ -96,7 +96,8 @@ impl Denial {
         matches!(self, Self::TooLong | Self::Client(Self::LENGTH_STATUS))
     }
 
-    /// HTTP status before the first byte (`spec/routing` 6.4, 6.5).
+    /// HTTP status before the first byte. Being busy is 429 and not 503: those who resell the API count
+    /// each 5xx as a failure of the service.
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {

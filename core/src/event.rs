@@ -1,4 +1,4 @@
-//! What can happen to a [`crate::coordinator::Coordinator`]: past tense, borrowed, no prompt text.
+//! What can happen to a [`crate::coordinator::Coordinator`]: past tense, no prompt text.
 //!
 //! An event is also a journal record, so each derives serde. Variants are grouped by subject, and
 //! their order is part of the journal's format: append, never reorder.
@@ -13,7 +13,8 @@ use crate::money::{MicroUsd, Price};
 use crate::time::{Span, Tick};
 use crate::traits::Traits;
 
-/// How well a machine's identity is proven (`spec/trust`): ordered, higher is better.
+/// How well a machine's identity is proven: by nothing, by a key of its own, or by a
+/// key that an enclave vouches for. Ordered, higher is better.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -36,7 +37,7 @@ impl Trust {
     }
 }
 
-/// State of one model on one machine (`spec/routing` 1.5).
+/// State of one model on one machine, as its last heartbeat has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum SlotState {
     /// No slot, or a state that we do not know: cold.
@@ -74,7 +75,8 @@ impl SlotState {
     }
 }
 
-/// One slot of a heartbeat, already clamped (`spec/routing` 1.6 step 5).
+/// One slot of a heartbeat, after the numbers were clamped to what a machine can be
+/// (`wire/limits.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SlotReport {
     pub model: ModelIx,
@@ -171,7 +173,8 @@ pub enum GoneCause {
     Contested,
 }
 
-/// Why one attempt failed, as far as routing cares (`spec/wire` 10).
+/// Why one attempt failed, as far as routing cares: who is at fault, and whether another machine may do
+/// better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum AttemptFault {
     /// Transient: queue full, no memory, draining. Another machine may do it.
@@ -323,7 +326,8 @@ impl Ask {
     }
 }
 
-/// Something happened. Borrowed: nothing is copied between the parser and the core.
+/// Something happened. Lists are borrowed where their owner is at hand, as in a replay; a link, whose
+/// events outlive the frame that they came in, gives owned ones.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Event<'a> {
     // Accounts. The store is the durable truth; the core is told balances before they are used.

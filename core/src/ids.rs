@@ -26,7 +26,8 @@ id! {
     ConnId(u64)
 }
 id! {
-    /// What survives reconnects: the stable identity of a machine (see `spec/routing` 1.1).
+    /// What survives reconnects: the identity of a machine, made of the key that it proves. Faults and
+    /// measured speeds belong to it.
     MachineId(u128)
 }
 id! {

@@ -94,7 +94,8 @@ pub struct Price {
 }
 
 impl Price {
-    /// The built-in defaults of `spec/billing` 3.2.
+    /// For a model that was given no price: 5 cents for a million tokens in, 20 cents for a million out, as
+    /// in the published network.
     pub const DEFAULT: Self = Self {
         input_per_mtok: MicroUsd(50_000),
         output_per_mtok: MicroUsd(200_000),

@@ -3,8 +3,8 @@
 use crate::schedule::{LocalTime, Schedule};
 use crate::time::{Span, Tick};
 
-/// The wall's clock is put forward and back, and machines sleep: nobody trusts it for longer
-/// (`spec/engine` 12.7).
+/// Longest time between two looks at the wall clock. People set it and machines sleep, so how long it is
+/// to the next window is not trusted for longer than this.
 pub(super) const CHECK_EVERY: Span = Span::secs(3_600);
 
 /// Of a machine that does not always serve.

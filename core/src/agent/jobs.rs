@@ -300,7 +300,8 @@ impl Jobs {
         true
     }
 
-    /// The socket is gone: nothing of it is resumed on the next one (`spec/wire` 1.6).
+    /// The socket is gone, and its jobs with it: the coordinator has sent their requests elsewhere, so
+    /// nothing of it is resumed on the next one.
     pub(super) fn orphan_all(&mut self, out: &mut AgentOut) {
         for (id, job) in &mut self.running {
             if job.stage == Stage::Running {

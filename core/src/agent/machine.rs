@@ -13,7 +13,7 @@ use crate::digest::Mix;
 use crate::link::{EARN_KEY_UNKNOWN, IDENTITY_CONTESTED};
 use crate::time::Tick;
 
-/// Close code of a planned goodbye (`spec/wire` 1.5).
+/// Close code of a planned goodbye: what ran has not failed.
 const GOING_AWAY: u16 = 1001;
 /// Close code of a broken rule; the reason says which.
 const POLICY: u16 = 1008;
@@ -230,7 +230,7 @@ impl Agent {
         }
         self.counts.sessions += 1;
         self.session = Session::Open(Open::new(now, session));
-        // Nothing may precede it (`spec/wire` 1.4).
+        // The registration goes first: a coordinator drops what it hears from nobody.
         send(out, session, |bytes| bytes.extend_from_slice(register));
         // Nobody routes here before the first report: it does not wait for the timer.
         out.push(AgentEffect::Measure);

@@ -35,7 +35,8 @@ use crate::wire::messages::Heartbeat;
 
 pub use self::machine::Agent;
 
-/// First wait before dialling again, doubled each time (`spec/engine` 12.8).
+/// First wait before dialling again, doubled each time up to [`BACKOFF_MAX`], so that a fleet that has lost
+/// its coordinator does not hammer it.
 pub const BACKOFF_MIN: Span = Span::secs(1);
 pub const BACKOFF_MAX: Span = Span::secs(30);
 /// A session that lasted this long starts the doubling anew.
@@ -46,9 +47,9 @@ pub const STABLE_SPREAD_MAX: Span = Span::secs(4);
 pub const DIAL_WAIT_MAX: Span = Span::secs(10);
 /// Failures in a row, none of them accepted, after which the operator hears of it once.
 pub const UNREACHABLE_FAILURES: u32 = 10;
-/// Between two heartbeats (`spec/wire` 4.2).
+/// Between two heartbeats: five may be lost before a coordinator takes the last report for too old.
 pub const HEARTBEAT_EVERY: Span = Span::secs(5);
-/// Between two pings (`spec/wire` 1.3).
+/// Between two pings, by which a provider notices that its socket is dead.
 pub const PING_EVERY: Span = Span::secs(10);
 pub const PONG_WAIT_MAX: Span = Span::secs(30);
 /// Between two firings of the ping timer: above it, the process was suspended.
@@ -69,7 +70,8 @@ pub const EARLY_CANCELS_MAX: usize = 1_024;
 pub const ENDED_JOBS_MAX: usize = 1_024;
 /// Longest challenge nonce and date that are answered, in bytes.
 pub const CHALLENGE_SIZE_MAX: usize = 1_024;
-/// What a draining provider says of itself; coordinators compare it (`spec/wire` 4.9).
+/// What a draining provider answers to requests and to orders to load. Coordinators compare it: such a
+/// refusal of an order is no fault, and the order may come again soon.
 pub const DRAINING_TEXT: &str = "provider draining for update";
 
 /// What an agent is told at birth.
@@ -77,7 +79,8 @@ pub const DRAINING_TEXT: &str = "provider draining for update";
 pub struct AgentConfig {
     /// Jitter follows from it.
     pub seed: Seed,
-    /// `K` of `spec/wire` 6.3: a fresh one for each process.
+    /// What requests are sealed to. A fresh one for each process, so that what was recorded of one cannot
+    /// be opened with the key of the next.
     pub secret: SecretKey,
     /// Fresh random bytes for each process. With the counter behind them no nonce comes twice.
     pub nonce_prefix: [u8; 16],
@@ -123,7 +126,7 @@ pub enum JobEnd {
     },
 }
 
-/// Why a job failed, in the words of `spec/wire` 10.
+/// Why a job failed. Each becomes a status and a word of the wire ("Errors" in `docs/protocol.md`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobFault {
     /// The request itself: a role, a parameter.

@@ -12,7 +12,8 @@ use crate::wire::{Frame, Text, encode_chunk};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) status: i64,
-    /// Of the vocabulary of `spec/wire` 10.2; empty for none.
+    /// A word of the wire's closed list, by which the coordinator decides whether another machine may do
+    /// better ("Errors" in `docs/protocol.md`); empty for none.
     pub(super) reason: &'static str,
     /// For people; holds nothing that a consumer wrote.
     pub(super) text: String,

@@ -19,7 +19,7 @@ use crate::time::{Span, Tick};
 
 const RETRY_AFTER_MIN_S: u64 = 1;
 const RETRY_AFTER_MAX_S: u64 = 60;
-/// Wait for a consumer's place when nothing was measured yet (`spec/routing` 6.7).
+/// Wait for a consumer's place when no answer has ended yet, so that nobody knows how fast the queue moves.
 const RETRY_AFTER_UNMEASURED_S: u64 = 2;
 const NO_PROVIDER_RETRY_S: u16 = 5;
 

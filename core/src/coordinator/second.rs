@@ -4,7 +4,7 @@
 //!
 //! A second attempt costs its consumer nothing: one hold covers one answer, it is settled once, and who
 //! has shown nothing is paid nothing. What it costs the fleet is bounded: there is none while anybody
-//! waits for the model, and never more than one for each so many idle machines (`spec/routing` 8.3).
+//! waits for the model, and never more than one for each so many idle machines ([`IDLE_PER_SECOND`]).
 
 use super::Coordinator;
 use super::attempt::Remains;

@@ -75,8 +75,8 @@ impl PublicKey {
     }
 }
 
-/// A public key as the wire writes it: 44 characters of base64, compared as text
-/// (`spec/wire` 6.6 step 4).
+/// A public key as the wire writes it: 44 characters of base64. Compared as text, so that two spellings of
+/// one key are two keys.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyText([u8; Self::SIZE]);
 

@@ -1,4 +1,5 @@
-//! The sealed envelope: NaCl box (X25519, HSalsa20, XSalsa20-Poly1305) as in `spec/wire` 6.
+//! The sealed envelope: NaCl box (X25519, HSalsa20, XSalsa20-Poly1305). What is sealed with which key is in
+//! "Sealed request and chunk" of `docs/protocol.md`.
 //!
 //! Pure: whoever seals brings key bytes and nonces, since core draws no secret randomness. Keys are
 //! wiped when dropped and have no text form. A peer whose key forces the shared secret to zero is

@@ -1,5 +1,5 @@
-//! Whose prompts may share a cache on a provider, as `spec/engine` 6.2 has it: a salt for each
-//! account that says nothing of the account.
+//! Whose prompts may share a cache on a provider: a salt for each account that says nothing of the account.
+//! Nobody can then learn by its speed that another account has asked the same.
 
 use core::fmt;
 

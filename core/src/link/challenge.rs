@@ -1,5 +1,5 @@
-//! Challenges: when one goes out, what its answer is worth, what failures in a row lead to
-//! (`spec/wire` 7.2 to 7.5).
+//! Challenges: when one goes out, what its answer is worth, what failures in a row lead to ("Challenge" in
+//! `docs/protocol.md`).
 
 use sha2::{Digest as _, Sha256};
 
@@ -160,7 +160,8 @@ fn nonce(conn: ConnId, count: u64, config: &LinkConfig) -> String {
     text
 }
 
-/// Weighs an answer in the order of `spec/wire` 7.5. `sealing_key` is the text of the registration.
+/// Weighs an answer: first who speaks (key, signature, signed status), then what is claimed of the system,
+/// which means nothing unless signed. `sealing_key` is the text of the registration.
 pub(super) fn judge(
     answer: &AttestationResponse<'_>,
     asked: &Outstanding,

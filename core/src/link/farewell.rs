@@ -3,7 +3,7 @@
 use super::IDENTITY_CONTESTED;
 use crate::event::GoneCause;
 
-/// Close code and reason for each cause (`spec/wire` 1.5).
+/// Close code and reason for each cause. Providers decide by them whether and when to come back.
 pub(super) const fn farewell(cause: GoneCause) -> (u16, &'static str) {
     match cause {
         GoneCause::Closed => (1000, ""),

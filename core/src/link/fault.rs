@@ -1,4 +1,4 @@
-//! A provider's error as routing understands it (`spec/wire` 10).
+//! A provider's error as routing understands it: the table under "Errors" in `docs/protocol.md`.
 
 use crate::denial::Denial;
 use crate::event::AttemptFault;

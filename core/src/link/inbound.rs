@@ -200,7 +200,8 @@ impl ProviderLink {
     }
 
     /// Plaintext, a foreign key or a box that does not open: the request ends, and the provider gets
-    /// no other (`spec/wire` 6.6). The failure goes first, so that it is not taken for a loss.
+    /// no other, since it cannot be trusted with a prompt. The failure goes first: were the connection's
+    /// end told before it, it would be taken for a loss and the machine for innocent.
     pub(super) fn on_violation(&mut self, carried: Carried, rules: &LinkRules, out: &mut LinkOut) {
         self.attempts.remove(carried.wire);
         out.tell(Event::AttemptFailed {

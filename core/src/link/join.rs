@@ -1,5 +1,6 @@
-//! What `register` makes of a socket: a session with an identity (`spec/wire` 1.4,
-//! `spec/routing` 1.7).
+//! What `register` makes of a socket: a session with an identity. The machine's own key names it if its
+//! blob is good, else its sealing key, else the connection ("Connection and registration" in
+//! `docs/protocol.md`).
 
 use super::LinkConfig;
 use super::challenge::Challenges;
@@ -18,7 +19,8 @@ use crate::wire::proof::{AttestedKey, Posture, machine_id, verify_blob};
 /// text: the reference's and our own.
 const BACKENDS: [&str; 2] = ["mlx-swift", "cereus-mlx"];
 
-/// First release that understands `desired_models` (`spec/wire` 12).
+/// First release that understands `desired_models`: an older one may drop its session over a message that it
+/// does not know.
 const DESIRED_MODELS_SINCE: [u32; 3] = [0, 5, 17];
 
 /// Models that are not sold, as an operator is told them of one provider: the first, and so much of
@@ -116,7 +118,8 @@ pub(super) fn inventory(models: &[ModelEntry<'_>], catalog: &Catalog) -> Vec<Mod
         if found.len() == SLOTS_MAX {
             break;
         }
-        // `false` says that rendering crashes: the pair is fenced off (`spec/wire` 4.1.2).
+        // `false` says that the template crashes: this model is not offered on this provider. An absent
+        // value is no opinion.
         let renders = entry.template_render_ok != Some(false);
         if let Some(model) = catalog.find(&entry.id)
             && renders

@@ -1,4 +1,5 @@
-//! Silence: a heartbeat is missed, two sweeps notice, the connection ends (`spec/wire` 1.7).
+//! Silence: no heartbeat comes, two sweeps in a row notice it, the connection ends. The second sweep is the
+//! benefit of the doubt, for a coordinator that was itself asleep.
 
 use super::LinkConfig;
 use crate::time::Tick;

@@ -1,4 +1,4 @@
-//! Models that were ordered into memory and have not been heard of (`spec/routing` 1.8).
+//! Models that were ordered into memory and have not been heard of: an order is not repeated meanwhile.
 
 use crate::ids::ModelIx;
 use crate::time::Tick;

@@ -90,7 +90,7 @@ pub struct LinkConfig {
 }
 
 impl LinkConfig {
-    /// The values of `spec/wire` 1, 7.5, 8 and 9, and of `spec/routing` 13 and 14.1.
+    /// What a coordinator holds its providers to; "Limits and timeouts" in `docs/protocol.md` says why.
     #[must_use]
     pub const fn reference(seed: Seed, unix_s_at_zero: u64, posture: Posture) -> Self {
         Self {
@@ -174,7 +174,8 @@ pub enum LinkEvent<'f> {
         attempt: AttemptKey,
         shown: Shown,
     },
-    /// The attempt's relay could not open what we delivered: a violation (`spec/wire` 6.6).
+    /// The attempt's relay could not open what we delivered, so its provider did not seal it with the
+    /// agreed key: a violation.
     ChunkRefused {
         wire: WireId,
     },

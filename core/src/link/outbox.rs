@@ -1,4 +1,5 @@
-//! Two lanes to one writer (`spec/wire` 8): control goes first, nothing is interrupted.
+//! Two lanes to one writer. Control goes first, so that a challenge or a cancel does not wait behind
+//! megabytes of prompts; a write that has begun is not interrupted.
 
 use std::collections::VecDeque;
 

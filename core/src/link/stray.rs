@@ -1,5 +1,5 @@
-//! Chunks for ids that nobody waits for: cancelled again, but not for every chunk
-//! (`spec/wire` 9.4).
+//! Chunks for ids that nobody waits for: their provider has missed a cancel and would compute to the end,
+//! so it gets another; but not one for every chunk.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,4 +1,4 @@
-//! How much memory models and their keys and values may take (`spec/engine` 9.1 to 9.3, 4.2).
+//! How much memory models and their keys and values may take.
 //!
 //! One type, [`MemoryCap`], answers the loader, the admission of requests, the heartbeat and
 //! `doctor`, so that they cannot disagree. All amounts are whole bytes; a share of something is
@@ -24,7 +24,8 @@ pub const OS_FLOOR_BYTES: u64 = 2 * GIB;
 pub const KV_BYTES_MIN: u64 = GIB;
 /// What the weights take in memory beyond their files, in parts per million.
 const LOADED_PPM: u64 = 1_200_000;
-/// Held back from a slot's grant for the growth of rows that already run (`spec/engine` 3.1).
+/// Held back from a slot's grant for the growth of rows that already run: without it a
+/// new row could take the last page that an old one needs for its next token.
 const WATERMARK_PPM: u64 = 50_000;
 const PPM: u64 = 1_000_000;
 
@@ -40,7 +41,7 @@ pub const fn above_watermark(grant_bytes: u64) -> u64 {
     grant_bytes - share_ceil(grant_bytes, WATERMARK_PPM)
 }
 
-/// Tokens that a slot may promise (`spec/engine` 3.4): what is left of the grant when each row that
+/// Tokens that a slot may promise: what is left of the grant when each row that
 /// may still join has taken its fixed part.
 #[must_use]
 pub const fn token_budget(

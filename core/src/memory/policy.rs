@@ -46,7 +46,8 @@ pub struct MemoryPolicy {
 }
 
 impl MemoryPolicy {
-    /// The values of `spec/engine` 9.1, of the overview's era.
+    /// What a provider runs with unless its operator says otherwise, as the published engine does: 3 GiB
+    /// for a step, 4 GiB for the operator's own programs.
     #[must_use]
     pub const fn reference() -> Self {
         Self {

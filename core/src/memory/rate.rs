@@ -1,5 +1,5 @@
-//! What one token costs in keys and values, read from a model's `config.json` without loading it
-//! (`spec/engine` 3.3).
+//! What one token costs in keys and values, read from a model's `config.json` without loading it. Only
+//! layers of full attention count: windows and recurrent states do not grow with the text.
 
 use serde_json::{Map, Value};
 

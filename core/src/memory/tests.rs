@@ -276,7 +276,7 @@ prop_compose! {
     }
 }
 
-/// The rules of `spec/engine` 9.2 once more, in signed numbers and from the printed terms alone.
+/// The two rules of a load (`Rule`) once more, in signed numbers and from the printed terms alone.
 fn verdict_of(terms: &[Term], weights_bytes: u64) -> bool {
     let of = |name: &str| {
         let term = terms.iter().find(|term| term.name == name);

@@ -1,4 +1,4 @@
-//! When a machine's owner lets it serve: windows of the week (`spec/engine` 12.7).
+//! When a machine's owner lets it serve: windows of the week.
 //!
 //! A [`Schedule`] answers for a local time that its caller read, and never reads one. The agent asks
 //! it; the command line parses it.

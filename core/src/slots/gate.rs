@@ -1,4 +1,6 @@
-//! The gate: one load and one unload at a time, in the order of `spec/engine` 9.4.
+//! The gate: one load and one unload at a time, since two at once could each take the room that the other
+//! was promised. A load waits for the unload, evicts idle models if that can make room at all, has the
+//! engine drop its free buffers, reserves, loads, and is undone if too little is left for keys and values.
 
 use super::grants::{slice, too_small};
 use super::health::Health;

@@ -1,4 +1,5 @@
-//! How the memory for keys and values is shared out (`spec/engine` 9.5).
+//! How the memory for keys and values is shared out among loaded models: by what one full context of each
+//! costs, so that each can hold about as many.
 
 use crate::memory::{KV_BYTES_MIN, KvRate};
 

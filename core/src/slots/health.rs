@@ -1,4 +1,5 @@
-//! Whether a loaded model's engine still works (`spec/engine` 4.4).
+//! Whether a loaded model's engine still works. It is suspect when several requests wait for a first token,
+//! the oldest of them for long, and no step was made meanwhile: a slow engine steps, a stuck one does not.
 
 use super::{EngineSign, RECOVERY_WAIT, WEDGE_JOBS, WEDGE_WAIT};
 use crate::time::Tick;

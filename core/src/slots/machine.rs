@@ -247,8 +247,9 @@ impl Slots {
         out.push(SlotsEffect::Ready { job, build });
     }
 
-    /// While it is open whether a model has room, those who wait for it may yet be refused at once:
-    /// a refusal after `Accept` counts as a fault of the machine (`spec/wire` 4.3).
+    /// Tells those who wait for a model that they are accepted, once it is settled that the model has
+    /// room. Not before: they may yet be refused, and a coordinator counts a refusal after `Accept` as a
+    /// fault of the machine.
     fn accept_waiting(&mut self, out: &mut Vec<SlotsEffect>) {
         let undecided = self.undecided();
         for (id, job) in &mut self.jobs {

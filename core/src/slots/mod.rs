@@ -2,7 +2,7 @@
 //!
 //! [`Slots`] decides what is loaded for a request or an order, which idle model goes for it, what
 //! each model may spend on keys and values, and when a model that nobody uses or that no longer
-//! answers is dropped (`spec/engine` 9.4 to 9.7, 4.4, 16.6). It loads nothing itself: the provider's
+//! answers is dropped. It loads nothing itself: the provider's
 //! shell measures, loads and unloads as the effects say, and reports back. At most one load and one
 //! unload are under way at any time.
 
@@ -26,18 +26,19 @@ pub use self::pressure::{PressureLimits, Strain};
 pub use self::refusal::{Others, Refusal};
 pub use self::state::SlotState;
 
-/// Models in memory at once (`spec/engine` 9.1).
+/// Models in memory at once, unless the operator says otherwise: each takes from what the others may
+/// spend on keys and values.
 pub const SLOTS_MAX: u8 = 3;
-/// After so long without a request a model leaves the memory (`spec/engine` 9.7).
+/// After so long without a request a model leaves the memory: its owner may want it back.
 pub const IDLE_WAIT: Span = Span::secs(3_600);
-/// A request waits no longer than this for its model: the coordinator has given up by then
-/// (`spec/wire` 4.3).
+/// A request waits no longer than this for its model: the coordinator, which waits as long for first
+/// content, has given up by then.
 pub const WAIT_MAX: Span = Span::secs(600);
 /// An unload that takes longer than this keeps its memory, and the others go on.
 pub const UNLOAD_WAIT_MAX: Span = Span::secs(180);
 /// Between two looks at memory and engines.
 pub const MEASURE_EVERY: Span = Span::secs(5);
-/// Requests without a first token that make a silent engine suspect (`spec/engine` 4.4).
+/// Requests without a first token that make a silent engine suspect. One may have a long prompt.
 pub const WEDGE_JOBS: usize = 3;
 /// For so long the oldest of them has waited and no step was made.
 pub const WEDGE_WAIT: Span = Span::secs(10);
@@ -69,7 +70,7 @@ pub struct BuildSpec {
 /// Whether a model may serve at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Offer {
-    /// Its chat template failed its self-check (`spec/engine` 10.5).
+    /// Its chat template failed its self-check, so it would fail in front of a consumer.
     Fenced,
     Open,
 }

@@ -1,5 +1,5 @@
-//! The swap guard (`spec/engine` 16.6, item 3): a machine that swaps takes nothing more and gives
-//! memory back, until it has been calm for a while.
+//! The swap guard: a machine that begins to swap takes nothing more and gives memory back, until it has been
+//! calm for a while. Caps alone do not help here, because they do not see the owner's own programs grow.
 
 use crate::time::{Span, Tick};
 

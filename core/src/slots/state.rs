@@ -1,4 +1,4 @@
-//! What others see of a slot, and which sights may follow one another (`spec/engine` 9.6).
+//! The states of a slot as a heartbeat shows them, and which of them may follow one another.
 
 /// The state of a model that is or was in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,8 +45,11 @@ impl SlotState {
     }
 }
 
-/// The table of `spec/engine` 9.6, and three lines that it leaves open: a load may come to nothing,
-/// an engine may die with nothing running, and a suspect one may go on after all.
+/// Whether a slot that showed `from` may show `to` next; `None` is a model without a slot.
+///
+/// A model is loaded, idles and runs in turn, is dropped when idle for long, and is reloaded after a crash.
+/// Besides, a load may come to nothing, an engine may die with nothing running, and a suspect one may go on
+/// after all.
 pub(super) const fn may_follow(from: Option<SlotState>, to: Option<SlotState>) -> bool {
     use SlotState::{Crashed, Idle, IdleShutdown, Reloading, Running};
     let Some(from) = from else {

@@ -1,4 +1,5 @@
-//! `inference_response_chunk`: the one hot frame (`spec/wire` 4.4).
+//! `inference_response_chunk`: the one frame that comes for each piece of an answer, so the only one whose
+//! decoding costs.
 //!
 //! A one-pass decoder reads the shapes that providers write and gives up on anything else; the
 //! generic decoder then decides. Where the fast path answers, both answers are equal (property

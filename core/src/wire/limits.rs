@@ -1,4 +1,5 @@
-//! Sizes that both ends hold each other to (`spec/wire` 1.2, 6.2, 14).
+//! Sizes that both ends hold each other to, and the most that a report may claim. "Limits and timeouts" in
+//! `docs/protocol.md` says why.
 
 /// Largest message that a coordinator reads; beyond it the connection closes with 1009.
 pub const TO_COORDINATOR_SIZE_MAX: usize = 10 * 1024 * 1024;
@@ -28,8 +29,8 @@ pub const BANDWIDTH_GBS_MAX: u32 = 2_000;
 /// Fastest decode that is believed, in tokens a second.
 pub const DECODE_TPS_MAX: u32 = 500;
 
-/// Fastest prefill that is believed, in tokens a second. The first reference said 5,000, which
-/// zeroed the fastest chips (`spec/routing` 1.6 step 5).
+/// Fastest prefill that is believed, in tokens a second. What is
+/// faster counts as unmeasured: a bound of 5,000 did that to honest chips.
 pub const PREFILL_TPS_MAX: u32 = 20_000;
 
 /// Highest concurrency that one slot may claim.

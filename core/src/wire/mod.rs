@@ -1,4 +1,4 @@
-//! The provider wire: JSON text frames of `spec/wire`, both directions, no state.
+//! The provider wire: the JSON text frames of `docs/protocol.md`, both directions, no state.
 //!
 //! The coordinator's side decodes leniently, as the reference coordinator does (every field has a
 //! default, `null` counts as absence, unknown keys are skipped, the last duplicate wins); the

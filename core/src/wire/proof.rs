@@ -1,4 +1,5 @@
-//! Who signs what (`spec/wire` 7): machine keys, the registration blob, challenge answers.
+//! Who signs what: machine keys, the registration blob, challenge answers ("Challenge" in
+//! `docs/protocol.md`).
 //!
 //! Signatures are ECDSA P-256 over SHA-256, DER, base64. Signing is deterministic (RFC 6979), so it
 //! needs no randomness.
@@ -49,7 +50,8 @@ impl MachineKey {
         text
     }
 
-    /// The answer to a challenge over `nonce` and `timestamp`, as received (`spec/wire` 7.2).
+    /// The answer to a challenge over `nonce` and `timestamp`, as received: a signature over the
+    /// two texts, one directly after the other.
     #[must_use]
     pub fn sign_challenge(&self, nonce: &str, timestamp: &str) -> String {
         self.sign(&challenge_bytes(nonce, timestamp))
@@ -154,7 +156,8 @@ fn challenge_bytes(nonce: &str, timestamp: &str) -> Vec<u8> {
     [nonce.as_bytes(), timestamp.as_bytes()].concat()
 }
 
-/// Whether `signature` answers the challenge (`spec/wire` 7.2).
+/// Whether `signature` answers the challenge: it is over the text of `nonce` and, directly after it, that
+/// of `timestamp`, by the key of the registration and no other.
 #[must_use]
 pub fn is_challenge_signed(
     key: &AttestedKey,
@@ -165,7 +168,8 @@ pub fn is_challenge_signed(
     key.has_signed(&challenge_bytes(nonce, timestamp), signature)
 }
 
-/// What a machine says of itself under its own key (`spec/wire` 7.1). Fields in byte order.
+/// What a machine says of itself under its own key ("Challenge" in `docs/protocol.md`).
+/// Fields in byte order, which is the order in which they are signed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Blob<'a> {
@@ -275,8 +279,9 @@ pub fn verify_blob(
     Ok(key)
 }
 
-/// Appends the canonical status JSON of `spec/wire` 7.4: `nonce` and `timestamp` are the verifier's
-/// own, the rest is what was reported.
+/// Appends the status as both sides write it before it is signed or verified: one flat JSON object without
+/// spaces, keys in byte order, what was not reported left out. `nonce` and `timestamp` are the verifier's
+/// own, so that no old status can be shown again.
 pub fn write_status(
     nonce: &str,
     timestamp: &str,

@@ -1,4 +1,5 @@
-//! From what a provider claims to what the core believes (`spec/routing` 1.6, steps 4 and 5).
+//! From what a provider claims to what the core believes: slots of models that it does not have are dropped,
+//! numbers are clamped to what a machine can be.
 //!
 //! The only place where floats of the wire are read; they leave as integers with a unit.
 
@@ -11,7 +12,7 @@ use crate::config::Catalog;
 use crate::event::{MachineReport, MachineSpec, SlotReport, SlotState, Thermal, Usage, UsageParts};
 use crate::ids::ModelIx;
 
-/// Cached tokens of one request that are believed (`spec/billing` 3.3).
+/// Cached tokens of one request that are believed: more than any context holds is made up.
 const CACHED_TOKENS_MAX: i64 = 1_000_000;
 
 /// Slots of one report that are read; the rest is dropped.
@@ -94,7 +95,7 @@ fn whole_tokens(count: i64) -> u32 {
 fn slot_report(model: ModelIx, slot: &Slot<'_>) -> SlotReport {
     let budget_max = tokens(slot.active_token_budget_max);
     // A slot that says what a token costs and grants no budget is known to be full: the same as a
-    // budget of one token that is spent (`spec/wire` 4.2.3).
+    // budget of one token that is spent.
     let is_full = budget_max == 0 && slot.kv_bytes_per_token > 0;
     SlotReport {
         model,

@@ -1,5 +1,5 @@
-//! Which message is this? One cheap walk over the bytes, allowed to give up, never to be wrong
-//! (`spec/wire` 2.2).
+//! Which message is this? One cheap walk over the bytes finds `type` without building the document. It may
+//! give up, and then the general decoder answers; it may not answer otherwise than that would.
 
 use core::fmt;
 use std::borrow::Cow;

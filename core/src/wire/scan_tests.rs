@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What the whole path says of one input shape of `spec/wire` 2.2.
+/// What the whole path says of one shape of input.
 #[derive(Debug, PartialEq)]
 enum Verdict<'a> {
     Scanned(&'a str),

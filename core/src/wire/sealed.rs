@@ -5,7 +5,8 @@ use serde::Serialize;
 use super::text::{Text, tolerant};
 
 tolerant! {
-    /// `EncryptedPayload`: who sealed, and base64 of nonce, tag and ciphertext (`spec/wire` 6.2).
+    /// `EncryptedPayload`: who sealed, and base64 of nonce, tag and ciphertext, in that
+    /// order.
     #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
     pub struct SealedText<'a> {
         pub ephemeral_public_key: Text<'a>,

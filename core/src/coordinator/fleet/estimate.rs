@@ -9,12 +9,12 @@ use crate::config::{Limits, ModelSpec};
 use crate::event::{SlotState, Thermal, Trust};
 use crate::time::Span;
 
-/// Provider-wide caps (`spec/routing` 2.6).
+/// Requests that a provider may run at once: few while it says nothing, many where a token budget decides.
 const CONCURRENCY_UNREPORTED: u32 = 4;
 const CONCURRENCY_BUDGETED: u32 = 24;
-/// Prefill rate assumed from a decode rate (`spec/routing` 3.1).
+/// Prefill rate assumed from a decode rate. With four, prompts were refused that would have been in time.
 const PREFILL_PER_DECODE: u64 = 12;
-/// Slow-down of a decode step for each row in the batch, in thousandths (`spec/routing` 3.2).
+/// Slow-down of a decode step for each row in the batch, in thousandths: fits published rates of a 7B model.
 const BATCH_SLOWDOWN_MILLI: u64 = 390;
 
 pub(super) fn gate_of(
@@ -69,7 +69,7 @@ pub(super) fn candidate_of(
     }
 }
 
-/// `spec/routing` 2.6.
+/// Requests that the machine may run at once, over all its models: its memory decides where no budget does.
 fn provider_cap(provider: &Provider, offer: &Offer) -> u32 {
     if provider.is_on_probation {
         return 1;

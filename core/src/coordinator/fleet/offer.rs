@@ -93,7 +93,7 @@ impl Offer {
         self.lingering_tokens = 0;
         match told {
             Some(told) => self.report = *told,
-            // Without a slot the model is not loaded, whatever else was said (`spec/routing` 1.4);
+            // Slots alone say what is in memory: without one the model is not loaded, whatever else was said;
             // what was measured before still holds.
             None if has_capacity => {
                 let SlotReport {

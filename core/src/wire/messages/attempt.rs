@@ -1,5 +1,4 @@
-//! One attempt: request, acceptance, terminal (`spec/wire` 4.3 to 4.6, 5.1). The chunk has its own
-//! file.
+//! One attempt: request, acceptance, terminal. The chunk has its own file.
 
 use serde::{Deserialize, Serialize};
 
@@ -104,7 +103,7 @@ tolerant! {
         /// For people near the provider; never shown to a consumer, never logged.
         pub error: Text<'a>,
         pub status_code: i64,
-        /// Closed vocabulary of `spec/wire` 10.2.
+        /// A word of a closed list ("Errors" in `docs/protocol.md`); others are ignored.
         #[serde(skip_serializing_if = "is_zero")]
         pub error_reason: Text<'a>,
     }

@@ -1,4 +1,4 @@
-//! Challenge, answer, and what the coordinator concludes (`spec/wire` 4.7, 4.8, 5.3 to 5.5).
+//! Challenge, answer, and what the coordinator concludes ("Challenge" in `docs/protocol.md`).
 
 use std::collections::BTreeMap;
 

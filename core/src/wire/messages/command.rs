@@ -1,4 +1,5 @@
-//! Orders to a provider (`spec/wire` 5.2, 5.6 to 5.8). There is no unload order.
+//! Orders to a provider: cancel, load, prefetch, and which models it should have. There is no order to
+//! unload: a model leaves memory when it is idle for long or another needs its room.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! `heartbeat`: how a machine is doing (`spec/wire` 4.2).
+//! `heartbeat`: how a machine is doing ("Heartbeat" in `docs/protocol.md`).
 
 use serde::Serialize;
 

@@ -1,4 +1,5 @@
-//! Every baseline message of `spec/wire` 4 and 5, and which of the two sides speaks it.
+//! Every message that coordinator and provider need to work together (`docs/protocol.md`), and which of the
+//! two speaks it.
 
 mod attempt;
 mod attest;
@@ -90,7 +91,8 @@ pub enum FrameKind {
     TrustStatus,
 }
 
-/// Why a frame was dropped. The connection is kept (`spec/wire` 2.3).
+/// Why a frame was dropped. The connection is kept: one frame that a newer release writes must not cost
+/// the requests that run on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DecodeError {
     /// Not an object with a textual `type`.
@@ -131,7 +133,7 @@ pub enum ToCoordinator<'a> {
     Register(Box<Register<'a>>),
 }
 
-/// Later messages to the coordinator (`spec/wire` 3.1, tag L): known, ignored.
+/// Messages to the coordinator that later releases of the published form added: known, ignored.
 const LATER_TO_COORDINATOR: [&str; 11] = [
     "app_attest_shadow",
     "capacity_quote",
@@ -146,7 +148,7 @@ const LATER_TO_COORDINATOR: [&str; 11] = [
     "service_reservation_released",
 ];
 
-/// Later messages to the provider (`spec/wire` 3.2, tag L): known, ignored.
+/// Messages to the provider that later releases of the published form added: known, ignored.
 const LATER_TO_PROVIDER: [&str; 9] = [
     "app_attest_shadow",
     "capacity_probe",
@@ -173,7 +175,7 @@ fn short<'a, T: Deserialize<'a>>(frame: &'a [u8], kind: FrameKind) -> Result<T, 
 }
 
 impl<'a> ToCoordinator<'a> {
-    /// Decodes leniently (`spec/wire` 2.3, column of the coordinator).
+    /// Decodes leniently: what is missing or `null` is the default, unknown keys are skipped.
     pub fn decode(frame: &'a [u8]) -> Result<Self, DecodeError> {
         if let Some(chunk) = ChunkFrame::decode_fast(frame) {
             return Ok(Self::Chunk(chunk));

@@ -1,4 +1,4 @@
-//! Models that a provider has, and news of their loading (`spec/wire` 4.1.2, 4.9 to 4.11).
+//! Models that a provider has, and news of their loading.
 
 use serde::Serialize;
 

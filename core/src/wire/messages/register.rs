@@ -1,4 +1,5 @@
-//! `register`: what a machine is, holds and promises (`spec/wire` 4.1).
+//! `register`: what a machine is, holds and promises ("Connection and registration" in
+//! `docs/protocol.md`).
 
 use std::collections::BTreeMap;
 
@@ -44,7 +45,7 @@ tolerant! {
         /// It takes requests of a sealed session (ours alone: the published form has none).
         #[serde(skip_serializing_if = "is_zero")]
         pub sealed_sessions: bool,
-        /// The signed blob, byte for byte as in the frame (`spec/wire` 7.1).
+        /// The signed blob, byte for byte as in the frame: those bytes are what is signed.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub attestation: Option<Verbatim<'a>>,
         #[serde(skip_serializing_if = "is_zero")]
@@ -111,8 +112,8 @@ tolerant! {
 }
 
 impl PrivacyCapabilities {
-    /// The flags of the private-text gate; `sip_enabled` is proven by a challenge instead
-    /// (`spec/wire` 4.1.3).
+    /// Whether all promises are made without which nobody's text is sent there. `sip_enabled` is not among
+    /// them: that is a fact about the system, and a challenge asks for it under a signature.
     #[must_use]
     pub const fn is_private(self) -> bool {
         self.text_backend_inprocess
