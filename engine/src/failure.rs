@@ -1,5 +1,6 @@
-//! Why a request was not served, in the words of the wire (`spec/wire.md` 10.1 and 10.2). The text
-//! never holds a part of a prompt.
+//! Why a request was not served: a word, a status like HTTP's, and a text for people. `cereus local`
+//! shows all three; a provider translates the word for its coordinator ("Errors" in
+//! `docs/protocol.md`). The text never holds a part of a prompt.
 
 use std::borrow::Cow;
 

@@ -52,7 +52,8 @@ pub struct DiskConfig {
 }
 
 impl DiskConfig {
-    /// The queue of `spec/engine` 6.7.
+    /// The published engine's queue: two runs, 512 MiB. What finds it full is not written, because a
+    /// cache must never make a request wait.
     #[must_use]
     pub const fn reference(folder: PathBuf, key: DiskKey, limits: DiskLimits) -> Self {
         Self {

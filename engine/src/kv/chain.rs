@@ -43,7 +43,8 @@ impl LookupKey for BlockHash {
     }
 }
 
-/// The hashes of one sequence, block by block, as its tokens come (`spec/engine` 6.1).
+/// The hashes of one sequence, block by block, as its tokens come. Each covers the one before it, the
+/// tenant's scope and the contract of the prompt, so equal hashes mean an equal past of one tenant.
 #[derive(Clone)]
 pub struct Chain {
     /// The constant head of each block's input.

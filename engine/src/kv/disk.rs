@@ -38,8 +38,9 @@ const GIB: u64 = 1 << 30;
 const DAY: Span = Span::secs(86_400);
 
 impl DiskLimits {
-    /// `spec/engine` 6.7, for a disk of so many bytes of which so many are free; `None` when nobody
-    /// could tell.
+    /// The published engine's: half of what is free, or 20 GiB when nobody could tell (`None`); a file
+    /// goes after half an hour unread; 750 GB a day, since flash wears out; and a twentieth of the disk,
+    /// 20 GiB at least, stays free for everybody else.
     #[must_use]
     pub const fn reference(disk: Option<DiskRoom>) -> Self {
         let (size_max, twentieth) = match disk {

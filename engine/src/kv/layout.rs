@@ -57,7 +57,7 @@ impl fmt::Display for LayoutError {
 impl core::error::Error for LayoutError {}
 
 impl KvLayout {
-    /// Tokens of a page (`spec/engine` 5.3).
+    /// Tokens of a page: the unit in which memory is given out. A row wastes less than one page.
     pub const PAGE_TOKENS: u32 = 16;
     /// Tokens of a block. The reference has 256; 64 reuses more of short prompts.
     pub const BLOCK_TOKENS: u32 = 64;

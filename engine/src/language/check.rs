@@ -1,5 +1,5 @@
-//! Whether a folder's chat template renders what requests will ask of it (`spec/engine` 10.5). A
-//! template that fails here would fail in front of a consumer.
+//! Whether a folder's chat template renders what requests will ask of it. A template that fails here
+//! would fail in front of a consumer, so its model is not offered to any.
 
 use std::path::Path;
 

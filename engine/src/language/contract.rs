@@ -1,5 +1,6 @@
-//! A name for all that turns a request into tokens, so that no past is shared across a change of it
-//! (`spec/engine` 6.3).
+//! A name for all that turns a request into tokens: a hash over the tokenizer's, template's and config's
+//! files and over the methods that read them. It enters the names of blocks, so nothing that was computed
+//! before a change is found after it.
 
 use std::path::Path;
 

@@ -19,7 +19,7 @@ use crate::disk::{
 use crate::kv::{BlockHash, KvLayout, Ledger};
 use crate::scheduler::{RowId, Scheduler};
 
-/// By `spec/engine` 6.7.
+/// Between two looks for files whose time is over: it runs out in half an hour, so a minute is soon.
 const SWEEP_EVERY: Span = Span::secs(60);
 /// What an exported block may have above its numbers.
 const BLOCK_MARGIN: u64 = 1_024;
@@ -46,8 +46,9 @@ pub struct DiskTier {
 }
 
 impl DiskTier {
-    /// The bounds of `spec/engine` 6.4 and 6.7. The wait is twice what they reckon, for disks that
-    /// are slower.
+    /// The published engine reads a prompt from 1,024 tokens on, since a shorter one is not
+    /// worth a read, and at most 1 GiB of it in 1 s, which takes a disk of 1.5 GB/s. The wait here is
+    /// twice that long, for disks that are slower.
     #[must_use]
     pub const fn reference(files: DiskConfig) -> Self {
         Self {

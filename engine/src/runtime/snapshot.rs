@@ -1,4 +1,5 @@
-//! What a heartbeat reports of one model, in the names of `spec/wire.md` 4.2.3.
+//! What a heartbeat reports of one model, under the names that a slot of the wire has for it
+//! (`core/src/wire/messages/heartbeat.rs`).
 
 use super::backend::Memory;
 use crate::disk::DiskCounts;

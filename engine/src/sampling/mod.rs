@@ -144,8 +144,10 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Chooses a row's next token, in the order of `spec/engine.md` 11.1. `None` when no allowed
-    /// logit is a finite number: the model is broken.
+    /// Chooses a row's next token: bias and penalties, then the mask, then temperature and filters, then
+    /// the draw. Reported log probabilities are of the logits as they came, so that they speak of the
+    /// model and not of the request's wishes. `None` when no allowed logit is a finite number: the model
+    /// is broken.
     #[must_use]
     pub fn choose(&mut self, sample: &Sample<'_>, logits: &[f32]) -> Option<Chosen> {
         let sampling = sample.sampling;

@@ -19,7 +19,7 @@ pub enum Admission {
 }
 
 impl Admission {
-    /// With the watermark of `spec/engine` 3.1, 5 %.
+    /// With a watermark of 5 %, as the published engine has it.
     pub const OPTIMISTIC: Self = Self::Optimistic {
         watermark_ppm: 50_000,
     };
@@ -88,7 +88,8 @@ impl From<LayoutError> for ConfigError {
 }
 
 impl SchedulerConfig {
-    /// The product values of `spec/engine` 2.2 for a model of this context.
+    /// What a provider serves a model of this context with ("Engine product values" in
+    /// `docs/protocol.md`).
     #[must_use]
     pub const fn reference(context_tokens: u32) -> Self {
         Self {

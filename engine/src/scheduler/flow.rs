@@ -9,7 +9,8 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// `spec/engine` 2.2.
+    /// Pieces that a consumer may leave unread before its row pauses, as in the published engine: as many
+    /// as the coordinator holds for a consumer that is slow.
     pub const UNREAD_MAX: u32 = 256;
 
     /// The row said something. Whether it is to pause now.

@@ -1,7 +1,8 @@
 //! How long a row may make no progress, and a step may take: pure, time is an argument.
 //!
 //! The runtime tells what happens to each row and asks who has run out of time; it ends those rows
-//! as a cancel does. Each end has a cause that the wire knows (`spec/engine` 2.8).
+//! as a cancel does. Each end has a cause with a name of its own, so that a slow consumer, a full machine
+//! and a stuck engine are told apart.
 
 use std::collections::BTreeMap;
 
@@ -65,7 +66,7 @@ pub struct LeaseConfig {
 }
 
 impl LeaseConfig {
-    /// `spec/engine` 2.2.
+    /// The published engine's: after two minutes without progress a row gives its room to others.
     pub const REFERENCE: Self = Self {
         admission: Span::secs(120),
         prefill: Span::secs(120),
@@ -271,7 +272,7 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// `spec/engine` 2.2.
+    /// The published engine's. A step that takes longer is held to have hung, and all rows wait for it.
     pub const REFERENCE_LIMIT: Span = Span::secs(30);
     pub const REFERENCE: Self = Self::new(Self::REFERENCE_LIMIT);
     /// How often to look.

@@ -3,7 +3,8 @@
 //! The engine thread asks for a [`StepPlan`], computes it and commits what came of it; the simulator
 //! drives the very same code and jumps over runs of plain decode with [`Scheduler::advance_decode`].
 //! Rows that decode go first in each step, then prompts, in order; among waiting rows the higher
-//! priority goes first, then who came first, and nobody overtakes (`spec/engine` 2.3).
+//! priority goes first, then who came first. Nobody overtakes a row that does not fit yet: small prompts
+//! that pass a large one would let it starve.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 mod config;

@@ -1,5 +1,5 @@
-//! How a family of models writes its thoughts and its calls, told from its vocabulary and its chat
-//! template (`spec/engine.md` 11.6 and 11.7).
+//! How a family of models writes its thoughts and its calls. Told from its vocabulary and its chat
+//! template, not from its name: what is fine-tuned from a model keeps its form and loses its name.
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

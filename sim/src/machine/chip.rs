@@ -1,7 +1,7 @@
 //! How fast a chip computes: whole nanoseconds, so that a thousand steps added up one by one and
 //! their sum in one formula are the same number on every platform.
 
-/// A chip serving a 7B model in 4 bits, the one that the measurements of `spec/routing` 16 are of.
+/// A chip serving a 7B model in 4 bits: the model of which a public network has published its rates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Chip {
     pub name: &'static str,
@@ -21,9 +21,10 @@ pub struct Chip {
 
 /// Size of the weights, 7B parameters in 4 bits with scales.
 pub const WEIGHTS_SIZE: u64 = 4_200_000_000;
-/// `spec/routing` 16, "KV per token (7B)".
+/// Keys and values of one token, as published for that model.
 pub const KV_SIZE_PER_TOKEN: u64 = 357_615;
-/// What the runtime keeps of the memory for itself and its activations (`spec/engine` 3.4).
+/// What the runtime keeps of the memory for itself and its activations: the headroom that the
+/// published engine leaves.
 const RESERVE_SIZE: u64 = 4 << 30;
 
 const fn chip(
@@ -48,8 +49,8 @@ const fn chip(
     }
 }
 
-/// Prefill rates of `spec/routing` 16. Its decode rates at batches of 1, 2, 4 and 8 (92.8, 69.5,
-/// 35.9 and 29.6 tokens a second for each row) lie by the 400 GB/s chip's line of 10.5 ms and
+/// Prefill rates as published for three chips. The published decode rates at batches of 1, 2, 4 and 8
+/// (92.8, 69.5, 35.9 and 29.6 tokens a second for each row) lie by the 400 GB/s chip's line of 10.5 ms and
 /// 3.1 ms a row; the others' rows scale by bandwidth.
 pub const CHIPS: [Chip; 3] = [
     chip("max-previous", 64, 400, 1_638, 3_100_000),
@@ -122,7 +123,7 @@ mod tests {
     #[test]
     fn batches_slow_rows_down_as_measured() {
         let chip = CHIPS[0];
-        // Tokens a second for each row, from `spec/routing` 16, within a fifth.
+        // Tokens a second for each row, as published, within a fifth.
         for (rows, measured) in [(1, 92_800), (2, 69_500), (4, 35_900), (8, 29_600)] {
             let modelled = mtps(1, chip.step(0, rows, 0));
             assert!(

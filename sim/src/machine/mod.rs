@@ -31,7 +31,7 @@ pub enum Pace {
 
 /// Tokens between two progress notes of one row.
 pub const PROGRESS_TOKENS: u32 = 128;
-/// The newest sample weighs one quarter (`spec/routing` 3.2: 0.3).
+/// The newest sample weighs one quarter: the power of two nearest to the 0.3 that providers report by.
 const RATE_SHIFT: u8 = 2;
 
 /// Work for a machine. `output_tokens_true` is the simulator's secret.

@@ -92,8 +92,8 @@ const ROWS_MAX: u16 = 1_024;
 pub const MACHINES_MAX: u32 = 131_072;
 
 impl RunConfig {
-    /// A fleet like the reference's: half of the machines of the previous generation
-    /// (`spec/routing` 16), links over the internet, a local disk.
+    /// A fleet like that of the public network whose chips were measured ([`CHIPS`]): half of the machines
+    /// of the previous generation, links over the internet, a local disk.
     #[must_use]
     pub fn reference(machines: u32) -> Self {
         let weights = [50, 30, 20];

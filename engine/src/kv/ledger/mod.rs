@@ -31,7 +31,8 @@ pub struct Adopted {
 /// Whether a prompt may be found whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HitLimit {
-    /// The last block is computed, if only for its last token (`spec/engine` 6.1).
+    /// The last block is computed, if only for its last token: what comes next is drawn from that token's
+    /// logits, and logits are not kept.
     LastBlock,
     /// Only the last token is computed; the page that it lies in is copied first. Recurrent layouts
     /// keep to [`Self::LastBlock`]: there is no state one token before a block's end.

@@ -1,4 +1,4 @@
-//! Numbers of `spec/engine` 16.4, and the cases that a sentence states.
+//! Numbers worked out by hand from the formulas, and the cases that a sentence states.
 
 use core::num::NonZeroU32;
 

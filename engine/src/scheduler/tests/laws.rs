@@ -445,8 +445,9 @@ impl Harness {
     }
 }
 
-/// ENG-02: who decodes and stays is planned, but for those behind a row that was its own victim: there
-/// the running stop (`spec/engine` 2.3), and nothing else is planned either.
+/// ENG-02: who decodes and stays is planned, but for those behind a row that was its own victim. When the
+/// row that finds no memory is itself the one to leave, planning of the running rows stops there, and
+/// nothing else is planned either.
 fn check_decodes(before: &Scheduler, plan: &StepPlan) {
     let row_of = |slot: &RowSlot| before.rows[usize::from(slot.0)].as_ref();
     let decoding = before.order.iter().filter_map(row_of);

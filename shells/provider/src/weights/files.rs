@@ -1,4 +1,6 @@
-//! The files of a model folder that make the model what it is (`spec/engine` 10.2).
+//! The files of a model folder that make the model what it is: its weights, and what turns text into its
+//! tokens and back. They alone enter the hash that names the model to a coordinator, so a README or a
+//! cache beside them makes no other model of it.
 
 use std::ffi::OsStr;
 use std::fmt;

@@ -1,5 +1,6 @@
-//! The hash that names a model's files to the coordinator, and the cheap sign that it still holds
-//! (`spec/engine` 10.2).
+//! The hash that names a model's files to the coordinator; and a fingerprint of paths, sizes and
+//! times, which shows without reading the weights that nobody has changed them since, so that the hash
+//! still holds.
 
 use std::fs::File;
 use std::io::{self, Read as _};

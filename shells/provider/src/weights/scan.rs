@@ -1,4 +1,5 @@
-//! Finds models without reading their weights (`spec/engine` 10.1).
+//! Finds the models on this machine by their names and small files. Nothing here reads the weights or
+//! hashes them: a list of models must come at once, and weights are read by the gigabyte.
 
 use std::env;
 use std::fs::{self, File};

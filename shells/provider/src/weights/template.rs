@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-/// What is known of a model's chat template (`spec/engine` 10.5).
+/// What is known of a model's chat template: a provider says so when it registers,
+/// and a coordinator sends it no request for a model whose template fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rendering {
     /// Where it fails.
