@@ -45,7 +45,7 @@ pub enum Effect {
     Post { transfer: u32 },
     /// Close a provider's connection.
     Disconnect { conn: ConnId, cause: GoneCause },
-    /// Ask the provider to load a model now.
+    /// Ask the provider to load a model now. The coordinator gives no such order yet; its shells carry it out.
     LoadModel { conn: ConnId, model: ModelIx },
     /// A limit was hit or a rule was bent; once per occurrence, for the operator.
     Alarm { alarm: Alarm, count: u64 },
