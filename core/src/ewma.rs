@@ -1,4 +1,5 @@
-//! Integer smoothing.
+//! An exponential average in integers: decisions take no floats, which differ from platform to
+//! platform.
 
 use serde::{Deserialize, Serialize};
 

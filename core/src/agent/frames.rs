@@ -1,4 +1,5 @@
-//! What the coordinator says, and what is said to it outside of jobs.
+//! Frames of the coordinator, and the answers to those that are not about a job: challenges,
+//! loads, prefetches, statuses.
 
 use super::jobs::exact_id;
 use super::machine::{Agent, Challenge};

@@ -43,7 +43,8 @@ impl Agent {
             (true, IsOn::Yes) | (false, IsOn::No) => {}
             (true, IsOn::No | IsOn::Unknown) => {
                 duty.is_on = IsOn::Yes;
-                // A socket that is being left is left first, and its models stay.
+                // Only a resting provider rises at once. One that is still leaving its socket for
+                // the end of the last window finishes that first; its models stay loaded.
                 if self.session == Session::Resting {
                     self.session = Session::Waiting { dial_at: now };
                     out.push(AgentEffect::Rise);

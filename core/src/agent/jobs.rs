@@ -277,7 +277,7 @@ impl Jobs {
                 stats.tokens_generated += i64::from(usage.completion_tokens);
                 send_complete(id, job.session, usage, parts, out);
             }
-            // The engine stopped what nobody told it to stop.
+            // The engine stopped a job that nobody had told it to stop: a fault of this machine.
             (Stage::Running, JobEnd::Stopped { .. }) => {
                 let fault = super::JobFault::Internal;
                 send_error(id, job.session, &fault.into(), out);

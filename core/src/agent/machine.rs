@@ -1,4 +1,5 @@
-//! The machine itself: sockets come and go, frames are read, timers fire.
+//! The provider's state machine: its events, one by one, to the part that each concerns.
+//! Sockets come and go, frames are read, timers fire.
 
 use super::backoff::{Backoff, Ending};
 use super::duty::Duty;
@@ -111,7 +112,7 @@ impl Agent {
                 self.send_load_status(build, "succeeded", "", out);
             }
             AgentEvent::ModelsChanged { update } => {
-                // Who is not registered yet will say so when it registers.
+                // Without a session nothing is sent: the next registration lists the models anyway.
                 if let Some(session) = self.open_id() {
                     send(out, session, |bytes| bytes.extend_from_slice(update));
                 }

@@ -1,4 +1,5 @@
-//! Ids of the recent past, boundedly many.
+//! Request ids of the recent past, so that a repeat or a late cancel is known. Bounded: the
+//! oldest is forgotten first.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,5 @@
-//! What a provider says, and what follows from it.
+//! A provider's frames: each is read, checked against what this connection has shown so far,
+//! and told to the coordinator as a fact.
 
 use std::borrow::Cow;
 
@@ -72,7 +73,8 @@ impl ProviderLink {
                     models: Cow::Owned(models),
                 });
             }
-            // Code challenges are pushed by nobody yet; prefetch news are for people only.
+            // These change nothing: nobody here pushes code challenges, so an answer answers none,
+            // and news of a prefetch are for people only.
             ToCoordinator::CodeAttestationResponse(_)
             | ToCoordinator::Later
             | ToCoordinator::PrefetchModelStatus(_) => self.counts.frames_later += 1,
@@ -94,8 +96,8 @@ impl ProviderLink {
         }
         let is_linked = !register.auth_token.is_empty();
         if is_linked {
-            // To let it earn for nobody would be a theft that it cannot see. A key that was made a
-            // moment ago is known when the provider comes back.
+            // The key is unknown. To serve on would be to work for nobody without knowing it, so the
+            // connection ends. A key that was made a moment ago is known when the provider comes back.
             let Some(owner) = rules.owners.find(&register.auth_token) else {
                 self.close(1008, EARN_KEY_UNKNOWN, GoneCause::Violation, out);
                 return;

@@ -1,4 +1,5 @@
-//! The machine itself: one socket, from its first byte to its close.
+//! The state machine of one provider's socket, from its first byte to its close: its events,
+//! one by one, to the part that each concerns.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,5 @@
-//! What a provider is told, and how a connection ends.
+//! What the coordinator has its provider told: requests, cancels, loads, statuses, challenges.
+//! And how a connection ends.
 
 use super::attempts::Attempts;
 use super::challenge::Outcome;

@@ -1,4 +1,5 @@
-//! The formulas themselves.
+//! The formulas behind the head of this module: from a machine's memory to what models, loads
+//! and keys and values may take of it.
 
 use super::policy::MemoryPolicy;
 use super::{GIB, KV_BYTES_MIN, OS_FLOOR_BYTES, loaded_bytes, share_floor};

@@ -39,7 +39,8 @@ impl Slots {
         let engine_used = measured.memory.engine_used_bytes;
         let is_all_idle = evictable_bytes == held_bytes && incoming.is_none();
         let reclaimable_bytes = if is_all_idle && self.is_quiet() {
-            // Nothing but idle models, and what the library keeps of models that are gone.
+            // No request runs, so all that the engine holds can go: idle models, and buffers that
+            // the library keeps of models that are gone.
             engine_used
         } else {
             evictable_bytes.min(engine_used)
@@ -238,7 +239,8 @@ impl Slots {
     }
 
     pub(super) fn on_cache_cleared(&mut self, out: &mut Vec<SlotsEffect>) {
-        // Also the answer to clearing under pressure, after which nothing is due.
+        // Only a load that waits for this goes on. The cache is also cleared under pressure, and
+        // nothing waits for that.
         if self
             .work
             .is_some_and(|work| work.stage == LoadStage::Clearing)
@@ -306,7 +308,8 @@ impl Slots {
         let Load::Refused(shortage) = self.config.cap.load(held.as_it_is(), weights_bytes) else {
             panic!("what fits as it is was loaded");
         };
-        // No model is in the way: what is missing is what the library keeps for reuse.
+        // No model is in the way that could be evicted, so what is missing may be the buffers that
+        // the library keeps for reuse.
         let others = self.others(eviction);
         self.clear_or_give_up(Refusal::NoMemory { shortage, others }, out);
     }
@@ -417,7 +420,8 @@ impl Slots {
             let own = self.build_mut(build);
             if own.grant_bytes != bytes {
                 own.grant_bytes = bytes;
-                // The one that is being loaded hears it with the order to load.
+                // A model that is being loaded is not told here: the order to load carries its
+                // grant.
                 if Some(build) != loading {
                     out.push(SlotsEffect::SetGrant { build, bytes });
                 }
@@ -442,7 +446,7 @@ impl Slots {
 
     fn sliced(&self, builds: Vec<BuildIx>) -> (Vec<BuildIx>, Vec<u64>) {
         let weights = |build: &BuildIx| self.spec(*build).weights_bytes;
-        // What does not go away takes its memory whether it serves or not.
+        // A model whose unload has not ended still takes its memory, although it serves nobody.
         let stuck =
             self.weights(|slots, build| matches!(slots.build(build).phase, Phase::Unloading(_)));
         let weights_bytes = builds.iter().map(weights).fold(stuck, u64::saturating_add);

@@ -1,4 +1,5 @@
-//! The machine itself: requests come and end, engines are watched, timers fire.
+//! The state machine of the loaded models: its events, one by one, to the part that each
+//! concerns. Requests come and end, engines are watched, timers fire.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -111,7 +112,8 @@ impl Slots {
                 wake = wake.min((until, SlotsWake::WaitOverdue));
             }
         }
-        // While the gate is taken an idle model stays, however late it is.
+        // While a load or an unload is under way no idle model can be dropped, so no wake-up is due
+        // for one.
         if self.work.is_none() && self.leaving.is_none() {
             for build in self.ixs() {
                 if let Some(at) = self.idle_until(build) {
@@ -262,7 +264,8 @@ impl Slots {
 
     fn on_job_ended(&mut self, now: Tick, job: JobId) {
         let Some(entry) = self.jobs.remove(&job) else {
-            // Refused a moment ago, and its end was on its way.
+            // The job was refused here while its end was on its way: the shell and this machine
+            // crossed.
             self.counts.stale_events += 1;
             return;
         };

@@ -120,7 +120,8 @@ struct FolderLock(File);
 
 impl Drop for FolderLock {
     fn drop(&mut self) {
-        // Closing lets go too, a moment later.
+        // Closing the file would release the lock as well, but only once a child that is being
+        // started has closed its copy.
         let _ = self.0.unlock();
     }
 }
@@ -414,7 +415,8 @@ impl DiskCache {
                 Some(PART) => false,
                 Some(_) | None => continue,
             };
-            // Whoever wrote a part was stopped in the middle.
+            // A file with the suffix of a part was never finished: its writer was stopped in the
+            // middle.
             if let Some(Ok(seen)) = is_ours.then(|| look_at(&self.keys, &path, self.index.limits()))
             {
                 found.push(seen);
@@ -469,7 +471,8 @@ impl Reading {
             return Err(ReadError::Damaged);
         }
         let mut blocks = format::read_blocks(&self.keys, &mut file, &header, self.model)?;
-        // Only an order of removal hangs on it.
+        // The time says when the file was last read, for the order of removal alone: a failure to
+        // set it harms nothing.
         let _is_touched = file.set_modified(SystemTime::now());
         blocks.truncate(range.end);
         blocks.drain(..range.start);

@@ -125,7 +125,7 @@ impl Writer {
     }
 
     pub(super) fn remove(&mut self, paths: Vec<PathBuf>) {
-        // Without a thread they are taken up by the next start.
+        // If the thread is gone the files stay, and the next start finds them again.
         let _is_sent = self.send(Task::Remove(paths));
     }
 

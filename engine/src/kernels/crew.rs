@@ -50,7 +50,8 @@ static CREW: LazyLock<Mutex<Crew>> = LazyLock::new(|| Mutex::new(Crew::new()));
 /// Calls `work` once for each index below `count`, on this thread and on idle ones. Which does
 /// which is chance, so each index must write to places of its own.
 pub(super) fn for_each(count: usize, work: &(dyn Fn(usize) + Sync)) {
-    // Another model's kernel has the helpers: do without.
+    // If another model's kernel has the helpers, this thread does all the work: waiting for them
+    // would take longer.
     let crew = (count > 1).then(|| CREW.try_lock().ok()).flatten();
     match crew {
         Some(crew) if !crew.threads.is_empty() => crew.run(count, work),
@@ -68,7 +69,7 @@ impl Crew {
             next: AtomicUsize::new(0),
             asleep: (0..helpers).map(|_| AtomicBool::new(false)).collect(),
         }));
-        // A thread that cannot be started is a helper less.
+        // If the system starts no more threads, the crew is smaller and still right.
         let threads = (0..helpers)
             .map_while(|ix| {
                 let name = format!("kernel-{ix}");
@@ -116,7 +117,8 @@ impl Drop for Closing {
             if looks < LOOKS {
                 std::hint::spin_loop();
             } else {
-                // The helper lost its core to something else: let it have this one.
+                // A helper that takes this long has lost its core to another thread; this one gives
+                // up its own for a moment.
                 std::thread::yield_now();
             }
         }
@@ -162,7 +164,8 @@ impl Shared {
             self.take(work.count, unsafe { &*work.call });
             std::mem::forget(guard);
             self.state.fetch_sub(1, Ordering::AcqRel);
-            // What was just finished is no longer worth joining.
+            // The work of this run is done but not closed yet: a helper that joined it again would
+            // find nothing left.
             while self.state.load(Ordering::Acquire) & OPEN != 0 {
                 std::thread::yield_now();
             }

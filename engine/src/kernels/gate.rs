@@ -1,4 +1,5 @@
-//! The gated feed-forward's middle.
+//! The middle of a gated feed-forward layer: of two products of the same input, one passes
+//! through an activation and is multiplied with the other.
 
 use pulp::{Simd, WithSimd};
 
@@ -75,7 +76,8 @@ impl WithSimd for Gated<'_> {
 }
 
 impl Gate {
-    // A closure would be compiled without the machine's vectors.
+    // A function, always inlined: a closure would be compiled for the common denominator of CPUs,
+    // without this machine's wide vectors.
     #[inline(always)]
     pub(super) fn of<S: Simd>(self, simd: S, gate: S::f32s, up: S::f32s) -> S::f32s {
         match self {

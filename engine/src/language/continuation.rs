@@ -1,4 +1,5 @@
-//! Where a prompt ends whose last message goes on.
+//! `continue_final_message`: where a prompt must be cut so that the model goes on with the last
+//! message in place of beginning another.
 
 use crate::failure::Failure;
 

@@ -132,7 +132,7 @@ impl Disk {
         chain: &[BlockHash],
         scheduler: &mut Scheduler,
     ) {
-        // What was asked for a row that is gone counts until it has come.
+        // A read whose row is gone still occupies the reader, so it counts until it has come.
         if self.staged.len().max(self.reader.in_flight()) >= self.tier.reads_max {
             return;
         }
@@ -210,7 +210,7 @@ impl Disk {
             if !self.cache.has_room() {
                 self.cache.flush(now);
             }
-            // Nobody writes any more.
+            // Still no room after a flush: the writing thread is gone, and nothing will make any.
             if !self.cache.has_room() {
                 return;
             }
@@ -224,7 +224,8 @@ impl Disk {
             return;
         };
         let block_size = kv.layout().block_bytes().saturating_add(BLOCK_MARGIN);
-        // Some may have been forgotten since.
+        // Of the blocks of a row that has left, some may have been forgotten meanwhile: only those
+        // still in memory can be written.
         let found = &chain[..kv.found(chain)];
         let wanted = self
             .cache

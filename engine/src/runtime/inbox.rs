@@ -125,7 +125,8 @@ impl State {
 impl State {
     fn has_no_mail(&self) -> bool {
         self.jobs.is_empty()
-            // A cancel goes after its job.
+            // The cancel of a job that is still being prepared waits for it, and is no mail until
+            // then.
             && self.cancels.is_subset(&self.preparing)
             && self.resumed.is_empty()
             && self.grant_bytes.is_none()
@@ -259,7 +260,8 @@ impl Inbox {
         while state.has_no_mail() {
             let wait = match patience {
                 Patience::Look => break,
-                // What stops it is no mail: that it has nothing left to do is.
+                // A stop is no mail, so it does not end the wait by itself; it does once no job is
+                // being prepared.
                 Patience::Wait(_) if state.mode == Mode::Stopping && state.preparing.is_empty() => {
                     break;
                 }
@@ -281,7 +283,8 @@ impl Inbox {
         let early = cancels.intersection(preparing).copied().collect();
         let cancels = std::mem::replace(cancels, early);
         let cancels = cancels.difference(&state.preparing).copied().collect();
-        // The thread stays for the jobs that are still made ready.
+        // The engine's thread may not end while jobs are still being prepared: somebody must answer
+        // them.
         let mode = match state.mode {
             Mode::Stopping if !state.preparing.is_empty() => Mode::Draining,
             mode => mode,

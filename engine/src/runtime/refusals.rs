@@ -1,4 +1,5 @@
-//! What the pure parts decide against a request, in words for who asked.
+//! Refusals of the scheduler and of the leases, which are codes, as sentences for whoever
+//! asked.
 
 use crate::failure::{Failure, Reason};
 use crate::scheduler::Refused;

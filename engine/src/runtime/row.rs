@@ -104,7 +104,8 @@ impl Row {
             sampling: &self.sampling,
             history: &self.history,
             allowed: self.constraint.as_ref().map(|it| it.allowed(place)),
-            // A form says itself when it may end.
+            // Tokens that would end the answer too early are barred, except under a grammar: that
+            // decides itself when it may end.
             barred: if self.generated < self.held_back.until && self.constraint.is_none() {
                 &self.held_back.tokens
             } else {
@@ -261,7 +262,7 @@ impl Row {
                 Called::Arguments(text) => match calls.last_mut() {
                     Some(call) => call.arguments.push_str(&text),
                     None => calls.push(CallPiece {
-                        // What goes on has begun.
+                        // These arguments go on with a call that has begun already: the newest.
                         index: self.calls.saturating_sub(1),
                         begun: None,
                         arguments: text,

@@ -1,4 +1,5 @@
-//! A plan in the backend's terms.
+//! From the scheduler's plan, which names rows, to what a backend computes: tokens, places and
+//! samplers.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! The engine's thread: mail in, one step, text out, and again.
+//! The engine's thread. Each turn it takes new requests, cancels and settings from the inbox,
+//! computes one step, and hands out the text that came of it.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -215,7 +216,8 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             );
             return Err(Failure::new(Reason::RequestExceedsNodeBudget, text));
         }
-        // A bound above the room is a wish for all there is: the answer ends by length.
+        // Whoever asks for more tokens than there is room for gets all the room: the answer ends by
+        // length.
         let room = room.min(budget_room);
         let output_tokens_max = request.max_tokens.unwrap_or(u32::MAX).min(room);
         let ask = RowRequest {
@@ -233,7 +235,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         let now = self.now();
         if let Some(disk) = &mut self.disk {
             let block_tokens = self.scheduler.kv().layout().block_tokens;
-            // One token is always computed.
+            // The last token of a prompt is always computed, so the block that it ends is not read.
             let blocks = hashes.len().min((prompt.len() - 1) / block_tokens as usize);
             disk.stage(now, id, &hashes[..blocks], &mut self.scheduler);
         }
@@ -273,7 +275,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         match self.scheduler.cancel(id) {
             Cancelled::Running(slot) => self.backend.release(slot),
             Cancelled::Waiting => {}
-            // Refused in this very turn.
+            // The scheduler does not know it: it was refused in this very turn.
             Cancelled::Unknown => return,
         }
         let row = self.row(id);
@@ -339,7 +341,9 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
             self.leases.preempted(now, preempted.row);
         }
         if plan.is_empty() {
-            // Either room was made, and who it is for comes next, or all wait for readers or the disk.
+            // An empty plan has two causes. Either a row was preempted and the room is given out by
+            // the next plan, or all rows wait for their readers or the disk, and then the thread
+            // rests.
             self.is_at_rest = plan.preempted.is_empty();
             self.plan = plan;
             return true;
@@ -482,7 +486,7 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         if let Cancelled::Running(slot) = self.scheduler.cancel(id) {
             self.backend.release(slot);
         }
-        // Its limit may have ended it in this very step.
+        // The row may be gone: its own limit may have ended it in this very step.
         if let Some(row) = self.rows.remove(&id) {
             self.fail(id, row.why_stuck());
         }
@@ -501,7 +505,8 @@ impl<B: Backend, F: FnMut(Event)> Worker<B, F> {
         for (id, slot) in lost {
             self.scheduler.cancel(id);
             self.backend.release(slot);
-            // Of what it held nothing is kept: who knows what the step has left.
+            // Nothing of its keys and values is kept for reuse: the step that failed may have left
+            // anything in them.
             self.rows.remove(&id);
             self.fail(id, failure.clone());
         }

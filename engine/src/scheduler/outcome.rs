@@ -103,7 +103,8 @@ impl Scheduler {
             self.write_all(together);
             left -= together;
         }
-        // Nobody gives back a page before all have taken theirs, as in a step.
+        // Rows end only here, after all have written: in a single step, too, nobody gives back a
+        // page before all have taken theirs.
         let mut ix = 0;
         while let Some(&slot) = self.order.get(ix) {
             let is_paused = occupied(&self.rows, slot).is_paused;
@@ -162,7 +163,8 @@ impl Scheduler {
     fn steps_in_room(&self, decoding: u64) -> u32 {
         let room = self.kv.room_after(0);
         if self.config.admission == Admission::WorstCase {
-            // Reserved to the end, unless the grant shrank below that.
+            // Each row has reserved its memory to the end, so all steps have room, unless the grant
+            // shrank below what is reserved.
             return room.map_or(0, |_| u32::MAX);
         }
         let layout = self.kv.layout();

@@ -53,7 +53,8 @@ impl Scheduler {
         let block = self.kv.layout().block_tokens;
         let every = block.saturating_mul(self.config.checkpoint_blocks.get());
         let regular = (row.computed / every + 1).saturating_mul(every);
-        // A prompt that is asked again is found up to here.
+        // Up to this block the same prompt will be found when it is asked again, so a state is
+        // saved there.
         let last = (row.prefill_end - 1) / block * block;
         Some(if last > row.computed {
             regular.min(last)
@@ -108,7 +109,8 @@ impl Scheduler {
                 let mut len = self.piece(row, len_max);
                 let start = row.computed;
                 let plain = self.config.prefill_chunk_tokens;
-                // Rather a shorter stripe than a row less.
+                // A row alone takes a long piece. If there is no memory for that, a piece of plain
+                // length is tried before anybody is preempted.
                 if len > plain && !self.can_grow(slot, start + len, len) {
                     len = plain;
                 }

@@ -1,4 +1,5 @@
-//! Finding marks in text that is still growing.
+//! Finds marks (such as `</think>`) in text that is still growing, and how much of its end may
+//! be the beginning of one.
 
 /// A mark in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -410,7 +410,7 @@ impl<'p> World<'p> {
             self.tries.get_mut(&key).expect("just found").has_row = true;
         }
         for (after, act) in script {
-            // Back over the same way.
+            // The answer takes the same way back, so the latency counts a second time.
             let at = self.now + after + self.plan.latency;
             self.queue.push(at, What::Act(key, act));
         }
@@ -450,7 +450,8 @@ impl<'p> World<'p> {
                     fault,
                 })?;
                 if fault == AttemptFault::Encryption {
-                    // Nothing more comes on this connection.
+                    // A breach of the encryption ends trust in this connection, so a liar closes it
+                    // and comes back on another.
                     let back_after = Span(self.chance.between(100_000, 3_000_000));
                     return self.leaves(attempt.machine, GoneCause::Closed, back_after);
                 }

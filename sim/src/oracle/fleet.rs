@@ -113,7 +113,7 @@ impl FleetModel {
             | Event::AttemptProgressed { .. }
             | Event::AttemptCompleted { .. }
             | Event::AttemptFailed { .. } => self.alive.contains_key(&conn),
-            // No connection says these.
+            // No connection gives these events, so none can be gone.
             Event::AccountOpened { .. }
             | Event::AccountCredited { .. }
             | Event::HoldRecovered { .. }
@@ -155,7 +155,7 @@ impl FleetModel {
         if matches!(event, Event::ProviderLeft { .. }) {
             self.alive.remove(&conn);
         }
-        // Replaced, or refused.
+        // The core closes a connection that was replaced by a newer one, or refused.
         for effect in &out.list {
             if let Effect::Disconnect { conn, .. } = effect {
                 self.alive.remove(conn);

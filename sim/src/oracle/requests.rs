@@ -215,7 +215,8 @@ impl RequestModel {
                 require_durable(request, &out.receipts[receipt as usize], money)?;
                 self.end(request)?;
             }
-            // The predecessor of a machine's newer connection.
+            // The connection that a machine's newer one replaces: what ran on it has no machine any
+            // more.
             Effect::Disconnect { conn, .. } => self.drop_conn(conn),
             Effect::Alarm { .. }
             | Effect::Drained

@@ -317,7 +317,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
                 let conn = fleet::conn(machine);
                 self.tell(now, &Event::ProviderVerified { conn })
             }
-            // A wake that an earlier one overtook was armed again.
+            // Another wake-up was armed since this one was queued: that one counts.
             Happening::Wake if now != self.wake_at => Ok(()),
             Happening::Wake => {
                 self.wake_at = Tick::NEVER;
@@ -341,7 +341,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             models: Cow::Borrowed(&[MODEL]),
         };
         self.tell(now, &joined)?;
-        // After the registration, as its machine's first message.
+        // A report and a challenge follow the registration at once.
         self.queue.push(now, Happening::Beat { machine });
         self.queue.push(now, Happening::Challenge { machine });
         Ok(())

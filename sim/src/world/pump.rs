@@ -1,4 +1,4 @@
-//! Between core and world: one event in, its effects carried out.
+//! Steps the core by one event and carries out in the simulated world what it then orders.
 
 use cereus_core::draw::Purpose;
 use cereus_core::effect::{Effect, Effects};

@@ -1,4 +1,5 @@
-//! Grammars that were asked for lately.
+//! Grammars that were compiled lately, for the next request of the same tenant with the same
+//! form.
 
 use llguidance::Matcher;
 use llguidance::toktrie::SimpleVob;

@@ -43,11 +43,11 @@ fn limits() -> ParserLimits {
         initial_lexer_fuel: 500_000,
         step_lexer_fuel: 50_000,
         step_max_items: 20_000,
-        // One or two kilobytes each.
+        // A state takes one or two kilobytes, so these are 16 MB at most.
         max_lexer_states: 8_000,
         max_grammar_size: 200_000,
         precompute_large_lexemes: true,
-        // They would quote the schema.
+        // Verbose errors would quote the schema, which is a part of the prompt.
         verbose_errors: false,
     }
 }
@@ -106,7 +106,8 @@ impl Compiler {
     fn factory(&self) -> Result<&Factory, Failure> {
         let made = self.factory.get_or_init(|| {
             let words = (self.words)()?;
-            // A vocabulary may break what the trie assumes.
+            // The library panics over vocabularies that break what its trie assumes; such a model
+            // is served without forms.
             let made = catch_unwind(AssertUnwindSafe(|| factory(words, &self.ends)));
             made.ok().flatten()
         });
@@ -196,7 +197,8 @@ impl Grammars for Compiler {
 
 fn factory(mut words: Vec<Vec<u8>>, ends: &[u32]) -> Option<Factory> {
     for word in &mut words {
-        // This byte begins what the trie holds for no text; in text it never stands.
+        // The trie takes words that begin with this byte for special tokens. It stands in no UTF-8
+        // text, so a word that holds it is left out.
         if word.len() > WORD_BYTES_MAX || word.contains(&TokTrie::SPECIAL_TOKEN_MARKER) {
             word.clear();
         }

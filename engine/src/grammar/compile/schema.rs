@@ -128,7 +128,7 @@ fn too_many(field: &str) -> Failure {
 
 /// What llguidance says against a grammar, without the parts of the schema that it quotes.
 pub(super) fn refusal(field: &str, message: &str) -> Failure {
-    // What follows the first line is quoted, or a trace.
+    // Only the first line is looked at: what follows quotes the schema or is a trace.
     let line = message.lines().next().unwrap_or_default();
     let has = |words: &[&str]| words.iter().any(|word| line.contains(word));
     let text = if has(&["Unsatisfiable", "NoExtension"]) {

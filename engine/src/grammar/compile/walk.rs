@@ -82,7 +82,7 @@ impl Walk {
     }
 
     fn go_on(&mut self, token: u32) {
-        // After its end nothing but an end may come, however often.
+        // Once the grammar has ended only ends may follow, and they change nothing.
         if self.matcher.is_stopped() {
             return;
         }

@@ -305,7 +305,8 @@ impl Ledger {
         for group in 0..self.pools.len() {
             let table = self.table_ix(slot, group);
             self.slid[table] = 0;
-            // From the end: a prefix is of use without its continuation, never the other way round.
+            // Pages are let go from the end, so that the last of a sequence is forgotten first: a
+            // beginning is of use without its continuation, and never the other way round.
             while let Some(page) = self.tables[table].pop() {
                 if page != PageId::NONE {
                     self.let_go(group, page);
@@ -393,7 +394,8 @@ impl Ledger {
 
     /// Keeps what nobody holds inside the grant.
     fn reclaim(&mut self) {
-        // After a shrink the rows alone may hold more.
+        // After the grant has shrunk the rows alone may hold more than it; then there is no room to
+        // make, and that is no error.
         let _is_inside = self.try_make_room(0);
     }
 

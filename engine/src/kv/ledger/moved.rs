@@ -114,7 +114,8 @@ impl Ledger {
         for &page in &pages {
             self.pools[GROUP].enter_part(page, part);
         }
-        // From the end, as when a row leaves.
+        // Pages are let go from the end, as when a row leaves, so that a beginning outlives its
+        // continuation.
         for &page in pages.iter().rev() {
             self.let_go(GROUP, page);
         }

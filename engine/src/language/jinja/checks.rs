@@ -1,4 +1,4 @@
-//! The tests of `is`.
+//! Tests of a template, as in `x is defined` or `x is divisibleby 3`.
 
 use super::args::{Argument as _, Given};
 use super::ast::Comparison;

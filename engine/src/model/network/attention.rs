@@ -1,4 +1,6 @@
-//! The projections around attention.
+//! An attention layer but for attention itself: the products that make queries, keys and
+//! values, their norms and positions, the gate, and the product behind. What a layer sees of the
+//! past is behind `Past`.
 
 use mlx_rs::Array;
 use mlx_rs::error::Exception;

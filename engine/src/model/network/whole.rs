@@ -1,4 +1,4 @@
-//! Whole rows at once, with nothing remembered: the way to train.
+//! `Past` for training: each row is computed whole and nothing of it is remembered.
 
 use mlx_rs::Array;
 use mlx_rs::error::Exception;

@@ -198,7 +198,8 @@ impl CoordinatorProcess {
                 by.effects.push(ProcessEffect::Post { seq: transfer.seq });
             }
             ControlEffect::Relay { request, event } => self.answers.step(now, request, event),
-            // The oracles have heard of a misuse, the consumer of its end.
+            // Nothing is left to do for these: the oracles have seen the misuse, and the consumer
+            // was told of the end.
             ControlEffect::Alarm { .. }
             | ControlEffect::CreditRefused { .. }
             | ControlEffect::Denied { .. }

@@ -1,4 +1,4 @@
-//! Calls.
+//! Calls in a template: of macros, of methods and of the functions that every template has.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
