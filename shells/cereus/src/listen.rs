@@ -22,7 +22,8 @@ pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     let (host, port) = text.rsplit_once(':').ok_or_else(|| expected("no port"))?;
     let port: u16 = port.parse().map_err(|_| expected("no port"))?;
     if host.eq_ignore_ascii_case("localhost") {
-        // By either kind of address elsewhere; here clients most often mean this one.
+        // The name stands for an IPv4 and an IPv6 address, and a server listens on one: on that by
+        // which most clients come.
         return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     }
     let mut addresses = (host, port)

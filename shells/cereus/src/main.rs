@@ -40,7 +40,8 @@ fn main() -> ExitCode {
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            // Servers and machines of others have a say in it.
+            // Parts of the message come from servers and machines of others, so what a terminal
+            // would obey is taken out.
             eprintln!("cereus: {}", terminal::clean(&message));
             ExitCode::FAILURE
         }

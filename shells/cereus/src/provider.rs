@@ -28,7 +28,7 @@ pub(crate) async fn serve(args: ProviderArgs) -> Outcome {
         asked_to_stop().await;
         ask.send_replace(true);
         asked_to_stop().await;
-        // Asked twice: whoever asks does not want to wait for what runs.
+        // A second Ctrl-C means that its sender does not want to wait for the jobs that still run.
         std::process::exit(1);
     });
     run(settings, asked, say)

@@ -178,7 +178,8 @@ impl Stream {
 
     /// Everything that has gathered since the last time, as one piece.
     pub(crate) fn poll_bytes(&self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        // One lock for looking and for waiting: what comes in between would wake nobody.
+        // One lock for looking and for leaving the waker: a piece that came in between would wake
+        // nobody.
         let mut shared = self.answer.shared();
         let bytes = shared.taken();
         if !bytes.is_empty() {
@@ -252,7 +253,8 @@ impl Drop for Stream {
             request: self.request,
         });
         if let Err(unsent) = self.app.control.try_send(notice) {
-            // A full inbox: the coordinator must hear of it all the same.
+            // The inbox is full. The coordinator must hear of it all the same, or it would hold the
+            // money and the machine.
             let control = self.app.control.clone();
             let Ok(runtime) = tokio::runtime::Handle::try_current() else {
                 return;

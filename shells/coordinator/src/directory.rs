@@ -69,7 +69,8 @@ impl Directory {
     /// Takes over what changed, on a thread that may wait.
     pub(crate) fn take_over(&self, changes: &Changes) {
         for notice in notices(changes) {
-            // Closed at the very end only, when nobody asks any more.
+            // The channel closes only when the process ends, and then nobody uses the accounts any
+            // more.
             let _ = self.control.blocking_send(notice);
         }
         self.take_keys(changes);

@@ -1,4 +1,4 @@
-//! Public keys as people compare them.
+//! Short texts by which people compare public keys by eye.
 
 use std::fmt::Write as _;
 

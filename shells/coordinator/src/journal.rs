@@ -107,7 +107,8 @@ impl Recorder {
         let path = files.next_path()?;
         let is_broken = match files.begin(&[]) {
             Ok(()) => false,
-            // A folder that cannot be written is a mistake to be told; a full disk is not.
+            // A full disk makes the journal rest until there is room. Any other error, such as a
+            // folder that cannot be written, is a mistake of the operator's and stops the start.
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 tracing::error!(%error, "the journal rests; the books are not concerned");
                 files.current = None;
@@ -326,7 +327,8 @@ impl Files {
                     %error, folder = %self.folder.display(),
                     "the journal rests; the books are not concerned"
                 );
-                // What is still queued belongs to the segment that broke off.
+                // Records that are still queued belong to the segment that broke off, so they are
+                // dropped with it; the next segment begins with a snapshot.
                 self.current = None;
                 is_broken.store(true, Ordering::Release);
             }

@@ -68,7 +68,8 @@ where
                     connection.step(ConnectionEvent::LetGo).await;
                 }
             }
-            // Too many wait to prove themselves, and it has waited longest.
+            // Too many connections wait at the door to prove themselves, and this one has waited
+            // longest, so it goes.
             () = sent_away.called() => connection.step(ConnectionEvent::LetGo).await,
             () = tokio::time::sleep_until(wake) => connection.step(ConnectionEvent::Woke).await,
         }
@@ -98,7 +99,8 @@ where
     async fn heard_all(&mut self, first: Heard) {
         self.heard(first).await;
         for _ in 1..BATCH_MAX {
-            // Behind the end of a connection there is nothing to hear.
+            // A connection that has ended wants no wake-up, and what still lies in its socket
+            // concerns nobody.
             if self.exchange.next_wake().is_none() {
                 break;
             }
@@ -113,7 +115,8 @@ where
         match heard {
             Heard::Frame(frame) => {
                 if !self.exchange.link().is_joined() {
-                    // A key made a moment ago may earn.
+                    // The registration may name an earning key that was made a moment ago: only the
+                    // newest rules know it.
                     self.rules = self.app.link_rules();
                 }
                 self.step(ConnectionEvent::FrameReceived(&frame)).await;
@@ -124,7 +127,7 @@ where
             Heard::Closed { code, reason: _ } => {
                 self.step(ConnectionEvent::SocketClosed { code }).await;
             }
-            // The exchange pings nobody.
+            // The coordinator sends no pings, so a pong answers none.
             Heard::Pong => {}
             Heard::Written => self.step(ConnectionEvent::WriteFinished).await,
         }
@@ -143,7 +146,8 @@ where
                 ConnectionEffect::WasMisused(misuse) => {
                     tracing::error!(?misuse, "the link refused an event");
                 }
-                // The link watches the deadline itself.
+                // The deadline needs no timer here: the link wakes for it by itself and closes a
+                // write that stalls.
                 ConnectionEffect::Write { frame, deadline: _ } => self.socket.write(frame),
             }
         }
@@ -152,7 +156,8 @@ where
 
     async fn tell(&mut self, event: Event<'static>) {
         log(&event, self.exchange.link());
-        // Without a key there is nothing to pass a challenge with: it may be sent away for others.
+        // A connection leaves the door once it has passed a challenge with a key. Without one it
+        // has proven nothing, so it remains a guest that may be sent away to make room for others.
         let has_key = self.exchange.link().trust() > Some(Trust::None);
         if has_key && matches!(event, Event::ProviderVerified { .. }) {
             self.guest = None;
@@ -202,7 +207,7 @@ fn log(event: &Event<'_>, link: &ProviderLink) {
         Event::ProviderLeft { conn, cause } => {
             tracing::info!(conn = conn.0, ?cause, "provider left");
         }
-        // The journal knows of everything else.
+        // Everything else would only repeat the journal, which records each event.
         Event::AccountCredited { .. }
         | Event::AccountOpened { .. }
         | Event::Arrived(_)

@@ -1,4 +1,5 @@
-//! Long work between two awaits.
+//! Work too long to do between two awaits, such as parsing megabytes: other connections of the
+//! same thread would wait for it.
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
@@ -10,7 +11,8 @@ const SHORT: usize = 128 << 10;
 /// had to do.
 pub fn aside<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     let is_long = bytes > SHORT;
-    // A test's runtime may have one thread, which has nobody to hand anything on to.
+    // `block_in_place` hands the thread's other tasks to another thread. A test's runtime may have
+    // one thread only, where it would panic.
     let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
     if is_long && matches!(flavor, Ok(RuntimeFlavor::MultiThread)) {
         block_in_place(work)

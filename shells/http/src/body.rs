@@ -73,13 +73,15 @@ async fn collect(mut body: Body, size_max: usize) -> Result<Bytes, Envelope> {
     let expected = body.size_hint().lower();
     let mut is_too_large = expected > size_max as u64;
     let mut read = BytesMut::new();
-    // Until it has come whole: from then on it is looked at and gone.
+    // The share of the memory for bodies that this one takes while it comes in. Once whole it is
+    // parsed at once and dropped.
     let mut room = None;
     let mut discarded = 0;
     loop {
         let next = body.frame();
         let frame = if is_too_large {
-            // A sender that waits for the verdict, or has none of what it announced, gets it now.
+            // The body is refused already and the rest only discarded. A sender that pauses waits
+            // for the answer, or has no more to send, so it gets the answer now.
             let Ok(frame) = tokio::time::timeout(DISCARD_PAUSE_MAX, next).await else {
                 break;
             };

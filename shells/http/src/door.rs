@@ -65,7 +65,8 @@ impl Room {
         let gone = entered.sent_away.and_then(|gone| state.calls.remove(&gone));
         drop(state);
         if let Some(gone) = gone {
-            // Its task may have ended by itself a moment ago.
+            // The send fails when the task of that connection has ended by itself meanwhile, which
+            // is as good.
             let _ = gone.send(());
         }
         let guest = Guest {

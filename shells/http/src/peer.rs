@@ -1,4 +1,5 @@
-//! Whose a connection is, as far as it has shown.
+//! Whose a connection is: a stranger's, which waits at the door, or a caller's who has shown a
+//! key and has one of the callers' places.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -132,7 +133,8 @@ impl Peer {
     pub(crate) async fn called(&self) {
         loop {
             self.call.notified().await;
-            // It may have begun to ask in the same moment.
+            // The connection may have begun a request in the same moment; one that asks is not sent
+            // away.
             if lock(&self.state).rests.is_some() {
                 return;
             }

@@ -1,4 +1,5 @@
-//! Where a connection stands between two requests, shared by its socket and its service.
+//! Whether a connection rests, sends the head of a request or is being answered. Its socket and
+//! its service share this, so that each timeout is counted only where it holds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

@@ -145,7 +145,7 @@ pub fn routes<B: Backend>(
         .fallback(no_route::<B>)
         .method_not_allowed_fallback(wrong_method)
         .layer(
-            // The first of these is the outermost.
+            // The first layer is the outermost: it sees the request first and the reply last.
             ServiceBuilder::new()
                 .layer(middleware::from_fn_with_state(
                     Arc::clone(backend),
@@ -192,7 +192,7 @@ async fn model<B: Backend>(
     State(backend): State<Arc<B>>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Reply, Failed> {
-    // What is no text names no model.
+    // A path that is not UTF-8 names no model.
     let Path(id) = id.map_err(|_| Envelope::from(Denial::UnknownModel))?;
     Ok(json(StatusCode::OK, backend.model(&id)?))
 }
@@ -204,7 +204,8 @@ async fn tag_and_count<B: Backend>(
     mut request: Request,
     next: Next,
 ) -> Reply {
-    // In the order of their coming, so that what is stored by id grows at one end.
+    // Ids grow with time (UUID version 7), so that an index over them grows at one end and touches
+    // few pages.
     let id = RequestId(Uuid::now_v7().as_u128());
     let own = HeaderValue::from_str(&id.to_string()).expect("digits and dashes");
     let shown = repeatable_id(request.headers()).unwrap_or_else(|| own.clone());

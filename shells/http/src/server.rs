@@ -149,7 +149,8 @@ async fn connection(
         };
         async move {
             let reply = answer.await?;
-            // A connection that speaks another protocol from here on has no requests to rest between.
+            // After an upgrade there are no more requests, so there is no rest between two of them
+            // to be timed.
             let resting = (reply.status() != StatusCode::SWITCHING_PROTOCOLS).then_some(resting);
             Ok::<_, Infallible>(reply.map(|body| Tracked { body, resting }))
         }

@@ -166,7 +166,8 @@ pub async fn start(settings: Settings) -> Result<Running, LocalError> {
         listen: settings.listen,
         source,
     };
-    // First, because it fails at once where loading takes long.
+    // The port is bound before the model is loaded: a port that is taken should be told at once,
+    // not after a long load.
     let listener = TcpListener::bind(settings.listen)
         .await
         .map_err(bind_error)?;

@@ -65,7 +65,7 @@ impl Model {
         let seed = Seed([random_word(), random_word()]);
         let mut config = EngineConfig::reference(settings.kv_bytes_max, seed);
         config.rows_max = settings.rows_max.max(1);
-        // A request has one place, and may ask for so many answers.
+        // Each request that was let in may ask for several answers (`n`), and each answer is a row.
         let rows_max = settings.places_max().saturating_mul(CHOICES_MAX as usize);
         config.waiting_max = u16::try_from(rows_max).unwrap_or(u16::MAX);
         config.unread_events_max = Some(Flow::UNREAD_MAX);

@@ -216,7 +216,7 @@ fn token_choices(delta: &Delta) -> Vec<TokenChoice<'_>> {
 fn finish_of(finished: &Finished) -> FinishReason {
     match finished.reason {
         runtime::FinishReason::Length => FinishReason::Length,
-        // Cancelled: nobody reads it.
+        // A row is cancelled when its reader is gone, so nobody reads what is said of it.
         runtime::FinishReason::Cancelled | runtime::FinishReason::Stop => FinishReason::Stop,
         runtime::FinishReason::ToolCalls => FinishReason::ToolCalls,
     }
@@ -252,7 +252,8 @@ pub(crate) fn envelope(failure: &Failure) -> Envelope {
         Reason::SafetyDeadline => (504, "timeout", "safety_deadline"),
         Reason::Stalled => (500, "internal_error", "stalled"),
         Reason::QueueFull => (429, "rate_limit_exceeded", "machine_busy"),
-        // There is no other machine that could take it.
+        // A coordinator would try a larger machine; here this one is all there is, so the request
+        // is at fault.
         Reason::RequestExceedsContext | Reason::RequestExceedsNodeBudget => {
             (400, "invalid_request_error", "context_length_exceeded")
         }

@@ -45,7 +45,8 @@ impl Address {
         {
             return Err(wrong());
         }
-        // Behind the host there is a port or nothing.
+        // `http` takes some authorities whose port cannot be read; behind the host only a port or
+        // nothing is right.
         let behind = authority.as_str().strip_prefix(authority.host());
         if behind != Some("") && authority.port_u16().is_none() {
             return Err(wrong());

@@ -73,7 +73,8 @@ impl Route {
     async fn connect(self) -> io::Result<Socket> {
         let Address { host, port, .. } = &self.address;
         let stream = TcpStream::connect((host.as_str(), *port)).await?;
-        // Without it a token waits for the peer's delayed ACK.
+        // With Nagle's algorithm a small frame waits until the one before is acknowledged, and
+        // peers delay that: each token would come late.
         stream.set_nodelay(true)?;
         let stream: Box<dyn Stream> = match &self.connector {
             None => Box::new(stream),
@@ -93,7 +94,8 @@ fn connector(authorities: Option<&Path>) -> Result<TlsConnector, ProviderError> 
     for error in &found.errors {
         tracing::warn!(%error, "a certificate of the system cannot be read");
     }
-    // Old systems keep some that nothing can read any more.
+    // Certificates that cannot be parsed are skipped: old systems keep some in formats that are no
+    // longer valid.
     roots.add_parsable_certificates(found.certs);
     if let Some(path) = authorities {
         let unusable = |why: String| ProviderError::Authorities {

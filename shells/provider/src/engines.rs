@@ -114,7 +114,7 @@ impl Engines {
     /// Hands the job in; how it ended at once, if it did.
     pub(crate) fn start(&mut self, job: WireId, build: BuildIx, ask: Ask) -> Option<JobEnd> {
         let Some(Loaded { engine, .. }) = self.loaded.get(&build) else {
-            // Unloaded a moment ago.
+            // The model was unloaded between the decision to hand the job over and this moment.
             return Some(JobEnd::Failed(JobFault::Internal));
         };
         self.row_last += 1;
@@ -172,7 +172,8 @@ impl Engines {
 
     pub(crate) fn word(&mut self, event: Event) -> Option<Word> {
         match event {
-            // The slots have said so before they handed it in.
+            // The coordinator was told of the acceptance when the slots decided it, before the job
+            // reached the engine.
             Event::Accepted { .. } => None,
             Event::Delta { id, delta } => {
                 *self.taken.entry(id).or_default() += 1;

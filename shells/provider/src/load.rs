@@ -135,7 +135,8 @@ pub(crate) fn begin_unload(build: BuildIx, engine: Engine, moves: Moves) {
         clear_spare_memory();
         drop(moves.send(Moved::Unloaded { build }));
     };
-    // Without a thread the closure is dropped, and the engine with it: the memory goes all the same.
+    // If no thread can be started the closure is dropped, and with it the engine: its memory is
+    // freed all the same, on this thread.
     if let Err(error) = thread::Builder::new()
         .name("unload".to_owned())
         .spawn(unload)
@@ -156,7 +157,8 @@ fn load(order: LoadOrder, words: Words) -> Result<LoadedModel, NotLoaded> {
     }
     let engine = start(&order, words)?;
     if let Some(folder) = &folder {
-        // What was hashed is what was loaded.
+        // Looks again whether the files are as they were when hashed, so that the hash is of what
+        // was loaded.
         unchanged(folder, &order)?;
     }
     Ok(LoadedModel {

@@ -35,7 +35,8 @@ pub(crate) fn register_frame(
     let timestamp = utc_text(now_unix_s);
     let public = key.attested().text();
     let version = env!("CARGO_PKG_VERSION");
-    // A key file proves the same machine again and nothing of its system, and says so.
+    // A key file proves that this is the same machine as before, and nothing about its system: so
+    // the blob claims no enclave and no secure boot.
     let blob = key.sign_blob(&Blob {
         chip_name: Text::from(chip),
         encryption_public_key: Some(Text::from(sealing_key)),

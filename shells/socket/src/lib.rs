@@ -172,7 +172,8 @@ where
                 Some(Err(_)) | None => return Poll::Ready(broken()),
             };
             if message.is_ping() {
-                // The library queues the pong.
+                // The library has queued a pong by itself. It is counted, so that it goes out before
+                // more is read.
                 self.pongs_owed += 1;
             } else if message.is_pong() {
                 return Poll::Ready(Heard::Pong);

@@ -32,7 +32,8 @@ impl Process {
         let log = folder.join(format!("{name}.log"));
         let start = || -> io::Result<Child> {
             let mut command = Command::new(std::env::current_exe()?);
-            // A small model on a small machine: who shows it off lets it have what there is.
+            // The memory kept free for a step suits large models; on a small machine it would leave
+            // none for the demo's tiny one.
             if std::env::var_os(ACTIVATION_VARIABLE).is_none() {
                 command.env(ACTIVATION_VARIABLE, ACTIVATION_GIB);
             }

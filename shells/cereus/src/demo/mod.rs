@@ -169,7 +169,8 @@ impl Network {
         paint: Paint,
     ) -> Result<Self, String> {
         let listen = format!("127.0.0.1:{}", args.port);
-        // The coordinator would advise an option of its own.
+        // Looked at here, because the coordinator's own error names an option (`--listen`) that the
+        // demo does not have.
         if std::net::TcpListener::bind(&listen)
             .is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
         {

@@ -42,7 +42,7 @@ impl Step {
         let took = self.began.elapsed().as_millis();
         let mark = self.paint.green("✓");
         let took = self.paint.dim(&format!("{took} ms"));
-        // Whoever cannot be told of a step is told at the end.
+        // A closed output is no error here: the demo reports it when it ends.
         let _ = say(&format!("{mark} {:<12} {what}  {took}\n", self.name));
     }
 }

@@ -24,7 +24,8 @@ pub struct FolderLock {
 /// Outright, because a child that is being started holds the file as well until it runs.
 impl Drop for FolderLock {
     fn drop(&mut self) {
-        // Closing lets go too, a moment later.
+        // Closing the file would release the lock as well, but only once a child that is being
+        // started has closed its copy.
         let _ = self.file.unlock();
     }
 }

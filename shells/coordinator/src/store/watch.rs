@@ -97,7 +97,7 @@ impl Watch {
     pub(crate) fn stop(self) {
         self.is_stopping.store(true, Ordering::Release);
         match &self.socket {
-            // A knock that is not answered any more.
+            // The thread waits in `accept`. A connection wakes it, and it sees that it is to stop.
             Some(path) => drop(UnixStream::connect(path)),
             None => self.thread.thread().unpark(),
         }
@@ -127,7 +127,8 @@ pub(super) fn settle_quietly(folder: &Path) {
 pub fn ask_coordinator(folder: &Path, question: &str) -> io::Result<Option<String>> {
     let mut stream = match UnixStream::connect(folder.join(SOCKET_NAME)) {
         Ok(stream) => stream,
-        // Nobody is there; or nobody could be, at a path that is too long for a socket.
+        // These errors mean that no coordinator listens: there is no socket, nobody behind it, or
+        // the path is too long for one to exist.
         Err(error) => {
             return match error.kind() {
                 io::ErrorKind::NotFound

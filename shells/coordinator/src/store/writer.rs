@@ -139,7 +139,8 @@ impl Writer {
         }
         if self.is_aside {
             self.pace.waiting.fetch_add(1, Ordering::AcqRel);
-            // A dead thread has told so already.
+            // If the thread is dead it has reported its error already, so a failed send needs no
+            // other.
             let _ = self.jobs.send(Job::Commit { entries, up_to }).await;
             return Ok(Commit::Later);
         }
@@ -225,7 +226,8 @@ impl Aside {
                 0
             };
             fast.store(count, Ordering::Relaxed);
-            // The loop writes by itself only when it has heard of everything.
+            // The loop takes over writing only when nothing is waiting here. So the count falls
+            // after the news: the loop has then heard of all that came before.
             told.send_replace(Durable::UpTo(up_to));
             self.pace.waiting.fetch_sub(jobs, Ordering::AcqRel);
         }

@@ -100,7 +100,8 @@ impl LinuxMemory {
                 _ if controllers.split(',').any(|it| it == "memory") => mounted.join("memory"),
                 _ => continue,
             };
-            // Inside a container the path may be one of outside: then only the top is there.
+            // Inside a container the path may be that of the host, which does not exist here; then
+            // only the top folder of the controller does.
             let path = Path::new(path.trim_start_matches('/'));
             folders.extend(path.ancestors().map(|part| top.join(part)));
         }

@@ -18,7 +18,7 @@ pub(super) fn reading(memsize: &str, swapusage: &str, vm_stat: &str) -> MemoryRe
         available_bytes: available.min(physical_bytes),
         strain: Strain {
             swap_used_bytes: swap_used_bytes(swapusage).unwrap_or(0),
-            // It has no figure of this meaning.
+            // macOS has no figure for how long programs stood still for want of memory.
             stalled_ppm: None,
         },
     }
@@ -34,7 +34,8 @@ fn page_bytes(vm_stat: &str) -> Option<u64> {
 fn swap_used_bytes(swapusage: &str) -> Option<u64> {
     let (_, rest) = swapusage.split_once("used = ")?;
     let mib = rest.split('M').next()?;
-    // Hundredths of a MiB, by way of the reader of percentages.
+    // The number has two decimals, as a percentage has, so the reader of percentages reads it: in
+    // hundredths of a MiB.
     let hundredths = u64::from(percent_ppm(mib)?) / 100;
     Some((hundredths << 20) / 100)
 }

@@ -1,4 +1,5 @@
-//! What the agent hears, and what it has done.
+//! Between the agent and the process: sockets and frames become its events, its effects are
+//! carried out.
 
 use std::io;
 use std::sync::Arc;
@@ -235,7 +236,8 @@ impl Run {
 
     fn stop_job(&mut self, job: WireId) {
         if self.asks.remove(&JobId(job.0)).is_some() {
-            // It never began.
+            // The job still waited for its model and never reached an engine, so it has used
+            // nothing.
             let usage = Usage::default();
             self.ended(job, JobEnd::Stopped { usage });
         } else {

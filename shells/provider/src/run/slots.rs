@@ -1,4 +1,5 @@
-//! What the slots hear, and what they have done.
+//! Between the slots and the process: loads, measurements and ends of jobs become their events,
+//! their effects are carried out.
 
 use cereus_core::agent::{AgentEvent, JobEnd, JobFault};
 use cereus_core::ids::WireId;
@@ -115,7 +116,8 @@ impl Run {
             SlotsEffect::LoadRefused { build, why } => self.load_refused(build, why),
             SlotsEffect::Measure => self.measure(),
             SlotsEffect::Ready { job, build } => {
-                // One that is gone was stopped, and its end is on its way.
+                // A job that is not there any more was stopped meanwhile, and its end is on its
+                // way.
                 if let Some(ask) = self.asks.remove(&job) {
                     let job = WireId(job.0);
                     if let Some(end) = self.engines.start(job, build, ask) {
@@ -186,7 +188,7 @@ impl Run {
         let job = WireId(job.0);
         self.engines.drop_job(job);
         let end = JobEnd::Failed(JobFault::NotLoaded(why));
-        // The slots know.
+        // Only the agent is told: it was the slots that ended the job.
         self.step(AgentEvent::JobEnded { job, end });
     }
 

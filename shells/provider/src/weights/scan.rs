@@ -212,7 +212,8 @@ fn candidates(root: &Path, passed_over: &mut Vec<PassedOver>) -> Vec<(String, Pa
         let why = why.to_owned();
         passed_over.push(PassedOver { folder, why });
     };
-    // One of the two without the other was meant to be a model.
+    // A folder with weights or a config, but not both, was meant to be a model: its owner should
+    // hear why it is none.
     if has_weight_file(root) || root.join("config.json").is_file() {
         pass_over(root.to_owned(), lack(root));
     }

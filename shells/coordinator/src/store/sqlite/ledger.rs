@@ -52,7 +52,8 @@ pub(super) fn write(
     ])?;
     let id = tx.last_insert_rowid();
     for posting in &transfer.postings {
-        // A hold of nothing, for a free request, is a hold all the same.
+        // A posting of nothing is left out, but not that of a hold: a free request has a hold too,
+        // and it must be found to be settled.
         let is_hold = matches!(posting.account, LedgerAccount::Held(_));
         if posting.amount != MicroUsd::ZERO || is_hold {
             post(tx, id, posting.account, posting.amount, changed)?;

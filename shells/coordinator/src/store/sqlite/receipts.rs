@@ -37,7 +37,7 @@ pub(super) fn keep(tx: &Transaction<'_>, finished: &FinishedRequest) -> Result<(
             receipt.request.0.to_be_bytes(),
         ])?;
     if kept != 1 {
-        // The money is where it belongs: that is no reason to write nothing more.
+        // Only the receipt is lost and the books are right, so the store goes on.
         tracing::error!(request = %receipt.request, "a receipt of what was not settled is dropped");
     }
     Ok(())

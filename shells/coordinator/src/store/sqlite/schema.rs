@@ -24,7 +24,7 @@ pub(super) fn migrate(db: &mut Connection) -> Result<(), StoreError> {
         Err(error) => error,
     };
     match migrations.current_version(db) {
-        // Another process was faster by a moment.
+        // Another process has migrated the database since this one looked: what it needs is there.
         Ok(SchemaVersion::Inside(found)) if found.get() == known => Ok(()),
         Ok(SchemaVersion::Outside(found)) => Err(StoreError::TooNew {
             found: found.get(),
