@@ -453,14 +453,14 @@ mod tests {
     };
 
     /// A recorder beside the coordinator that it records.
-    struct Desk {
+    struct Recorded {
         core: Coordinator,
         recorder: Recorder,
         now: Tick,
         out: Effects,
     }
 
-    impl Desk {
+    impl Recorded {
         fn new(data: &Path, settings: JournalSettings) -> Self {
             Self {
                 core: Coordinator::new(config()),
@@ -492,18 +492,19 @@ mod tests {
     #[tokio::test]
     async fn a_long_journal_is_cut_and_its_oldest_parts_go() {
         let data = tempfile::tempdir().unwrap();
-        let mut desk = Desk::new(data.path(), SMALL);
+        let mut recorded = Recorded::new(data.path(), SMALL);
         let mut turns = 0_u64;
-        while !matches!(&desk.recorder.state, State::Recording(writer) if writer.segment() > 8) {
-            desk.turn();
+        while !matches!(&recorded.recorder.state, State::Recording(writer) if writer.segment() > 8)
+        {
+            recorded.turn();
             turns += 1;
             // Nobody waits for the thread; a test that is faster than its disk gives way.
-            while desk.recorder.work.capacity() < BATCHES_MAX / 2 {
+            while recorded.recorder.work.capacity() < BATCHES_MAX / 2 {
                 tokio::task::yield_now().await;
             }
         }
-        assert_eq!(desk.recorder.lost_count(), 0);
-        desk.recorder.close(&desk.core).await;
+        assert_eq!(recorded.recorder.lost_count(), 0);
+        recorded.recorder.close(&recorded.core).await;
         let kept = segments(data.path());
         let total: u64 = kept.iter().map(|it| it.size).sum();
         assert!(kept.len() >= 3 && kept[0].number > 1, "{}", kept.len());
@@ -528,20 +529,20 @@ mod tests {
     #[tokio::test]
     async fn a_disk_without_room_makes_it_rest_and_it_begins_anew_with_what_it_missed_counted() {
         let data = tempfile::tempdir().unwrap();
-        let mut desk = Desk::new(data.path(), SMALL);
-        desk.turn();
+        let mut recorded = Recorded::new(data.path(), SMALL);
+        recorded.turn();
         // The thread reports trouble, as it does when a write fails.
-        desk.recorder.is_broken.store(true, Ordering::Release);
-        desk.turn();
-        assert!(matches!(desk.recorder.state, State::Resting { .. }));
+        recorded.recorder.is_broken.store(true, Ordering::Release);
+        recorded.turn();
+        assert!(matches!(recorded.recorder.state, State::Resting { .. }));
         for _ in 0..5 {
-            desk.turn();
+            recorded.turn();
         }
-        assert_eq!(desk.recorder.lost_count(), 5);
-        desk.now = desk.now + REST;
-        desk.turn();
-        desk.turn();
-        desk.recorder.close(&desk.core).await;
+        assert_eq!(recorded.recorder.lost_count(), 5);
+        recorded.now = recorded.now + REST;
+        recorded.turn();
+        recorded.turn();
+        recorded.recorder.close(&recorded.core).await;
         let kept = segments(data.path());
         assert_eq!(kept.len(), 2);
         let bytes = fs::read(&kept[1].path).unwrap();
@@ -572,38 +573,38 @@ mod tests {
     #[test]
     fn events_gather_for_a_moment_before_a_thread_is_woken_for_them() {
         let data = tempfile::tempdir().unwrap();
-        let mut desk = Desk::new(data.path(), SMALL);
+        let mut recorded = Recorded::new(data.path(), SMALL);
         let (work, mut inbox) = mpsc::channel(8);
-        desk.recorder.work = work;
+        recorded.recorder.work = work;
         // The head of the segment went out with the first turn.
-        desk.now = desk.now + BATCH_WAIT;
-        desk.turn();
+        recorded.now = recorded.now + BATCH_WAIT;
+        recorded.turn();
         assert!(inbox.try_recv().is_ok());
-        desk.turn();
-        let due = desk.recorder.next_wake().unwrap();
-        assert_eq!(due, desk.now + BATCH_WAIT);
-        desk.turn();
+        recorded.turn();
+        let due = recorded.recorder.next_wake().unwrap();
+        assert_eq!(due, recorded.now + BATCH_WAIT);
+        recorded.turn();
         assert!(inbox.try_recv().is_err(), "two events are not worth a wake");
-        desk.recorder.flush(due, &desk.core);
+        recorded.recorder.flush(due, &recorded.core);
         assert!(inbox.try_recv().is_ok(), "and none waits for a third");
-        assert_eq!(desk.recorder.next_wake(), None);
-        desk.turn();
-        desk.recorder.give_up(desk.now);
+        assert_eq!(recorded.recorder.next_wake(), None);
+        recorded.turn();
+        recorded.recorder.give_up(recorded.now);
         assert!(inbox.try_recv().is_ok(), "the end takes what there is");
     }
 
     #[test]
     fn a_disk_that_stands_still_is_not_waited_for() {
         let data = tempfile::tempdir().unwrap();
-        let mut desk = Desk::new(data.path(), SMALL);
+        let mut recorded = Recorded::new(data.path(), SMALL);
         // A thread that takes nothing: its inbox is full, and nobody reads it.
         let (work, _inbox) = mpsc::channel(1);
-        desk.recorder.work = work;
+        recorded.recorder.work = work;
         for _ in 0..10 {
-            desk.now = desk.now + BATCH_WAIT;
-            desk.turn();
+            recorded.now = recorded.now + BATCH_WAIT;
+            recorded.turn();
         }
-        assert!(matches!(desk.recorder.state, State::Resting { .. }));
-        assert!(desk.recorder.lost_count() > 0);
+        assert!(matches!(recorded.recorder.state, State::Resting { .. }));
+        assert!(recorded.recorder.lost_count() > 0);
     }
 }

@@ -10,7 +10,7 @@ use cereus_engine::runtime::{Delta, Event, Finished};
 use cereus_engine::scheduler::RowId;
 
 use crate::app::{App, Place};
-use crate::outbox::Outbox;
+use crate::row_events::RowEvents;
 use crate::wire::StreamWriter;
 
 /// The events of one row. Dropped before its end, it cancels the row.
@@ -18,8 +18,8 @@ use crate::wire::StreamWriter;
 pub(crate) struct Answer {
     app: Arc<App>,
     id: RowId,
-    outbox: Arc<Outbox>,
-    /// Taken out of the outbox and not yet dealt with.
+    events: Arc<RowEvents>,
+    /// Taken and not yet dealt with.
     taken: Vec<Event>,
     has_ended: bool,
     /// Held until the last answer of the request is gone.
@@ -34,11 +34,16 @@ pub(crate) struct WholeAnswer {
 }
 
 impl Answer {
-    pub(crate) const fn new(app: Arc<App>, id: RowId, outbox: Arc<Outbox>, place: Place) -> Self {
+    pub(crate) const fn new(
+        app: Arc<App>,
+        id: RowId,
+        events: Arc<RowEvents>,
+        place: Place,
+    ) -> Self {
         Self {
             app,
             id,
-            outbox,
+            events,
             taken: vec![],
             has_ended: false,
             _place: place,
@@ -47,7 +52,7 @@ impl Answer {
 
     /// Ready with at least one event in `taken`, which must be empty.
     fn poll_take(&mut self, context: &Context<'_>) -> Poll<()> {
-        std::task::ready!(self.outbox.poll_take(context, &mut self.taken));
+        std::task::ready!(self.events.poll_take(context, &mut self.taken));
         self.app.read(self.id, self.taken.len());
         Poll::Ready(())
     }

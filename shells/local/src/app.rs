@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::answer::Answer;
 use crate::guard::Guard;
 use crate::model::Model;
-use crate::outbox::Outbox;
+use crate::row_events::RowEvents;
 
 const LOCAL_SCOPE: &[u8] = b"local";
 
@@ -85,13 +85,13 @@ impl App {
         let id = RowId(self.next_row.fetch_add(1, Ordering::Relaxed) + 1);
         // All who reach this machine are one tenant.
         let scope = Scope::new(LOCAL_SCOPE);
-        let outbox = Arc::new(Outbox::default());
-        self.model.outboxes.insert(id, Arc::clone(&outbox));
+        let events = Arc::new(RowEvents::default());
+        self.model.events_by_row.insert(id, Arc::clone(&events));
         if let Err(failure) = self.model.engine.ask(id, request, scope) {
-            self.model.outboxes.remove(id);
+            self.model.events_by_row.remove(id);
             return Err(failure);
         }
-        Ok(Answer::new(Arc::clone(self), id, outbox, place))
+        Ok(Answer::new(Arc::clone(self), id, events, place))
     }
 
     /// The reader of a row took so many events; one that is behind holds up its row.
@@ -102,7 +102,7 @@ impl App {
 
     /// The reader of a row has left before its end.
     pub(crate) fn leave(&self, id: RowId) {
-        self.model.outboxes.remove(id);
+        self.model.events_by_row.remove(id);
         self.model.engine.cancel(id);
     }
 }

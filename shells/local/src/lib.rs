@@ -8,7 +8,7 @@ mod app;
 mod guard;
 mod http;
 mod model;
-mod outbox;
+mod row_events;
 mod wire;
 
 use std::fmt;

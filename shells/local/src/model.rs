@@ -11,16 +11,16 @@ use cereus_engine::runtime::{EchoBackend, Engine, EngineConfig, Event, StartErro
 use cereus_engine::scheduler::RowId;
 use cereus_engine::scheduler::flow::Flow;
 
-use crate::outbox::Outbox;
+use crate::row_events::RowEvents;
 use crate::{Backend, LocalError, Settings};
 
 /// Who waits for which row. The engine's thread looks here once for each event.
 #[derive(Debug, Default)]
-pub(crate) struct Outboxes(Mutex<HashMap<RowId, Arc<Outbox>>>);
+pub(crate) struct EventsByRow(Mutex<HashMap<RowId, Arc<RowEvents>>>);
 
-impl Outboxes {
-    pub(crate) fn insert(&self, id: RowId, outbox: Arc<Outbox>) {
-        self.lock().insert(id, outbox);
+impl EventsByRow {
+    pub(crate) fn insert(&self, id: RowId, events: Arc<RowEvents>) {
+        self.lock().insert(id, events);
     }
 
     pub(crate) fn remove(&self, id: RowId) {
@@ -34,20 +34,20 @@ impl Outboxes {
             Event::Failed { id, .. } => (*id, true),
             Event::Finished(finished) => (finished.id, true),
         };
-        let mut outboxes = self.lock();
-        let outbox = if is_last {
-            outboxes.remove(&id)
+        let mut events_by_row = self.lock();
+        let events = if is_last {
+            events_by_row.remove(&id)
         } else {
-            outboxes.get(&id).cloned()
+            events_by_row.get(&id).cloned()
         };
-        drop(outboxes);
-        if let Some(outbox) = outbox {
-            outbox.push(event);
+        drop(events_by_row);
+        if let Some(events) = events {
+            events.push(event);
         }
     }
 
     /// A panic elsewhere leaves the map whole: each change is one call.
-    fn lock(&self) -> MutexGuard<'_, HashMap<RowId, Arc<Outbox>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RowId, Arc<RowEvents>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -56,7 +56,7 @@ impl Outboxes {
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) engine: Engine,
-    pub(crate) outboxes: Arc<Outboxes>,
+    pub(crate) events_by_row: Arc<EventsByRow>,
 }
 
 impl Model {
@@ -70,8 +70,8 @@ impl Model {
         config.waiting_max = u16::try_from(rows_max).unwrap_or(u16::MAX);
         config.unread_events_max = Some(Flow::UNREAD_MAX);
         config.disk.clone_from(&settings.disk);
-        let outboxes = Arc::new(Outboxes::default());
-        let for_thread = Arc::clone(&outboxes);
+        let events_by_row = Arc::new(EventsByRow::default());
+        let for_thread = Arc::clone(&events_by_row);
         let on_event = move |event| for_thread.hand_on(event);
         let engine = match settings.backend.clone() {
             Backend::Echo { words, pause } => {
@@ -87,7 +87,10 @@ impl Model {
                  whose layers all have full attention"
             );
         }
-        Ok(Self { engine, outboxes })
+        Ok(Self {
+            engine,
+            events_by_row,
+        })
     }
 }
 

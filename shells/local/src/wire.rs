@@ -16,12 +16,12 @@ const DRAIN_RETRY_AFTER_S: u16 = 5;
 
 /// What every piece of the answers to one request has in common.
 #[derive(Debug)]
-pub(crate) enum Shape {
+pub(crate) enum AnswerFraming {
     Chat(Framing),
     Text(TextFraming),
 }
 
-impl Shape {
+impl AnswerFraming {
     pub(crate) fn new(api: Api, id: RequestId, created_unix_s: u64, model: &str) -> Self {
         match api {
             Api::Chat => Self::Chat(Framing::new(id, created_unix_s, model)),
@@ -71,7 +71,7 @@ fn gathered(answer: &WholeAnswer) -> Answer {
 /// Writes server-sent events.
 #[derive(Debug)]
 pub(crate) struct StreamWriter {
-    shape: Shape,
+    shape: AnswerFraming,
     usage: UsageChunk,
     choices: Vec<Choice>,
     /// Of all answers, once each has ended.
@@ -104,17 +104,17 @@ pub(crate) enum UsageChunk {
 impl StreamWriter {
     /// Of as many answers as there are `heads`, so many for each prompt.
     pub(crate) fn new(
-        shape: Shape,
+        shape: AnswerFraming,
         heads: Vec<String>,
         per_prompt: usize,
         usage: UsageChunk,
     ) -> Self {
         let choices = (0..).zip(heads).map(|(index, head)| match &shape {
-            Shape::Chat(framing) => Choice::Chat {
+            AnswerFraming::Chat(framing) => Choice::Chat {
                 framing: framing.of_choice(index),
                 turn: Turn::First,
             },
-            Shape::Text(_) => Choice::Text {
+            AnswerFraming::Text(_) => Choice::Text {
                 choice: TextChoice::new(index),
                 head,
             },
@@ -132,7 +132,7 @@ impl StreamWriter {
 
     /// What stands before all answers.
     pub(crate) fn open(&mut self, out: &mut Vec<u8>) {
-        let Shape::Text(framing) = &self.shape else {
+        let AnswerFraming::Text(framing) = &self.shape else {
             return;
         };
         for choice in &mut self.choices {
@@ -151,11 +151,13 @@ impl StreamWriter {
                 let turn = std::mem::replace(turn, Turn::Later);
                 framing.write_said(turn, &self.buffers.said(delta), out);
             }
-            (Choice::Text { choice, .. }, Shape::Text(framing)) => {
+            (Choice::Text { choice, .. }, AnswerFraming::Text(framing)) => {
                 let tokens = token_choices(delta);
                 framing.write_piece(choice, &delta.content, &tokens, None, out);
             }
-            (Choice::Text { .. }, Shape::Chat(_)) => unreachable!("choices are of their shape"),
+            (Choice::Text { .. }, AnswerFraming::Chat(_)) => {
+                unreachable!("choices are of their shape")
+            }
         }
     }
 
@@ -174,10 +176,12 @@ impl StreamWriter {
         let finish = finish_of(finished);
         match (&mut self.choices[choice], &self.shape) {
             (Choice::Chat { framing, .. }, _) => framing.write_finish(finish, out),
-            (Choice::Text { choice, .. }, Shape::Text(framing)) => {
+            (Choice::Text { choice, .. }, AnswerFraming::Text(framing)) => {
                 framing.write_piece(choice, "", &[], Some(finish), out);
             }
-            (Choice::Text { .. }, Shape::Chat(_)) => unreachable!("choices are of their shape"),
+            (Choice::Text { .. }, AnswerFraming::Chat(_)) => {
+                unreachable!("choices are of their shape")
+            }
         }
         self.ends[choice] = Some(*finished);
         if self.ends.iter().all(Option::is_some) {
@@ -189,8 +193,8 @@ impl StreamWriter {
         if self.usage == UsageChunk::Last {
             let usage = usage_of(self.ends.iter().flatten(), self.per_prompt);
             match &self.shape {
-                Shape::Chat(framing) => framing.write_usage(usage, out),
-                Shape::Text(framing) => framing.write_usage(usage, out),
+                AnswerFraming::Chat(framing) => framing.write_usage(usage, out),
+                AnswerFraming::Text(framing) => framing.write_usage(usage, out),
             }
         }
         write_done(out);

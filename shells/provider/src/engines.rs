@@ -46,22 +46,22 @@ struct Running {
 }
 
 /// What a job is made of. Prints no body.
-pub(crate) struct Ask {
+pub(crate) struct JobBody {
     /// The chat completion.
     pub(crate) body: OpenedBody,
     /// Whose prompts it may share a cache with.
     pub(crate) scope: Option<Scope>,
 }
 
-impl fmt::Debug for Ask {
+impl fmt::Debug for JobBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ask({:?})", self.body)
+        write!(f, "JobBody({:?})", self.body)
     }
 }
 
 /// What an engine said, in the agent's words.
 #[derive(Debug)]
-pub(crate) enum Word {
+pub(crate) enum JobNews {
     Ended(WireId, JobEnd),
     Said {
         job: WireId,
@@ -112,14 +112,14 @@ impl Engines {
     }
 
     /// Hands the job in; how it ended at once, if it did.
-    pub(crate) fn start(&mut self, job: WireId, build: BuildIx, ask: Ask) -> Option<JobEnd> {
+    pub(crate) fn start(&mut self, job: WireId, build: BuildIx, ask: JobBody) -> Option<JobEnd> {
         let Some(Loaded { engine, .. }) = self.loaded.get(&build) else {
             // The model was unloaded between the decision to hand the job over and this moment.
             return Some(JobEnd::Failed(JobFault::Internal));
         };
         self.row_last += 1;
         let row = RowId(self.row_last);
-        let Ask { body, scope } = ask;
+        let JobBody { body, scope } = ask;
         let body = body.into_bytes();
         let id = row;
         match engine.submit(Job { id, body, scope }) {
@@ -170,7 +170,7 @@ impl Engines {
         all.map(|(build, loaded)| (*build, loaded.sight()))
     }
 
-    pub(crate) fn word(&mut self, event: Event) -> Option<Word> {
+    pub(crate) fn job_news(&mut self, event: Event) -> Option<JobNews> {
         match event {
             // The coordinator was told of the acceptance when the slots decided it, before the job
             // reached the engine.
@@ -179,7 +179,7 @@ impl Engines {
                 *self.taken.entry(id).or_default() += 1;
                 let job = *self.rows.get(&id)?;
                 let first = self.note_speech(job);
-                Some(Word::Said { job, delta, first })
+                Some(JobNews::Said { job, delta, first })
             }
             Event::Finished(finished) => {
                 let job = self.forget(finished.id)?;
@@ -201,11 +201,11 @@ impl Engines {
                     FinishReason::Stop => whole(api::FinishReason::Stop),
                     FinishReason::ToolCalls => whole(api::FinishReason::ToolCalls),
                 };
-                Some(Word::Ended(job, end))
+                Some(JobNews::Ended(job, end))
             }
             Event::Failed { id, failure } => {
                 tracing::debug!(reason = failure.reason.as_str(), "a job failed");
-                Some(Word::Ended(self.forget(id)?, failed(&failure)))
+                Some(JobNews::Ended(self.forget(id)?, failed(&failure)))
             }
         }
     }
@@ -310,7 +310,7 @@ mod tests {
     fn ask(engines: &mut Engines, job: u128, words: u32) {
         let body = json!({"model": "tiny", "temperature": 0, "max_tokens": words,
             "messages": [{"role": "user", "content": "Well?"}]});
-        let ask = Ask {
+        let ask = JobBody {
             body: body.to_string().into_bytes().into(),
             scope: None,
         };
@@ -331,9 +331,9 @@ mod tests {
                     untaken.push(event);
                     continue;
                 }
-                let word = engines.word(event);
+                let news = engines.job_news(event);
                 engines.acknowledge();
-                if let Some(Word::Ended(ended, end)) = word {
+                if let Some(JobNews::Ended(ended, end)) = news {
                     assert_eq!(ended, WireId(job));
                     assert!(matches!(end, JobEnd::Finished { .. }), "{end:?}");
                     break;
@@ -347,9 +347,9 @@ mod tests {
         let mut events = untaken.into_iter();
         loop {
             let event = events.next().or_else(|| said.blocking_recv()).unwrap();
-            match engines.word(event) {
-                Some(Word::Said { .. }) => words += 1,
-                Some(Word::Ended(_, end)) => {
+            match engines.job_news(event) {
+                Some(JobNews::Said { .. }) => words += 1,
+                Some(JobNews::Ended(_, end)) => {
                     assert!(matches!(end, JobEnd::Finished { .. }), "{end:?}");
                     break;
                 }

@@ -72,7 +72,7 @@ pub(crate) fn start(
         }
     };
     let is_stopping = Arc::new(AtomicBool::new(false));
-    let mut desk = Desk {
+    let mut watcher = Watcher {
         store,
         after,
         listener,
@@ -82,8 +82,8 @@ pub(crate) fn start(
     let thread = thread::Builder::new()
         .name("cereus-watch".to_owned())
         .spawn(move || match socket {
-            Some(socket) => desk.serve(&socket),
-            None => desk.look_again_and_again(),
+            Some(socket) => watcher.serve(&socket),
+            None => watcher.look_again_and_again(),
         })?;
     Ok(Watch {
         is_stopping,
@@ -152,14 +152,14 @@ pub fn ask_coordinator(folder: &Path, question: &str) -> io::Result<Option<Strin
     }
 }
 
-struct Desk<L> {
+struct Watcher<L> {
     store: Box<dyn Store>,
     after: u64,
     listener: L,
     is_stopping: Arc<AtomicBool>,
 }
 
-impl<L: Listener> Desk<L> {
+impl<L: Listener> Watcher<L> {
     fn serve(&mut self, socket: &UnixListener) {
         loop {
             let accepted = socket.accept();

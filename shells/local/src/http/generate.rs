@@ -12,7 +12,7 @@ use cereus_http::{Call, Pieces, Reply, aside, events, json};
 use super::known;
 use crate::answer::{self, Stream};
 use crate::app::{App, unix_now_s};
-use crate::wire::{Shape, StreamWriter, UsageChunk, envelope, usage_of};
+use crate::wire::{AnswerFraming, StreamWriter, UsageChunk, envelope, usage_of};
 
 const MEMORY_TOKENS: &str = "x-memory-tokens-max";
 
@@ -36,7 +36,7 @@ pub(super) async fn reply(app: &Arc<App>, call: Call) -> Result<Reply, Envelope>
         Ok::<_, Envelope>(())
     })?;
     let per_prompt = request.choices as usize;
-    let shape = Shape::new(request.api, id, unix_now_s(), &app.model_id);
+    let shape = AnswerFraming::new(request.api, id, unix_now_s(), &app.model_id);
     match request.delivery {
         Delivery::Streamed => {
             for answer in &mut answers {

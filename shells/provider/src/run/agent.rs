@@ -16,7 +16,7 @@ use secrecy::ExposeSecret as _;
 
 use super::{FRAMES_MAX, Run, unix_now_s};
 use crate::dial::Socket;
-use crate::engines::{Ask, First, Word};
+use crate::engines::{First, JobBody, JobNews};
 use crate::report::{State, heartbeat, register_frame};
 use crate::{Earner, Progress};
 
@@ -98,8 +98,8 @@ impl Run {
     }
 
     pub(super) fn said(&mut self, event: Event) {
-        match self.engines.word(event) {
-            Some(Word::Said { job, delta, first }) => {
+        match self.engines.job_news(event) {
+            Some(JobNews::Said { job, delta, first }) => {
                 if first == First::Yes {
                     let job = JobId(job.0);
                     self.events.push_back(SlotsEvent::JobSpoke { job });
@@ -109,7 +109,7 @@ impl Run {
                 self.step(AgentEvent::JobSaid { job, said });
                 self.said = buffers;
             }
-            Some(Word::Ended(job, end)) => self.ended(job, end),
+            Some(JobNews::Ended(job, end)) => self.ended(job, end),
             None => {}
         }
     }
@@ -216,7 +216,7 @@ impl Run {
     fn ask(&mut self, job: WireId, build: BuildIx, body: OpenedBody, scope: &str) {
         let job = JobId(job.0);
         let scope = Scope::new(scope.as_bytes());
-        self.asks.insert(job, Ask { body, scope });
+        self.bodies.insert(job, JobBody { body, scope });
         self.events.push_back(SlotsEvent::Asked { job, build });
     }
 
@@ -235,7 +235,7 @@ impl Run {
     }
 
     fn stop_job(&mut self, job: WireId) {
-        if self.asks.remove(&JobId(job.0)).is_some() {
+        if self.bodies.remove(&JobId(job.0)).is_some() {
             // The job still waited for its model and never reached an engine, so it has used
             // nothing.
             let usage = Usage::default();

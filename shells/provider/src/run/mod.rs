@@ -20,7 +20,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use self::start::{agent_config, offered, route, slots_config};
 use crate::dial::{Dialled, Route, Socket};
-use crate::engines::{Ask, Engines};
+use crate::engines::{Engines, JobBody};
 use crate::folder::FolderLock;
 use crate::host::Host;
 use crate::hours::hours_text;
@@ -54,7 +54,7 @@ pub async fn serve(
         key.attested().machine_id().0
     )));
     let offered = offered(&settings)?;
-    let (tell, mut news) = channels();
+    let (tell, mut receivers) = channels();
     let mut run = Run::new(settings, route, key, offered, tell)?;
     run.begin();
     let mut batch = Vec::with_capacity(WORDS_MAX);
@@ -71,14 +71,14 @@ pub async fn serve(
         // Cancel safe: receiving and sleeping lose nothing.
         tokio::select! {
             heard = heard(&mut run.socket) => run.heard_all(heard),
-            Some((session, dialled)) = news.dialled.recv() => run.dialled(session, dialled),
-            _ = news.words.recv_many(&mut batch, WORDS_MAX), if !run.is_behind() => {
+            Some((session, dialled)) = receivers.dialled.recv() => run.dialled(session, dialled),
+            _ = receivers.words.recv_many(&mut batch, WORDS_MAX), if !run.is_behind() => {
                 for event in batch.drain(..) {
                     run.said(event);
                 }
                 run.engines.acknowledge();
             }
-            Some(moved) = news.moves.recv() => run.moved(moved),
+            Some(moved) = receivers.moves.recv() => run.moved(moved),
             () = raised(&mut drain), if !is_draining => {
                 is_draining = true;
                 tracing::info!("draining: running jobs finish, nothing more is taken");
@@ -87,7 +87,7 @@ pub async fn serve(
             () = tokio::time::sleep_until(wake) => run.woke(),
         }
     }
-    run.end(news.moves).await;
+    run.end(receivers.moves).await;
     drop(lock);
     Ok(())
 }
@@ -108,34 +108,34 @@ async fn heard(socket: &mut Option<(SessionId, Socket)>) -> Heard {
 }
 
 /// The ends that tasks and threads report through.
-struct Tell {
+struct Senders {
     dialled: mpsc::Sender<Dialled>,
     words: Words,
     moves: Moves,
 }
 
 /// The other ends.
-struct News {
+struct Receivers {
     dialled: mpsc::Receiver<Dialled>,
     words: mpsc::UnboundedReceiver<Event>,
     moves: mpsc::UnboundedReceiver<Moved>,
 }
 
-fn channels() -> (Tell, News) {
+fn channels() -> (Senders, Receivers) {
     let (tell_dialled, dialled) = mpsc::channel(DIALLED_MAX);
     let (tell_words, words) = mpsc::unbounded_channel();
     let (tell_moves, moves) = mpsc::unbounded_channel();
-    let tell = Tell {
+    let tell = Senders {
         dialled: tell_dialled,
         words: tell_words,
         moves: tell_moves,
     };
-    let news = News {
+    let receivers = Receivers {
         dialled,
         words,
         moves,
     };
-    (tell, news)
+    (tell, receivers)
 }
 
 struct Run {
@@ -143,7 +143,7 @@ struct Run {
     route: Route,
     key: MachineKey,
     host: Host,
-    tell: Tell,
+    tell: Senders,
     /// By [`BuildIx`].
     offered: Vec<Offered>,
     /// Their names.
@@ -161,7 +161,7 @@ struct Run {
     measured: Measured,
     engines: Engines,
     /// Of jobs whose model is not in memory yet.
-    asks: HashMap<JobId, Ask>,
+    bodies: HashMap<JobId, JobBody>,
     /// Loads that the coordinator waits for.
     ordered: BTreeSet<BuildIx>,
     preload: Preloading,
@@ -193,7 +193,7 @@ impl Run {
         route: Route,
         key: MachineKey,
         offered: Vec<Offered>,
-        tell: Tell,
+        tell: Senders,
     ) -> Result<Self, ProviderError> {
         let ids: Arc<[String]> = offered.iter().map(|one| one.id().to_owned()).collect();
         let slots = slots_config(&settings, &offered);
@@ -219,7 +219,7 @@ impl Run {
             slots_out: Vec::new(),
             measured: Measured::default(),
             engines: Engines::default(),
-            asks: HashMap::new(),
+            bodies: HashMap::new(),
             ordered: BTreeSet::new(),
             preload: Preloading::default(),
             is_loading: false,

@@ -118,7 +118,7 @@ impl Run {
             SlotsEffect::Ready { job, build } => {
                 // A job that is not there any more was stopped meanwhile, and its end is on its
                 // way.
-                if let Some(ask) = self.asks.remove(&job) {
+                if let Some(ask) = self.bodies.remove(&job) {
                     let job = WireId(job.0);
                     if let Some(end) = self.engines.start(job, build, ask) {
                         self.ended(job, end);
@@ -184,7 +184,7 @@ impl Run {
     }
 
     fn refuse(&mut self, job: JobId, why: Refusal) {
-        self.asks.remove(&job);
+        self.bodies.remove(&job);
         let job = WireId(job.0);
         self.engines.drop_job(job);
         let end = JobEnd::Failed(JobFault::NotLoaded(why));

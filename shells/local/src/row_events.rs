@@ -7,7 +7,7 @@ use cereus_engine::runtime::Event;
 
 /// One row's events. Bounded: the engine holds up a row whose reader is behind.
 #[derive(Debug, Default)]
-pub(crate) struct Outbox(Mutex<State>);
+pub(crate) struct RowEvents(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -15,7 +15,7 @@ struct State {
     waiting: Option<Waker>,
 }
 
-impl Outbox {
+impl RowEvents {
     pub(crate) fn push(&self, event: Event) {
         let mut state = self.lock();
         state.events.push(event);
