@@ -159,13 +159,13 @@ pub fn heartbeat() -> Vec<u8> {
 }
 
 /// The one request of a [`Stream`], with a consumer that keeps up.
-struct Desk {
+struct OneRequest {
     relay: Relay,
     taken: Vec<u8>,
     since_take: u32,
 }
 
-impl Desk {
+impl OneRequest {
     fn new() -> Self {
         let shape = Shape {
             delivery: Delivery::Streamed,
@@ -190,7 +190,7 @@ impl Desk {
     }
 }
 
-impl Host for Desk {
+impl Host for OneRequest {
     type Request = ();
 
     fn step_relay(
@@ -223,7 +223,7 @@ pub struct Stream {
     connection: Connection<()>,
     rules: LinkRules,
     out: Vec<ConnectionEffect>,
-    desk: Desk,
+    request: OneRequest,
     /// The link alone, with the same attempt.
     link: ProviderLink,
     link_out: LinkOut,
@@ -262,7 +262,7 @@ impl Stream {
             link: ProviderLink::new(Tick::ZERO, conn, owner, &rules.config),
             rules,
             out: vec![],
-            desk: Desk::new(),
+            request: OneRequest::new(),
             link_out: LinkOut::default(),
             relay_out: vec![],
             now: Tick(1),
@@ -298,7 +298,9 @@ impl Stream {
             },
             RelayEvent::Released,
         ] {
-            self.desk.relay.step(self.now, event, &mut self.relay_out);
+            self.request
+                .relay
+                .step(self.now, event, &mut self.relay_out);
         }
         self.step(ConnectionEvent::Ordered(Order::Dispatch {
             attempt,
@@ -326,8 +328,13 @@ impl Stream {
 
     fn step(&mut self, event: ConnectionEvent<'_, ()>) {
         self.out.clear();
-        self.connection
-            .step(self.now, event, &self.rules, &mut self.desk, &mut self.out);
+        self.connection.step(
+            self.now,
+            event,
+            &self.rules,
+            &mut self.request,
+            &mut self.out,
+        );
     }
 
     /// A frame that is no chunk.
@@ -366,12 +373,14 @@ impl Stream {
             chunk: &chunk,
         };
         self.relay_out.clear();
-        self.desk.relay.step(self.now, event, &mut self.relay_out);
+        self.request
+            .relay
+            .step(self.now, event, &mut self.relay_out);
         assert!(
             !self.relay_out.is_empty(),
             "the consumer has something to take"
         );
-        self.desk.take();
+        self.request.take();
     }
 
     /// The whole way of the next chunk, from the socket's bytes to the consumer's.
@@ -380,16 +389,16 @@ impl Stream {
     /// When the chunk is not relayed.
     pub fn next(&mut self) {
         self.turn = (self.turn + 1) % self.frames.len();
-        let before = self.desk.relay.counts().pieces;
+        let before = self.request.relay.counts().pieces;
         let frame = core::mem::take(&mut self.frames[self.turn]);
         self.hear(&frame);
         self.frames[self.turn] = frame;
         assert_ne!(
-            self.desk.relay.counts().pieces,
+            self.request.relay.counts().pieces,
             before,
             "the chunk is relayed"
         );
-        self.desk.take();
+        self.request.take();
     }
 }
 
@@ -408,8 +417,8 @@ mod tests {
         for _ in 0..3 {
             stream.next();
         }
-        stream.desk.relay.take(&mut stream.desk.taken);
-        let taken = String::from_utf8(stream.desk.taken.clone()).expect("text");
+        stream.request.relay.take(&mut stream.request.taken);
+        let taken = String::from_utf8(stream.request.taken.clone()).expect("text");
         assert_eq!(taken.matches("data: ").count(), 3);
     }
 }

@@ -19,7 +19,7 @@ pub enum TemplateCheck {
 }
 
 /// One shape of conversation.
-struct Shape {
+struct Probe {
     name: &'static str,
     body: &'static str,
     rule: Rule,
@@ -37,28 +37,28 @@ enum Rule {
 
 /// Roles alternate, and ids of calls have nine letters: some templates insist on that. Pictures are
 /// not among the shapes, because the engine takes none.
-const SHAPES: [Shape; 5] = [
-    Shape {
+const PROBES: [Probe; 5] = [
+    Probe {
         name: "a plain chat",
         body: r#"{"messages":[{"role":"user","content":"Hi."},
             {"role":"assistant","content":"Hello."},{"role":"user","content":"How are you?"}]}"#,
         rule: Rule::Must,
     },
-    Shape {
+    Probe {
         name: "a turn with channel tags",
         body: r#"{"messages":[{"role":"user","content":"Hi."},{"role":"assistant","content":
             "<|channel|>analysis<|message|>Greet.<|end|><|start|>assistant<|channel|>final<|message|>Hello."},
             {"role":"user","content":"How are you?"}]}"#,
         rule: Rule::MayRefuse,
     },
-    Shape {
+    Probe {
         name: "a turn that is all thought",
         body: r#"{"messages":[{"role":"user","content":"Hi."},
             {"role":"assistant","content":"<think>\nGreet.\n</think>\n\n"},
             {"role":"user","content":"How are you?"}]}"#,
         rule: Rule::Must,
     },
-    Shape {
+    Probe {
         name: "a call of a tool",
         body: r#"{"messages":[{"role":"user","content":"Weather?"},
             {"role":"assistant","content":"I look.","tool_calls":[{"id":"call00001","type":"function",
@@ -69,7 +69,7 @@ const SHAPES: [Shape; 5] = [
             "days":{"type":"integer","description":"For how long."}},"required":["city"]}}}]}"#,
         rule: Rule::MustWithTools,
     },
-    Shape {
+    Probe {
         name: "a call of a tool without content",
         body: r#"{"messages":[{"role":"user","content":"Weather?"},
             {"role":"assistant","content":null,"tool_calls":[{"id":"call00001","type":"function",
@@ -110,18 +110,18 @@ fn checked(folder: &Path) -> Result<(), Flaw> {
     let text = |token: Option<RawToken>| token.map(RawToken::into_text);
     let template = Template::new(&source, text(texts.bos_token), text(texts.eos_token))
         .map_err(|cause| Flaw::At(format!("{file} is damaged: {cause}")))?;
-    for shape in SHAPES {
-        if shape.rule == Rule::MustWithTools && !takes_tools {
+    for probe in PROBES {
+        if probe.rule == Rule::MustWithTools && !takes_tools {
             continue;
         }
-        let request = ChatRequest::from_json(shape.body.as_bytes())
+        let request = ChatRequest::from_json(probe.body.as_bytes())
             .expect("the shapes are requests as they come");
         match template.try_render(&request, request.messages()) {
             Ok(_) => {}
-            Err(Unrendered::Raised(_)) if shape.rule == Rule::MayRefuse => {}
+            Err(Unrendered::Raised(_)) if probe.rule == Rule::MayRefuse => {}
             Err(unrendered) => {
                 let why = unrendered.into_failure().text;
-                return Err(Flaw::At(format!("{file}, on {}: {why}", shape.name)));
+                return Err(Flaw::At(format!("{file}, on {}: {why}", probe.name)));
             }
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::desk::Prompts;
+use super::prepare::Prompts;
 use crate::chat::{ChatRequest, Defaults};
 use crate::failure::{Failure, Reason};
 use crate::grammar::Grammars;

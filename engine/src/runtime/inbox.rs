@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cereus_core::time::{Span, Tick};
 
-use super::desk::Opening;
+use super::prepare::Opening;
 use super::snapshot::CapacitySnapshot;
 use crate::chat::ChatRequest;
 use crate::failure::{Failure, Reason};

@@ -9,8 +9,8 @@ use mlx_rs::error::Exception;
 use sha2::{Digest as _, Sha256};
 
 use super::backend::{Backend, FilledBlock, Limits, Memory, RowWork, StepError, StepWork};
-use super::desk::Prompts;
 use super::memory::process_memory;
+use super::prepare::Prompts;
 use crate::chat::Defaults;
 use crate::grammar::Grammars;
 use crate::kv::{KvLayout, Ledger, PageId};

@@ -5,7 +5,6 @@
 //! into text. It holds nothing that outlives a job, and writes no text of one anywhere.
 
 mod backend;
-mod desk;
 mod disk;
 mod echo;
 mod event;
@@ -13,6 +12,7 @@ mod inbox;
 mod memory;
 #[cfg(feature = "mlx")]
 mod mlx;
+mod prepare;
 mod refusals;
 mod row;
 mod said;
@@ -29,7 +29,6 @@ use cereus_core::draw::Seed;
 use thiserror::Error;
 
 pub use backend::{Backend, FilledBlock, Limits, Memory, RowWork, Sample, StepError, StepWork};
-pub use desk::{Opening, Prompts};
 pub use disk::DiskTier;
 pub use echo::EchoBackend;
 pub use event::{
@@ -39,6 +38,7 @@ pub use event::{
 pub use memory::{clear_spare_memory, limit_memory, process_memory};
 #[cfg(feature = "mlx")]
 pub use mlx::MlxBackend;
+pub use prepare::{Opening, Prompts};
 pub use said::{SaidBuffers, gather, said_token};
 pub use snapshot::CapacitySnapshot;
 
@@ -50,9 +50,9 @@ use crate::kv::Scope;
 use crate::scheduler::flow::Flow;
 use crate::scheduler::leases::{LeaseConfig, Leases};
 use crate::scheduler::{Admission, ConfigError, RowId, Scheduler, SchedulerConfig};
-use desk::{Asking, Desk, Reader, Waiting};
 use disk::Disk;
 use inbox::{Arrived, Inbox, Mode};
+use prepare::{Asking, Preparer, Reader, Waiting};
 use watch::Listener;
 use worker::Worker;
 
@@ -142,7 +142,7 @@ pub struct Engine {
     inbox: Arc<Inbox>,
     reader: Reader,
     /// Absent where reading a request costs nothing.
-    desk: Option<Box<Desk>>,
+    preparer: Option<Box<Preparer>>,
     has_disk: bool,
     thread: Option<JoinHandle<()>>,
     watch: Option<JoinHandle<()>>,
@@ -206,14 +206,14 @@ impl Engine {
                 let mut engine = Self {
                     inbox,
                     reader,
-                    desk: None,
+                    preparer: None,
                     has_disk,
                     thread: Some(thread),
                     watch: Some(watch),
                 };
                 if engine.reader.prompts.is_some() {
-                    let desk = Desk::open(&engine.reader, &engine.inbox);
-                    engine.desk = Some(Box::new(desk.map_err(StartError::Thread)?));
+                    let preparer = Preparer::open(&engine.reader, &engine.inbox);
+                    engine.preparer = Some(Box::new(preparer.map_err(StartError::Thread)?));
                 }
                 Ok(engine)
             }
@@ -265,12 +265,12 @@ impl Engine {
     }
 
     fn hand_in(&self, id: RowId, asking: Asking, scope: Option<Scope>) -> Result<(), Failure> {
-        let Some(desk) = &self.desk else {
+        let Some(preparer) = &self.preparer else {
             return self.make_ready(id, asking, scope);
         };
         let at = Instant::now();
         self.inbox.reserve(id)?;
-        desk.take(Waiting {
+        preparer.take(Waiting {
             id,
             asking,
             scope,
@@ -332,7 +332,7 @@ impl Engine {
     /// the model's memory.
     fn wait(&mut self) -> thread::Result<()> {
         self.inbox.set_mode(Mode::Stopping);
-        self.desk = None;
+        self.preparer = None;
         let watched = self.watch.take().map_or(Ok(()), JoinHandle::join);
         match self.thread.take() {
             Some(thread) if !self.inbox.is_stuck() => thread.join(),

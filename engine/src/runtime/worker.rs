@@ -10,10 +10,10 @@ use cereus_core::draw::{Purpose, Seed};
 use cereus_core::time::Tick;
 
 use super::backend::{Backend, StepError, StepWork};
-use super::desk::Opening;
 use super::disk::Disk;
 use super::event::{Delta, Event, FinishReason, Finished, Timing};
 use super::inbox::{Arrived, Asked, Inbox, Mode, Patience};
+use super::prepare::Opening;
 use super::refusals::{overdue, refusal};
 use super::row::{Prompt, Row};
 use super::snapshot::{CapacitySnapshot, observe};

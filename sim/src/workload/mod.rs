@@ -108,7 +108,7 @@ impl fmt::Display for WorkloadError {
 impl core::error::Error for WorkloadError {}
 
 #[derive(Debug)]
-enum Shape {
+enum TraceLayout {
     Delimited(Columns),
     Mooncake,
 }
@@ -117,7 +117,7 @@ enum Shape {
 #[derive(Debug)]
 pub struct Workload<R> {
     lines: Lines<R>,
-    shape: Shape,
+    layout: TraceLayout,
     format: Format,
     /// Absolute microseconds of the first row.
     origin_us: Option<u64>,
@@ -138,9 +138,9 @@ impl<R: BufRead> Workload<R> {
                 trouble: Trouble::Empty,
             });
         };
-        let (shape, format, parsed) = if first.trim_start().starts_with('{') {
+        let (layout, format, parsed) = if first.trim_start().starts_with('{') {
             (
-                Shape::Mooncake,
+                TraceLayout::Mooncake,
                 Format::Mooncake,
                 Some(mooncake::row(first)),
             )
@@ -148,11 +148,11 @@ impl<R: BufRead> Workload<R> {
             let columns =
                 Columns::of_header(first).map_err(|trouble| WorkloadError { line: 1, trouble })?;
             let format = columns.format();
-            (Shape::Delimited(columns), format, None)
+            (TraceLayout::Delimited(columns), format, None)
         };
         let mut workload = Self {
             lines,
-            shape,
+            layout,
             format,
             origin_us: None,
             last: Span::ZERO,
@@ -192,9 +192,9 @@ impl<R: BufRead> Workload<R> {
                 Some(line) => break line,
             }
         };
-        let row = match &self.shape {
-            Shape::Delimited(columns) => columns.row(line),
-            Shape::Mooncake => mooncake::row(line),
+        let row = match &self.layout {
+            TraceLayout::Delimited(columns) => columns.row(line),
+            TraceLayout::Mooncake => mooncake::row(line),
         };
         let row = row.map_err(|trouble| self.error(trouble))?;
         let arrival = self.place(row)?;

@@ -75,7 +75,7 @@ impl Reader {
 /// Two lanes, each a thread with a queue: one for short bodies, one for long ones. Within a lane the
 /// order is that of coming.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct Preparer {
     short: Lane,
     long: Lane,
 }
@@ -119,7 +119,7 @@ impl Asking {
     }
 }
 
-impl Desk {
+impl Preparer {
     pub(super) fn open(reader: &Reader, inbox: &Arc<Inbox>) -> io::Result<Self> {
         let lane = |name: &str| Lane::open(name, reader.clone(), Arc::clone(inbox));
         Ok(Self {
@@ -132,7 +132,10 @@ impl Desk {
     pub(super) fn take(&self, waiting: Waiting) {
         let is_long = waiting.asking.size() >= LONG_BODY_BYTES;
         let lane = if is_long { &self.long } else { &self.short };
-        let queue = lane.queue.as_ref().expect("a lane closes with its desk");
+        let queue = lane
+            .queue
+            .as_ref()
+            .expect("a lane closes with its preparer");
         let sent = queue.send(waiting);
         assert!(sent.is_ok(), "a lane's thread outlives its queue");
     }
