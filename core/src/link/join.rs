@@ -11,7 +11,7 @@ use crate::envelope::PublicKey;
 use crate::event::Trust;
 use crate::ids::{ConnId, MachineId, ModelIx};
 use crate::time::Tick;
-use crate::wire::SLOTS_MAX;
+use crate::wire::REPORTED_SLOTS_MAX;
 use crate::wire::messages::{ModelEntry, Register};
 use crate::wire::proof::{AttestedKey, Posture, machine_id, verify_blob};
 
@@ -115,7 +115,7 @@ impl Session {
 pub(super) fn inventory(models: &[ModelEntry<'_>], catalog: &Catalog) -> Vec<ModelIx> {
     let mut found = Vec::new();
     for entry in models {
-        if found.len() == SLOTS_MAX {
+        if found.len() == REPORTED_SLOTS_MAX {
             break;
         }
         // `false` says that the template crashes: this model is not offered on this provider. An absent

@@ -5,7 +5,7 @@
 pub const TO_COORDINATOR_SIZE_MAX: usize = 10 * 1024 * 1024;
 
 /// Largest message that a coordinator reads of a provider that has not registered: a registration
-/// of [`super::SLOTS_MAX`] models takes less than half of it.
+/// of [`super::REPORTED_SLOTS_MAX`] models takes less than half of it.
 pub const REGISTER_SIZE_MAX: usize = 128 * 1024;
 
 /// Largest message that a provider reads.

@@ -17,5 +17,5 @@ mod text;
 
 pub use chunk::{ChunkFrame, encode_chunk};
 pub use messages::{DecodeError, Frame, FrameKind, ToCoordinator, ToProvider};
-pub use report::{SLOTS_MAX, machine_spec};
+pub use report::{REPORTED_SLOTS_MAX, machine_spec};
 pub use text::Text;

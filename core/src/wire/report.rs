@@ -16,7 +16,7 @@ use crate::ids::ModelIx;
 const CACHED_TOKENS_MAX: i64 = 1_000_000;
 
 /// Slots of one report that are read; the rest is dropped.
-pub const SLOTS_MAX: usize = 64;
+pub const REPORTED_SLOTS_MAX: usize = 64;
 
 const BYTES_PER_GB: f64 = (1u64 << 30) as f64;
 const PPM: u32 = 1_000_000;
@@ -35,7 +35,7 @@ impl Heartbeat<'_> {
         slots.clear();
         let capacity = self.backend_capacity.as_ref();
         for slot in capacity.map_or(&[][..], |capacity| &capacity.slots) {
-            if slots.len() == SLOTS_MAX {
+            if slots.len() == REPORTED_SLOTS_MAX {
                 break;
             }
             let Some(model) = catalog.find(&slot.model) else {

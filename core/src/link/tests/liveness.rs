@@ -70,7 +70,7 @@ fn who_has_not_registered_is_given_little_time_and_small_frames() {
 #[test]
 fn a_registration_of_as_many_models_as_are_heard_of_fits() {
     let frame = register_with(|register| {
-        register.models = (0..crate::wire::SLOTS_MAX)
+        register.models = (0..crate::wire::REPORTED_SLOTS_MAX)
             .map(|number| ModelEntry {
                 id: Text::from(format!("{}/{}-{number}", "o".repeat(96), "m".repeat(96))),
                 weight_hash: Text::from("0".repeat(64)),

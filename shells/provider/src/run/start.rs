@@ -10,7 +10,7 @@ use cereus_core::envelope::SecretKey;
 use cereus_core::memory::MemoryCap;
 use cereus_core::slots::{PressureLimits, SlotsConfig};
 use cereus_core::time::Span;
-use cereus_core::wire::SLOTS_MAX;
+use cereus_core::wire::REPORTED_SLOTS_MAX;
 use secrecy::ExposeSecret as _;
 use zeroize::Zeroizing;
 
@@ -36,8 +36,8 @@ pub(super) fn offered(settings: &Settings) -> Result<Vec<Offered>, ProviderError
     if count == 0 {
         return Err(ProviderError::NoModels);
     }
-    if count > SLOTS_MAX {
-        let max = SLOTS_MAX;
+    if count > REPORTED_SLOTS_MAX {
+        let max = REPORTED_SLOTS_MAX;
         return Err(ProviderError::TooManyModels { count, max });
     }
     let known = KnownHashes::open(&settings.data);
