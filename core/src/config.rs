@@ -224,13 +224,13 @@ pub struct Limits {
     /// Between two pieces of content: only lack of progress ends an answer, never its length.
     pub idle_wait_max: Span,
     pub attempts_max: u8,
-    /// Capacity-class refusals before the request is shed.
+    /// So many machines may refuse a request for want of room before it is refused as busy.
     pub capacity_refusals_max: u8,
     /// How long after a passed challenge a provider may be routed to.
     pub challenge_fresh_max: Span,
     /// Cold load assumed when a machine has not measured one.
     pub cold_load_default: Span,
-    /// Machines weighed for one decision.
+    /// The most machines that are compared for one decision.
     pub candidates_max: u8,
     /// A second attempt begins when the first has shown nothing for this share, in percent, of the
     /// time that its machine's forecast gives it. Nought: none does.

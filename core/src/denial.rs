@@ -15,7 +15,7 @@ pub enum Denial {
     Cancelled,
     /// The provider said that the request itself is wrong, with this status.
     Client(u16),
-    /// Shutting down.
+    /// The coordinator is shutting down.
     // Digests hash the number of each: 3 was one that is gone.
     Draining = 4,
     /// The provider broke the encryption contract.
@@ -36,7 +36,7 @@ pub enum Denial {
     ProviderFailed,
     /// Nobody answered in time.
     Timeout,
-    /// More than the model's context holds.
+    /// Prompt and answer together are more than the model's context holds.
     TooLong,
     /// The account is not known to the core.
     UnknownAccount,

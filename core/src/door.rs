@@ -11,13 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::time::{Span, Tick};
 
-/// How many may wait.
+/// How many connections may wait at the door before they have shown whose they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DoorLimits {
     pub waiting_max: usize,
-    /// From one origin, once they have waited for longer than `grace`.
+    /// The most from one origin, counted once they have waited for longer than `grace`.
     pub of_origin_max: usize,
-    /// So long nobody has to go because of its neighbours.
+    /// Within this time no connection has to go because others of its origin wait too.
     pub grace: Span,
 }
 
@@ -44,15 +44,15 @@ impl Origin {
     }
 }
 
-/// One that waits. Never given twice by a door.
+/// Names a connection that waits. A door gives none twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(u64);
 
-/// What follows from a knock.
+/// What follows when a connection comes to the door.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entered {
     pub ticket: Ticket,
-    /// Is to be closed, and waits no more.
+    /// The connection that has to go for this one: it is to be closed, and waits no more.
     pub sent_away: Option<Ticket>,
 }
 

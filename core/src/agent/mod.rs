@@ -77,7 +77,7 @@ pub const DRAINING_TEXT: &str = "provider draining for update";
 /// What an agent is told at birth.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
-    /// Jitter follows from it.
+    /// The jitter of the waits between dials follows from it.
     pub seed: Seed,
     /// What requests are sealed to. A fresh one for each process, so that what was recorded of one cannot
     /// be opened with the key of the next.
@@ -120,7 +120,7 @@ pub enum JobEnd {
         parts: UsageParts,
         finish: FinishReason,
     },
-    /// It was told to stop; this is what it had done.
+    /// The agent had it stopped; `usage` is what it had done by then.
     Stopped {
         usage: Usage,
     },
@@ -227,7 +227,7 @@ pub enum AgentEvent<'a> {
 /// What the shell does for the agent, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AgentEffect {
-    /// Drop the socket without ceremony.
+    /// Drop the socket without a close frame.
     Abandon { session: SessionId },
     /// Send a close frame after everything before it, then drop the socket.
     Close {
@@ -241,7 +241,7 @@ pub enum AgentEffect {
     LoadModel { build: String },
     /// Say `Measured` now.
     Measure,
-    /// For the operator.
+    /// Tell the operator.
     Notice(Notice),
     /// Send a WebSocket ping.
     Ping { session: SessionId },
@@ -251,7 +251,7 @@ pub enum AgentEffect {
     Rest,
     /// The owner's hours begin: load what is loaded at a start.
     Rise,
-    /// Send one text message.
+    /// Send one text frame.
     Send { session: SessionId, frame: Vec<u8> },
     /// Sign both texts with the machine's key; then say `Signed`.
     Sign { challenge: Vec<u8>, status: String },
@@ -264,7 +264,7 @@ pub enum AgentEffect {
         body: OpenedBody,
         scope: String,
     },
-    /// Stop it soon; `JobEnded` follows in any case.
+    /// Stop the job soon; `JobEnded` follows in any case.
     StopJob { job: WireId },
     /// The agent has left: the process may end.
     Stopped,

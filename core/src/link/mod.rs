@@ -52,7 +52,7 @@ pub struct LinkConfig {
     pub frame_size_max: usize,
     /// Largest frame that is read before the provider has registered.
     pub register_size_max: usize,
-    /// From the upgrade to the registration.
+    /// How long a connection may take from the upgrade to its registration.
     pub register_wait_max: Span,
     pub stale_after: Span,
     pub sweep_every: Span,
@@ -71,7 +71,7 @@ pub struct LinkConfig {
     /// Bytes waiting in both lanes together.
     pub queued_bytes_max: usize,
     pub control_write_max: Span,
-    /// Slowest write that is still progress.
+    /// Bytes a second that a write must make; a slower one counts as stalled.
     pub write_bytes_per_s_min: u64,
     pub data_write_min: Span,
     pub data_write_max: Span,

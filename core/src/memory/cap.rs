@@ -61,7 +61,7 @@ pub enum Load {
     Refused(Shortage),
 }
 
-/// Two amounts that should have been the other way round.
+/// Why a load was refused: `needed_bytes` is more than `free_bytes`, by this rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shortage {
     pub rule: Rule,
@@ -138,7 +138,8 @@ impl MemoryCap {
             .saturating_sub(self.policy.activation_bytes)
     }
 
-    /// What of that no request holds.
+    /// What is left of [`Self::live_kv_headroom_bytes`] when each running request has what it was
+    /// promised.
     #[must_use]
     pub fn kv_available_bytes(&self, facts: MemoryFacts, outstanding_bytes: u64) -> u64 {
         self.live_kv_headroom_bytes(facts)

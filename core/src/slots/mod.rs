@@ -99,7 +99,7 @@ pub struct SlotsConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Measured {
     pub memory: MemoryFacts,
-    /// KV bytes that the engines have promised to their rows.
+    /// Bytes for keys and values that the engines have promised to their rows.
     pub reserved_bytes: u64,
     pub strain: Strain,
 }
@@ -186,26 +186,27 @@ pub enum Leave {
 /// What the shell does, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotsEffect {
-    /// It runs, or waits for a load for which there is room: say so. Once for each job, before
+    /// Tell the job's owner that it is accepted: it runs, or waits for a load for which there is
+    /// room. Once for each job, before
     /// `Ready`; a `Refuse` without it comes at once.
     Accept { job: JobId },
-    /// Load it, with so much memory for keys and values; then say `LoadEnded`.
+    /// Load the model, with so much memory for keys and values; then say `LoadEnded`.
     BeginLoad { build: BuildIx, grant_bytes: u64 },
-    /// Drop it; then say `Unloaded`.
+    /// Drop the model and its engine; then say `Unloaded`.
     BeginUnload { build: BuildIx, leave: Leave },
     /// Give the engine library's spare memory back; then say `CacheCleared`.
     ClearBufferCache,
-    /// It is in memory: the answer to `LoadAsked`, and said of loads for requests as well.
+    /// The model is in memory: the answer to `LoadAsked`, and said of loads for requests as well.
     Loaded { build: BuildIx },
     /// The other answer to `LoadAsked`.
     LoadRefused { build: BuildIx, why: Refusal },
     /// Say `Watched` for each loaded model and then `Measured`, at once.
     Measure,
-    /// Its model is in memory: run it.
+    /// Run the job: its model is in memory.
     Ready { job: JobId, build: BuildIx },
-    /// It will not run; one that does is to be ended.
+    /// The job will not run; if it does already, it is to be ended.
     Refuse { job: JobId, why: Refusal },
-    /// A state changed: whoever routes should know soon.
+    /// The state of a slot changed: send a heartbeat soon, so that the coordinator routes by it.
     Report,
     /// The model may spend this much on keys and values from now on.
     SetGrant { build: BuildIx, bytes: u64 },

@@ -8,7 +8,7 @@ use crate::time::{Span, Tick};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Build {
     pub(super) phase: Phase,
-    /// What was last shown of it.
+    /// The state that heartbeats last showed of it, so that a change is reported once.
     pub(super) shown: Option<SlotState>,
     pub(super) in_flight: u32,
     pub(super) used_at: Tick,
@@ -22,7 +22,7 @@ pub(super) enum Phase {
     Cold(Past),
     /// Its weights are coming in, or are in and not yet measured.
     Loading,
-    /// Given up, its weights gone, to be loaded again.
+    /// Its engine was given up and its weights are gone; it is to be loaded again.
     Recovering,
     Resident(Health),
     Unloading(Departure),
@@ -37,13 +37,14 @@ pub(super) enum Past {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Departure {
-    /// Loaded for nothing: it left no room to serve with.
+    /// The load succeeded and left too little memory for keys and values to serve with.
     Discarded,
-    /// For another model, or for want of use.
+    /// It makes room for another model, or nobody used it for long.
     Dropped,
-    /// Its engine was given up.
+    /// Its engine was dead, or suspect for too long.
     Lost,
-    /// It should have been gone by now.
+    /// Its unload takes longer than [`super::UNLOAD_WAIT_MAX`]: its memory counts as taken, and the
+    /// others go on without it.
     Overdue,
 }
 
@@ -62,7 +63,7 @@ pub(super) enum Stage {
     Waiting { until: Tick },
 }
 
-/// A model that waits for the gate.
+/// A model that is to be loaded and waits until no other load is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Want {
     pub(super) build: BuildIx,
@@ -71,7 +72,7 @@ pub(super) struct Want {
     pub(super) owes_answer: bool,
 }
 
-/// The load that has the gate.
+/// The one load that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Work {
     pub(super) want: Want,
@@ -89,7 +90,7 @@ pub(super) enum LoadStage {
     Filling {
         since: Tick,
     },
-    /// Loaded; waits to hear what that left.
+    /// The weights are in; the next measurement says whether enough is left for keys and values.
     Guarding,
 }
 

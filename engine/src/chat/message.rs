@@ -17,7 +17,7 @@ pub struct Message {
     pub reasoning_content: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<Call>,
-    /// Which call a tool's turn answers.
+    /// The id of the call that this turn answers, if a tool speaks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_call_id: Option<String>,
 }

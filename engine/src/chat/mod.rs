@@ -29,7 +29,7 @@ pub struct ChatRequest {
     pub input: Input,
     /// Output bound; absent means as much as fits.
     pub max_tokens: Option<u32>,
-    /// No token ends the answer before so many.
+    /// The answer has at least this many tokens: none that would end it is allowed before.
     pub min_tokens: u32,
     pub wishes: Wishes,
     /// They count in what is said, once the answer has its least length.
@@ -46,7 +46,7 @@ pub struct ChatRequest {
 #[derive(Clone)]
 pub enum Input {
     Conversation(Vec<Message>),
-    /// Taken as it is, without the chat template.
+    /// A plain text prompt: it goes to the tokenizer without the chat template.
     Text(String),
     /// A prompt that was made elsewhere, in the model's own tokens.
     Tokens(Vec<u32>),

@@ -29,10 +29,10 @@ pub struct Tool {
 /// What the answer's text must be.
 #[derive(Clone, Default)]
 pub enum Format {
-    /// One of these.
+    /// The text is one of these, to the letter.
     Choice(Vec<String>),
     Json,
-    /// What matches this regular expression as a whole.
+    /// The whole text matches this regular expression.
     Regex(String),
     Schema(Json),
     #[default]

@@ -21,11 +21,11 @@ const VERSION: u32 = 1;
 const NONCE_SIZE: usize = 24;
 const TAG_SIZE: usize = 16;
 const MAC_SIZE: usize = 32;
-/// What sealing adds.
+/// Bytes that sealing adds to a block.
 const SEAL_SIZE: u64 = 16;
-/// Before each block.
+/// Bytes before each block: its length.
 const LENGTH_SIZE: u64 = 4;
-/// Up to the tags of the blocks.
+/// Bytes of the header up to the tags of its blocks.
 const FIXED_SIZE: usize = 8 + 4 + 4 + 8 + TAG_SIZE + NONCE_SIZE;
 
 /// Keys for one purpose each, from the caller's.
@@ -38,9 +38,9 @@ pub(super) struct Keys {
 /// Why a file was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadError {
-    /// Cut short, changed, or of another key or format.
+    /// The file is cut short, was changed, or is of another key or format.
     Damaged,
-    /// The system did not give it.
+    /// The system could not read the file.
     Withheld,
 }
 

@@ -30,7 +30,7 @@ pub use key::{DiskKey, KeyError};
 pub use reader::{Reader, Ticket};
 use writer::{Job, PART, Writer};
 
-/// Of a file that is whole.
+/// Suffix of a file that was written to its end.
 const SUFFIX: &str = "kv";
 const LOCK: &str = "lock";
 
@@ -94,10 +94,10 @@ pub struct DiskCounts {
 /// What became of a run that was to be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offered {
-    /// The thread has it.
+    /// The writing thread has taken it.
     Taken,
     Refused(NotKept),
-    /// Too many are on their way.
+    /// It is not written: the queue to the disk is full.
     Dropped,
 }
 

@@ -101,7 +101,7 @@ pub struct Located {
     pub blocks: u32,
 }
 
-/// How a write ended badly.
+/// Why a write failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WriteFault {
     DiskFull,
@@ -273,7 +273,7 @@ impl DiskIndex {
             .then_some(NotKept::LowDisk)
     }
 
-    /// The file is whole and in its place.
+    /// Notes that the file was written to its end and has its final name.
     pub fn written(&mut self, now: Tick, id: FileId) {
         let Some(file) = self.files.get_mut(&id) else {
             return;

@@ -8,7 +8,7 @@ use cereus_core::lookup::Lookup;
 
 use super::{BlockHash, PageId};
 
-/// Where a part lives. Reused.
+/// Place of a part in the table; reused once the part is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PartIx(pub(super) u32);
 
@@ -148,7 +148,7 @@ impl Index {
         self.items[self.at(part)]
     }
 
-    /// A table names a page of the part that nobody held.
+    /// Counts a page of the part, held by nobody until now, as held by a row.
     pub(super) fn page_held(&mut self, part: PartIx) {
         let held = &mut self.parts[part.0 as usize].held;
         *held += 1;
@@ -158,7 +158,7 @@ impl Index {
         }
     }
 
-    /// Nobody holds this page of the part any more.
+    /// Counts a page of the part as held by no row any more.
     pub(super) fn page_idle(&mut self, part: PartIx) {
         let held = &mut self.parts[part.0 as usize].held;
         let was_whole = *held == self.block_pages;

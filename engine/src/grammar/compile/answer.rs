@@ -32,9 +32,9 @@ struct FormRule {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum FormKind {
-    /// Blanks may stand before it, as they may within.
+    /// JSON: blanks may stand before it, as they may within.
     Json,
-    /// It is what it says, to the letter.
+    /// The text counts to the letter, so no blanks may stand before it.
     Text,
 }
 

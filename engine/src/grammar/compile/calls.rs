@@ -85,7 +85,7 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Lark repeats nothing no times.
+/// Lark has no rule for repeating something zero times.
 fn at_most(part: &str, count: usize) -> String {
     if count == 0 {
         String::new()

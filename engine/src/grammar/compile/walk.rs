@@ -30,9 +30,9 @@ pub(super) enum Thoughts {
         /// The token that begins a call, which ends a thought as well.
         call: Option<u32>,
     },
-    /// As a part of the grammar.
+    /// The grammar itself describes the thought before the answer.
     InGrammar,
-    /// It has none.
+    /// The model writes no thoughts.
     None,
 }
 

@@ -39,7 +39,7 @@ pub enum HitLimit {
     LastToken,
 }
 
-/// What the scheduler promises.
+/// What the scheduler promises never to exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KvLimits {
     pub rows_max: u16,
