@@ -225,7 +225,7 @@ pub struct ChatStream {
 }
 
 impl ChatStream {
-    /// Under which the receipt is found.
+    /// The request's id, by which its receipt is found.
     #[must_use]
     pub fn request_id(&self) -> &str {
         &self.request_id
@@ -303,7 +303,7 @@ fn retry_after_s(headers: &HeaderMap) -> Option<u64> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()
 }
 
-/// Bytes of a reply that is no stream.
+/// The most bytes of a reply that is not streamed.
 const REPLY_SIZE_MAX: usize = 16 << 20;
 
 async fn collected(body: Incoming) -> Result<Bytes, ClientError> {

@@ -5,7 +5,7 @@ use bytes::{Buf as _, BytesMut};
 /// Longest line of a stream that this client takes.
 const LINE_SIZE_MAX: usize = 1 << 20;
 
-/// A stream that is not one.
+/// The bytes are not server-sent events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Malformed {
     LineTooLong,

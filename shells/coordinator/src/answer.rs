@@ -86,7 +86,7 @@ impl Answer {
         self.arrived_at
     }
 
-    /// `None` once nobody may have it any more.
+    /// The request's body; `None` once it can be sent to no provider any more.
     pub(crate) fn body(&self) -> Option<Bytes> {
         self.shared().body.clone()
     }

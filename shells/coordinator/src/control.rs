@@ -64,9 +64,9 @@ pub(crate) struct Control {
     recorder: Recorder,
     writer: Writer,
     durable: watch::Receiver<Durable>,
-    /// The ways to registered connections.
+    /// Channels to the tasks of registered connections.
     orders: HashMap<ConnId, mpsc::Sender<Order>>,
-    /// What goes to the disk next.
+    /// Transfers and receipts that the next batch takes to the store.
     entries: Vec<Entry>,
     posted_up_to: u64,
     /// When the newest batch went to the store.

@@ -87,7 +87,7 @@ enum State {
 }
 
 enum Work {
-    /// More of the segment.
+    /// More bytes of the segment that is being written.
     Append(Vec<u8>),
     /// A new segment, which begins with these bytes.
     Begin(Vec<u8>),

@@ -55,7 +55,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(5);
 /// How often the lock of a data folder is tried, and the pause between.
 const LOCK_TRIES: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
-/// Of those who read the metrics.
+/// Connections at once of those who read the metrics.
 const METRICS_CONNECTIONS_MAX: usize = 64;
 
 /// Why a coordinator did not start, or had to end.
@@ -168,7 +168,7 @@ impl Running {
         }
     }
 
-    /// Until it has drained, or had to end.
+    /// Waits until the coordinator has drained, or had to end.
     pub async fn ended(self) -> Result<(), CoordinatorError> {
         match self.ended.await {
             Ok(ending) => ending,

@@ -86,7 +86,7 @@ struct Connection<S> {
     out: Vec<ConnectionEffect>,
     /// Given to the coordinator when the provider registers.
     orders_in: Option<mpsc::Sender<Order>>,
-    /// Until it has passed a challenge.
+    /// Its place at the door, held until it has passed a challenge.
     guest: Option<Guest>,
     socket: Socket<S>,
 }
@@ -95,7 +95,7 @@ impl<S> Connection<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    /// What came, and what has come with it.
+    /// Handles a message and those that have come with it.
     async fn heard_all(&mut self, first: Heard) {
         self.heard(first).await;
         for _ in 1..BATCH_MAX {

@@ -24,7 +24,7 @@ pub const OUTPUT_TOKENS_DEFAULT: u32 = 512;
 pub const CONNECTIONS_MAX_DEFAULT: usize = 4_096;
 /// Of a model's name: a request cannot name a longer one.
 pub const MODEL_ID_BYTES_MAX: usize = 256;
-/// A prompt of one token and its answer of one.
+/// The smallest context of a model: a prompt of one token and an answer of one.
 const CONTEXT_TOKENS_MIN: u32 = 2;
 /// The platform's share of a charge.
 pub const FEE_PERCENT_DEFAULT: u8 = 10;
@@ -36,7 +36,7 @@ pub struct Settings {
     pub metrics_listen: Option<SocketAddr>,
     pub data: PathBuf,
     pub config: Config,
-    /// Of HTTP connections.
+    /// Limits on HTTP connections.
     pub limits: HttpLimits,
     pub journal: JournalSettings,
     /// Proxies whose `X-Forwarded-For` is believed.

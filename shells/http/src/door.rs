@@ -17,7 +17,8 @@ const STRANGERS_OF_ORIGIN_MAX: usize = 32;
 const STRANGERS_MAX_MIN: usize = 64;
 /// And the most. Each may hold a request's head.
 const STRANGERS_MAX_MAX: usize = 1_024;
-/// An honest peer says something in less.
+/// How long a connection keeps its place however many of its origin wait: an honest peer sends its
+/// request in less.
 pub const GRACE: Span = Span::secs(1);
 
 /// Of connections, where so many consumers are let in.

@@ -15,7 +15,7 @@ const CONTAINER_NAMES: [&str; 2] = ["host.docker.internal", "host.containers.int
 /// The host names under which a server answers.
 #[derive(Clone, Debug)]
 pub enum Names {
-    /// Whatever it is called.
+    /// Any name: the server is meant for others, under whatever name they know it.
     Any,
     /// localhost, addresses, what containers call their host, and these.
     Local { also: Vec<String> },

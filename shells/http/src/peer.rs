@@ -87,7 +87,7 @@ impl Peer {
     /// It may ask: it is a caller from now on, once there is a place.
     ///
     /// # Errors
-    /// There is none, and nobody who rests.
+    /// All places are taken, and none of their holders rests.
     pub async fn admit(&self) -> Result<(), Denial> {
         if matches!(lock(&self.state).standing, Standing::Caller { .. }) {
             return Ok(());
@@ -110,7 +110,7 @@ impl Peer {
         Ok(())
     }
 
-    /// It has its answer.
+    /// The connection has had its answer, so it rests and may be sent away.
     pub(crate) fn rests(&self) {
         let mut state = lock(&self.state);
         if matches!(state.standing, Standing::Caller { .. }) && state.rests.is_none() {
@@ -122,7 +122,7 @@ impl Peer {
         }
     }
 
-    /// It asks, or it is gone.
+    /// The connection asks again or is gone, so it rests no more.
     pub(crate) fn rests_no_more(&self) {
         if let Some(ticket) = lock(&self.state).rests.take() {
             lock(&self.callers.resting).calls.remove(&ticket);

@@ -56,7 +56,7 @@ impl Endpoint {
         }
     }
 
-    /// By which its bodies are read.
+    /// The API by whose rules its bodies are read.
     #[must_use]
     pub const fn api(self) -> Api {
         match self {

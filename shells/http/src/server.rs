@@ -63,7 +63,7 @@ impl HttpLimits {
     }
 }
 
-/// Hears of connections, for metrics.
+/// Is told when connections come and go, for metrics.
 pub trait Connections: Send + Sync + 'static {
     fn opened(&self) {}
     fn closed(&self) {}

@@ -56,7 +56,7 @@ impl<S> Timed<S> {
     }
 
     /// # Errors
-    /// Nothing could be written for too long.
+    /// The peer has taken nothing for too long.
     fn written<T>(
         &mut self,
         written: Poll<io::Result<T>>,
@@ -76,7 +76,7 @@ impl<S> Timed<S> {
     }
 
     /// # Errors
-    /// The peer's time is over.
+    /// The peer has run out of time.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let phase = self.phase.get();
         match phase {

@@ -27,7 +27,7 @@ pub(crate) struct App {
     pub(crate) started_unix_s: u64,
     pub(crate) guard: Guard,
     model: Model,
-    /// For requests that run or wait.
+    /// Places for requests that run or wait.
     places: Arc<Semaphore>,
     draining: watch::Receiver<bool>,
     next_row: AtomicU64,

@@ -53,7 +53,7 @@ pub struct Settings {
     /// Origins of web pages that may use it beside those of this machine, as `https://chat.example`;
     /// `*` allows all.
     pub allowed_origins: Vec<String>,
-    /// Of HTTP connections.
+    /// Limits on HTTP connections.
     pub limits: HttpLimits,
     /// How long running answers may finish once asked to drain.
     pub drain_wait_max: Duration,
@@ -66,7 +66,7 @@ impl Settings {
     }
 }
 
-/// What answers.
+/// What answers: a model, or an echo.
 #[derive(Clone, Debug)]
 pub enum Backend {
     /// The same word so many times, with a pause before each step: for tests and benches.
@@ -88,7 +88,7 @@ pub enum LocalError {
         folder: PathBuf,
         reason: String,
     },
-    /// This build has no tensors.
+    /// This build cannot run models: it was made without the feature `mlx`.
     NoTensors,
 }
 
@@ -145,7 +145,7 @@ impl Running {
         self.draining.send_replace(true);
     }
 
-    /// Until it has drained. Cancel safe.
+    /// Waits until the server has drained. Cancel safe.
     ///
     /// # Errors
     /// The drain took too long.

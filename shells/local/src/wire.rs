@@ -74,7 +74,7 @@ pub(crate) struct StreamWriter {
     shape: AnswerFraming,
     usage: UsageChunk,
     choices: Vec<Choice>,
-    /// Of all answers, once each has ended.
+    /// How each answer ended; the usage of all follows once the last has.
     ends: Vec<Option<Finished>>,
     per_prompt: usize,
     buffers: SaidBuffers,
@@ -130,7 +130,7 @@ impl StreamWriter {
         }
     }
 
-    /// What stands before all answers.
+    /// Writes what comes before the answers: echoed prompts.
     pub(crate) fn open(&mut self, out: &mut Vec<u8>) {
         let AnswerFraming::Text(framing) = &self.shape else {
             return;

@@ -18,7 +18,7 @@ const ENTRIES_MAX: usize = 4_096;
 /// Entries that may wait before the coordinator's loop does.
 pub(super) const WAITING_MAX: usize = 65_536;
 
-/// A way to the thread.
+/// A handle on the thread that writes the log into the database.
 #[derive(Clone, Debug)]
 pub(crate) struct Applier {
     shared: Arc<Shared>,
@@ -29,7 +29,7 @@ struct Shared {
     state: Mutex<State>,
     /// For the thread: there is something to do.
     work: Condvar,
-    /// For who waits: something was done.
+    /// Wakes whoever waits for the thread: it has done something.
     done: Condvar,
 }
 
@@ -100,7 +100,7 @@ impl Applier {
         Ok(waiting)
     }
 
-    /// What the database has of the log.
+    /// How far the database has taken in the log.
     pub(super) fn applied(&self) -> BatchNo {
         self.shared.state().applied
     }

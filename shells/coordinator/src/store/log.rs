@@ -28,7 +28,7 @@ pub(crate) type BatchNo = u64;
 #[derive(Debug)]
 pub(crate) struct Log {
     files: [Half; 2],
-    /// Which of them grows.
+    /// Which of the two files grows now.
     current: usize,
     newest: BatchNo,
     line: Vec<u8>,
@@ -42,7 +42,7 @@ struct Half {
     newest: BatchNo,
 }
 
-/// What one line holds.
+/// One line of the log: one batch.
 #[derive(Debug, Serialize, Deserialize)]
 struct Batch {
     batch: BatchNo,

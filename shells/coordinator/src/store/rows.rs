@@ -26,7 +26,7 @@ impl KeyHash {
         self.0
     }
 
-    /// In constant time.
+    /// Compares in constant time, so that timing tells nothing of a key.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
@@ -163,11 +163,11 @@ pub struct StoredReceipt {
 /// How a request stands that money was held for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestState {
-    /// Paid for.
+    /// The answer was paid for.
     Settled,
     /// The hold is open: it runs, or a start will void it.
     Running,
-    /// Nothing was paid.
+    /// The request ended without a charge.
     Voided,
 }
 

@@ -51,7 +51,7 @@ pub(crate) enum Commit {
     Later,
 }
 
-/// The loop's end.
+/// The end that the coordinator's loop writes to.
 #[derive(Debug)]
 pub(crate) struct Writer {
     log: Arc<Mutex<Log>>,
