@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::memory::Recent;
 use super::opening::Opener;
-use super::reply::{Refusal, Sealer, send_accepted, send_complete, send_error};
+use super::reply::{Sealer, WireRefusal, send_accepted, send_complete, send_error};
 use super::{
     AgentConfig, AgentCounts, AgentEffect, AgentOut, EARLY_CANCELS_MAX, ENDED_JOBS_MAX, JobEnd,
     OpenedBody, SessionId,
@@ -145,18 +145,18 @@ impl Jobs {
         request: &InferenceRequest<'_>,
         config: &AgentConfig,
         is_leaving: bool,
-    ) -> Result<Admitted, Refusal> {
+    ) -> Result<Admitted, WireRefusal> {
         if self.early_cancels.remove(id) {
-            return Err(Refusal::cancelled());
+            return Err(WireRefusal::cancelled());
         }
         if is_leaving {
-            return Err(Refusal::draining());
+            return Err(WireRefusal::draining());
         }
         // Jobs that the engine has yet to let go of take up room as well.
         if self.running.len() >= usize::from(config.jobs_max.get()) {
-            return Err(Refusal::new(429, "queue_full", "every slot is taken"));
+            return Err(WireRefusal::new(429, "queue_full", "every slot is taken"));
         }
-        let invalid = |text: &str| Refusal::new(400, "client_error", text);
+        let invalid = |text: &str| WireRefusal::new(400, "client_error", text);
         let Some(sealed) = &request.encrypted_body else {
             return Err(invalid("encrypted_body is required"));
         };
@@ -177,7 +177,7 @@ impl Jobs {
         let at = config.builds.iter().position(|it| *it == model);
         let Some(build) = at.and_then(|at| u16::try_from(at).ok()).map(BuildIx) else {
             let text = "this model is not served here";
-            return Err(Refusal::new(404, "model_load", text));
+            return Err(WireRefusal::new(404, "model_load", text));
         };
         let framing = Framing::new(RequestId(id.0), 0, model);
         let size = plain.len();
@@ -284,7 +284,7 @@ impl Jobs {
             }
             (Stage::Cancelled, _) if job.pieces == 0 => {
                 stats.cancellations_before_output += 1;
-                send_error(id, job.session, &Refusal::cancelled(), out);
+                send_error(id, job.session, &WireRefusal::cancelled(), out);
             }
             (Stage::Cancelled, end) => {
                 let usage = match end {
@@ -314,7 +314,7 @@ impl Jobs {
     }
 
     /// Time is up: what still runs is refused after all.
-    pub(super) fn refuse_all(&mut self, refusal: &Refusal, out: &mut AgentOut) {
+    pub(super) fn refuse_all(&mut self, refusal: &WireRefusal, out: &mut AgentOut) {
         for (id, job) in &self.running {
             if job.stage != Stage::Orphaned {
                 send_error(*id, job.session, refusal, out);

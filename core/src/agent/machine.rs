@@ -4,7 +4,7 @@
 use super::backoff::{Backoff, Ending};
 use super::duty::Duty;
 use super::jobs::Jobs;
-use super::reply::{Refusal, Sealer, send};
+use super::reply::{Sealer, WireRefusal, send};
 use super::session::{Departure, Open, Pulse, Session};
 use super::{
     AgentConfig, AgentCounts, AgentEffect, AgentEvent, AgentOut, AgentWake, Notice, SessionId,
@@ -383,7 +383,7 @@ impl Agent {
             Session::Open(open) => {
                 let id = open.id;
                 if is_time_up || is_over(open.leaving.as_ref().map(|leaving| leaving.until)) {
-                    self.jobs.refuse_all(&Refusal::draining(), out);
+                    self.jobs.refuse_all(&WireRefusal::draining(), out);
                     self.go_when_free(now, out);
                     return;
                 }

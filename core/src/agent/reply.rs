@@ -10,7 +10,7 @@ use crate::wire::{Frame, Text, encode_chunk};
 
 /// What `inference_error` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct WireRefusal {
     pub(super) status: i64,
     /// A word of the wire's closed list, by which the coordinator decides whether another machine may do
     /// better ("Errors" in `docs/protocol.md`); empty for none.
@@ -19,7 +19,7 @@ pub(super) struct Refusal {
     pub(super) text: String,
 }
 
-impl Refusal {
+impl WireRefusal {
     pub(super) fn new(status: i64, reason: &'static str, text: impl Into<String>) -> Self {
         Self {
             status,
@@ -37,7 +37,7 @@ impl Refusal {
     }
 }
 
-impl From<JobFault> for Refusal {
+impl From<JobFault> for WireRefusal {
     fn from(fault: JobFault) -> Self {
         match fault {
             JobFault::Client => Self::new(400, "client_error", "the request cannot be served"),
@@ -63,7 +63,7 @@ impl From<JobFault> for Refusal {
 }
 
 /// A machine without room is at its capacity; a model that will not load or answer is a fault.
-fn not_loaded(why: slots::Refusal) -> Refusal {
+fn not_loaded(why: slots::Refusal) -> WireRefusal {
     use slots::Refusal as Why;
     let (status, reason) = match why {
         Why::Fault(_) | Why::Fenced => (500, "model_load"),
@@ -77,7 +77,7 @@ fn not_loaded(why: slots::Refusal) -> Refusal {
         Why::TurnOverdue => (503, "capacity_timeout"),
         Why::Unknown => (404, "model_load"),
     };
-    Refusal::new(status, reason, why.to_string())
+    WireRefusal::new(status, reason, why.to_string())
 }
 
 pub(super) fn send(out: &mut AgentOut, session: SessionId, write: impl FnOnce(&mut Vec<u8>)) {
@@ -98,7 +98,12 @@ pub(super) fn send_accepted(job: WireId, session: SessionId, out: &mut AgentOut)
     });
 }
 
-pub(super) fn send_error(job: WireId, session: SessionId, refusal: &Refusal, out: &mut AgentOut) {
+pub(super) fn send_error(
+    job: WireId,
+    session: SessionId,
+    refusal: &WireRefusal,
+    out: &mut AgentOut,
+) {
     let error = InferenceError {
         request_id: spelled(job),
         error: Text::from(refusal.text.as_str()),
