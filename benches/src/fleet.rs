@@ -11,7 +11,7 @@ use cereus_core::event::{
     Ask, Delivery, Ending, Event, MachineReport, MachineSpec, Shown, SlotReport, SlotState, Trust,
     Usage,
 };
-use cereus_core::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId};
+use cereus_core::ids::{AccountId, AttemptKey, ConnId, Epoch, MachineId, ModelIx, RequestId};
 use cereus_core::money::{MicroUsd, Price};
 use cereus_core::time::Tick;
 
@@ -42,6 +42,7 @@ impl Fleet {
             weights_bytes: 1 << 30,
         };
         let config = Config {
+            epoch: Epoch(0),
             seed: Seed::from_number(1),
             catalog: Catalog::new(vec![spec]).expect("one model"),
             limits: Limits::reference(),

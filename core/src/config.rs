@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::draw::Seed;
-use crate::ids::ModelIx;
+use crate::ids::{Epoch, ModelIx};
 use crate::money::Price;
 use crate::time::Span;
 
@@ -240,6 +240,8 @@ pub struct Limits {
 /// A coordinator's whole configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Config {
+    /// Which run this is: transfers and connections are numbered from its origin.
+    pub epoch: Epoch,
     pub seed: Seed,
     pub catalog: Catalog,
     pub limits: Limits,

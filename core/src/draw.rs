@@ -19,6 +19,7 @@ pub enum Purpose {
     Sampling = 6,
     Simulation = 7,
     Tie = 8,
+    Load = 9,
 }
 
 /// The secret from which every draw of one process follows.

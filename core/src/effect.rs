@@ -45,7 +45,7 @@ pub enum Effect {
     Post { transfer: u32 },
     /// Close a provider's connection.
     Disconnect { conn: ConnId, cause: GoneCause },
-    /// Ask the provider to load a model now. The coordinator gives no such order yet; its shells carry it out.
+    /// Ask the provider to load a model now: fewer machines have it in memory than the operator wants.
     LoadModel { conn: ConnId, model: ModelIx },
     /// A limit was hit or a rule was bent; once per occurrence, for the operator.
     Alarm { alarm: Alarm, count: u64 },
@@ -79,6 +79,8 @@ pub enum Alarm {
     TimersFull,
     /// An account was not opened: its balance is more than an account, or the books, may hold.
     BalanceOutOfBounds,
+    /// More was proven of one machine at a time than is kept; the newest proof does not count.
+    ProofsFull,
 }
 
 /// Where money can be.

@@ -459,6 +459,19 @@ pub enum Event<'a> {
     LimitsChanged {
         limits: Cow<'a, Limits>,
     },
+    /// Something was proven of a machine: from now on, and for so long, it has these traits beside
+    /// those that it joined with. A later proof of the same traits takes its place, so one that is
+    /// valid for no time takes it back.
+    ProviderAttested {
+        conn: ConnId,
+        gives: Traits,
+        valid_for: Span,
+    },
+    /// So many machines should have the model in memory, whether or not anybody asks for it.
+    WarmMinChanged {
+        model: ModelIx,
+        machines: u16,
+    },
 }
 
 impl Event<'_> {

@@ -22,6 +22,12 @@ id! {
     AccountId(u64)
 }
 id! {
+    /// One run of one coordinator's process, numbered by the store, never used twice. Whatever a
+    /// process numbers begins with it, so that two coordinators on one store, or one before and after a
+    /// crash, never give one number to two things.
+    Epoch(u32)
+}
+id! {
     /// One connection of a provider. Numbered by the shell from a counter; never used twice.
     ConnId(u64)
 }
@@ -42,6 +48,23 @@ id! {
 id! {
     /// The id of one attempt on the provider's wire: printed as a version 4 UUID, lower case.
     WireId(u128)
+}
+
+impl Epoch {
+    /// Bits that one run has for its own numbers: a million a second for twelve days.
+    const BITS: u32 = 40;
+    /// The last: numbers stay within 63 bits, which is what databases hold.
+    pub const MAX: Self = Self((1 << (63 - Self::BITS)) - 1);
+
+    /// The number before the first of this run.
+    ///
+    /// # Panics
+    /// The epoch is beyond [`Epoch::MAX`].
+    #[must_use]
+    pub const fn origin(self) -> u64 {
+        assert!(self.0 <= Self::MAX.0, "no number is left for another run");
+        (self.0 as u64) << Self::BITS
+    }
 }
 
 impl WireId {

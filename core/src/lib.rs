@@ -28,7 +28,7 @@
 //! use cereus_core::draw::Seed;
 //! use cereus_core::effect::{Effect, Effects};
 //! use cereus_core::event::*;
-//! use cereus_core::ids::{AccountId, ConnId, MachineId, ModelIx, RequestId};
+//! use cereus_core::ids::{AccountId, ConnId, Epoch, MachineId, ModelIx, RequestId};
 //! use cereus_core::money::{MicroUsd, Price};
 //! use cereus_core::time::Tick;
 //!
@@ -40,6 +40,7 @@
 //!     weights_bytes: 0,
 //! };
 //! let mut core = Coordinator::new(Config {
+//!     epoch: Epoch(0),
 //!     seed: Seed::from_number(1),
 //!     catalog: Catalog::new(vec![tiny]).unwrap(),
 //!     limits: Limits::reference(),

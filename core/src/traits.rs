@@ -35,6 +35,18 @@ impl Traits {
         }
     }
 
+    /// The highest trust whose traits are all here.
+    #[must_use]
+    pub const fn trust(self) -> Trust {
+        if self.cover(Self::of_trust(Trust::Hardware)) {
+            Trust::Hardware
+        } else if self.cover(Self::of_trust(Trust::SelfSigned)) {
+            Trust::SelfSigned
+        } else {
+            Trust::None
+        }
+    }
+
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -70,6 +82,7 @@ mod tests {
     fn more_trust_covers_less_and_not_the_reverse() {
         let all = [Trust::None, Trust::SelfSigned, Trust::Hardware];
         for has in all {
+            assert_eq!(Traits::of_trust(has).trust(), has);
             for needs in all {
                 let covers = Traits::of_trust(has).cover(Traits::of_trust(needs));
                 assert_eq!(covers, has >= needs, "{has:?} for {needs:?}");

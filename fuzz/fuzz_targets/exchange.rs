@@ -17,7 +17,7 @@ use cereus_core::exchange::{
     Connection, ConnectionEffect, ConnectionEvent, Control, ControlEffect, ControlEvent, Host,
     Order, RequestKey, Witness,
 };
-use cereus_core::ids::{AccountId, AttemptKey, ConnId, ModelIx, RequestId, WireId};
+use cereus_core::ids::{AccountId, AttemptKey, ConnId, Epoch, ModelIx, RequestId, WireId};
 use cereus_core::link::{LinkConfig, LinkRules, Owners};
 use cereus_core::money::{MicroUsd, Price};
 use cereus_core::relay::{AttemptNews, Relay, RelayEffect, RelayEvent, Shape};
@@ -230,6 +230,7 @@ fn encoded<M: Frame>(message: &M) -> Vec<u8> {
 impl Scene {
     fn new() -> Self {
         let config = Config {
+            epoch: Epoch(0),
             seed: Seed::from_number(7),
             catalog: CATALOG.clone(),
             limits: Limits {

@@ -10,9 +10,10 @@ use cereus_core::event::{
     Ask, AttemptFault, Delivery, Ending, Event, GoneCause, MachineReport, MachineSpec, Shown,
     SlotReport, SlotState, Thermal, Trust, Usage,
 };
-use cereus_core::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId};
+use cereus_core::ids::{AccountId, AttemptKey, ConnId, Epoch, MachineId, ModelIx, RequestId};
 use cereus_core::money::{MicroUsd, Price};
 use cereus_core::time::Span;
+use cereus_core::traits::Traits;
 
 const MODELS: u8 = 2;
 const ACCOUNTS: u8 = 4;
@@ -28,6 +29,7 @@ pub fn config() -> Config {
         weights_bytes: 1 << 30,
     };
     Config {
+        epoch: Epoch(0),
         seed: Seed::from_number(7),
         catalog: Catalog::new((0..MODELS).map(spec).collect()).expect("two models"),
         limits: Limits {
@@ -48,6 +50,11 @@ pub fn config() -> Config {
 #[derive(Arbitrary, Clone, Debug)]
 pub enum Op {
     Accepted(u8),
+    Attested {
+        conn: u8,
+        hardware: bool,
+        seconds: u8,
+    },
     Arrived {
         request: u8,
         account: u8,
@@ -122,6 +129,10 @@ pub enum Op {
     Started(u8),
     Unverified(u8),
     Verified(u8),
+    WarmMin {
+        model: u8,
+        machines: u8,
+    },
     Woke,
 }
 
@@ -184,6 +195,19 @@ impl Script {
                 let (conn, attempt) = self.attempt(*attempt);
                 Event::AttemptAccepted { conn, attempt }
             }
+            Op::Attested {
+                conn,
+                hardware,
+                seconds,
+            } => Event::ProviderAttested {
+                conn: conn_id(*conn),
+                gives: if *hardware {
+                    Traits::HARDWARE
+                } else {
+                    Traits::SELF_SIGNED
+                },
+                valid_for: Span::secs(u64::from(*seconds)),
+            },
             Op::Arrived {
                 request,
                 account,
@@ -355,6 +379,10 @@ impl Script {
             },
             Op::Verified(conn) => Event::ProviderVerified {
                 conn: conn_id(*conn),
+            },
+            Op::WarmMin { model, machines } => Event::WarmMinChanged {
+                model: model_ix(*model),
+                machines: u16::from(machines % 8),
             },
             Op::Woke => Event::Woke,
         })

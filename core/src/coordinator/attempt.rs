@@ -161,8 +161,7 @@ impl Coordinator {
             AttemptFault::Client(status) => self.hear(&attempt, Verdict::Client(status)),
             AttemptFault::Internal => self.strike(now, route.provider, Offence::Broke),
             AttemptFault::ModelUnavailable => {
-                self.fleet
-                    .loaded(route.offer, crate::event::SlotState::Crashed);
+                self.fleet.crashes(route.offer);
                 self.note_refusal(now, &attempt);
             }
             AttemptFault::Encryption => self.strike(now, route.provider, Offence::BrokenSeal),
@@ -466,7 +465,9 @@ impl Coordinator {
             WakeReason::BarLifted
             | WakeReason::ChallengeExpired
             | WakeReason::IdleOverdue
+            | WakeReason::LoadOverdue
             | WakeReason::ParkedOverdue
+            | WakeReason::ProofExpired
             | WakeReason::QueueOverdue
             | WakeReason::ReportStale
             | WakeReason::SecondDue => due,

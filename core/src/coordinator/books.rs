@@ -7,7 +7,7 @@ use super::terms::{Beneficiary, SHARES_MAX, Share, divide};
 use crate::effect::{
     Cause, LedgerAccount, POSTINGS_MAX, Posting, Postings, Transfer, TransferKind,
 };
-use crate::ids::{AccountId, RequestId};
+use crate::ids::{AccountId, Epoch, RequestId};
 use crate::lookup::Lookup;
 use crate::money::{BALANCE_MAX, BOOKS_MAX, DEPOSIT_MAX, MicroUsd};
 
@@ -85,14 +85,14 @@ pub struct Books {
 
 impl Books {
     #[must_use]
-    pub fn new(accounts_max: u32) -> Self {
+    pub fn new(accounts_max: u32, epoch: Epoch) -> Self {
         Self {
             accounts: Vec::new(),
             by_id: Lookup::default(),
             accounts_max,
             clearing: MicroUsd::ZERO,
             platform: MicroUsd::ZERO,
-            last_seq: 0,
+            last_seq: epoch.origin(),
         }
     }
 
@@ -381,7 +381,7 @@ mod tests {
     const REFERRER: AccountId = AccountId(3);
 
     fn books() -> (Books, Hold) {
-        let mut books = Books::new(3);
+        let mut books = Books::new(3, Epoch(0));
         books.open(PAYER, MicroUsd(1_000)).unwrap();
         let (hold, _) = books.hold(PAYER, RequestId(7), MicroUsd(300)).unwrap();
         (books, hold)

@@ -16,6 +16,7 @@ impl Coordinator {
         self.invariant_index();
         self.invariant_work_conserving();
         self.invariant_bounded();
+        self.fleet.invariant_loads();
     }
 
     /// INV-01: arrived = finished + refused + failed + alive. INV-02 follows: each end is counted

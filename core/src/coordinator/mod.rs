@@ -5,7 +5,7 @@
 //! and `attempts` (how far each has come), `queues` (fair waiting), `durable` (who waits for the
 //! disk), `timers`, `tally` (what claims are worth). Each changes itself alone and says what it found.
 //! The files beside them only say what follows from what, and in which order: `admit`, `attempt`,
-//! `second`, `settle`, `provider`, `conduct`, `verdict`, `catalogue`.
+//! `second`, `settle`, `provider`, `conduct`, `verdict`, `catalogue`, `warm`.
 //!
 //! It sees facts, never bytes: a request is its sizes. One task owns it; the shell, the simulator and
 //! the fuzzers call [`Coordinator::step`] and carry out the effects.
@@ -32,6 +32,7 @@ pub mod terms;
 mod tests;
 mod timers;
 mod verdict;
+mod warm;
 
 use std::hash::Hash;
 
@@ -41,8 +42,8 @@ use self::attempts::Attempts;
 use self::books::{Books, DepositError, OpenError};
 pub use self::conduct::Offence;
 use self::durable::Durable;
-use self::fleet::Fleet;
 pub use self::fleet::REPORT_AGE_MAX;
+use self::fleet::{Fleet, LoadEnd};
 use self::queues::Queues;
 use self::requests::Requests;
 pub use self::tally::{BAND_PERCENT, BAND_TOKENS};
@@ -64,20 +65,24 @@ pub enum WakeReason {
     ChallengeExpired,
     FirstContentOverdue,
     IdleOverdue,
+    LoadOverdue,
     ParkedOverdue,
+    ProofExpired,
     QueueOverdue,
     ReportStale,
     SecondDue,
 }
 
 impl WakeReason {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::AcceptOverdue,
         Self::BarLifted,
         Self::ChallengeExpired,
         Self::FirstContentOverdue,
         Self::IdleOverdue,
+        Self::LoadOverdue,
         Self::ParkedOverdue,
+        Self::ProofExpired,
         Self::QueueOverdue,
         Self::ReportStale,
         Self::SecondDue,
@@ -180,6 +185,9 @@ pub struct Counts {
     pub stale_reports: u64,
     pub reports: u64,
     pub over_claims: u64,
+    /// Loads that machines were told to make, and those that they made of themselves.
+    pub loads_ordered: u64,
+    pub loads_unasked: u64,
     pub prompt_tokens: u64,
     pub completion_tokens: u64,
     /// The refused by their reasons: see [`Counts::refusals`].
@@ -238,7 +246,7 @@ impl Coordinator {
         let limits = &config.limits;
         Self {
             now: Tick::ZERO,
-            books: Books::new(limits.accounts_max),
+            books: Books::new(limits.accounts_max, config.epoch),
             fleet: Fleet::new(&config),
             requests: Requests::new(limits.requests_max),
             attempts: Attempts::new(attempts_max(limits)),
@@ -271,6 +279,7 @@ impl Coordinator {
         self.steps += 1;
         self.apply(now, event, out);
         self.fall_back(now, out);
+        self.order_loads(now, out);
         self.sound_alarms(out);
         if self.is_draining && !self.has_drained && self.requests.count() == 0 {
             self.has_drained = true;
@@ -418,12 +427,15 @@ impl Coordinator {
                 refuse_if(!is_known(model), Misuse::UnknownModel)
             }
             Event::ModelListed { spec } => self.listable(spec),
-            Event::ModelPriced { model, .. } | Event::ModelRetired { model } => {
+            Event::ModelPriced { model, .. }
+            | Event::ModelRetired { model }
+            | Event::WarmMinChanged { model, .. } => {
                 refuse_if(!catalog.is_sold(*model), Misuse::UnknownModel)
             }
             Event::LimitsChanged { limits } => self.tolerable(limits),
             // Whoever is named may be gone by now: that is news that came late, and no misuse.
             Event::ProviderVerified { .. }
+            | Event::ProviderAttested { .. }
             | Event::ProviderUnverified { .. }
             | Event::ProviderDistrusted { .. }
             | Event::ProviderLeft { .. }
@@ -500,14 +512,18 @@ impl Coordinator {
             }
             Event::ProviderLeft { conn, cause: _ } => self.on_left(now, *conn, out),
             Event::ModelLoaded { conn, model } => {
-                self.on_loaded(now, *conn, *model, crate::event::SlotState::Idle, out);
+                self.on_load_ended(now, *conn, *model, LoadEnd::Loaded, out);
             }
             Event::ModelLoadFailed {
                 conn,
                 model,
-                draining: _,
+                draining,
             } => {
-                self.on_loaded(now, *conn, *model, crate::event::SlotState::Absent, out);
+                let end = match draining {
+                    true => LoadEnd::Draining,
+                    false => LoadEnd::Failed,
+                };
+                self.on_load_ended(now, *conn, *model, end, out);
             }
             Event::Arrived(ask) => self.on_arrived(now, *ask, out),
             Event::ConsumerLeft { request } => self.on_consumer_left(now, *request, out),
@@ -549,6 +565,14 @@ impl Coordinator {
             }
             Event::ModelRetired { model } => self.on_retired(*model, out),
             Event::LimitsChanged { limits } => self.on_limits(limits, out),
+            Event::ProviderAttested {
+                conn,
+                gives,
+                valid_for,
+            } => self.on_attested(now, *conn, *gives, *valid_for, out),
+            Event::WarmMinChanged { model, machines } => {
+                self.fleet.set_warm_min(*model, *machines);
+            }
         }
     }
 
@@ -574,6 +598,8 @@ impl Coordinator {
                 Due::Attempt(key, reason) => self.on_overdue(now, key, reason, out),
                 Due::Bar(key) => self.on_bar_lifted(now, key, out),
                 Due::Challenge(key) => self.on_challenge_expired(key),
+                Due::Load(key) => self.on_load_overdue(now, key),
+                Due::Proof(key) => self.on_proof_expired(now, key),
                 Due::Queued(key) => self.on_queue_overdue(key, out),
                 Due::Report(key) => self.on_report_aged(now, key),
                 Due::Second(key) => self.on_second_due(now, key, out),

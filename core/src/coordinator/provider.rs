@@ -6,12 +6,11 @@ use super::fleet::{Handover, Identity, Stocked};
 use super::timers::{Armed, Due};
 use super::{Coordinator, Mischief};
 use crate::effect::{Alarm, Effect, Effects};
-use crate::event::{
-    AttemptFault, GoneCause, MachineReport, MachineSpec, SlotReport, SlotState, Trust,
-};
+use crate::event::{AttemptFault, GoneCause, MachineReport, MachineSpec, SlotReport, Trust};
 use crate::ids::{ConnId, MachineId, ModelIx};
 use crate::slab::Key;
-use crate::time::Tick;
+use crate::time::{Span, Tick};
+use crate::traits::Traits;
 
 /// Connections that may claim one machine at a time: the one that works, and newcomers that have
 /// not proven themselves. The oldest of these makes room for another, so there are enough that who
@@ -212,21 +211,40 @@ impl Coordinator {
         self.remove(now, slot, out);
     }
 
-    pub(super) fn on_loaded(
+    pub(super) fn on_attested(
         &mut self,
         now: Tick,
         conn: ConnId,
-        model: ModelIx,
-        state: SlotState,
+        gives: Traits,
+        valid_for: Span,
         out: &mut Effects,
     ) {
         let Some(slot) = self.known(conn) else { return };
-        let Some(offer) = self.fleet.offer_of(slot, model) else {
-            return;
-        };
-        self.fleet.loaded(offer, state);
+        if !self.fleet.attest(slot, gives, now + valid_for) {
+            alarm(Alarm::ProofsFull, out);
+        }
+        self.time_proofs(now, slot);
         self.fleet.refresh(slot, &self.config);
         self.fill(now, slot, out);
+    }
+
+    fn time_proofs(&mut self, now: Tick, slot: u32) {
+        let due = Due::Proof(self.fleet.key(slot));
+        let Some(until) = self.fleet.expire_proofs(now, slot) else {
+            self.timers.clear(due);
+            return;
+        };
+        if self.timers.set(until, due) == Armed::NoRoom {
+            self.fleet.drop_proofs(slot);
+        }
+    }
+
+    /// What runs there was sent while the proof held, and goes on.
+    pub(super) fn on_proof_expired(&mut self, now: Tick, key: Key) {
+        if self.fleet.is_here(key) {
+            self.time_proofs(now, key.slot);
+            self.fleet.refresh(key.slot, &self.config);
+        }
     }
 
     /// The one way out of the fleet.
@@ -256,7 +274,7 @@ impl Coordinator {
         }
     }
 
-    fn known(&mut self, conn: ConnId) -> Option<u32> {
+    pub(super) fn known(&mut self, conn: ConnId) -> Option<u32> {
         let found = self.fleet.find(conn);
         self.counts.stale_events += u64::from(found.is_none());
         found

@@ -10,11 +10,13 @@ mod grudges;
 mod handover;
 mod memory;
 mod money;
+mod proofs;
 mod queues;
 mod racing;
 mod receipts;
 mod roster;
 mod second;
+mod warm;
 
 use std::borrow::Cow;
 
@@ -28,8 +30,10 @@ use crate::event::{
     Ask, AttemptFault, Delivery, Ending, GoneCause, MachineReport, MachineSpec, Shown, SlotReport,
     SlotState, Trust, Usage,
 };
-use crate::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId};
+use crate::ids::{AccountId, AttemptKey, ConnId, Epoch, MachineId, ModelIx, RequestId};
 use crate::money::{MicroUsd, Price};
+use crate::time::Span;
+use crate::traits::Traits;
 
 const MODEL: ModelIx = ModelIx(0);
 const ACCOUNT: AccountId = AccountId(1);
@@ -48,6 +52,7 @@ fn config() -> Config {
         ..Limits::reference()
     };
     Config {
+        epoch: Epoch(0),
         seed: Seed::from_number(7),
         catalog: Catalog::new(vec![spec("a"), spec("b")]).unwrap(),
         limits,
@@ -91,6 +96,8 @@ struct World {
     alarms: Vec<Alarm>,
     /// Whether every invariant is recounted after each step.
     is_checked: bool,
+    /// What machines say that they have free for another model.
+    free_for_load_bytes: Option<u64>,
 }
 
 impl World {
@@ -112,6 +119,7 @@ impl World {
             out: Effects::default(),
             alarms: Vec::new(),
             is_checked: true,
+            free_for_load_bytes: None,
         };
         for (account, balance) in [(ACCOUNT, 1_000_000), (AccountId(2), 1_000_000), (OWNER, 0)] {
             world.step(Event::AccountOpened {
@@ -157,6 +165,7 @@ impl World {
         let report = MachineReport {
             seq,
             has_capacity: true,
+            free_for_load_bytes: self.free_for_load_bytes,
             ..MachineReport::default()
         };
         self.step(Event::ProviderReported {
@@ -557,6 +566,9 @@ enum Op {
     Complete(u8, u8),
     Fail(u8, u8),
     Gone(u8),
+    Attest(u8, u8),
+    Warm(u8),
+    Load(u8, u8),
     Persist,
     Sleep(u32),
 }
@@ -574,6 +586,9 @@ fn op() -> impl Strategy<Value = Op> {
         5 => (any::<u8>(), any::<u8>()).prop_map(|(a, n)| Op::Complete(a, n)),
         2 => (any::<u8>(), 0u8..8).prop_map(|(a, f)| Op::Fail(a, f)),
         1 => (0u8..30).prop_map(Op::Gone),
+        1 => (0u8..12, 0u8..90).prop_map(|(c, s)| Op::Attest(c, s)),
+        1 => (0u8..4).prop_map(Op::Warm),
+        2 => (0u8..12, 0u8..3).prop_map(|(c, end)| Op::Load(c, end)),
         3 => Just(Op::Persist),
         1 => prop_oneof![0u32..100_000, 0u32..400_000_000].prop_map(Op::Sleep),
     ]
@@ -608,7 +623,13 @@ fn apply(world: &mut World, op: Op, conns: &mut u64, seen: &mut Vec<(AttemptKey,
             conn: conn_at(c, *conns),
         }),
         Op::Report(c, seq, rows, budget) => {
+            let state = if budget % 4 == 3 {
+                SlotState::Absent
+            } else {
+                SlotState::Idle
+            };
             let told = SlotReport {
+                state,
                 running: u16::from(rows),
                 ..slot(u16::from(rows) + 1, u64::from(budget))
             };
@@ -674,6 +695,24 @@ fn apply(world: &mut World, op: Op, conns: &mut u64, seen: &mut Vec<(AttemptKey,
         Op::Gone(id) => world.step(Event::ConsumerLeft {
             request: RequestId(u128::from(id)),
         }),
+        Op::Attest(c, seconds) => world.step(Event::ProviderAttested {
+            conn: conn_at(c, *conns),
+            gives: Traits::HARDWARE,
+            valid_for: Span::secs(u64::from(seconds)),
+        }),
+        Op::Warm(machines) => world.step(Event::WarmMinChanged {
+            model: MODEL,
+            machines: u16::from(machines),
+        }),
+        Op::Load(c, 0) => world.step(Event::ModelLoaded {
+            conn: conn_at(c, *conns),
+            model: MODEL,
+        }),
+        Op::Load(c, end) => world.step(Event::ModelLoadFailed {
+            conn: conn_at(c, *conns),
+            model: MODEL,
+            draining: end == 2,
+        }),
         Op::Persist => world.persist(),
         Op::Sleep(us) => {
             world.now = Tick(world.now.0 + u64::from(us));
@@ -690,6 +729,8 @@ proptest! {
     #[test]
     fn the_invariants_hold_whatever_happens(ops in prop::collection::vec(op(), 1..160)) {
         let (mut world, mut twin) = (World::new(), World::new());
+        world.free_for_load_bytes = Some(1 << 30);
+        twin.free_for_load_bytes = Some(1 << 30);
         let (mut conns, mut seen) = (0, Vec::new());
         let (mut twin_conns, mut twin_seen) = (0, Vec::new());
         let half = ops.len() / 2;

@@ -18,6 +18,10 @@ pub(super) enum Due {
     Bar(Key),
     /// Of a provider: its last challenge is too old.
     Challenge(Key),
+    /// Of a provider: the end of a load, or of the rest after one.
+    Load(Key),
+    /// Of a provider: the end of a proof.
+    Proof(Key),
     /// Of a request: the end of its wait in the queue.
     Queued(Key),
     /// Of a provider: its last report is too old.
@@ -32,6 +36,8 @@ impl Due {
             Self::Attempt(_, reason) => reason,
             Self::Bar(_) => WakeReason::BarLifted,
             Self::Challenge(_) => WakeReason::ChallengeExpired,
+            Self::Load(_) => WakeReason::LoadOverdue,
+            Self::Proof(_) => WakeReason::ProofExpired,
             Self::Queued(_) => WakeReason::QueueOverdue,
             Self::Report(_) => WakeReason::ReportStale,
             Self::Second(_) => WakeReason::SecondDue,
@@ -39,8 +45,9 @@ impl Due {
     }
 }
 
-/// Timers of one provider: [`Due::Bar`], [`Due::Challenge`] and [`Due::Report`].
-pub(super) const TIMERS_PER_PROVIDER: usize = 3;
+/// Timers of one provider: [`Due::Bar`], [`Due::Challenge`], [`Due::Report`], [`Due::Load`] and
+/// [`Due::Proof`].
+pub(super) const TIMERS_PER_PROVIDER: usize = 5;
 
 /// Whether a timer that may be missing was set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +123,7 @@ impl Timers {
     }
 
     pub(super) fn clear_provider(&mut self, provider: Key) {
-        for due in [Due::Bar, Due::Challenge, Due::Report] {
+        for due in [Due::Bar, Due::Challenge, Due::Report, Due::Load, Due::Proof] {
             self.clear(due(provider));
         }
     }
@@ -163,6 +170,8 @@ impl Timers {
             Due::Bar(key) => &mut self.provider(key)[0],
             Due::Challenge(key) => &mut self.provider(key)[1],
             Due::Report(key) => &mut self.provider(key)[2],
+            Due::Load(key) => &mut self.provider(key)[3],
+            Due::Proof(key) => &mut self.provider(key)[4],
         }
     }
 

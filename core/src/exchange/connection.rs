@@ -262,12 +262,14 @@ impl<R: Clone> Connection<R> {
             | Event::ModelPriced { .. }
             | Event::ModelRetired { .. }
             | Event::Persisted { .. }
+            | Event::ProviderAttested { .. }
             | Event::ProviderDistrusted { .. }
             | Event::ProviderJoined { .. }
             | Event::ProviderReported { .. }
             | Event::ProviderRestocked { .. }
             | Event::ProviderUnverified { .. }
             | Event::ProviderVerified { .. }
+            | Event::WarmMinChanged { .. }
             | Event::Woke => {}
         }
         out.push(ConnectionEffect::Tell(event));

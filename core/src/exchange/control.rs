@@ -428,12 +428,14 @@ impl<R: Clone> Control<R> {
             | Event::ModelPriced { .. }
             | Event::ModelRetired { .. }
             | Event::Persisted { .. }
+            | Event::ProviderAttested { .. }
             | Event::ProviderDistrusted { .. }
             | Event::ProviderLeft { .. }
             | Event::ProviderReported { .. }
             | Event::ProviderRestocked { .. }
             | Event::ProviderUnverified { .. }
             | Event::ProviderVerified { .. }
+            | Event::WarmMinChanged { .. }
             | Event::Woke => {}
         }
     }
@@ -466,8 +468,10 @@ impl<R: Clone> Control<R> {
             | Event::ModelPriced { .. }
             | Event::ModelRetired { .. }
             | Event::Persisted { .. }
+            | Event::ProviderAttested { .. }
             | Event::ProviderReported { .. }
             | Event::ProviderRestocked { .. }
+            | Event::WarmMinChanged { .. }
             | Event::Woke => {}
         }
     }

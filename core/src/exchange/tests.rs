@@ -12,7 +12,7 @@ use crate::draw::Seed;
 use crate::effect::{Effects, TransferKind};
 use crate::envelope::{BoxKey, NONCE_SIZE, SecretKey};
 use crate::event::{Ask, Event, MachineReport, SlotReport, SlotState, Trust};
-use crate::ids::{AccountId, ConnId, ModelIx, RequestId};
+use crate::ids::{AccountId, ConnId, Epoch, ModelIx, RequestId};
 use crate::link::{LinkConfig, LinkRules, Owners};
 use crate::money::{MicroUsd, Price};
 use crate::relay::{Relay, Shape};
@@ -151,6 +151,7 @@ impl World {
         };
         let catalog = Catalog::new(vec![spec]).unwrap();
         let config = Config {
+            epoch: Epoch(0),
             seed: Seed::from_number(7),
             catalog: catalog.clone(),
             limits: Limits::reference(),

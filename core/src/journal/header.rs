@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::config::{Catalog, Config, Limits, ModelSpec};
 use crate::draw::Seed;
 use crate::event::Trust;
+use crate::ids::Epoch;
 use crate::money::{MicroUsd, Price};
 
 /// What a journal says of itself before its first record.
@@ -97,6 +98,7 @@ fn published() -> Config {
         weights_bytes: 0,
     };
     Config {
+        epoch: Epoch(0),
         seed: Seed([0, 0]),
         catalog: Catalog::new(vec![model]).expect("one model is a catalogue"),
         limits: Limits::reference(),

@@ -16,7 +16,7 @@ use crate::event::{
     Ask, AttemptFault, Delivery, Ending, Event, GoneCause, MachineReport, MachineSpec, Machines,
     Shown, SlotReport, SlotState, Stamped, Thermal, Trust, Usage,
 };
-use crate::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId};
+use crate::ids::{AccountId, AttemptKey, ConnId, Epoch, MachineId, ModelIx, RequestId};
 use crate::money::{MicroUsd, Price};
 use crate::time::{Span, Tick};
 use crate::traits::Traits;
@@ -55,6 +55,8 @@ choice! {
         29 LimitsChanged { limits: Whole<AllLimits> },
         30 AccountCredited { account: AccountId, amount: MicroUsd, reference: Option<u64> },
         31 Arrived { @0 ask: AskLayout },
+        32 ProviderAttested { conn: ConnId, gives: Traits, valid_for: Span },
+        33 WarmMinChanged { model: ModelIx, machines: u16 },
     } was {
         // Before a request could demand anything of a machine.
         22 |bytes| SecondAsk::take(bytes).map(Event::Arrived),
@@ -270,6 +272,7 @@ pub(super) fn take_first_checkpoint(bytes: &mut &[u8]) -> Option<Checkpoint> {
 pub(super) fn config_of_version_1(mut bytes: &[u8]) -> Option<Config> {
     let bytes = &mut bytes;
     let config = Config {
+        epoch: Epoch(0),
         seed: Seed([take_leaf(bytes)?, take_leaf(bytes)?]),
         catalog: Catalog::new(List::<Model>::take(bytes)?).ok()?,
         limits: FirstLimits::take(bytes)?,

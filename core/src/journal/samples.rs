@@ -5,12 +5,13 @@ use std::borrow::Cow;
 use crate::config::{Catalog, Config, Limits, ModelSpec};
 use crate::draw::Seed;
 use crate::event::{
-    Ask, AttemptFault, Delivery, Ending, Event, GoneCause, MachineReport, MachineSpec, Shown,
-    SlotReport, SlotState, Stamped, Thermal, Trust, Usage,
+    Ask, AttemptFault, Delivery, Ending, Event, GoneCause, MachineReport, MachineSpec, Machines,
+    Shown, SlotReport, SlotState, Stamped, Thermal, Trust, Usage,
 };
-use crate::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId};
+use crate::ids::{AccountId, AttemptKey, ConnId, Epoch, MachineId, ModelIx, RequestId};
 use crate::money::{MicroUsd, Price};
 use crate::time::{Span, Tick};
+use crate::traits::Traits;
 
 /// As version 1 wrote it, whatever is published today.
 #[allow(
@@ -26,6 +27,7 @@ pub(super) fn config() -> Config {
         weights_bytes: 8_000_000,
     };
     Config {
+        epoch: Epoch(0),
         seed: Seed::from_number(7),
         catalog: Catalog::new(vec![spec("acme/tiny", 4_096), spec("acme/small", 8_192)])
             .expect("two models are a catalogue"),
@@ -241,6 +243,43 @@ pub(super) fn version_2() -> Vec<Stamped<'static>> {
         },
     ]);
     stamped(events)
+}
+
+/// What later builds of version 2 say otherwise: records 29 and above.
+pub(super) fn version_2_later() -> Vec<Stamped<'static>> {
+    stamped(vec![
+        Event::LimitsChanged {
+            limits: Cow::Owned(Limits {
+                second_attempt_percent: 50,
+                ..config().limits
+            }),
+        },
+        Event::AccountCredited {
+            account: AccountId(1),
+            amount: MicroUsd(-5),
+            reference: Some(41),
+        },
+        Event::Arrived(Ask {
+            prompt_tokens: 20,
+            prompt_tokens_bound: 81,
+            output_tokens_max: 64,
+            delivery: Delivery::Whole,
+            needs: Traits::HARDWARE,
+            trust_min: Trust::SelfSigned,
+            machines: Machines::OwnFirst,
+            content_within: Some(Span::secs(9)),
+            ..Ask::new(RequestId(10), AccountId(1), ModelIx(0))
+        }),
+        Event::ProviderAttested {
+            conn: ConnId(7),
+            gives: Traits::HARDWARE,
+            valid_for: Span::secs(600),
+        },
+        Event::WarmMinChanged {
+            model: ModelIx(1),
+            machines: 3,
+        },
+    ])
 }
 
 fn stamped(events: Vec<Event<'static>>) -> Vec<Stamped<'static>> {

@@ -15,7 +15,7 @@ use crate::event::{
     Ask, AttemptFault, Delivery, Event, GoneCause, MachineReport, SlotReport, SlotState,
 };
 use crate::event::{Stamped, Trust};
-use crate::ids::{AccountId, AttemptKey, ConnId, ModelIx, RequestId};
+use crate::ids::{AccountId, AttemptKey, ConnId, Epoch, ModelIx, RequestId};
 use crate::money::{MicroUsd, Price};
 use crate::time::Tick;
 
@@ -28,6 +28,7 @@ fn config() -> Config {
         weights_bytes: 8_000_000,
     };
     Config {
+        epoch: Epoch(0),
         seed: Seed::from_number(7),
         catalog: Catalog::new(vec![spec]).expect("one model is a catalogue"),
         limits: Limits::reference(),
@@ -358,6 +359,14 @@ fn the_journal_of_version_2_is_read_whole() {
     assert_eq!(reader.config(), &samples::config());
     let report = replay(&mut reader.clone(), &mut Echo::default());
     assert_eq!((report.checkpoints, report.ending), (3, Ending::Closed));
+}
+
+#[test]
+fn the_journal_of_version_2_with_records_up_to_33_is_read_whole() {
+    let bytes = include_bytes!("../../../traces/journal/2-33.journal");
+    let (reader, events) = events_of(bytes);
+    assert_eq!(events, samples::version_2_later());
+    assert_eq!(reader.config(), &samples::config());
 }
 
 #[test]

@@ -58,7 +58,7 @@ impl ProviderLink {
             ToCoordinator::Error(error) => self.on_error(&error, out),
             ToCoordinator::Heartbeat(heartbeat) => self.on_heartbeat(now, &heartbeat, rules, out),
             ToCoordinator::LoadModelStatus(status) => {
-                self.on_load_status(now, &status, rules, out);
+                self.on_load_status(&status, rules, out);
             }
             ToCoordinator::ModelsUpdate(update) => {
                 let models = inventory(&update.models, &rules.catalog);
@@ -264,41 +264,36 @@ impl ProviderLink {
         carried
     }
 
+    /// No more results are passed on than loads were ordered: a stranger's word costs nobody a step.
     fn on_load_status(
         &mut self,
-        now: Tick,
         status: &LoadModelStatus<'_>,
         rules: &LinkRules,
         out: &mut LinkOut,
     ) {
         let conn = self.conn;
-        let session = self
-            .session_mut()
-            .expect("only a registered provider is heard");
         let Some(model) = rules.catalog.find(&status.model_id) else {
             return;
         };
-        let is_terminal = matches!(status.status.as_str(), "succeeded" | "failed");
-        if !is_terminal {
-            return;
-        }
-        if !session.loads.settle(now, model) {
-            self.counts.loads_unasked += 1;
-        } else if status.status.as_str() == "succeeded" {
-            out.tell(Event::ModelLoaded { conn, model });
-        } else {
-            let draining = status.error.as_str() == LoadModelStatus::DRAINING;
-            let wait = if draining {
-                rules.config.load_draining_wait
-            } else {
-                rules.config.load_pending_max
-            };
-            session.loads.refused(model, now + wait);
-            out.tell(Event::ModelLoadFailed {
+        let event = match status.status.as_str() {
+            "succeeded" => Event::ModelLoaded { conn, model },
+            "failed" => Event::ModelLoadFailed {
                 conn,
                 model,
-                draining,
-            });
+                draining: status.error.as_str() == LoadModelStatus::DRAINING,
+            },
+            // It has begun: the end is what matters.
+            _ => return,
+        };
+        let session = self
+            .session_mut()
+            .expect("only a registered provider is heard");
+        match session.loads_ordered.checked_sub(1) {
+            None => self.counts.loads_unasked += 1,
+            Some(left) => {
+                session.loads_ordered = left;
+                out.tell(event);
+            }
         }
     }
 

@@ -4,7 +4,6 @@
 
 use super::LinkConfig;
 use super::challenge::Challenges;
-use super::loads::Loads;
 use super::reports::Reports;
 use crate::config::Catalog;
 use crate::envelope::PublicKey;
@@ -40,6 +39,8 @@ pub(super) struct Session {
     /// As registered, byte for byte: chunks and challenges are compared with it as text.
     pub(super) sealing_text: String,
     pub(super) attested: Option<AttestedKey>,
+    /// Loads that were ordered and of which no end was heard.
+    pub(super) loads_ordered: u32,
     pub(super) takes_commands: bool,
     pub(super) takes_desired_models: bool,
     pub(super) inventory: Vec<ModelIx>,
@@ -52,7 +53,6 @@ pub(super) struct Session {
     /// Its earnings go to the account of the key that it named.
     pub(super) is_linked: bool,
     pub(super) challenges: Challenges,
-    pub(super) loads: Loads,
     pub(super) reports: Reports,
 }
 
@@ -95,6 +95,7 @@ impl Session {
             takes_sessions: register.sealed_sessions,
             sealing_text: text.to_owned(),
             attested,
+            loads_ordered: 0,
             takes_commands: is_known_backend,
             takes_desired_models: is_known_backend
                 && is_at_least(&register.version, DESIRED_MODELS_SINCE),
@@ -105,7 +106,6 @@ impl Session {
             can_seal,
             is_linked: !register.auth_token.is_empty(),
             challenges: Challenges::new(now),
-            loads: Loads::default(),
             reports: Reports::default(),
         }
     }

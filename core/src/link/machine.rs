@@ -33,7 +33,6 @@ pub struct LinkCounts {
     pub frames_unknown: u64,
     pub lane_full: u64,
     pub late_chunks: u64,
-    pub loads_suppressed: u64,
     pub loads_unasked: u64,
     pub registers_repeated: u64,
     pub stray_chunks: u64,
@@ -125,7 +124,7 @@ impl ProviderLink {
                     self.send_trust("online", IDENTITY_CONTESTED, rules);
                 }
             }
-            LinkEvent::LoadRequested { model } => self.on_load(now, model, rules)?,
+            LinkEvent::LoadRequested { model } => self.on_load(model, rules, out)?,
             LinkEvent::SocketClosed { code } => {
                 let cause = match code {
                     Some(1000 | 1001) => GoneCause::Closed,

@@ -12,7 +12,6 @@ mod fault;
 mod inbound;
 mod join;
 mod liveness;
-mod loads;
 mod machine;
 mod orders;
 mod outbox;
@@ -83,10 +82,6 @@ pub struct LinkConfig {
     pub stray_cancel_every: Span,
     /// Unknown ids that are remembered.
     pub stray_ids_max: usize,
-    /// How long an ordered load may take, and how long a failed one is not repeated.
-    pub load_pending_max: Span,
-    /// How long a load is not repeated after a refusal by a draining provider.
-    pub load_draining_wait: Span,
 }
 
 impl LinkConfig {
@@ -121,8 +116,6 @@ impl LinkConfig {
             cancelled_keep: Span::secs(60),
             stray_cancel_every: Span::secs(10),
             stray_ids_max: 4_096,
-            load_pending_max: Span::secs(120),
-            load_draining_wait: Span::secs(30),
         }
     }
 }

@@ -76,23 +76,27 @@ impl ProviderLink {
         self.send_cancel(carried.wire, rules);
     }
 
+    /// What comes of it the provider says, and the coordinator waits only so long. One that takes no
+    /// orders is never told, so its load has failed.
     pub(super) fn on_load(
         &mut self,
-        now: Tick,
         model: ModelIx,
         rules: &LinkRules,
+        out: &mut LinkOut,
     ) -> Result<(), LinkMisuse> {
         let spec = rules.catalog.spec(model).ok_or(LinkMisuse::UnknownModel)?;
         let Some(session) = self.session_mut() else {
             return Ok(());
         };
-        if !session.takes_commands || !session.loads.may_order(now, model) {
-            self.counts.loads_suppressed += 1;
+        session.loads_ordered += u32::from(session.takes_commands);
+        if !session.takes_commands {
+            out.tell(Event::ModelLoadFailed {
+                conn: self.conn,
+                model,
+                draining: false,
+            });
             return Ok(());
         }
-        session
-            .loads
-            .ordered(model, now + rules.config.load_pending_max);
         let order = LoadModel {
             model_id: Text::from(spec.id.as_str()),
         };

@@ -70,7 +70,6 @@ impl App {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             clock: parts.clock,
-            config: parts.config,
             control: parts.control,
             directory: parts.directory,
             draining: parts.draining,
@@ -81,8 +80,9 @@ impl App {
             started_unix_s: parts.started_unix_s,
             unlinked: parts.unlinked,
             unproven: Room::new(UNPROVEN),
-            next_conn: AtomicU64::new(1),
+            next_conn: AtomicU64::new(parts.config.epoch.origin() + 1),
             provider_places: Arc::new(Semaphore::new(PROVIDER_CONNECTIONS_MAX)),
+            config: parts.config,
         }
     }
 
@@ -95,7 +95,7 @@ impl App {
         *self.draining.borrow()
     }
 
-    /// Never used twice in the life of the process.
+    /// Never used twice, by whichever process.
     pub(crate) fn fresh_conn(&self) -> ConnId {
         ConnId(self.next_conn.fetch_add(1, Ordering::Relaxed))
     }

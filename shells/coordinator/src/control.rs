@@ -86,6 +86,7 @@ impl Control {
         writer: Writer,
         durable: watch::Receiver<Durable>,
     ) -> Self {
+        let origin = app.config.epoch.origin();
         Self {
             exchange: exchange::Control::new(app.config.clone()),
             app,
@@ -96,7 +97,7 @@ impl Control {
             durable,
             orders: HashMap::new(),
             entries: Vec::new(),
-            posted_up_to: 0,
+            posted_up_to: origin,
             committing: VecDeque::new(),
             is_drained: false,
         }
@@ -299,8 +300,16 @@ impl Control {
         }
     }
 
+    /// How many transfers of this run there are up to that one.
+    fn since_start(&self, transfer: u64) -> u64 {
+        transfer.saturating_sub(self.app.config.epoch.origin())
+    }
+
     fn is_durable(&mut self, up_to: u64) {
-        self.app.metrics.transfers_durable.set(up_to);
+        self.app
+            .metrics
+            .transfers_durable
+            .set(self.since_start(up_to));
         let now = self.app.clock.now();
         while let Some(batch) = self.committing.pop_front_if(|it| it.up_to <= up_to) {
             let took = now.since(batch.at);
@@ -319,7 +328,10 @@ impl Control {
 
     async fn commit_once(&mut self) -> Result<(), String> {
         let up_to = self.posted_up_to;
-        self.app.metrics.transfers_posted.set(up_to);
+        self.app
+            .metrics
+            .transfers_posted
+            .set(self.since_start(up_to));
         if self.committing.back().is_none_or(|last| last.up_to < up_to) {
             let at = self.app.clock.now();
             self.committing.push_back(Committing { up_to, at });

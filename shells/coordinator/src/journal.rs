@@ -436,6 +436,7 @@ mod tests {
             weights_bytes: 0,
         };
         Config {
+            epoch: cereus_core::ids::Epoch(0),
             seed: Seed::from_number(1),
             catalog: Catalog::new(vec![spec]).unwrap(),
             limits: Limits::reference(),

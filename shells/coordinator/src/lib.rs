@@ -191,7 +191,7 @@ impl Drainer {
 }
 
 /// Opens the store, audits it, recovers what the last process left, and serves.
-pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
+pub async fn start(mut settings: Settings) -> Result<Running, CoordinatorError> {
     let lock = lock_folder(&settings.data).await?;
     let mut store = store::open_locked(&settings.data, &lock)?;
     let audit = store.audit(AuditExtent::SinceLast)?;
@@ -200,6 +200,7 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
         open_holds = audit.open_hold_count,
         "balances and ledger agree"
     );
+    settings.config.epoch = store.begin_epoch()?;
     let holds = store.open_holds()?;
     let unlinked = store.ensure_account(UNLINKED_ACCOUNT)?;
     let everything = store.everything()?;

@@ -224,6 +224,8 @@ fn log(event: &Event<'_>, link: &ProviderLink) {
         | Event::ModelLoadFailed { .. }
         | Event::ModelLoaded { .. }
         | Event::ModelPriced { .. }
+        | Event::ProviderAttested { .. }
+        | Event::WarmMinChanged { .. }
         | Event::ModelRetired { .. }
         | Event::Persisted { .. }
         | Event::ProviderReported { .. }

@@ -9,6 +9,7 @@ use cereus_core::config::{Catalog, Config, Limits, ModelSpec};
 use cereus_core::draw::Seed;
 use cereus_core::envelope::ScopeKey;
 use cereus_core::event::Trust;
+use cereus_core::ids::Epoch;
 use cereus_core::money::{MicroUsd, Price};
 use cereus_http::HttpLimits;
 use orion::util::secure_rand_bytes;
@@ -50,6 +51,8 @@ impl Settings {
     #[must_use]
     pub fn new(listen: SocketAddr, data: PathBuf, catalog: Catalog) -> Self {
         let config = Config {
+            // The store gives the number when the run begins.
+            epoch: Epoch(0),
             seed: fresh_seed(),
             catalog,
             limits: Limits::reference(),

@@ -258,6 +258,7 @@ impl Plan {
             ..Limits::reference()
         };
         Config {
+            epoch: cereus_core::ids::Epoch(0),
             seed: Seed::from_number(self.seed),
             catalog,
             limits,

@@ -65,7 +65,9 @@ impl ConnModel {
             | Event::ModelListed { .. }
             | Event::ModelPriced { .. }
             | Event::ModelRetired { .. }
-            | Event::LimitsChanged { .. } => {}
+            | Event::LimitsChanged { .. }
+            | Event::ProviderAttested { .. }
+            | Event::WarmMinChanged { .. } => {}
         }
     }
 }
@@ -106,6 +108,7 @@ impl FleetModel {
             | Event::ProviderUnverified { .. }
             | Event::ProviderDistrusted { .. }
             | Event::ProviderLeft { .. }
+            | Event::ProviderAttested { .. }
             | Event::ModelLoaded { .. }
             | Event::ModelLoadFailed { .. }
             | Event::AttemptAccepted { .. }
@@ -125,7 +128,8 @@ impl FleetModel {
             | Event::ModelListed { .. }
             | Event::ModelPriced { .. }
             | Event::ModelRetired { .. }
-            | Event::LimitsChanged { .. } => true,
+            | Event::LimitsChanged { .. }
+            | Event::WarmMinChanged { .. } => true,
         }
     }
 

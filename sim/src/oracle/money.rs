@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cereus_core::effect::{LedgerAccount, Receipt, Transfer, TransferKind};
-use cereus_core::ids::{AccountId, RequestId};
+use cereus_core::ids::{AccountId, Epoch, RequestId};
 use cereus_core::money::MicroUsd;
 
 use super::{Violation, require};
@@ -96,10 +96,11 @@ impl MoneyModel {
     }
 
     /// The coordinator's process died: what was not durable never happened.
-    pub fn crash(&mut self) -> Recovered {
+    /// The next one numbers its transfers from the origin of `next`.
+    pub fn crash(&mut self, next: Epoch) -> Recovered {
         self.unreceipted.clear();
         self.pending.clear();
-        self.first = 1;
+        self.first = next.origin() + 1;
         self.live = self.durable.clone();
         let balance = |(account, amount): (&LedgerAccount, &i64)| match account {
             LedgerAccount::Consumer(id) => Some((*id, MicroUsd(*amount))),

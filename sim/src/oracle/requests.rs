@@ -99,7 +99,9 @@ impl RequestModel {
             | Event::ModelListed { .. }
             | Event::ModelPriced { .. }
             | Event::ModelRetired { .. }
-            | Event::LimitsChanged { .. } => true,
+            | Event::LimitsChanged { .. }
+            | Event::ProviderAttested { .. }
+            | Event::WarmMinChanged { .. } => true,
         }
     }
 
@@ -147,7 +149,9 @@ impl RequestModel {
             | Event::ModelListed { .. }
             | Event::ModelPriced { .. }
             | Event::ModelRetired { .. }
-            | Event::LimitsChanged { .. } => {}
+            | Event::LimitsChanged { .. }
+            | Event::ProviderAttested { .. }
+            | Event::WarmMinChanged { .. } => {}
         }
         Ok(())
     }

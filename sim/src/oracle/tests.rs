@@ -1,7 +1,7 @@
 //! The oracles themselves, on hand-made histories.
 
 use cereus_core::effect::{Cause, LedgerAccount, Postings, Transfer, TransferKind};
-use cereus_core::ids::{AccountId, RequestId};
+use cereus_core::ids::{AccountId, Epoch, RequestId};
 use cereus_core::money::MicroUsd;
 
 use super::*;
@@ -109,7 +109,7 @@ fn a_crash_forgets_what_was_not_durable_and_recovers_open_holds() {
     money.persist(2).unwrap();
     assert!(money.is_hold_durable(REQUEST));
     assert_eq!(money.durable_charge(REQUEST), None);
-    let recovered = money.crash();
+    let recovered = money.crash(Epoch(0));
     assert_eq!(recovered.balances, [(PAYER, MicroUsd(40))]);
     assert_eq!(recovered.holds, [(PAYER, REQUEST, MicroUsd(60))]);
     assert_eq!(law(money.quiescent()), "INV-04");

@@ -54,7 +54,7 @@ impl Disk {
         self.durable
     }
 
-    /// The process that posted is gone; its successor numbers from 1.
+    /// The process that posted is gone; its successor numbers from elsewhere.
     pub(super) fn crash(&mut self) {
         self.posted = 0;
         self.durable = 0;

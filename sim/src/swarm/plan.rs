@@ -4,6 +4,7 @@
 use cereus_core::config::{Catalog, Config, Limits, ModelSpec};
 use cereus_core::draw::Seed;
 use cereus_core::event::Trust;
+use cereus_core::ids::Epoch;
 use cereus_core::money::{MicroUsd, Price};
 use cereus_core::time::{Span, Tick};
 
@@ -140,6 +141,8 @@ pub struct Plan {
     pub disk_min: Span,
     pub disk_spread: Span,
     pub tasks: TaskPlan,
+    /// Machines that are to hold each model, where they begin without any; `None`: all do, always.
+    pub warm_min: Option<u16>,
     /// Heartbeats that are sent again, late.
     pub stale_beats: Ratio,
     /// Faults end and liars come back honest.
@@ -189,8 +192,15 @@ impl Plan {
                 Ratio::NEVER
             },
             tasks: draw_tasks(seed),
+            warm_min: draw_warm_min(seed),
             heals_at,
         }
+    }
+
+    /// The number of the coordinator's `life`th life.
+    #[must_use]
+    pub fn epoch(&self, life: u64) -> Epoch {
+        Epoch(u32::try_from(life).expect("few lives"))
     }
 
     /// The coordinator's configuration in its `life`th life.
@@ -205,6 +215,7 @@ impl Plan {
         };
         let catalog = Catalog::new((0..self.models).map(spec).collect());
         Config {
+            epoch: self.epoch(life),
             seed: Seed([self.seed, life]),
             catalog: catalog.expect("the names differ"),
             limits: self.limits.clone(),
@@ -217,6 +228,11 @@ impl Plan {
 #[must_use]
 pub fn model_name(number: u16) -> String {
     format!("model-{number}")
+}
+
+fn draw_warm_min(seed: u64) -> Option<u16> {
+    let mut stream = Stream::new(seed, "warm");
+    has(&mut stream).then(|| u16::try_from(stream.below(3)).expect("few machines"))
 }
 
 fn draw_machines(seed: u64) -> Vec<PlannedMachine> {

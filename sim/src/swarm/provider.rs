@@ -1,7 +1,7 @@
 //! One provider's process: the real agent over the engine's scheduler under a chip's speed. The
 //! simulated twin of the provider's shell. Liars change what the agent does and says on its way out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cereus_core::agent::{
     Agent, AgentConfig, AgentEffect, AgentEvent, AgentOut, Facts, JobEnd, JobFault, SessionId,
@@ -12,6 +12,7 @@ use cereus_core::envelope::SecretKey;
 use cereus_core::event::{Usage, UsageParts};
 use cereus_core::ids::{AttemptKey, WireId};
 use cereus_core::schedule::Schedule;
+use cereus_core::slots::Refusal;
 use cereus_core::time::{Span, Tick};
 use cereus_core::wire::Text;
 use cereus_core::wire::messages::{
@@ -59,6 +60,10 @@ pub(super) enum Act {
     Stopped,
 }
 
+fn resident_at_start(models: u16, begins_cold: bool) -> BTreeSet<u16> {
+    (0..models).filter(|_| !begins_cold).collect()
+}
+
 /// See the module.
 pub(super) struct Provider {
     agent: Agent,
@@ -68,6 +73,9 @@ pub(super) struct Provider {
     ix: u32,
     identity: Option<MachineKey>,
     models: u16,
+    /// Models that are in memory.
+    resident: BTreeSet<u16>,
+    begins_cold: bool,
     truths: Vec<u32>,
     running: BTreeMap<AttemptKey, Running>,
     jobs: u32,
@@ -110,6 +118,8 @@ impl Provider {
             ix,
             identity,
             models: plan.models,
+            resident: resident_at_start(plan.models, plan.warm_min.is_some()),
+            begins_cold: plan.warm_min.is_some(),
             truths: plan.asks.iter().map(|ask| ask.output_tokens_true).collect(),
             running: BTreeMap::new(),
             jobs: 0,
@@ -123,6 +133,7 @@ impl Provider {
         self.machine.reset();
         self.running.clear();
         self.first_beat = None;
+        self.resident = resident_at_start(self.models, self.begins_cold);
         let is_attested = self.identity.is_some();
         self.agent = agent(now, self.seed, self.ix, life, is_attested, self.models);
     }
@@ -196,9 +207,7 @@ impl Provider {
                 acts.push(Act::Drop { session: *session });
             }
             AgentEffect::Dial { session } => acts.push(Act::Dial { session: *session }),
-            AgentEffect::LoadModel { build } => {
-                self.again(now, AgentEvent::ModelLoaded { build }, acts);
-            }
+            AgentEffect::LoadModel { build } => self.load(now, build, acts),
             AgentEffect::Measure => {
                 let heartbeat = Box::new(self.heartbeat());
                 self.again(now, AgentEvent::Measured { heartbeat }, acts);
@@ -277,6 +286,7 @@ impl Provider {
             Lie::Refuses => Err(Refused::QueueFull),
             _ => self.machine.submit(now, &job, &[]),
         };
+        self.resident.insert(running.model);
         self.running.insert(attempt, running);
         let fault = match taken {
             Ok(due) => {
@@ -334,6 +344,21 @@ impl Provider {
         }
     }
 
+    /// A machine that lies says that it has, and has not; one that is not honest in another way fails.
+    fn load(&mut self, now: Tick, build: &str, acts: &mut Vec<Act>) {
+        if self.lie == Lie::BlackHole {
+            return;
+        }
+        let why = Refusal::Pressed;
+        let event = match self.lie {
+            Lie::Refuses => AgentEvent::ModelLoadFailed { build, why },
+            _ => AgentEvent::ModelLoaded { build },
+        };
+        let number = (0..self.models).find(|number| model_name(*number) == build);
+        self.resident.extend(number);
+        self.again(now, event, acts);
+    }
+
     fn heartbeat(&self) -> Heartbeat<'static> {
         let capacity = self.machine.capacity();
         let slot = |number: u16| {
@@ -354,7 +379,8 @@ impl Provider {
         };
         Heartbeat {
             backend_capacity: Some(Capacity {
-                slots: (0..self.models).map(slot).collect(),
+                slots: self.resident.iter().copied().map(slot).collect(),
+                free_for_load_gb: Some(64.0),
                 ..Capacity::default()
             }),
             ..Heartbeat::default()

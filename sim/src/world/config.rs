@@ -169,6 +169,7 @@ impl RunConfig {
             weights_bytes: WEIGHTS_SIZE,
         };
         Config {
+            epoch: cereus_core::ids::Epoch(0),
             seed: Seed::from_number(self.seed),
             catalog: Catalog::new(vec![model]).expect("one model is a catalogue"),
             limits: Limits {

@@ -8,6 +8,7 @@ use super::{Provider, REFERENCE_PROMPT_TOKENS};
 use crate::config::{Limits, ModelSpec};
 use crate::event::{SlotState, Thermal, Trust};
 use crate::time::Span;
+use crate::traits::Traits;
 
 /// Requests that a provider may run at once: few while it says nothing, many where a token budget decides.
 const CONCURRENCY_UNREPORTED: u32 = 4;
@@ -27,7 +28,8 @@ pub(super) fn gate_of(
     let state = offer.report.state;
     gate.add_if(Gate::DISTRUSTED, provider.is_distrusted);
     gate.add_if(Gate::UNVERIFIED, !provider.is_verified);
-    gate.add_if(Gate::TRUST_FLOOR, provider.trust < trust_min);
+    let is_trusted = provider.has().cover(Traits::of_trust(trust_min));
+    gate.add_if(Gate::TRUST_FLOOR, !is_trusted);
     gate.add_if(Gate::CANNOT_SEAL, !provider.spec.can_seal);
     gate.add_if(Gate::DRAINING, provider.report.draining);
     gate.add_if(Gate::THERMAL, provider.report.thermal == Thermal::Critical);

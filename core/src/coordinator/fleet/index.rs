@@ -31,13 +31,16 @@ impl Fleet {
         let (was, place, named) = (offer.gate, offer.place, offer.model);
         let model = usize::from(named.0);
         let (counted_tokens, capacity_tokens) = (offer.counted_tokens, offer.capacity_tokens);
-        let has = provider.has();
+        let (counted_has, has) = (offer.counted_has, provider.has());
+        let was_warm = offer.counted_warm;
+        let is_resident = offer.report.state.is_resident();
+        let is_warm = is_resident && gate.is_capable();
         let candidate = candidate_of(provider, ix, offer, &config.limits);
         let reference_us =
             REFERENCE_PROMPT_TOKENS * u64::from(candidate.prefill_us_per_ktok) / 1_000;
         let bucket = bucket_of(u64::from(candidate.wait_us) + reference_us);
-        if was != gate || counted_tokens != capacity_tokens {
-            self.supplies[model].leave(ix, was, has, counted_tokens);
+        if was != gate || counted_tokens != capacity_tokens || counted_has != has {
+            self.supplies[model].leave(ix, was, counted_has, counted_tokens);
             self.supplies[model].enter(ix, gate, has, capacity_tokens);
             if was.is_capable() && !gate.is_capable() {
                 self.note_loss(named);
@@ -58,6 +61,15 @@ impl Fleet {
         offer.gate = gate;
         offer.place = place;
         offer.counted_tokens = capacity_tokens;
+        offer.counted_has = has;
+        offer.counted_warm = is_warm;
+        let supply = &mut self.supplies[model];
+        supply.warm += u32::from(is_warm);
+        supply.warm -= u32::from(was_warm);
+        let could_load = gate.is_open() && !is_resident;
+        if could_load || (was_warm && !is_warm) {
+            self.note_short(named);
+        }
     }
 
     /// One machine in good standing less: those that are barred may be needed.
@@ -90,6 +102,7 @@ impl Fleet {
         let (model, gate, tokens) = (offer.model, offer.gate, offer.counted_tokens);
         let has = provider.has();
         self.supplies[usize::from(model.0)].enter(ix, gate, has, tokens);
+        self.offers.at_mut(ix).counted_has = has;
     }
 
     pub(super) fn drop_offer(&mut self, ix: u32) {
@@ -109,9 +122,10 @@ impl Fleet {
             }
             return;
         }
-        let has = provider.has();
         let supply = &mut self.supplies[usize::from(offer.model.0)];
-        supply.leave(ix, offer.gate, has, offer.counted_tokens);
+        supply.leave(ix, offer.gate, offer.counted_has, offer.counted_tokens);
+        supply.warm -= u32::from(offer.counted_warm);
+        self.note_short(offer.model);
         if offer.gate.is_capable() {
             self.note_loss(offer.model);
         }

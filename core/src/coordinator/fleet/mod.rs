@@ -17,9 +17,11 @@ mod gate;
 mod habits;
 mod index;
 mod ledger;
+mod loads;
 mod memory;
 mod offer;
 mod pool;
+mod proofs;
 mod roster;
 mod standing;
 mod supply;
@@ -34,11 +36,18 @@ pub(crate) use self::choose::Want;
 pub(crate) use self::choose::{INSPECTED_MAX, INSPECTED_PER_SOURCE_MAX};
 use self::gate::Gate;
 pub(crate) use self::ledger::Load;
+#[cfg(test)]
+pub(crate) use self::loads::LOAD_WAIT_MAX;
+pub(crate) use self::loads::LoadEnd;
+use self::loads::Loads;
 pub(crate) use self::memory::Handover;
 use self::memory::Memory;
 use self::offer::Offer;
 use self::pool::Candidate;
 pub(crate) use self::pool::MachineTag;
+#[cfg(test)]
+pub(crate) use self::proofs::PROOFS_MAX;
+use self::proofs::Proofs;
 pub(crate) use self::standing::{FAULTS_TO_BAR, Refusing};
 pub(crate) use self::supply::{Reach, Supply};
 use super::requests::TRIED_MAX;
@@ -66,7 +75,11 @@ pub(crate) struct Provider {
     machine: MachineId,
     tag: MachineTag,
     owner: AccountId,
+    /// What it said of itself when it joined, as far as its link could check that.
     trust: Trust,
+    /// What was proven since.
+    proofs: Proofs,
+    loads: Loads,
     spec: MachineSpec,
     is_distrusted: bool,
     is_verified: bool,
@@ -91,9 +104,9 @@ pub(crate) struct Provider {
 }
 
 impl Provider {
-    /// What requests can demand of it. Fixed when it joins.
-    const fn has(&self) -> Traits {
-        Traits::of_trust(self.trust)
+    /// What requests can demand of it, at this moment.
+    fn has(&self) -> Traits {
+        Traits::of_trust(self.trust).and(self.proofs.traits())
     }
 
     /// Serves its owner's requests alone.
@@ -137,6 +150,7 @@ pub(crate) struct Fleet {
     own: BTreeMap<(ModelIx, AccountId), Vec<u32>>,
     memory: Memory,
     bare: Vec<ModelIx>,
+    short: Vec<ModelIx>,
     trust_min: Trust,
 }
 
@@ -150,6 +164,7 @@ impl Fleet {
             own: BTreeMap::new(),
             memory: Memory::new(0),
             bare: Vec::new(),
+            short: Vec::new(),
             trust_min: config.trust_min,
         };
         fleet.set_limits(&config.limits);
@@ -338,6 +353,8 @@ impl Fleet {
             tag: MachineTag::of(id.machine),
             owner: id.owner,
             trust,
+            proofs: Proofs::default(),
+            loads: Loads::default(),
             spec,
             is_distrusted: false,
             is_verified: false,
@@ -398,6 +415,7 @@ impl Fleet {
 
     /// Forgets a connection. Its attempts were taken off before.
     pub(crate) fn leave(&mut self, now: Tick, slot: u32) {
+        self.drop_loads(slot);
         for offer in self.providers.at(slot).offers.clone() {
             self.drop_offer(offer);
         }
@@ -575,9 +593,9 @@ impl Fleet {
         self.recall(record);
     }
 
-    /// A load ended: the model is resident, or it is not.
-    pub(crate) fn loaded(&mut self, offer: u32, state: SlotState) {
-        self.offers.at_mut(offer).report.state = state;
+    /// A model is not there after all, until its machine reports it anew.
+    pub(crate) fn crashes(&mut self, offer: u32) {
+        self.offers.at_mut(offer).report.state = SlotState::Crashed;
     }
 
     pub(crate) fn offer_of(&self, slot: u32, model: ModelIx) -> Option<u32> {

@@ -7,6 +7,7 @@ use super::pool::Place;
 use crate::event::{SlotReport, SlotState};
 use crate::ids::ModelIx;
 use crate::time::Tick;
+use crate::traits::Traits;
 
 /// One model on one connection, with our debits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -39,6 +40,9 @@ pub(crate) struct Offer {
     pub(super) capacity_tokens: u64,
     /// The capacity under which the model's supply counts this offer.
     pub(super) counted_tokens: u64,
+    /// The same of its machine's traits, and whether the model is in memory.
+    pub(super) counted_has: Traits,
+    pub(super) counted_warm: bool,
     pub(super) gate: Gate,
     pub(super) place: Option<Place>,
 }
@@ -79,6 +83,8 @@ impl Offer {
             is_withdrawn: false,
             capacity_tokens: u64::MAX,
             counted_tokens: u64::MAX,
+            counted_has: Traits::NONE,
+            counted_warm: false,
             gate,
             place: None,
         }

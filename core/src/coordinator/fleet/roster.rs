@@ -24,7 +24,7 @@ impl Fleet {
             conn: provider.conn,
             machine: provider.machine,
             owner: provider.owner,
-            trust: provider.trust,
+            trust: provider.has().trust(),
             is_verified: provider.is_verified,
             audience: if provider.is_private() {
                 Audience::Owner

@@ -34,6 +34,11 @@ pub(crate) struct Supply {
     pub(super) last_resort: Vec<u32>,
     /// How many offers each reason closes.
     closed: [u32; Gate::REASONS],
+    /// Machines that should have the model in memory; those that have it and could take a request,
+    /// now or later; and those that were told to load it.
+    pub(super) warm_min: u32,
+    pub(super) warm: u32,
+    pub(super) loading: u32,
 }
 
 impl Supply {
@@ -44,6 +49,9 @@ impl Supply {
             capable_count: 0,
             last_resort: Vec::new(),
             closed: [0; Gate::REASONS],
+            warm_min: 0,
+            warm: 0,
+            loading: 0,
         }
     }
 
@@ -90,6 +98,11 @@ impl Supply {
             Some(largest) if largest < need_tokens => Reach::NoneLargeEnough,
             Some(_) => Reach::Possible,
         }
+    }
+
+    /// Whether too few machines have the model in memory, or are about to.
+    pub(super) const fn is_short(&self) -> bool {
+        self.warm + self.loading < self.warm_min
     }
 
     /// How many offers are open, or closed only for want of room.

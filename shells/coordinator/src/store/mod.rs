@@ -20,7 +20,7 @@ pub(crate) mod writer;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cereus_core::ids::{AccountId, MachineId, RequestId};
+use cereus_core::ids::{AccountId, Epoch, MachineId, RequestId};
 use cereus_core::money::MicroUsd;
 
 pub use error::{Disagreement, StoreError};
@@ -92,6 +92,9 @@ pub trait Store: std::fmt::Debug + Send {
 
     /// The newest batch of the log that is written here.
     fn applied(&self) -> Result<BatchNo, StoreError>;
+
+    /// The number of the run that begins now. No other has it, on whatever machine.
+    fn begin_epoch(&mut self) -> Result<Epoch, StoreError>;
 
     /// Holds that were neither settled nor voided.
     fn open_holds(&self) -> Result<Vec<OpenHold>, StoreError>;

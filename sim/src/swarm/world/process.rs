@@ -1,7 +1,7 @@
 //! The coordinator's process: its births from the store, its deaths, and all other faults.
 
 use cereus_core::event::Event;
-use cereus_core::ids::AccountId;
+use cereus_core::ids::{AccountId, ModelIx};
 use cereus_core::money::MicroUsd;
 use cereus_core::time::Tick;
 
@@ -16,8 +16,8 @@ impl World {
         if self.coordinator.is_some() {
             return Ok(());
         }
-        let recovered = self.money.crash();
         self.life += 1;
+        let recovered = self.money.crash(self.plan.epoch(self.life));
         self.coordinator = Some(CoordinatorProcess::new(&self.plan, self.life, self.plant));
         for number in (0..self.plan.accounts).chain([PROBER]) {
             let account = AccountId(u64::from(number) + 1);
@@ -38,6 +38,11 @@ impl World {
                         reference: None,
                     },
                 )?;
+            }
+        }
+        if let Some(machines) = self.plan.warm_min {
+            for model in (0..self.plan.models).map(ModelIx) {
+                self.inform(now, Event::WarmMinChanged { model, machines })?;
             }
         }
         for (account, request, amount) in recovered.holds {

@@ -12,7 +12,7 @@ mod schema;
 use std::path::Path;
 use std::time::Duration;
 
-use cereus_core::ids::{AccountId, MachineId, RequestId};
+use cereus_core::ids::{AccountId, Epoch, MachineId, RequestId};
 use cereus_core::money::MicroUsd;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
@@ -22,7 +22,7 @@ use super::rows::{
     AccountRow, ApiKey, Audit, AuditExtent, Changes, DepositId, DepositRow, Entry, KeyRow,
     OpenHold, RequestRow, StoredReceipt,
 };
-use super::{Store, StoreError, make_folder, private_file, watch};
+use super::{Store, StoreError, make_folder, private_file, unix_now_s, watch};
 
 /// The database inside the data folder.
 pub const FILE_NAME: &str = "cereus.sqlite";
@@ -168,6 +168,18 @@ impl Store for SqliteStore {
 
     fn applied(&self) -> Result<BatchNo, StoreError> {
         ledger::applied(&self.db)
+    }
+
+    fn begin_epoch(&mut self) -> Result<Epoch, StoreError> {
+        self.db.execute(
+            "INSERT INTO epochs (began_unix_s) VALUES (?)",
+            [unix_now_s()],
+        )?;
+        let number = u32::try_from(self.db.last_insert_rowid()).ok();
+        let epoch = number.map(Epoch).filter(|epoch| *epoch <= Epoch::MAX);
+        epoch.ok_or_else(|| {
+            StoreError::Request("this store has seen too many starts to number another".to_owned())
+        })
     }
 
     fn open_holds(&self) -> Result<Vec<OpenHold>, StoreError> {

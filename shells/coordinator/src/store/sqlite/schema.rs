@@ -12,6 +12,7 @@ const MIGRATIONS: &[M<'_>] = &[
     M::up(include_str!("schema/3.sql")).foreign_key_check(),
     M::up(include_str!("schema/4.sql")),
     M::up(include_str!("schema/5.sql")),
+    M::up(include_str!("schema/6.sql")),
 ];
 
 /// Brings the tables to this build's version. Foreign keys must be off: a table that others point

@@ -585,3 +585,18 @@ fn what_a_machine_earned_without_an_account_is_moved_once_and_by_machine() {
     audited(&mut store);
     store.audit(AuditExtent::Everything).unwrap();
 }
+
+#[test]
+fn each_start_has_a_number_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = SqliteStore::open(folder.path()).unwrap();
+    let mut second = SqliteStore::open(folder.path()).unwrap();
+    let epochs = [
+        first.begin_epoch().unwrap(),
+        second.begin_epoch().unwrap(),
+        first.begin_epoch().unwrap(),
+    ];
+    assert!(epochs[0] < epochs[1] && epochs[1] < epochs[2], "{epochs:?}");
+    // What one run numbers lies below everything of the next.
+    assert!(epochs[0].origin() + (1 << 40) <= epochs[1].origin());
+}
