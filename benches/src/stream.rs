@@ -1,7 +1,7 @@
 //! One answer on its way: sealed by a provider, read by its link, opened and written by its relay, as
 //! the exchange wires the two.
 
-use cereus_core::api::{Delivery, Framing};
+use cereus_core::api::{Api, Delivery, Writer};
 use cereus_core::config::{Catalog, ModelSpec};
 use cereus_core::draw::Seed;
 use cereus_core::envelope::{BoxKey, KeyText, SecretKey};
@@ -175,7 +175,10 @@ impl Desk {
             silent_tokens_max: 0,
         };
         Self {
-            relay: Relay::new(Framing::new(RequestId(9), 1_782_864_000, MODEL), shape),
+            relay: Relay::new(
+                Writer::relayed(Api::Chat, RequestId(9), 1_782_864_000, MODEL),
+                shape,
+            ),
             taken: vec![],
             since_take: 0,
         }

@@ -9,7 +9,7 @@ use super::{
     AgentConfig, AgentCounts, AgentEffect, AgentOut, EARLY_CANCELS_MAX, ENDED_JOBS_MAX, JobEnd,
     OpenedBody, SessionId,
 };
-use crate::api::{self, Framing, Request, Said, Turn};
+use crate::api::{self, Api, Piece, Request, Writer};
 use crate::envelope::{BoxKey, OVERHEAD_SIZE, ScopeKey};
 use crate::event::{Usage, UsageParts};
 use crate::ids::{RequestId, WireId};
@@ -21,7 +21,7 @@ use crate::wire::messages::{InferenceRequest, Stats};
 struct Job {
     session: SessionId,
     key: BoxKey,
-    framing: Framing,
+    writer: Writer,
     stage: Stage,
     /// Pieces of content that were sent.
     pieces: u32,
@@ -40,7 +40,7 @@ enum Stage {
 struct Admitted {
     build: BuildIx,
     key: BoxKey,
-    framing: Framing,
+    writer: Writer,
     body: OpenedBody,
 }
 
@@ -111,13 +111,13 @@ impl Jobs {
             Ok(Admitted {
                 build,
                 key,
-                framing,
+                writer,
                 body,
             }) => {
                 let job = Job {
                     session,
                     key,
-                    framing,
+                    writer,
                     stage: Stage::Running,
                     pieces: 0,
                 };
@@ -179,12 +179,13 @@ impl Jobs {
             let text = "this model is not served here";
             return Err(Refusal::new(404, "model_load", text));
         };
-        let framing = Framing::new(RequestId(id.0), 0, model);
+        // Chunks of chat completions, whichever API the consumer asked by.
+        let writer = Writer::direct(Api::Chat, RequestId(id.0), 0, model);
         let size = plain.len();
         Ok(Admitted {
             build,
             key,
-            framing,
+            writer,
             body: OpenedBody::at_the_end_of(opened, size),
         })
     }
@@ -222,28 +223,25 @@ impl Jobs {
         true
     }
 
-    pub(super) fn on_said(&mut self, id: WireId, said: Said<'_>, out: &mut AgentOut) -> bool {
+    pub(super) fn on_said(&mut self, id: WireId, piece: &Piece<'_>, out: &mut AgentOut) -> bool {
         let Some(job) = self.running.get_mut(&id) else {
             return false;
         };
-        if job.stage != Stage::Running || said.is_empty() {
+        if job.stage != Stage::Running || piece.is_empty() {
             return true;
         }
-        let turn = if job.pieces == 0 {
-            Turn::First
-        } else {
-            Turn::Later
-        };
         let plain = &mut self.sealer.plain;
         plain.clear();
-        job.framing.write_said(turn, &said, plain);
+        job.writer
+            .write_piece(0, piece, plain)
+            .expect("log-probabilities of our own are well formed");
         job.pieces = job.pieces.saturating_add(1);
         self.sealer.send_chunk(id, job.session, &job.key, out);
         true
     }
 
     pub(super) fn on_ended(&mut self, id: WireId, end: JobEnd, out: &mut AgentOut) -> bool {
-        let Some(job) = self.running.remove(&id) else {
+        let Some(mut job) = self.running.remove(&id) else {
             return false;
         };
         self.ended.put(id);
@@ -266,11 +264,7 @@ impl Jobs {
             ) => {
                 let plain = &mut self.sealer.plain;
                 plain.clear();
-                if job.pieces == 0 {
-                    job.framing.open_first_delta(plain);
-                    job.framing.close_piece(&[], plain);
-                }
-                job.framing.write_finish(finish, plain);
+                job.writer.write_finish(0, finish, plain);
                 self.sealer.send_chunk(id, job.session, &job.key, out);
                 let usage = floored(usage, job.pieces, stats);
                 stats.requests_served += 1;

@@ -1,8 +1,7 @@
 //! What a provider can do wrong with one chunk.
 
 use super::CHUNK_SIZE_MAX;
-use super::text::Malformed;
-use crate::api::Overfull;
+use crate::api::{Malformed, Overfull};
 use crate::envelope::{BoxKey, KeyText, OVERHEAD_SIZE};
 use crate::wire::ChunkFrame;
 
@@ -23,12 +22,6 @@ pub(super) enum Breach {
 
 impl From<Malformed> for Breach {
     fn from(_: Malformed) -> Self {
-        Self::Malformed
-    }
-}
-
-impl From<crate::api::Malformed> for Breach {
-    fn from(_: crate::api::Malformed) -> Self {
         Self::Malformed
     }
 }

@@ -13,7 +13,6 @@
 mod breach;
 mod machine;
 mod racing;
-mod text;
 
 #[cfg(test)]
 mod tests;
