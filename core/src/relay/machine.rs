@@ -348,7 +348,7 @@ impl Relay {
         let is_first = self.counts.pieces == 0;
         match self.shape.delivery {
             Delivery::Streamed => self.write_piece(piece)?,
-            Delivery::Whole => self.answer.push(piece)?,
+            Delivery::Whole => self.gather_piece(piece)?,
         }
         if self.winner.is_none() {
             // First content decides. The coordinator hears, and gives up whoever else runs.
@@ -385,6 +385,15 @@ impl Relay {
         let is_many = u64::from(self.counts.pieces) >= bound
             && bytes > bound * u64::from(OVERRUN_BYTES_PER_TOKEN);
         is_many || bytes > bound * u64::from(TOKEN_SIZE_MAX)
+    }
+
+    fn gather_piece(&mut self, piece: &Piece<'_>) -> Result<(), Breach> {
+        let gathered = self.answer.push(piece);
+        if gathered.is_err() && self.counts.pieces == 0 {
+            // What was added of it is nobody's: an attempt beside it may still win.
+            self.answer.clear();
+        }
+        gathered.map_err(Breach::from)
     }
 
     fn write_piece(&mut self, piece: &Piece<'_>) -> Result<(), Breach> {

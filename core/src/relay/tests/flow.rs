@@ -419,6 +419,38 @@ fn what_is_complete_stays_beside_a_second_attempt_and_goes_where_another_takes_i
     }
 }
 
+/// What broke off before anything was written does not count as its answer's beginning.
+#[test]
+fn an_answer_begins_anew_where_a_rivals_first_piece_could_not_be_written() {
+    let wrong = r#"data: {"choices":[{"delta":{"content":"x"},"logprobs":{"content":[
+        {"token":"a","logprob":0},{"token":"b","logprob":"c"}]}}]}"#;
+    let (streamed, whole) = (Delivery::Streamed, Delivery::Whole);
+    for (api, delivery) in [
+        (Api::Chat, streamed),
+        (Api::Chat, whole),
+        (Api::Completions, streamed),
+        (Api::Completions, whole),
+    ] {
+        let taken = |is_raced| {
+            let mut scene = Scene::of(api, delivery);
+            scene.begin(SECOND);
+            if is_raced {
+                let effects = scene.chunk(FIRST, &wrong.replace('\n', ""));
+                assert!(matches!(effects[..], [RelayEffect::AttemptFailed { .. }]));
+            }
+            scene.chunk(SECOND, &content("all"));
+            scene.step(RelayEvent::Released);
+            scene.step(RelayEvent::Completed {
+                attempt: SECOND,
+                parts: UsageParts::default(),
+            });
+            scene.finish();
+            scene.taken()
+        };
+        assert_eq!(taken(true), taken(false), "{api:?} {delivery:?}");
+    }
+}
+
 /// The coordinator may give up the one whose content came first, before it has heard of it.
 #[test]
 fn when_the_winner_is_given_up_unseen_the_other_loses_nothing_that_it_said_meanwhile() {
