@@ -14,7 +14,6 @@ use crate::envelope::{BoxKey, OVERHEAD_SIZE, ScopeKey};
 use crate::event::{Usage, UsageParts};
 use crate::ids::{RequestId, WireId};
 use crate::slots::BuildIx;
-use crate::wire::limits::BODY_SIZE_MAX;
 use crate::wire::messages::{InferenceRequest, Stats};
 
 #[derive(Clone, Debug)]
@@ -161,7 +160,7 @@ impl Jobs {
             return Err(invalid("encrypted_body is required"));
         };
         let mut opened = Vec::new();
-        let size_max = BODY_SIZE_MAX + OVERHEAD_SIZE;
+        let size_max = api::BODY_SIZE_MAX + OVERHEAD_SIZE;
         let (key, plain) = self
             .opener
             .open(&config.secret, sealed, size_max, &mut opened)
