@@ -7,7 +7,7 @@ use crate::wire::ChunkFrame;
 
 /// Why a chunk ends its attempt.
 pub(super) enum Breach {
-    /// The encryption contract (`spec/wire` 6.6).
+    /// It is not sealed, or not by the key that its provider registered to that of its attempt.
     Encryption,
     /// What was sealed is not what the wire says.
     Malformed,
@@ -35,7 +35,8 @@ impl From<Overfull> for Breach {
     }
 }
 
-/// The checks of `spec/wire` 6.6 that need no key, in their order. Answers the ciphertext.
+/// What can be seen of a chunk without its key: it is sealed, nothing stands in it in the clear, and
+/// the key that sealed it is the one that its provider registered. Answers the ciphertext.
 pub(super) fn sealed_by<'c>(
     sealer: &KeyText,
     chunk: &'c ChunkFrame<'_>,
