@@ -170,7 +170,7 @@ impl Desk {
         let shape = Shape {
             delivery: Delivery::Streamed,
             include_usage: true,
-            output_tokens_max: 1_000_000,
+            output_tokens_max: u32::MAX,
             stop_bytes_max: 0,
             silent_tokens_max: 0,
         };
