@@ -1,7 +1,7 @@
 //! One answer on its way: sealed by a provider, read by its link, opened and written by its relay, as
 //! the exchange wires the two.
 
-use cereus_core::api::{Delivery, Framing};
+use cereus_core::api::{Api, Delivery, Writer};
 use cereus_core::config::{Catalog, ModelSpec};
 use cereus_core::draw::Seed;
 use cereus_core::envelope::{BoxKey, KeyText, SecretKey};
@@ -170,12 +170,15 @@ impl OneRequest {
         let shape = Shape {
             delivery: Delivery::Streamed,
             include_usage: true,
-            output_tokens_max: 1_000_000,
+            output_tokens_max: u32::MAX,
             stop_bytes_max: 0,
             silent_tokens_max: 0,
         };
         Self {
-            relay: Relay::new(Framing::new(RequestId(9), 1_782_864_000, MODEL), shape),
+            relay: Relay::new(
+                Writer::relayed(Api::Chat, RequestId(9), 1_782_864_000, MODEL),
+                shape,
+            ),
             taken: vec![],
             since_take: 0,
         }

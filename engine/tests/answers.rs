@@ -73,9 +73,24 @@ fn answer(text: &'static str, extra: &str) -> (Delta, Finished) {
     let (deltas, finished) = deltas(text, extra);
     let mut whole = Delta::default();
     for delta in deltas {
-        whole.append(delta);
+        append(&mut whole, delta);
     }
     (whole, finished)
+}
+
+/// Adds what came later.
+fn append(whole: &mut Delta, later: Delta) {
+    whole.reasoning += &later.reasoning;
+    whole.content += &later.content;
+    whole.logprobs.extend(later.logprobs);
+    for piece in later.calls {
+        match whole.calls.last_mut() {
+            Some(last) if piece.begun.is_none() && last.index == piece.index => {
+                last.arguments += &piece.arguments;
+            }
+            Some(_) | None => whole.calls.push(piece),
+        }
+    }
 }
 
 /// What each step added, and how the job ended.

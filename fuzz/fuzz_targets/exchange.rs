@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, LazyLock};
 
 use arbitrary::Arbitrary;
-use cereus_core::api::{Delivery, Framing};
+use cereus_core::api::{Api, Delivery, Writer};
 use cereus_core::config::{Catalog, Config, Limits, ModelSpec};
 use cereus_core::coordinator::{Coordinator, Misuse};
 use cereus_core::draw::Seed;
@@ -389,7 +389,7 @@ impl Scene {
         let name = Arc::new(id);
         self.consumers.list.push(Consumer {
             name: Arc::clone(&name),
-            relay: Relay::new(Framing::new(id, 5, MODEL), shape),
+            relay: Relay::new(Writer::relayed(Api::Chat, id, 5, MODEL), shape),
             taken: vec![],
             is_opened: false,
             has_closed: false,

@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use arbitrary::Arbitrary;
-use cereus_core::api::{Delivery, Framing};
+use cereus_core::api::{Api, Delivery, Writer};
 use cereus_core::denial::Denial;
 use cereus_core::envelope::{BoxKey, KeyText, SecretKey};
 use cereus_core::event::{Usage, UsageParts};
@@ -257,7 +257,7 @@ impl Scene {
             silent_tokens_max: 0,
         };
         Self {
-            relay: Relay::new(Framing::new(RequestId(9), 5, "public"), shape),
+            relay: Relay::new(Writer::relayed(Api::Chat, RequestId(9), 5, "public"), shape),
             shape,
             now: Tick::ZERO,
             out: vec![],

@@ -9,19 +9,18 @@ use super::{
     AgentConfig, AgentCounts, AgentEffect, AgentOut, EARLY_CANCELS_MAX, ENDED_JOBS_MAX, JobEnd,
     OpenedBody, SessionId,
 };
-use crate::api::{self, Framing, Request, Said, Turn};
+use crate::api::{self, Api, Piece, Request, Writer};
 use crate::envelope::{BoxKey, OVERHEAD_SIZE, ScopeKey};
 use crate::event::{Usage, UsageParts};
 use crate::ids::{RequestId, WireId};
 use crate::slots::BuildIx;
-use crate::wire::limits::BODY_SIZE_MAX;
 use crate::wire::messages::{InferenceRequest, Stats};
 
 #[derive(Clone, Debug)]
 struct Job {
     session: SessionId,
     key: BoxKey,
-    framing: Framing,
+    writer: Writer,
     stage: Stage,
     /// Pieces of content that were sent.
     pieces: u32,
@@ -40,7 +39,7 @@ enum Stage {
 struct Admitted {
     build: BuildIx,
     key: BoxKey,
-    framing: Framing,
+    writer: Writer,
     body: OpenedBody,
 }
 
@@ -111,13 +110,13 @@ impl Jobs {
             Ok(Admitted {
                 build,
                 key,
-                framing,
+                writer,
                 body,
             }) => {
                 let job = Job {
                     session,
                     key,
-                    framing,
+                    writer,
                     stage: Stage::Running,
                     pieces: 0,
                 };
@@ -161,7 +160,7 @@ impl Jobs {
             return Err(invalid("encrypted_body is required"));
         };
         let mut opened = Vec::new();
-        let size_max = BODY_SIZE_MAX + OVERHEAD_SIZE;
+        let size_max = api::BODY_SIZE_MAX + OVERHEAD_SIZE;
         let (key, plain) = self
             .opener
             .open(&config.secret, sealed, size_max, &mut opened)
@@ -179,12 +178,13 @@ impl Jobs {
             let text = "this model is not served here";
             return Err(WireRefusal::new(404, "model_load", text));
         };
-        let framing = Framing::new(RequestId(id.0), 0, model);
+        // Chunks of chat completions, whichever API the consumer asked by.
+        let writer = Writer::direct(Api::Chat, RequestId(id.0), 0, model);
         let size = plain.len();
         Ok(Admitted {
             build,
             key,
-            framing,
+            writer,
             body: OpenedBody::at_the_end_of(opened, size),
         })
     }
@@ -222,28 +222,25 @@ impl Jobs {
         true
     }
 
-    pub(super) fn on_said(&mut self, id: WireId, said: Said<'_>, out: &mut AgentOut) -> bool {
+    pub(super) fn on_said(&mut self, id: WireId, piece: &Piece<'_>, out: &mut AgentOut) -> bool {
         let Some(job) = self.running.get_mut(&id) else {
             return false;
         };
-        if job.stage != Stage::Running || said.is_empty() {
+        if job.stage != Stage::Running || piece.is_empty() {
             return true;
         }
-        let turn = if job.pieces == 0 {
-            Turn::First
-        } else {
-            Turn::Later
-        };
         let plain = &mut self.sealer.plain;
         plain.clear();
-        job.framing.write_said(turn, &said, plain);
+        job.writer
+            .write_piece(0, piece, plain)
+            .expect("log-probabilities of our own are well formed");
         job.pieces = job.pieces.saturating_add(1);
         self.sealer.send_chunk(id, job.session, &job.key, out);
         true
     }
 
     pub(super) fn on_ended(&mut self, id: WireId, end: JobEnd, out: &mut AgentOut) -> bool {
-        let Some(job) = self.running.remove(&id) else {
+        let Some(mut job) = self.running.remove(&id) else {
             return false;
         };
         self.ended.put(id);
@@ -266,11 +263,7 @@ impl Jobs {
             ) => {
                 let plain = &mut self.sealer.plain;
                 plain.clear();
-                if job.pieces == 0 {
-                    job.framing.open_first_delta(plain);
-                    job.framing.close_piece(&[], plain);
-                }
-                job.framing.write_finish(finish, plain);
+                job.writer.write_finish(0, finish, plain);
                 self.sealer.send_chunk(id, job.session, &job.key, out);
                 let usage = floored(usage, job.pieces, stats);
                 stats.requests_served += 1;

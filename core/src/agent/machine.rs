@@ -89,8 +89,8 @@ impl Agent {
                 }
                 self.go_when_free(now, out);
             }
-            AgentEvent::JobSaid { job, said } => {
-                if !self.jobs.on_said(job, said, out) {
+            AgentEvent::JobSaid { job, piece } => {
+                if !self.jobs.on_said(job, &piece, out) {
                     self.counts.stale_events += 1;
                 }
             }

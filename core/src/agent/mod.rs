@@ -23,7 +23,7 @@ mod tests;
 use core::num::NonZeroU16;
 use std::collections::BTreeMap;
 
-use crate::api::{FinishReason, Said};
+use crate::api::{FinishReason, Piece};
 use crate::draw::Seed;
 use crate::envelope::SecretKey;
 use crate::event::{Usage, UsageParts};
@@ -177,7 +177,7 @@ pub enum AgentEvent<'a> {
     },
     JobSaid {
         job: WireId,
-        said: Said<'a>,
+        piece: Piece<'a>,
     },
     /// The job runs, or waits for its model, for which there is room.
     JobTaken {

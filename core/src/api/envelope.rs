@@ -125,7 +125,7 @@ impl From<Denial> for Envelope {
     }
 }
 
-/// `type` of the envelope (`spec/api` 4.2).
+/// `type` of the envelope: the class of error by which clients choose an exception.
 const fn kind(denial: Denial) -> &'static str {
     match denial {
         Denial::Broke => "insufficient_funds",

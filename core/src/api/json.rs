@@ -73,6 +73,20 @@ impl<'a> Quoted<'a> {
         value.get().starts_with('"').then_some(Self(value.get()))
     }
 
+    /// With its quotes and escapes.
+    #[must_use]
+    pub const fn as_written(self) -> &'a str {
+        self.0
+    }
+
+    /// What stands between its quotes, escaped.
+    #[must_use]
+    pub fn inside(self) -> &'a str {
+        let text = self.0.strip_prefix('"');
+        text.and_then(|text| text.strip_suffix('"'))
+            .expect("it is a string")
+    }
+
     /// Bytes of the text.
     #[must_use]
     pub fn size(self) -> u64 {

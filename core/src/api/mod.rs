@@ -1,35 +1,28 @@
-//! The consumer's side in OpenAI's shapes: requests in, answers, streams and errors out.
+//! The consumer's side: requests in, answers, streams and errors out.
 //!
 //! Bytes to values and back, with every limit named and every refusal naming the field at fault. It
 //! knows no HTTP types: a status is a number, a header a value that the shell sets. Error texts never
 //! repeat what the consumer wrote.
 
 mod answer;
-mod completion;
-mod delta;
 mod envelope;
 mod fields;
-mod finish;
 mod json;
-mod logprobs;
 mod lower;
 mod members;
 mod models;
 mod refusal;
 mod request;
-mod said;
-mod stream;
 
 #[cfg(test)]
 mod tests;
 
-pub use self::answer::{Answer, Overfull, SIZE_MAX as ANSWER_SIZE_MAX};
-pub use self::completion::{TextChoice, TextFraming, TokenChoice};
-pub use self::delta::{Delta, Malformed, Tally};
+pub use self::answer::{
+    AnswerUsage, CallPart, Dialect, FinishReason, Logprobs, Malformed, Overfull, Piece, PieceText,
+    SIZE_MAX as ANSWER_SIZE_MAX, ScoredToken, Tally, TokenLogprobs, WholeAnswer, Writer,
+};
 pub use self::envelope::{Envelope, Sizes};
 pub use self::fields::{Api, FIELDS, Field, Scope, Verdict, field, fields_page};
-pub use self::finish::FinishReason;
-pub(crate) use self::json::Object;
 pub use self::json::{Quoted, decoded_size, quote};
 pub use self::models::{write_model, write_models};
 pub use self::refusal::{Fault, Place, Refusal};
@@ -43,6 +36,4 @@ pub use self::request::{
     Content, Conversation, Echo, Ending, Ends, Form, Input, Message, Parallel, PastCall, Prompt,
     Request, Role, Sampling, TemplateWishes, Tool, ToolChoice, Tools,
 };
-pub use self::said::{Said, SaidBegun, SaidCall, SaidToken, Turn, write_call, write_token};
-pub use self::stream::{AnswerUsage, Framing, write_done, write_error, write_failed};
 pub use crate::event::Delivery;

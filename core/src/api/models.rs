@@ -23,7 +23,7 @@ pub fn write_models(catalog: &Catalog, created_unix_s: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"]}");
 }
 
-/// Appends one entry (`spec/api` 11.1).
+/// Appends one entry: OpenAI's four members, and what the model takes and costs.
 pub fn write_model(spec: &ModelSpec, created_unix_s: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"id\":");
     quote(&spec.id, out);

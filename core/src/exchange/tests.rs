@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::*;
-use crate::api::{Delivery, Framing};
+use crate::api::{Api, Delivery, Writer};
 use crate::config::{Catalog, Config, Limits, ModelSpec};
 use crate::coordinator::{Coordinator, Misuse};
 use crate::denial::Denial;
@@ -321,9 +321,10 @@ impl World {
             silent_tokens_max: 0,
         };
         let id = RequestId(number);
-        self.relays
-            .relays
-            .insert(id, Relay::new(Framing::new(id, 5, MODEL), shape));
+        self.relays.relays.insert(
+            id,
+            Relay::new(Writer::relayed(Api::Chat, id, 5, MODEL), shape),
+        );
         let name = Arc::new(id);
         let ask = Ask {
             prompt_tokens: 10,

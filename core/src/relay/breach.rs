@@ -1,14 +1,13 @@
 //! What a provider can do wrong with one chunk.
 
 use super::CHUNK_SIZE_MAX;
-use super::text::Malformed;
-use crate::api::Overfull;
+use crate::api::{Malformed, Overfull};
 use crate::envelope::{BoxKey, KeyText, OVERHEAD_SIZE};
 use crate::wire::ChunkFrame;
 
 /// Why a chunk ends its attempt.
 pub(super) enum Breach {
-    /// The encryption contract (`spec/wire` 6.6).
+    /// It is not sealed, or not by the key that its provider registered to that of its attempt.
     Encryption,
     /// What was sealed is not what the wire says.
     Malformed,
@@ -27,12 +26,6 @@ impl From<Malformed> for Breach {
     }
 }
 
-impl From<crate::api::Malformed> for Breach {
-    fn from(_: crate::api::Malformed) -> Self {
-        Self::Malformed
-    }
-}
-
 impl From<Overfull> for Breach {
     fn from(overfull: Overfull) -> Self {
         match overfull {
@@ -42,7 +35,8 @@ impl From<Overfull> for Breach {
     }
 }
 
-/// The checks of `spec/wire` 6.6 that need no key, in their order. Answers the ciphertext.
+/// What can be seen of a chunk without its key: it is sealed, nothing stands in it in the clear, and
+/// the key that sealed it is the one that its provider registered. Answers the ciphertext.
 pub(super) fn sealed_by<'c>(
     sealer: &KeyText,
     chunk: &'c ChunkFrame<'_>,

@@ -4,14 +4,13 @@ use core::hash::{Hash, Hasher};
 
 use super::breach::{Breach, opened, sealed_by};
 use super::racing::{Opening, Racing};
-use super::text::{Piece, payloads, piece};
 use super::{
     AttemptNews, BUFFER_EVENTS_MAX, BUFFER_SIZE_MAX, END_TOKENS, GRACE, OVERFLOW_FACTOR,
     OVERRUN_BYTES_PER_TOKEN, PROGRESS_PIECES, PROGRESS_SPAN, RelayCounts, RelayEffect, RelayEvent,
     RelayMischief, RelayWake, Shape, TOKEN_SIZE_MAX,
 };
 use crate::api::{
-    Answer, AnswerUsage, Delivery, FinishReason, Framing, Tally, write_done, write_error,
+    AnswerUsage, Delivery, Envelope, FinishReason, Piece, Tally, WholeAnswer, Writer,
 };
 use crate::denial::Denial;
 use crate::digest::Mix;
@@ -23,7 +22,7 @@ use crate::time::Tick;
 /// See the module.
 #[derive(Debug)]
 pub struct Relay {
-    framing: Framing,
+    writer: Writer,
     shape: Shape,
     racing: Racing,
     /// The attempt whose content the consumer is given: the first that had any.
@@ -35,7 +34,7 @@ pub struct Relay {
     ready: Vec<u8>,
     ready_events: u32,
     /// The pieces, where the consumer wants one whole answer.
-    answer: Answer,
+    answer: WholeAnswer,
     finish: Option<FinishReason>,
     parts: UsageParts,
     /// Tokens of the answer that may have left no text.
@@ -61,9 +60,9 @@ enum Consumer {
 
 impl Relay {
     #[must_use]
-    pub fn new(framing: Framing, shape: Shape) -> Self {
+    pub fn new(writer: Writer, shape: Shape) -> Self {
         Self {
-            framing,
+            writer,
             shape,
             racing: Racing::default(),
             winner: None,
@@ -72,7 +71,7 @@ impl Relay {
             grace_until: None,
             ready: Vec::new(),
             ready_events: 0,
-            answer: Answer::default(),
+            answer: WholeAnswer::relayed(),
             finish: None,
             parts: UsageParts::default(),
             marks: 0,
@@ -188,6 +187,7 @@ impl Relay {
         self.consumer.hash(&mut mix);
         self.is_released.hash(&mut mix);
         self.grace_until.hash(&mut mix);
+        self.writer.hash(&mut mix);
         mix.write(&self.ready);
         self.ready_events.hash(&mut mix);
         self.finish.hash(&mut mix);
@@ -263,6 +263,7 @@ impl Relay {
         self.ready.clear();
         self.ready_events = 0;
         self.answer.clear();
+        self.writer.restart();
         self.marks = 0;
         self.counts.pieces = 0;
         self.counts.text_bytes = 0;
@@ -318,25 +319,11 @@ impl Relay {
     ) -> Result<(), Breach> {
         let mut scratch = core::mem::take(&mut self.scratch);
         let opening = self.racing.opening(attempt).ok_or(Breach::Encryption)?;
+        let dialect = opening.dialect;
         let relayed = opened(&opening.key, ciphertext, &mut scratch)
-            .and_then(|text| self.relay(now, attempt, text, out));
+            .and_then(|chunk| dialect.read(chunk, |piece| self.on_piece(now, attempt, piece, out)));
         self.scratch = scratch;
         relayed
-    }
-
-    fn relay(
-        &mut self,
-        now: Tick,
-        attempt: AttemptKey,
-        text: &str,
-        out: &mut Vec<RelayEffect>,
-    ) -> Result<(), Breach> {
-        for payload in payloads(text) {
-            if let Some(piece) = piece(payload?)? {
-                self.on_piece(now, attempt, &piece, out)?;
-            }
-        }
-        Ok(())
     }
 
     fn on_piece(
@@ -350,7 +337,7 @@ impl Relay {
             // Held until the settlement is durable.
             self.racing.finishes(attempt, finish);
         }
-        let tally = piece.delta.tally()?;
+        let tally = piece.tally();
         if !tally.is_content() {
             // A preamble: the role is written with the first content, once.
             return Ok(());
@@ -361,7 +348,7 @@ impl Relay {
         let is_first = self.counts.pieces == 0;
         match self.shape.delivery {
             Delivery::Streamed => self.write_piece(piece)?,
-            Delivery::Whole => self.answer.push(&piece.delta, piece.logprobs)?,
+            Delivery::Whole => self.gather_piece(piece)?,
         }
         if self.winner.is_none() {
             // First content decides. The coordinator hears, and gives up whoever else runs.
@@ -400,22 +387,27 @@ impl Relay {
         is_many || bytes > bound * u64::from(TOKEN_SIZE_MAX)
     }
 
+    fn gather_piece(&mut self, piece: &Piece<'_>) -> Result<(), Breach> {
+        let gathered = self.answer.push(piece);
+        if gathered.is_err() && self.counts.pieces == 0 {
+            // What was added of it is nobody's: an attempt beside it may still win.
+            self.answer.clear();
+        }
+        gathered.map_err(Breach::from)
+    }
+
     fn write_piece(&mut self, piece: &Piece<'_>) -> Result<(), Breach> {
+        let is_first = self.counts.pieces == 0;
         let from = self.ready.len();
-        let separator = if self.counts.pieces == 0 {
-            self.framing.open_first_delta(&mut self.ready);
-            ","
-        } else {
-            self.framing.open_delta(&mut self.ready);
-            ""
-        };
-        let written = piece
-            .delta
-            .write(separator, &mut self.ready)
-            .and_then(|()| self.framing.close_delta(piece.logprobs, &mut self.ready));
-        if written.is_err() {
-            self.ready.truncate(from);
-            return Err(Breach::Malformed);
+        if is_first {
+            self.writer.write_open(&mut self.ready);
+        }
+        if let Err(malformed) = self.writer.write_piece(0, piece, &mut self.ready) {
+            if is_first {
+                self.ready.truncate(from);
+                self.writer.restart();
+            }
+            return Err(malformed.into());
         }
         self.ready_events += 1;
         Ok(())
@@ -548,7 +540,8 @@ impl Relay {
                 out.push(RelayEffect::Refuse { denial });
             }
             Consumer::Opened => {
-                write_error(denial, &mut self.ready);
+                let error = Envelope::from(denial);
+                self.writer.write_failed(&error, &mut self.ready);
                 self.ready_events += 1;
                 out.push(RelayEffect::Readable);
                 out.push(RelayEffect::Close);
@@ -578,9 +571,10 @@ impl Relay {
         });
         match self.shape.delivery {
             Delivery::Streamed => self.write_end(finish, told),
-            Delivery::Whole => self
-                .answer
-                .write(&self.framing, finish, told, &mut self.ready),
+            Delivery::Whole => {
+                let answer = [(&self.answer, finish)];
+                self.writer.write_whole(&answer, told, &mut self.ready);
+            }
         }
         self.announce(out);
         out.push(RelayEffect::Close);
@@ -589,16 +583,13 @@ impl Relay {
 
     fn write_end(&mut self, finish: FinishReason, usage: AnswerUsage) {
         if self.counts.pieces == 0 {
-            // An answer without a word still has its role.
-            self.framing.open_first_delta(&mut self.ready);
-            self.ready.extend_from_slice(b",\"content\":\"\"");
-            self.framing.close_piece(&[], &mut self.ready);
+            self.writer.write_open(&mut self.ready);
         }
-        self.framing.write_finish(finish, &mut self.ready);
+        self.writer.write_finish(0, finish, &mut self.ready);
         if self.shape.include_usage {
-            self.framing.write_usage(usage, &mut self.ready);
+            self.writer.write_usage(usage, &mut self.ready);
         }
-        write_done(&mut self.ready);
+        self.writer.write_done(&mut self.ready);
         self.ready_events += 1;
     }
 }

@@ -13,7 +13,6 @@
 mod breach;
 mod machine;
 mod racing;
-mod text;
 
 #[cfg(test)]
 mod tests;
@@ -28,11 +27,11 @@ use crate::wire::ChunkFrame;
 
 pub use self::machine::Relay;
 
-/// Events that may wait for the consumer (`spec/wire` 9.2).
+/// Events that may wait for the consumer.
 pub const BUFFER_EVENTS_MAX: u32 = 256;
 /// Bytes that may wait for the consumer.
 pub const BUFFER_SIZE_MAX: usize = 1 << 20;
-/// How long a consumer may leave the buffer full before it is given up (`spec/wire` 9.3).
+/// How long a consumer may leave the buffer full before it is given up.
 pub const GRACE: Span = Span::millis(250);
 /// How many times the buffer's bounds may wait during the grace, and before the hold is durable.
 pub const OVERFLOW_FACTOR: u32 = 4;
@@ -93,7 +92,7 @@ pub enum RelayEvent<'a> {
     AttemptBegan {
         attempt: AttemptKey,
         key: BoxKey,
-        /// The key that the provider registered, as text (`spec/wire` 6.6 step 4).
+        /// The key that the provider registered, as text: no other may have sealed its chunks.
         sealer: KeyText,
     },
     /// The coordinator gave up on the attempt: nothing more of it may reach the consumer.
@@ -112,7 +111,7 @@ pub enum RelayEvent<'a> {
     AttemptEnded {
         attempt: AttemptKey,
     },
-    /// A chunk as it stood on the wire: all of `spec/wire` 6.6 is checked here.
+    /// A chunk as it stood on the wire: that it is sealed, and by whom, is checked here.
     ChunkCame {
         attempt: AttemptKey,
         chunk: &'a ChunkFrame<'a>,

@@ -7,7 +7,7 @@ use core::hash::{Hash, Hasher};
 
 use super::breach::Breach;
 use super::{HELD_SIZE_MAX, RACING_MAX};
-use crate::api::FinishReason;
+use crate::api::{Dialect, FinishReason};
 use crate::envelope::{BoxKey, KeyText};
 use crate::ids::AttemptKey;
 
@@ -16,6 +16,8 @@ use crate::ids::AttemptKey;
 pub(super) struct Opening {
     pub(super) key: BoxKey,
     pub(super) sealer: KeyText,
+    /// Of what its chunks hold: a machine's own.
+    pub(super) dialect: Dialect,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,7 @@ impl Racing {
             runner.opening = Some(Opening {
                 key: box_key,
                 sealer,
+                dialect: Dialect::ChatChunks,
             });
         }
     }

@@ -11,15 +11,6 @@ pub const REGISTER_SIZE_MAX: usize = 128 * 1024;
 /// Largest message that a provider reads.
 pub const TO_PROVIDER_SIZE_MAX: usize = 32 * 1024 * 1024;
 
-/// Largest inference body before sealing; beyond it the consumer gets 413.
-pub const BODY_SIZE_MAX: usize = 16 * 1024 * 1024;
-
-/// Largest sealed envelope that a consumer may post.
-pub const CONSUMER_ENVELOPE_SIZE_MAX: usize = 16 * 1024 * 1024;
-
-/// Largest body of any HTTP request.
-pub const HTTP_BODY_SIZE_MAX: usize = 64 * 1024 * 1024;
-
 /// Largest capacity in GB that a report may claim.
 pub const MEMORY_GB_MAX: u32 = 1_024;
 

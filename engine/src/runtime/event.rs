@@ -104,23 +104,6 @@ pub struct BegunCall {
     pub name: String,
 }
 
-impl Delta {
-    /// Adds what came later.
-    pub fn append(&mut self, later: Self) {
-        self.reasoning += &later.reasoning;
-        self.content += &later.content;
-        self.logprobs.extend(later.logprobs);
-        for piece in later.calls {
-            match self.calls.last_mut() {
-                Some(last) if piece.begun.is_none() && last.index == piece.index => {
-                    last.arguments += &piece.arguments;
-                }
-                Some(_) | None => self.calls.push(piece),
-            }
-        }
-    }
-}
-
 /// Prints no content.
 impl std::fmt::Debug for CallPiece {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -12,10 +12,10 @@ mod inbox;
 mod memory;
 #[cfg(feature = "mlx")]
 mod mlx;
+mod piece;
 mod prepare;
 mod refusals;
 mod row;
-mod said;
 mod snapshot;
 mod watch;
 mod work;
@@ -39,7 +39,6 @@ pub use memory::{clear_spare_memory, limit_memory, process_memory};
 #[cfg(feature = "mlx")]
 pub use mlx::MlxBackend;
 pub use prepare::{Opening, Prompts};
-pub use said::{SaidBuffers, gather, said_token};
 pub use snapshot::CapacitySnapshot;
 
 use crate::chat::ChatRequest;

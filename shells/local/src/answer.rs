@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use cereus_core::api::WholeAnswer;
 use cereus_engine::failure::Failure;
-use cereus_engine::runtime::{Delta, Event, Finished};
+use cereus_engine::runtime::{Event, Finished};
 use cereus_engine::scheduler::RowId;
 
 use crate::app::{App, Place};
@@ -28,8 +29,8 @@ pub(crate) struct Answer {
 
 /// All of one answer.
 #[derive(Debug)]
-pub(crate) struct WholeAnswer {
-    pub(crate) said: Delta,
+pub(crate) struct Ended {
+    pub(crate) answer: WholeAnswer,
     pub(crate) finished: Finished,
 }
 
@@ -78,13 +79,15 @@ impl Answer {
     fn poll_said(
         &mut self,
         context: &Context<'_>,
-        said: &mut Delta,
+        said: &mut WholeAnswer,
     ) -> Poll<Result<Finished, Failure>> {
         loop {
             for event in std::mem::take(&mut self.taken) {
                 match event {
                     Event::Accepted { .. } => {}
-                    Event::Delta { delta, .. } => said.append(delta),
+                    Event::Delta { delta, .. } => said
+                        .push(&delta.as_piece())
+                        .expect("the engine bounds its answers"),
                     Event::Failed { failure, .. } => {
                         self.has_ended = true;
                         return Poll::Ready(Err(failure));
@@ -105,8 +108,8 @@ impl Answer {
 ///
 /// # Errors
 /// The engine fails on one of them; the others are not waited for.
-pub(crate) async fn whole(mut answers: Vec<Answer>) -> Result<Vec<WholeAnswer>, Failure> {
-    let mut said: Vec<Delta> = answers.iter().map(|_| Delta::default()).collect();
+pub(crate) async fn whole(mut answers: Vec<Answer>) -> Result<Vec<Ended>, Failure> {
+    let mut said: Vec<WholeAnswer> = answers.iter().map(|_| WholeAnswer::direct()).collect();
     let mut ends: Vec<Option<Finished>> = answers.iter().map(|_| None).collect();
     poll_fn(|context| {
         let all = answers.iter_mut().zip(&mut said).zip(&mut ends);
@@ -124,7 +127,7 @@ pub(crate) async fn whole(mut answers: Vec<Answer>) -> Result<Vec<WholeAnswer>, 
     .await?;
     let whole = said.into_iter().zip(ends.into_iter().flatten());
     Ok(whole
-        .map(|(said, finished)| WholeAnswer { said, finished })
+        .map(|(answer, finished)| Ended { answer, finished })
         .collect())
 }
 

@@ -1,97 +1,33 @@
 //! Answers of the engine in the words of the core, which writes them in the shapes of the API.
 
-use cereus_core::api::{
-    Answer, AnswerUsage, Api, Envelope, FinishReason, Framing, TextChoice, TextFraming,
-    TokenChoice, Turn, write_done, write_failed,
-};
-use cereus_core::ids::RequestId;
+use cereus_core::api::{AnswerUsage, Envelope, FinishReason, Writer};
 use cereus_engine::failure::{Failure, Reason};
-use cereus_engine::runtime::{self, Delta, Finished, SaidBuffers, gather, said_token};
+use cereus_engine::runtime::{self, Delta, Finished};
 
-use crate::answer::WholeAnswer;
+use crate::answer::Ended;
 
 /// Seconds after which a full queue is worth another try.
 const FULL_RETRY_AFTER_S: u16 = 2;
 const DRAIN_RETRY_AFTER_S: u16 = 5;
 
-/// What every piece of the answers to one request has in common.
-#[derive(Debug)]
-pub(crate) enum AnswerFraming {
-    Chat(Framing),
-    Text(TextFraming),
+/// All answers to a request as one object, so many for each prompt.
+pub(crate) fn whole(writer: &Writer, answers: &[Ended], per_prompt: usize) -> Vec<u8> {
+    let usage = usage_of(answers.iter().map(|ended| &ended.finished), per_prompt);
+    let finish = |ended: &Ended| finish_of(&ended.finished);
+    let answers: Vec<_> = answers.iter().map(|it| (&it.answer, finish(it))).collect();
+    let mut out = Vec::with_capacity(512);
+    writer.write_whole(&answers, usage, &mut out);
+    out
 }
 
-impl AnswerFraming {
-    pub(crate) fn new(api: Api, id: RequestId, created_unix_s: u64, model: &str) -> Self {
-        match api {
-            Api::Chat => Self::Chat(Framing::new(id, created_unix_s, model)),
-            Api::Completions => Self::Text(TextFraming::new(id, created_unix_s, model)),
-        }
-    }
-
-    /// `heads` stand before the answers: echoed prompts, or nothing.
-    pub(crate) fn whole(
-        &self,
-        heads: &[String],
-        answers: &[WholeAnswer],
-        usage: AnswerUsage,
-    ) -> Vec<u8> {
-        let mut out = Vec::with_capacity(512);
-        match self {
-            Self::Chat(framing) => {
-                let whole: Vec<Answer> = answers.iter().map(gathered).collect();
-                let finishes = answers.iter().map(|answer| finish_of(&answer.finished));
-                Answer::write_all(framing, whole.iter().zip(finishes), usage, &mut out);
-            }
-            Self::Text(framing) => {
-                framing.open_whole(&mut out);
-                for ((answer, head), index) in answers.iter().zip(heads).zip(0..) {
-                    if index > 0 {
-                        out.push(b',');
-                    }
-                    let text = format!("{head}{}", answer.said.content);
-                    let tokens = token_choices(&answer.said);
-                    let finish = Some(finish_of(&answer.finished));
-                    let mut choice = TextChoice::new(index);
-                    framing.write_choice(&mut choice, &text, &tokens, finish, &mut out);
-                }
-                framing.close_whole(usage, &mut out);
-            }
-        }
-        out
-    }
-}
-
-fn gathered(answer: &WholeAnswer) -> Answer {
-    let mut whole = Answer::default();
-    gather(&answer.said, &mut whole);
-    whole
-}
-
-/// Writes server-sent events.
+/// Writes server-sent events, and knows when all answers have ended.
 #[derive(Debug)]
 pub(crate) struct StreamWriter {
-    shape: AnswerFraming,
+    writer: Writer,
     usage: UsageChunk,
-    choices: Vec<Choice>,
-    /// How each answer ended; the usage of all follows once the last has.
+    /// Of all answers, once each has ended.
     ends: Vec<Option<Finished>>,
     per_prompt: usize,
-    buffers: SaidBuffers,
-}
-
-/// One of the answers, as far as it has been written.
-#[derive(Debug)]
-enum Choice {
-    Chat {
-        framing: Framing,
-        turn: Turn,
-    },
-    /// `head` is still to be written before the answer.
-    Text {
-        choice: TextChoice,
-        head: String,
-    },
 }
 
 /// Whether the stream ends with a chunk that carries the usage.
@@ -102,88 +38,35 @@ pub(crate) enum UsageChunk {
 }
 
 impl StreamWriter {
-    /// Of as many answers as there are `heads`, so many for each prompt.
+    /// For as many answers as `writer` is for, so many for each prompt.
     pub(crate) fn new(
-        shape: AnswerFraming,
-        heads: Vec<String>,
+        writer: Writer,
+        answers: usize,
         per_prompt: usize,
         usage: UsageChunk,
     ) -> Self {
-        let choices = (0..).zip(heads).map(|(index, head)| match &shape {
-            AnswerFraming::Chat(framing) => Choice::Chat {
-                framing: framing.of_choice(index),
-                turn: Turn::First,
-            },
-            AnswerFraming::Text(_) => Choice::Text {
-                choice: TextChoice::new(index),
-                head,
-            },
-        });
-        let choices: Vec<Choice> = choices.collect();
         Self {
-            ends: choices.iter().map(|_| None).collect(),
-            choices,
-            shape,
+            writer,
             usage,
+            ends: vec![None; answers],
             per_prompt,
-            buffers: SaidBuffers::default(),
         }
     }
 
-    /// Writes what comes before the answers: echoed prompts.
+    /// What stands before all answers.
     pub(crate) fn open(&mut self, out: &mut Vec<u8>) {
-        let AnswerFraming::Text(framing) = &self.shape else {
-            return;
-        };
-        for choice in &mut self.choices {
-            if let Choice::Text { choice, head } = choice
-                && !head.is_empty()
-            {
-                framing.write_piece(choice, head, &[], None, out);
-                choice.skip(head);
-            }
-        }
+        self.writer.write_open(out);
     }
 
-    pub(crate) fn delta(&mut self, choice: usize, delta: &Delta, out: &mut Vec<u8>) {
-        match (&mut self.choices[choice], &self.shape) {
-            (Choice::Chat { framing, turn }, _) => {
-                let turn = std::mem::replace(turn, Turn::Later);
-                framing.write_said(turn, &self.buffers.said(delta), out);
-            }
-            (Choice::Text { choice, .. }, AnswerFraming::Text(framing)) => {
-                let tokens = token_choices(delta);
-                framing.write_piece(choice, &delta.content, &tokens, None, out);
-            }
-            (Choice::Text { .. }, AnswerFraming::Chat(_)) => {
-                unreachable!("choices are of their shape")
-            }
-        }
+    pub(crate) fn delta(&mut self, answer: usize, delta: &Delta, out: &mut Vec<u8>) {
+        self.writer
+            .write_piece(answer, &delta.as_piece(), out)
+            .expect("log-probabilities of our own are well formed");
     }
 
-    pub(crate) fn finished(&mut self, choice: usize, finished: &Finished, out: &mut Vec<u8>) {
-        let is_silent = matches!(
-            &self.choices[choice],
-            Choice::Chat {
-                turn: Turn::First,
-                ..
-            }
-        );
-        if is_silent {
-            // The role comes exactly once, even where nothing was said.
-            self.delta(choice, &Delta::default(), out);
-        }
-        let finish = finish_of(finished);
-        match (&mut self.choices[choice], &self.shape) {
-            (Choice::Chat { framing, .. }, _) => framing.write_finish(finish, out),
-            (Choice::Text { choice, .. }, AnswerFraming::Text(framing)) => {
-                framing.write_piece(choice, "", &[], Some(finish), out);
-            }
-            (Choice::Text { .. }, AnswerFraming::Chat(_)) => {
-                unreachable!("choices are of their shape")
-            }
-        }
-        self.ends[choice] = Some(*finished);
+    pub(crate) fn finished(&mut self, answer: usize, finished: &Finished, out: &mut Vec<u8>) {
+        self.writer.write_finish(answer, finish_of(finished), out);
+        self.ends[answer] = Some(*finished);
         if self.ends.iter().all(Option::is_some) {
             self.close(out);
         }
@@ -192,45 +75,28 @@ impl StreamWriter {
     fn close(&mut self, out: &mut Vec<u8>) {
         if self.usage == UsageChunk::Last {
             let usage = usage_of(self.ends.iter().flatten(), self.per_prompt);
-            match &self.shape {
-                AnswerFraming::Chat(framing) => framing.write_usage(usage, out),
-                AnswerFraming::Text(framing) => framing.write_usage(usage, out),
-            }
+            self.writer.write_usage(usage, out);
         }
-        write_done(out);
+        self.writer.write_done(out);
     }
 
     /// The one error event of a stream that broke. Nothing follows it.
     pub(crate) fn failed(&mut self, failure: &Failure, out: &mut Vec<u8>) {
-        write_failed(&envelope(failure), out);
+        self.writer.write_failed(&envelope(failure), out);
     }
-}
-
-/// The tokens of a delta as the core writes them.
-fn token_choices(delta: &Delta) -> Vec<TokenChoice<'_>> {
-    let tokens = delta.logprobs.iter();
-    tokens
-        .map(|token| TokenChoice {
-            chosen: said_token(&token.chosen),
-            top: token.top.iter().map(said_token).collect(),
-        })
-        .collect()
 }
 
 fn finish_of(finished: &Finished) -> FinishReason {
     match finished.reason {
         runtime::FinishReason::Length => FinishReason::Length,
-        // A row is cancelled when its reader is gone, so nobody reads what is said of it.
+        // Cancelled: nobody reads it.
         runtime::FinishReason::Cancelled | runtime::FinishReason::Stop => FinishReason::Stop,
         runtime::FinishReason::ToolCalls => FinishReason::ToolCalls,
     }
 }
 
 /// Of all answers to a request, so many for each prompt: a prompt counts once.
-pub(crate) fn usage_of<'a>(
-    ends: impl Iterator<Item = &'a Finished>,
-    per_prompt: usize,
-) -> AnswerUsage {
+fn usage_of<'a>(ends: impl Iterator<Item = &'a Finished>, per_prompt: usize) -> AnswerUsage {
     let mut all = AnswerUsage::default();
     for (ix, finished) in ends.enumerate() {
         let usage = finished.usage;
@@ -256,8 +122,7 @@ pub(crate) fn envelope(failure: &Failure) -> Envelope {
         Reason::SafetyDeadline => (504, "timeout", "safety_deadline"),
         Reason::Stalled => (500, "internal_error", "stalled"),
         Reason::QueueFull => (429, "rate_limit_exceeded", "machine_busy"),
-        // A coordinator would try a larger machine; here this one is all there is, so the request
-        // is at fault.
+        // There is no other machine that could take it.
         Reason::RequestExceedsContext | Reason::RequestExceedsNodeBudget => {
             (400, "invalid_request_error", "context_length_exceeded")
         }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cereus_core::agent::{
     Agent, AgentConfig, AgentEffect, AgentEvent, AgentOut, Facts, JobEnd, JobFault, SessionId,
 };
-use cereus_core::api::{FinishReason, Said};
+use cereus_core::api::{FinishReason, Piece};
 use cereus_core::draw::Seed;
 use cereus_core::envelope::SecretKey;
 use cereus_core::event::{Usage, UsageParts};
@@ -332,8 +332,8 @@ impl Provider {
         running.said_tokens = tokens;
         let job = running.wire;
         if !text.is_empty() {
-            let said = Said::content(&text);
-            self.again(now, AgentEvent::JobSaid { job, said }, acts);
+            let piece = Piece::content(&text);
+            self.again(now, AgentEvent::JobSaid { job, piece }, acts);
         }
     }
 

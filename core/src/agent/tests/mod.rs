@@ -200,7 +200,7 @@ impl Play {
             "frame" => self.frame(first.as_bytes()),
             "said" => self.step(AgentEvent::JobSaid {
                 job: id(first),
-                said: Said::content(rest),
+                piece: Piece::content(rest),
             }),
             "done" => self.step(AgentEvent::JobEnded {
                 job: id(first),

@@ -174,8 +174,10 @@ fn usage() -> AnswerUsage {
 fn usage_tells_of_prompt_tokens_that_were_found() {
     let read = |usage: AnswerUsage| {
         let mut out = Vec::new();
-        usage.write(&mut out);
-        serde_json::from_slice::<Value>(&out).unwrap()
+        let answer = WholeAnswer::relayed();
+        let writer = Writer::relayed(Api::Chat, RequestId(1), 5, "m");
+        writer.write_whole(&[(&answer, FinishReason::Stop)], usage, &mut out);
+        read(&out)["usage"].take()
     };
     assert_eq!(read(usage())["prompt_tokens_details"], Value::Null);
     let found = AnswerUsage {
@@ -189,10 +191,19 @@ fn usage_tells_of_prompt_tokens_that_were_found() {
     );
 }
 
+/// Reads a provider's chunk with this delta.
+fn with_delta<E: From<Malformed>>(
+    delta: &str,
+    take: impl FnMut(&Piece<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let chunk = format!("data: {{\"choices\":[{{\"delta\":{delta}}}]}}");
+    Dialect::ChatChunks.read(&chunk, take)
+}
+
 #[test]
 fn a_whole_answer_is_the_sum_of_its_pieces() {
-    let framing = Framing::new(RequestId(1), 5, "a \"quoted\" name");
-    let mut answer = Answer::default();
+    let writer = Writer::relayed(Api::Chat, RequestId(1), 5, "a \"quoted\" name");
+    let mut answer = WholeAnswer::relayed();
     let pieces = [
         r#"{"role":"assistant","content":""}"#,
         r#"{"reasoning_content":"hm\n"}"#,
@@ -202,11 +213,10 @@ fn a_whole_answer_is_the_sum_of_its_pieces() {
         r#"{"tool_calls":[{"index":0,"function":{"arguments":"\":1}"}}]}"#,
     ];
     for piece in pieces {
-        let delta: Delta<'_> = serde_json::from_str(piece).expect("a delta");
-        answer.push(&delta, None).expect("a small piece");
+        with_delta(piece, |piece| answer.push(piece)).expect("a small piece");
     }
     let mut out = Vec::new();
-    answer.write(&framing, FinishReason::ToolCalls, usage(), &mut out);
+    writer.write_whole(&[(&answer, FinishReason::ToolCalls)], usage(), &mut out);
     let whole = read(&out);
     assert_eq!(whole["object"], "chat.completion");
     assert_eq!(whole["model"], "a \"quoted\" name");
@@ -224,21 +234,14 @@ fn a_whole_answer_is_the_sum_of_its_pieces() {
 
 #[test]
 fn every_frame_of_a_stream_is_one_json_event() {
-    let framing = Framing::new(RequestId(1), 5, "m");
+    let mut writer = Writer::relayed(Api::Chat, RequestId(1), 5, "m");
     let mut out = Vec::new();
-    let delta: Delta<'_> = serde_json::from_str(r#"{"content":"hi"}"#).expect("a delta");
-    framing.open_first_delta(&mut out);
-    delta.write(",", &mut out).expect("well formed");
-    framing.close_delta(None, &mut out).expect("well formed");
-    framing.open_delta(&mut out);
-    delta.write("", &mut out).expect("well formed");
-    let none = serde_json::from_str("null").expect("it is JSON");
-    framing
-        .close_delta(Some(none), &mut out)
-        .expect("well formed");
-    framing.write_finish(FinishReason::Stop, &mut out);
-    framing.write_usage(usage(), &mut out);
-    write_error(Denial::ProviderFailed, &mut out);
+    for delta in [r#"{"content":"hi"}"#, r#"{"content":"hi"},"logprobs":null"#] {
+        with_delta(delta, |piece| writer.write_piece(0, piece, &mut out)).expect("well formed");
+    }
+    writer.write_finish(0, FinishReason::Stop, &mut out);
+    writer.write_usage(usage(), &mut out);
+    writer.write_failed(&Envelope::from(Denial::ProviderFailed), &mut out);
     let text = core::str::from_utf8(&out).expect("events are text");
     let events: Vec<Value> = text
         .split_terminator("\n\n")
@@ -264,15 +267,16 @@ fn every_frame_of_a_stream_is_one_json_event() {
 
 #[test]
 fn calls_of_a_whole_message_get_the_index_that_a_delta_needs() {
-    let delta: Delta<'_> = serde_json::from_str(
-        r#"{"tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{}"}},
-        {"id":"b","type":"function","function":{"name":"g","arguments":"{}"}}]}"#,
-    )
-    .expect("a message");
-    let mut out = b"{".to_vec();
-    delta.write("", &mut out).expect("well formed");
-    out.push(b'}');
-    let calls = &read(&out)["tool_calls"];
+    let message = r#"{"tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{}"}},
+        {"id":"b","type":"function","function":{"name":"g","arguments":"{}"}}]}"#;
+    let mut out = vec![];
+    let mut writer = Writer::relayed(Api::Chat, RequestId(1), 5, "m");
+    with_delta(&message.replace('\n', ""), |piece| {
+        writer.write_piece(0, piece, &mut out)
+    })
+    .expect("well formed");
+    let event = out.strip_prefix(b"data: ").expect("an event");
+    let calls = &read(event)["choices"][0]["delta"]["tool_calls"];
     assert_eq!(calls[1]["index"], 1);
     assert_eq!(calls[1]["function"]["name"], "g");
 }

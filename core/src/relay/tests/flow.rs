@@ -58,6 +58,66 @@ fn a_whole_answer_is_gathered_and_comes_at_once() {
     assert_eq!(whole["usage"]["completion_tokens"], 2);
 }
 
+/// What a machine streams does not depend on what its consumer asked by.
+#[test]
+fn chunks_of_chat_completions_are_relayed_as_plain_completions() {
+    let mut scene = Scene::of(Api::Completions, Delivery::Streamed);
+    scene.step(RelayEvent::Released);
+    scene.chunk(FIRST, PREAMBLE);
+    scene.says("é");
+    let token = r#"data: {"choices":[{"delta":{"content":"l\u00f6"},"logprobs":{"content":[
+        {"token":"l\u00f6","logprob":-0.5,"top_logprobs":[{"token":"a","logprob":-2}]}]}}]}"#;
+    scene.chunk(FIRST, &token.replace('\n', ""));
+    scene.chunk(FIRST, FINISH);
+    scene.complete();
+    scene.finish();
+    let text = scene.taken();
+    assert!(text.ends_with("data: [DONE]\n\n"));
+    let events = events(&text);
+    for event in &events {
+        assert_eq!(event["object"], "text_completion");
+        assert_eq!(event["model"], "public");
+    }
+    let logprobs = json!({"tokens": ["lö"], "token_logprobs": [-0.5], "text_offset": [0],
+        "top_logprobs": [{"a": -2.0, "lö": -0.5}]});
+    let choice = |text: &str, logprobs: Value, finish: Value| json!([{"index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish}]);
+    let null = Value::Null;
+    assert_eq!(
+        events[0]["choices"],
+        choice("é", null.clone(), null.clone())
+    );
+    assert_eq!(events[1]["choices"], choice("lö", logprobs, null.clone()));
+    assert_eq!(events[2]["choices"], choice("", null, "stop".into()));
+    assert_eq!(events[3]["usage"]["total_tokens"], 5);
+    assert_eq!(events.len(), 4);
+}
+
+#[test]
+fn a_whole_plain_completion_is_gathered_of_chunks_of_chat_completions() {
+    let mut scene = Scene::of(Api::Completions, Delivery::Whole);
+    scene.says("hel");
+    scene.says("lo\n");
+    scene.chunk(FIRST, FINISH);
+    scene.complete();
+    scene.finish();
+    let whole: Value = serde_json::from_str(&scene.taken()).expect("JSON");
+    assert_eq!(whole["object"], "text_completion");
+    assert_eq!(whole["choices"][0]["text"], "hello\n");
+    assert_eq!(whole["choices"][0]["finish_reason"], "stop");
+}
+
+#[test]
+fn a_plain_completion_that_breaks_ends_with_an_error() {
+    let mut scene = Scene::of(Api::Completions, Delivery::Streamed);
+    scene.step(RelayEvent::Released);
+    scene.says("half");
+    let denial = Denial::ProviderFailed;
+    scene.step(RelayEvent::Denied { denial });
+    let events = scene.events();
+    assert_eq!(events[1]["error"]["code"], "provider_error");
+    assert_eq!(events.len(), 2);
+}
+
 /// A piece as a machine would send it that adds members of its own.
 const EVIL: &str = r#"data: {"choices":[{"delta":{"content":"a","evil":1,"tool_calls":[
     {"index":0,"id":"i","type":"evil","evil":1,"function":{"name":"f","arguments":"{}","evil":1}}]},
@@ -356,6 +416,38 @@ fn what_is_complete_stays_beside_a_second_attempt_and_goes_where_another_takes_i
         });
         let pieces = scene.relay.shown_of(FIRST).pieces;
         assert_eq!(pieces, u32::from(is_second));
+    }
+}
+
+/// What broke off before anything was written does not count as its answer's beginning.
+#[test]
+fn an_answer_begins_anew_where_a_rivals_first_piece_could_not_be_written() {
+    let wrong = r#"data: {"choices":[{"delta":{"content":"x"},"logprobs":{"content":[
+        {"token":"a","logprob":0},{"token":"b","logprob":"c"}]}}]}"#;
+    let (streamed, whole) = (Delivery::Streamed, Delivery::Whole);
+    for (api, delivery) in [
+        (Api::Chat, streamed),
+        (Api::Chat, whole),
+        (Api::Completions, streamed),
+        (Api::Completions, whole),
+    ] {
+        let taken = |is_raced| {
+            let mut scene = Scene::of(api, delivery);
+            scene.begin(SECOND);
+            if is_raced {
+                let effects = scene.chunk(FIRST, &wrong.replace('\n', ""));
+                assert!(matches!(effects[..], [RelayEffect::AttemptFailed { .. }]));
+            }
+            scene.chunk(SECOND, &content("all"));
+            scene.step(RelayEvent::Released);
+            scene.step(RelayEvent::Completed {
+                attempt: SECOND,
+                parts: UsageParts::default(),
+            });
+            scene.finish();
+            scene.taken()
+        };
+        assert_eq!(taken(true), taken(false), "{api:?} {delivery:?}");
     }
 }
 

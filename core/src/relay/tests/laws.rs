@@ -24,13 +24,15 @@ proptest! {
 
     #[test]
     fn arbitrary_sealed_text_never_panics_and_never_breaks_the_framing(text in any::<String>()) {
-        let mut scene = Scene::new(Delivery::Streamed);
-        scene.step(RelayEvent::Released);
-        scene.says("a");
-        scene.chunk(FIRST, &text);
-        scene.chunk(FIRST, &format!("data: {text}"));
-        scene.step(RelayEvent::Denied { denial: Denial::ProviderFailed });
-        prop_assert!(scene.events().len() >= 2);
+        for api in [Api::Chat, Api::Completions] {
+            let mut scene = Scene::of(api, Delivery::Streamed);
+            scene.step(RelayEvent::Released);
+            scene.says("a");
+            scene.chunk(FIRST, &text);
+            scene.chunk(FIRST, &format!("data: {text}"));
+            scene.step(RelayEvent::Denied { denial: Denial::ProviderFailed });
+            prop_assert!(scene.events().len() >= 2);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::Framing;
+use crate::api::{Api, Writer};
 use crate::envelope::{PublicKey, SecretKey};
 use crate::event::{Shown, Usage};
 use crate::ids::RequestId;
@@ -58,6 +58,16 @@ fn shown(pieces: u32, text_bytes: u32) -> Shown {
     }
 }
 
+fn shape(delivery: Delivery, output_tokens_max: u32) -> Shape {
+    Shape {
+        delivery,
+        include_usage: true,
+        output_tokens_max,
+        stop_bytes_max: 0,
+        silent_tokens_max: 0,
+    }
+}
+
 /// A relay with its surroundings.
 struct Scene {
     relay: Relay,
@@ -72,18 +82,20 @@ impl Scene {
     }
 
     fn bounded(delivery: Delivery, output_tokens_max: u32) -> Self {
-        Self::shaped(Shape {
-            delivery,
-            include_usage: true,
-            output_tokens_max,
-            stop_bytes_max: 0,
-            silent_tokens_max: 0,
-        })
+        Self::shaped(shape(delivery, output_tokens_max))
     }
 
     fn shaped(shape: Shape) -> Self {
+        Self::with(Api::Chat, shape)
+    }
+
+    fn of(api: Api, delivery: Delivery) -> Self {
+        Self::with(api, shape(delivery, OUTPUT_TOKENS_MAX))
+    }
+
+    fn with(api: Api, shape: Shape) -> Self {
         let mut scene = Self {
-            relay: Relay::new(Framing::new(RequestId(9), 5, "public"), shape),
+            relay: Relay::new(Writer::relayed(api, RequestId(9), 5, "public"), shape),
             now: Tick::ZERO,
             effects: Vec::new(),
             nonce: 0,

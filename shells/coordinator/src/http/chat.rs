@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use axum::http::StatusCode;
 use bytes::Bytes;
-use cereus_core::api::{Delivery, Envelope, Framing, Request, Sizes};
+use cereus_core::api::{Delivery, Envelope, Request, Sizes, Writer};
 use cereus_core::denial::Denial;
 use cereus_core::ids::AccountId;
 use cereus_core::relay::{Relay, Shape};
@@ -36,8 +36,8 @@ pub(super) async fn answer(
         chat.lower(&spec.id, ask.output_tokens_max, &mut lowered);
     });
     let created = u64::try_from(unix_now_s()).unwrap_or_default();
-    let framing = Framing::new(id, created, model);
-    let relay = Relay::new(framing, Shape::of(&chat, ask.output_tokens_max));
+    let writer = Writer::relayed(chat.api, id, created, model);
+    let relay = Relay::new(writer, Shape::of(&chat, ask.output_tokens_max));
     let delivery = chat.delivery;
     let sizes = Sizes {
         prompt_tokens: ask.prompt_tokens,

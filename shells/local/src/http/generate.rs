@@ -5,14 +5,14 @@ use std::task::{Context, Poll};
 
 use axum::http::{HeaderValue, StatusCode};
 use bytes::Bytes;
-use cereus_core::api::{Delivery, Echo, Envelope, Request};
+use cereus_core::api::{Delivery, Echo, Envelope, Request, Writer};
 use cereus_engine::chat::{ChatRequest, Input};
 use cereus_http::{Call, Pieces, Reply, aside, events, json};
 
 use super::known;
 use crate::answer::{self, Stream};
 use crate::app::{App, unix_now_s};
-use crate::wire::{AnswerFraming, StreamWriter, UsageChunk, envelope, usage_of};
+use crate::wire::{StreamWriter, UsageChunk, envelope, whole};
 
 const MEMORY_TOKENS: &str = "x-memory-tokens-max";
 
@@ -36,7 +36,7 @@ pub(super) async fn reply(app: &Arc<App>, call: Call) -> Result<Reply, Envelope>
         Ok::<_, Envelope>(())
     })?;
     let per_prompt = request.choices as usize;
-    let shape = AnswerFraming::new(request.api, id, unix_now_s(), &app.model_id);
+    let writer = Writer::direct(request.api, id, unix_now_s(), &app.model_id).of_answers(heads);
     match request.delivery {
         Delivery::Streamed => {
             for answer in &mut answers {
@@ -47,13 +47,12 @@ pub(super) async fn reply(app: &Arc<App>, call: Call) -> Result<Reply, Envelope>
             } else {
                 UsageChunk::Absent
             };
-            let writer = StreamWriter::new(shape, heads, per_prompt, usage);
+            let writer = StreamWriter::new(writer, answers.len(), per_prompt, usage);
             Ok(bounded(app, events(Stream::new(answers, writer))))
         }
         Delivery::Whole => {
             let answers = answer::whole(answers).await.map_err(refused)?;
-            let usage = usage_of(answers.iter().map(|answer| &answer.finished), per_prompt);
-            let body = shape.whole(&heads, &answers, usage);
+            let body = whole(&writer, &answers, per_prompt);
             Ok(bounded(app, json(StatusCode::OK, body)))
         }
     }

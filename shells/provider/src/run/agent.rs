@@ -104,10 +104,8 @@ impl Run {
                     let job = JobId(job.0);
                     self.events.push_back(SlotsEvent::JobSpoke { job });
                 }
-                let mut buffers = std::mem::take(&mut self.said);
-                let said = buffers.said(&delta);
-                self.step(AgentEvent::JobSaid { job, said });
-                self.said = buffers;
+                let piece = delta.as_piece();
+                self.step(AgentEvent::JobSaid { job, piece });
             }
             Some(JobNews::Ended(job, end)) => self.ended(job, end),
             None => {}

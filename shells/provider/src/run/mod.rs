@@ -13,7 +13,7 @@ use cereus_core::agent::{Agent, AgentEffect, AgentEvent, AgentOut, SessionId};
 use cereus_core::slots::{BuildIx, Eviction, JobId, Measured, Slots, SlotsEffect, SlotsEvent};
 use cereus_core::time::Tick;
 use cereus_core::wire::proof::MachineKey;
-use cereus_engine::runtime::{Event, SaidBuffers, limit_memory};
+use cereus_engine::runtime::{Event, limit_memory};
 use cereus_socket::Heard;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -153,7 +153,6 @@ struct Run {
     /// What the agent wants done and has not been done yet, in order.
     effects: VecDeque<AgentEffect>,
     is_carrying_out: bool,
-    said: SaidBuffers,
     slots: Slots,
     /// What the slots have yet to hear.
     events: VecDeque<SlotsEvent>,
@@ -214,7 +213,6 @@ impl Run {
             out: AgentOut::default(),
             effects: VecDeque::new(),
             is_carrying_out: false,
-            said: SaidBuffers::default(),
             events: VecDeque::new(),
             slots_out: Vec::new(),
             measured: Measured::default(),

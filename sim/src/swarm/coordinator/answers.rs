@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cereus_core::api::{Framing, Request};
+use cereus_core::api::{Request, Writer};
 use cereus_core::draw::Seed;
 use cereus_core::envelope::{NONCE_SIZE, SecretKey};
 use cereus_core::event::Ask;
@@ -57,8 +57,8 @@ impl Answers {
         self.answers.entry(request).or_insert_with(|| {
             let mut lowered = Vec::new();
             chat.lower(model, ask.output_tokens_max, &mut lowered);
-            let framing = Framing::new(request, 1_700_000_000, model);
-            let mut relay = Relay::new(framing, Shape::of(chat, ask.output_tokens_max));
+            let writer = Writer::relayed(chat.api, request, 1_700_000_000, model);
+            let mut relay = Relay::new(writer, Shape::of(chat, ask.output_tokens_max));
             relay.dangerous_plant(mischief);
             Answering { relay, lowered }
         });

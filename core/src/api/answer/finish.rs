@@ -1,6 +1,6 @@
 //! Why a model stopped.
 
-/// `finish_reason` of both wires.
+/// `finish_reason` of chat and plain completions, to providers and to consumers alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FinishReason {
     ContentFilter,
