@@ -1,4 +1,4 @@
-//! Importers: public request traces as a stream of arrivals, read line by line.
+//! Importers: public request traces as a stream of arrivals, read row by row.
 //!
 //! Bad rows are typed errors with their line number; nothing is guessed. The format is known by its
 //! first line.
@@ -14,7 +14,7 @@ use std::io::BufRead;
 
 use cereus_core::time::{Span, Tick};
 
-use delimited::{Columns, Row};
+use delimited::{Row, Table};
 use lines::Lines;
 
 /// One request of a trace. The true length of the output is the simulator's secret: core never sees
@@ -108,98 +108,93 @@ impl fmt::Display for WorkloadError {
 impl core::error::Error for WorkloadError {}
 
 #[derive(Debug)]
-enum Shape {
-    Delimited(Columns),
-    Mooncake,
+enum Source<R> {
+    Delimited(Table<R>),
+    Mooncake(Lines<R>),
+}
+
+impl<R: BufRead> Source<R> {
+    fn open(mut reader: R) -> Result<Self, WorkloadError> {
+        let fail = |trouble| WorkloadError { line: 1, trouble };
+        let begins = reader.fill_buf();
+        let begins = begins.map_err(|error| fail(Trouble::Read(error.kind())))?;
+        if begins.is_empty() {
+            return Err(fail(Trouble::Empty));
+        }
+        if begins.trim_ascii_start().starts_with(b"{") {
+            return Ok(Self::Mooncake(Lines::new(reader)));
+        }
+        Table::open(reader).map(Self::Delimited)
+    }
+
+    const fn format(&self) -> Format {
+        match self {
+            Self::Delimited(table) => table.format(),
+            Self::Mooncake(_) => Format::Mooncake,
+        }
+    }
+
+    /// Of the row returned last, from 1.
+    fn line(&self) -> u64 {
+        match self {
+            Self::Delimited(table) => table.line(),
+            Self::Mooncake(lines) => lines.number(),
+        }
+    }
+
+    fn next_row(&mut self) -> Result<Option<Row>, WorkloadError> {
+        match self {
+            Self::Delimited(table) => table.next_row(),
+            Self::Mooncake(lines) => {
+                let row = lines.next_line()?.map(mooncake::row).transpose();
+                row.map_err(|trouble| WorkloadError {
+                    line: lines.number(),
+                    trouble,
+                })
+            }
+        }
+    }
 }
 
 /// A trace being read.
 #[derive(Debug)]
 pub struct Workload<R> {
-    lines: Lines<R>,
-    shape: Shape,
-    format: Format,
+    source: Source<R>,
     /// Absolute microseconds of the first row.
     origin_us: Option<u64>,
     last: Span,
-    count: u64,
-    /// The first line of a headless format was read already.
-    pending: Option<Arrival>,
     is_done: bool,
 }
 
 impl<R: BufRead> Workload<R> {
-    /// Reads the first line and knows the format by it.
+    /// Knows the format by how it begins.
     pub fn open(reader: R) -> Result<Self, WorkloadError> {
-        let mut lines = Lines::new(reader);
-        let Some(first) = lines.next_line()? else {
-            return Err(WorkloadError {
-                line: 1,
-                trouble: Trouble::Empty,
-            });
-        };
-        let (shape, format, parsed) = if first.trim_start().starts_with('{') {
-            (
-                Shape::Mooncake,
-                Format::Mooncake,
-                Some(mooncake::row(first)),
-            )
-        } else {
-            let columns =
-                Columns::of_header(first).map_err(|trouble| WorkloadError { line: 1, trouble })?;
-            let format = columns.format();
-            (Shape::Delimited(columns), format, None)
-        };
-        let mut workload = Self {
-            lines,
-            shape,
-            format,
+        Ok(Self {
+            source: Source::open(reader)?,
             origin_us: None,
             last: Span::ZERO,
-            count: 0,
-            pending: None,
             is_done: false,
-        };
-        if let Some(row) = parsed {
-            let row = row.map_err(|trouble| workload.error(trouble))?;
-            workload.pending = Some(workload.place(row)?);
-        }
-        Ok(workload)
+        })
     }
 
     #[must_use]
     pub const fn format(&self) -> Format {
-        self.format
+        self.source.format()
     }
 
     fn error(&self, trouble: Trouble) -> WorkloadError {
         WorkloadError {
-            line: self.lines.number(),
+            line: self.source.line(),
             trouble,
         }
     }
 
     fn advance(&mut self) -> Result<Option<Arrival>, WorkloadError> {
-        if let Some(arrival) = self.pending.take() {
-            self.count += 1;
-            return Ok(Some(arrival));
+        match self.source.next_row()? {
+            Some(row) => self.place(row).map(Some),
+            None if self.origin_us.is_none() => Err(self.error(Trouble::Empty)),
+            None => Ok(None),
         }
-        let line = loop {
-            match self.lines.next_line()? {
-                None if self.count == 0 => return Err(self.error(Trouble::Empty)),
-                None => return Ok(None),
-                Some(line) if line.trim().is_empty() => {}
-                Some(line) => break line,
-            }
-        };
-        let row = match &self.shape {
-            Shape::Delimited(columns) => columns.row(line),
-            Shape::Mooncake => mooncake::row(line),
-        };
-        let row = row.map_err(|trouble| self.error(trouble))?;
-        let arrival = self.place(row)?;
-        self.count += 1;
-        Ok(Some(arrival))
     }
 
     fn place(&mut self, row: Row) -> Result<Arrival, WorkloadError> {
