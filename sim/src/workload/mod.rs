@@ -9,10 +9,10 @@ mod mooncake;
 #[cfg(test)]
 mod tests;
 
-use core::fmt;
 use std::io::BufRead;
 
 use cereus_core::time::{Span, Tick};
+use thiserror::Error;
 
 use delimited::{Row, Table};
 use lines::Lines;
@@ -56,56 +56,38 @@ impl Format {
 }
 
 /// Why a row was not understood.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Trouble {
-    /// A column that must be there is not.
+    #[error("the column `{0}` is missing")]
     ColumnMissing(&'static str),
+    #[error("the trace holds no request")]
     Empty,
-    /// The value of this column is not what it should be.
+    #[error("`{0}` is not a value of its kind")]
     Field(&'static str),
+    #[error("not the JSON of a request: {0}")]
     Json(String),
+    #[error("longer than {} bytes", lines::LINE_SIZE_MAX)]
     LineTooLong,
+    #[error("not UTF-8")]
     NotUtf8,
-    /// Earlier than the row before.
+    #[error("earlier than the row before; sort the trace")]
     OutOfOrder,
+    #[error("cannot be read: {0}")]
     Read(std::io::ErrorKind),
-    /// The first line fits no known format.
+    #[error("neither an Azure, a BurstGPT nor a Mooncake trace, by its first line")]
     UnknownFormat,
-    /// A number out of range.
+    #[error("`{0}` is too large")]
     TooLarge(&'static str),
 }
 
 /// A trace that cannot be read, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("line {line}: {trouble}")]
 pub struct WorkloadError {
     /// From 1.
     pub line: u64,
     pub trouble: Trouble,
 }
-
-impl fmt::Display for WorkloadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: ", self.line)?;
-        match &self.trouble {
-            Trouble::ColumnMissing(name) => write!(f, "the column `{name}` is missing"),
-            Trouble::Empty => f.write_str("the trace holds no request"),
-            Trouble::Field(name) => write!(f, "`{name}` is not a value of its kind"),
-            Trouble::Json(why) => write!(f, "not the JSON of a request: {why}"),
-            Trouble::LineTooLong => {
-                write!(f, "longer than {} bytes", lines::LINE_SIZE_MAX)
-            }
-            Trouble::NotUtf8 => f.write_str("not UTF-8"),
-            Trouble::OutOfOrder => f.write_str("earlier than the row before; sort the trace"),
-            Trouble::Read(kind) => write!(f, "cannot be read: {kind}"),
-            Trouble::UnknownFormat => {
-                f.write_str("neither an Azure, a BurstGPT nor a Mooncake trace, by its first line")
-            }
-            Trouble::TooLarge(name) => write!(f, "`{name}` is too large"),
-        }
-    }
-}
-
-impl core::error::Error for WorkloadError {}
 
 #[derive(Debug)]
 enum Source<R> {
