@@ -11,7 +11,6 @@ mod model;
 mod outbox;
 mod wire;
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,8 +19,9 @@ use std::time::Duration;
 
 use cereus_engine::runtime::DiskTier;
 pub use cereus_http::HttpLimits;
-use cereus_http::{Names, OriginRule, serve};
+use cereus_http::{Names, OriginRule, cannot_listen, serve};
 use secrecy::SecretString;
+use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -76,54 +76,23 @@ pub enum Backend {
 }
 
 /// Why a local server did not start, or had to end.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum LocalError {
+    #[error("{}", cannot_listen(*.listen, "--listen", .source))]
     Bind {
         listen: SocketAddr,
         source: io::Error,
     },
-    /// The last answer did not end in time.
+    #[error("an answer still ran after {} s of draining", .0.as_secs())]
     DrainOverdue(Duration),
-    Model {
-        folder: PathBuf,
-        reason: String,
-    },
-    /// This build has no tensors.
+    #[error("cannot load {folder}: {reason}")]
+    Model { folder: PathBuf, reason: String },
+    #[error(
+        "this build has no engine (feature `mlx`); build it with `cargo build -p cereus` after \
+         `cargo xtask setup`, or use --echo"
+    )]
     NoTensors,
 }
-
-impl fmt::Display for LocalError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bind { listen, source } if source.kind() == io::ErrorKind::AddrInUse => write!(
-                f,
-                "port {} is busy: something else listens on {listen}; stop it, or choose another \
-                 with --listen",
-                listen.port()
-            ),
-            Self::Bind { listen, source } => write!(
-                f,
-                "cannot listen on {listen} ({source}); choose another with --listen"
-            ),
-            Self::DrainOverdue(wait) => {
-                write!(
-                    f,
-                    "an answer still ran after {} s of draining",
-                    wait.as_secs()
-                )
-            }
-            Self::Model { folder, reason } => {
-                write!(f, "cannot load {}: {reason}", folder.display())
-            }
-            Self::NoTensors => f.write_str(
-                "this build has no engine (feature `mlx`); build it with `cargo build -p cereus` \
-                 after `cargo xtask setup`, or use --echo",
-            ),
-        }
-    }
-}
-
-impl std::error::Error for LocalError {}
 
 /// A local server that serves.
 #[derive(Debug)]
