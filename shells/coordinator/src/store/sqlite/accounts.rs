@@ -145,12 +145,7 @@ fn label_of(secret: &str) -> String {
 }
 
 fn random_hex(bytes: usize) -> String {
-    use std::fmt::Write as _;
-
     let mut random = vec![0; bytes];
     secure_rand_bytes(&mut random).expect("the system gives randomness");
-    random.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex::encode(random)
 }
