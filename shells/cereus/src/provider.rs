@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cereus_coordinator::hint::word;
 use cereus_core::memory::MemoryCap;
 use cereus_core::schedule::{Schedule, WINDOWS_MAX};
 use cereus_engine::model::ModelPlace;
@@ -134,8 +135,9 @@ fn sources(args: &ProviderArgs, cap: &MemoryCap) -> Result<Vec<ModelSource>, Str
         if sources.len() == count {
             let root = root.display();
             return Err(format!(
-                "{root} holds no model that can be served here; `cereus models list --all {root}` \
-                 shows why"
+                "{root} holds no model that can be served here; `cereus models list --all {}` shows \
+                 why",
+                word(&root.to_string())
             ));
         }
     }

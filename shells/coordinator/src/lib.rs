@@ -9,6 +9,7 @@ mod clock;
 mod control;
 mod directory;
 mod fingerprint;
+pub mod hint;
 mod http;
 mod journal;
 mod metrics;
@@ -197,6 +198,7 @@ pub async fn start(settings: Settings) -> Result<Running, CoordinatorError> {
         clock,
         config: settings.config.clone(),
         control: control.clone(),
+        data: settings.data.clone(),
         directory: Arc::clone(&directory),
         draining: draining.clone(),
         reading,
