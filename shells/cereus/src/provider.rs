@@ -105,7 +105,7 @@ fn settings(args: ProviderArgs) -> Result<Settings, String> {
 }
 
 fn sources(args: &ProviderArgs, cap: &MemoryCap) -> Result<Vec<ModelSource>, String> {
-    if args.echo {
+    if args.echo.is_on {
         return echoes(args);
     }
     let ids = &args.model_ids;
@@ -162,8 +162,8 @@ fn echoes(args: &ProviderArgs) -> Result<Vec<ModelSource>, String> {
         return Err("which model is it? --model-id names it as the coordinator sells it".into());
     }
     let backend = Backend::Echo {
-        words: args.echo_pieces,
-        pause: Duration::from_millis(args.echo_pause_ms),
+        words: args.echo.pieces,
+        pause: Duration::from_millis(args.echo.pause_ms),
         weights_bytes: 0,
     };
     let source = |id| ModelSource {
