@@ -1,18 +1,19 @@
 //! What the engine's thread makes of an answer's text: thoughts, calls, and why it ended.
 
-use std::convert::Infallible;
-use std::sync::mpsc::channel;
+#[path = "support/start.rs"]
+mod start;
 
 use cereus_core::draw::Seed;
 use cereus_engine::chat::ChatRequest;
 use cereus_engine::failure::Failure;
 use cereus_engine::runtime::{
-    Backend, BegunCall, Delta, Engine, EngineConfig, Event, FinishReason, Finished, Job, Limits,
-    Memory, StepError, StepWork,
+    Backend, BegunCall, Delta, EngineConfig, Event, FinishReason, Finished, Job, Limits, Memory,
+    StepError, StepWork,
 };
 use cereus_engine::sampling::Chosen;
 use cereus_engine::scheduler::{RowId, RowSlot};
 use cereus_engine::text::{AnswerParser, Calling, Dialect, Vocabulary};
+use start::start;
 
 const END: u32 = 256;
 
@@ -96,13 +97,7 @@ fn append(whole: &mut Delta, later: Delta) {
 /// What each step added, and how the job ended.
 fn deltas(text: &'static str, extra: &str) -> (Vec<Delta>, Finished) {
     let config = EngineConfig::reference(1 << 20, Seed::from_number(1));
-    let (events, heard) = channel();
-    let engine = Engine::start(
-        &config,
-        move || Ok::<_, Infallible>(Says(text)),
-        move |event| drop(events.send(event)),
-    )
-    .unwrap();
+    let (engine, heard) = start(&config, Says(text));
     let tools = r#""tools":[{"type":"function","function":{"name":"w"}}]"#;
     let body = format!(r#"{{"messages":[{{"role":"user","content":""}}],{tools}{extra}}}"#);
     let (id, body) = (RowId(1), body.into_bytes());

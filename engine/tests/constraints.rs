@@ -1,8 +1,9 @@
 //! How the engine's thread holds answers to their forms: row by row, and never their thoughts.
 
-use std::convert::Infallible;
+#[path = "support/start.rs"]
+mod start;
+
 use std::sync::Arc;
-use std::sync::mpsc::channel;
 
 use cereus_core::draw::Seed;
 use cereus_engine::chat::{ChatRequest, Format};
@@ -10,11 +11,12 @@ use cereus_engine::failure::{Failure, Reason};
 use cereus_engine::grammar::{Constraint, Grammars, Place};
 use cereus_engine::kv::Scope;
 use cereus_engine::runtime::{
-    Backend, Engine, EngineConfig, Event, Job, Limits, Memory, StepError, StepWork,
+    Backend, EngineConfig, Event, Job, Limits, Memory, StepError, StepWork,
 };
 use cereus_engine::sampling::{Chosen, Sampler, TokenMask};
 use cereus_engine::scheduler::{RowId, RowSlot};
 use cereus_engine::text::{AnswerParser, Calling, Dialect, Vocabulary};
+use start::start;
 
 const END: u32 = 128;
 const WORDS: usize = 5;
@@ -150,13 +152,8 @@ impl Constraint for Walk {
 
 /// What each job said, or why it failed; all of them run together.
 fn answers(wants: &'static str, extras: &[&str]) -> Vec<Result<(String, String), Failure>> {
-    let (events, heard) = channel();
-    let engine = Engine::start(
-        &EngineConfig::reference(1 << 20, Seed::from_number(1)),
-        move || Ok::<_, Infallible>(Wants(wants)),
-        move |event| drop(events.send(event)),
-    )
-    .unwrap();
+    let config = EngineConfig::reference(1 << 20, Seed::from_number(1));
+    let (engine, heard) = start(&config, Wants(wants));
     for (id, extra) in (0..).zip(extras) {
         let body = format!(
             r#"{{"messages":[{{"role":"user","content":""}}],"temperature":0,

@@ -1,6 +1,9 @@
 //! The engine's thread, with backends that compute nothing: every job ends once, text is cut where
 //! it must be, and nothing is lost on the way in or out.
 
+#[path = "support/start.rs"]
+mod start;
+
 use std::convert::Infallible;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -17,6 +20,7 @@ use cereus_engine::sampling::{Chosen, Logprobs};
 use cereus_engine::scheduler::leases::LeaseConfig;
 use cereus_engine::scheduler::{Admission, RowId, RowSlot};
 use cereus_engine::text::Vocabulary;
+use start::start;
 
 const CONTEXT_TOKENS: u32 = 64;
 
@@ -43,19 +47,6 @@ fn job(id: u64, extra: &str) -> Job {
         body: body.into_bytes(),
         scope: None,
     }
-}
-
-fn start<B: Backend + Send + 'static>(
-    config: &EngineConfig,
-    backend: B,
-) -> (Engine, Receiver<Event>) {
-    let (events, heard) = channel();
-    let engine = Engine::start(
-        config,
-        move || Ok::<_, Infallible>(backend),
-        move |event| drop(events.send(event)),
-    );
-    (engine.unwrap(), heard)
 }
 
 /// Everything that a stopped engine said.

@@ -1,22 +1,24 @@
 //! The whole engine on MLX: a folder on disk, requests in, text out.
 #![cfg(feature = "mlx")]
 
+#[path = "support/start.rs"]
+mod start;
 mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::channel;
 
 use cereus_core::draw::Seed;
 use cereus_engine::chat::ChatRequest;
 use cereus_engine::failure::{Failure, Reason};
 use cereus_engine::language::Language;
 use cereus_engine::model::ModelError;
-use cereus_engine::runtime::{Engine, EngineConfig, Event, FinishReason, Job, MlxBackend, Usage};
+use cereus_engine::runtime::{EngineConfig, Event, FinishReason, Job, MlxBackend, Usage};
 use cereus_engine::scheduler::leases::LeaseConfig;
 use cereus_engine::scheduler::{Admission, RowId};
 use cereus_engine::text::Vocabulary;
+use start::start_with;
 use support::{QWEN3, config, write_byte_folder};
 
 /// One answer, as a caller sees it.
@@ -40,14 +42,8 @@ fn serve(folder: &Path, rows_max: u16, bodies: &[String]) -> Vec<Heard> {
         seed: Seed::from_number(5),
         disk: None,
     };
-    let (events, heard) = channel();
     let folder: PathBuf = folder.to_owned();
-    let engine = Engine::start(
-        &engine_config,
-        move || MlxBackend::open(&folder),
-        move |event| drop(events.send(event)),
-    )
-    .unwrap();
+    let (engine, heard) = start_with(&engine_config, move || MlxBackend::open(&folder));
     for (id, body) in (0..).zip(bodies) {
         engine
             .submit(Job {

@@ -2,16 +2,18 @@
 //! is sampled, what it says fits.
 #![cfg(feature = "mlx")]
 
+#[path = "support/start.rs"]
+mod start;
 mod support;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::channel;
 
 use cereus_core::draw::Seed;
-use cereus_engine::runtime::{Engine, EngineConfig, Event, FinishReason, Job, MlxBackend};
+use cereus_engine::runtime::{EngineConfig, Event, FinishReason, Job, MlxBackend};
 use cereus_engine::scheduler::RowId;
 use serde_json::Value;
+use start::start_with;
 use support::write_byte_folder;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,14 +27,8 @@ struct Heard {
 fn serve(folder: &Path, rows_max: u16, bodies: &[String]) -> Vec<Heard> {
     let mut config = EngineConfig::reference(1 << 28, Seed::from_number(5));
     config.rows_max = rows_max;
-    let (events, heard) = channel();
     let folder: PathBuf = folder.to_owned();
-    let engine = Engine::start(
-        &config,
-        move || MlxBackend::open(&folder),
-        move |event| drop(events.send(event)),
-    )
-    .unwrap();
+    let (engine, heard) = start_with(&config, move || MlxBackend::open(&folder));
     for (id, body) in (0..).zip(bodies) {
         let job = Job {
             id: RowId(id),

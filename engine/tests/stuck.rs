@@ -1,6 +1,8 @@
 //! Who waits for whom, and for how long: rows for slow readers, readers for steps that do not end.
 
-use std::convert::Infallible;
+#[path = "support/start.rs"]
+mod start;
+
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -10,12 +12,13 @@ use cereus_core::time::Span;
 use cereus_engine::chat::ChatRequest;
 use cereus_engine::failure::{Failure, Reason};
 use cereus_engine::runtime::{
-    Backend, EchoBackend, Engine, EngineConfig, Event, Job, Limits, Memory, StepError, StepWork,
+    Backend, EchoBackend, EngineConfig, Event, Job, Limits, Memory, StepError, StepWork,
 };
 use cereus_engine::sampling::Chosen;
 use cereus_engine::scheduler::leases::LeaseConfig;
 use cereus_engine::scheduler::{RowId, RowSlot};
 use cereus_engine::text::Vocabulary;
+use start::start;
 
 /// Long enough that whoever could go on has.
 const A_WHILE: Duration = Duration::from_millis(100);
@@ -81,19 +84,6 @@ fn job(id: u64) -> Job {
         body: br#"{"messages":[{"role":"user","content":"some words"}]}"#.to_vec(),
         scope: None,
     }
-}
-
-fn start<B: Backend + Send + 'static>(
-    config: &EngineConfig,
-    backend: B,
-) -> (Engine, Receiver<Event>) {
-    let (events, heard) = channel();
-    let engine = Engine::start(
-        config,
-        move || Ok::<_, Infallible>(backend),
-        move |event| drop(events.send(event)),
-    );
-    (engine.unwrap(), heard)
 }
 
 /// What has come until nothing more does.

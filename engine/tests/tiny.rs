@@ -2,22 +2,24 @@
 //! caches and all. Greedy, so each answer is the same on every run.
 #![cfg(feature = "mlx")]
 
+#[path = "support/start.rs"]
+mod start;
 #[path = "../src/bin/train-tiny/sums.rs"]
 mod sums;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::mpsc::channel;
 
 use cereus_core::draw::Seed;
 use cereus_engine::chat::ChatRequest;
 use cereus_engine::language::Language;
 use cereus_engine::model::Model;
-use cereus_engine::runtime::{Engine, EngineConfig, Event, FinishReason, Job, MlxBackend};
+use cereus_engine::runtime::{EngineConfig, Event, FinishReason, Job, MlxBackend};
 use cereus_engine::scheduler::leases::LeaseConfig;
 use cereus_engine::scheduler::{Admission, RowId};
 use cereus_engine::text::Vocabulary;
+use start::start_with;
 
 const FOLDER_BYTES_MAX: u64 = 8_000_000;
 const SUMS: usize = 100;
@@ -50,13 +52,7 @@ fn answers(conversations: &[Vec<(&str, String)>]) -> Vec<String> {
         seed: Seed::from_number(1),
         disk: None,
     };
-    let (events, heard) = channel();
-    let engine = Engine::start(
-        &config,
-        || MlxBackend::open(&folder()),
-        move |event| drop(events.send(event)),
-    )
-    .unwrap();
+    let (engine, heard) = start_with(&config, || MlxBackend::open(&folder()));
     for (id, conversation) in (0..).zip(conversations) {
         let body = body(conversation);
         engine

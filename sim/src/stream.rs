@@ -82,6 +82,14 @@ impl Stream {
         low + self.below(high - low + 1)
     }
 
+    /// One of them, each as likely.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[usize::try_from(self.below(from.len() as u64)).expect("below a length")]
+    }
+
     pub const fn chance(&mut self, ratio: Ratio) -> bool {
         self.below(ratio.den as u64) < ratio.num as u64
     }
@@ -92,6 +100,11 @@ impl Stream {
         let half = 1u128 << (Q60 - 1);
         u64::try_from((wide + half) >> Q60).expect("44 times a mean fits")
     }
+}
+
+/// What was drawn below some `u32`.
+pub(crate) fn narrow(value: u64) -> u32 {
+    u32::try_from(value).expect("drawn below a u32")
 }
 
 /// Returns the next state and the value.

@@ -1,4 +1,7 @@
 //! Wall-clock text: RFC 3339 in UTC. Core reads no clock; the seconds come from the caller.
+//!
+//! By hand, where shells use jiff: a calendar library is large beside two functions, and takes more
+//! than RFC 3339 allows (a space for the `T`, a zone's name), which would have to be refused by hand.
 
 const SECONDS_PER_DAY: u64 = 86_400;
 

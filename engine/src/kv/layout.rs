@@ -1,7 +1,8 @@
 //! How a model's keys and values are cut into pages, and what that costs in bytes.
 
-use core::fmt;
 use core::num::NonZeroU32;
+
+use thiserror::Error;
 
 /// Groups of one model: its full attention and its distinct windows. The models we know have two.
 pub const GROUPS_MAX: usize = 8;
@@ -29,32 +30,19 @@ pub struct KvLayout {
 }
 
 /// A layout that no ledger can keep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum LayoutError {
-    /// A block must be a whole number of pages.
+    #[error("block_tokens must be a multiple of page_tokens, not 0")]
     BlockNotOfPages,
-    /// A group's page has no bytes.
+    #[error("bytes_per_page of each group must be at least 1")]
     FreePages,
-    /// Neither pages nor state: nothing to keep books of.
+    #[error("a layout needs a group of layers or a recurrent state")]
     Nothing,
-    /// A page holds no token.
+    #[error("page_tokens must be at least 1")]
     NoTokens,
+    #[error("a layout has at most {GROUPS_MAX} groups of layers")]
     TooManyGroups,
 }
-
-impl fmt::Display for LayoutError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::BlockNotOfPages => "block_tokens must be a multiple of page_tokens, not 0",
-            Self::FreePages => "bytes_per_page of each group must be at least 1",
-            Self::Nothing => "a layout needs a group of layers or a recurrent state",
-            Self::NoTokens => "page_tokens must be at least 1",
-            Self::TooManyGroups => "a layout has at most 8 groups of layers",
-        })
-    }
-}
-
-impl core::error::Error for LayoutError {}
 
 impl KvLayout {
     /// Tokens of a page: the unit in which memory is given out. A row wastes less than one page.

@@ -1,7 +1,8 @@
 //! What bounds a scheduler, checked once at birth.
 
-use core::fmt;
 use core::num::NonZeroU32;
+
+use thiserror::Error;
 
 use crate::kv::{HitLimit, LayoutError};
 
@@ -51,40 +52,25 @@ pub struct SchedulerConfig {
 }
 
 /// A configuration that no scheduler can keep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ConfigError {
     /// A step must hold one decode token for each row and at least one of prefill.
+    #[error("step_token_budget must exceed rows_max")]
     BudgetBelowRows,
-    Layout(LayoutError),
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    #[error("prefill_chunk_tokens must be at least 1")]
     NoChunk,
+    #[error("context_tokens must be at least 2")]
     NoContext,
+    #[error("the grant of KV memory must hold a row of 2 tokens")]
     NoKv,
+    #[error("partial_prefills_max must be at least 1")]
     NoPartialPrefill,
+    #[error("rows_max must be at least 1")]
     NoRows,
+    #[error("solo_prefill_tokens must not be below prefill_chunk_tokens")]
     SoloBelowChunk,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::BudgetBelowRows => "step_token_budget must exceed rows_max",
-            Self::Layout(error) => return error.fmt(f),
-            Self::NoChunk => "prefill_chunk_tokens must be at least 1",
-            Self::NoContext => "context_tokens must be at least 2",
-            Self::NoKv => "the grant of KV memory must hold a row of 2 tokens",
-            Self::NoPartialPrefill => "partial_prefills_max must be at least 1",
-            Self::NoRows => "rows_max must be at least 1",
-            Self::SoloBelowChunk => "solo_prefill_tokens must not be below prefill_chunk_tokens",
-        })
-    }
-}
-
-impl core::error::Error for ConfigError {}
-
-impl From<LayoutError> for ConfigError {
-    fn from(error: LayoutError) -> Self {
-        Self::Layout(error)
-    }
 }
 
 impl SchedulerConfig {

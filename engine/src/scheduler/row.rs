@@ -1,5 +1,7 @@
 //! One sequence to compute: what was asked for and how far it is.
 
+use thiserror::Error;
+
 use crate::kv::BlockHash;
 
 /// Names a row: chosen by the caller, never used twice while the row lives.
@@ -28,33 +30,20 @@ impl RowRequest {
 }
 
 /// Why a row was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Error)]
 pub enum Refused {
-    /// A row of this id waits or runs.
+    #[error("a row with this id waits or runs already")]
     Duplicate,
-    /// No prompt, or no room for a single token of output.
+    #[error("a row needs at least one prompt token and one output token")]
     Empty,
-    /// Would not fit the grant even alone.
+    /// Not even alone.
+    #[error("prompt and output bound exceed the KV budget; lower max_tokens")]
     NeverFits,
-    /// Too many rows wait.
+    #[error("the queue of waiting rows is full; try again later")]
     QueueFull,
-    /// Prompt plus output exceed the model's context.
+    #[error("prompt and output bound exceed the context; lower max_tokens")]
     TooLong,
 }
-
-impl core::fmt::Display for Refused {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Duplicate => "a row with this id waits or runs already",
-            Self::Empty => "a row needs at least one prompt token and one output token",
-            Self::NeverFits => "prompt and output bound exceed the KV budget; lower max_tokens",
-            Self::QueueFull => "the queue of waiting rows is full; try again later",
-            Self::TooLong => "prompt and output bound exceed the context; lower max_tokens",
-        })
-    }
-}
-
-impl core::error::Error for Refused {}
 
 /// Where a cancelled row was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -53,14 +53,14 @@ pub(crate) async fn serve(args: LocalArgs) -> Outcome {
 fn settings(args: LocalArgs) -> Result<Settings, String> {
     let named = args.model_id;
     let (model_id, backend) = match args.folder {
-        Some(folder) if !args.echo => {
+        Some(folder) if !args.echo.is_on => {
             let (own, folder) = model_place(&folder)?;
             (named.unwrap_or(own), Backend::Model(folder))
         }
         Some(_) | None => {
             let echo = Backend::Echo {
-                words: args.echo_pieces,
-                pause: Duration::from_millis(args.echo_pause_ms),
+                words: args.echo.pieces,
+                pause: Duration::from_millis(args.echo.pause_ms),
             };
             (named.unwrap_or_else(|| "echo".to_owned()), echo)
         }

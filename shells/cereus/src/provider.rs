@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cereus_coordinator::hint::word;
 use cereus_core::memory::MemoryCap;
 use cereus_core::schedule::{Schedule, WINDOWS_MAX};
 use cereus_engine::model::ModelPlace;
@@ -104,7 +105,7 @@ fn settings(args: ProviderArgs) -> Result<Settings, String> {
 }
 
 fn sources(args: &ProviderArgs, cap: &MemoryCap) -> Result<Vec<ModelSource>, String> {
-    if args.echo {
+    if args.echo.is_on {
         return echoes(args);
     }
     let ids = &args.model_ids;
@@ -134,8 +135,9 @@ fn sources(args: &ProviderArgs, cap: &MemoryCap) -> Result<Vec<ModelSource>, Str
         if sources.len() == count {
             let root = root.display();
             return Err(format!(
-                "{root} holds no model that can be served here; `cereus models list --all {root}` \
-                 shows why"
+                "{root} holds no model that can be served here; `cereus models list --all {}` shows \
+                 why",
+                word(&root.to_string())
             ));
         }
     }
@@ -160,8 +162,8 @@ fn echoes(args: &ProviderArgs) -> Result<Vec<ModelSource>, String> {
         return Err("which model is it? --model-id names it as the coordinator sells it".into());
     }
     let backend = Backend::Echo {
-        words: args.echo_pieces,
-        pause: Duration::from_millis(args.echo_pause_ms),
+        words: args.echo.pieces,
+        pause: Duration::from_millis(args.echo.pause_ms),
         weights_bytes: 0,
     };
     let source = |id| ModelSource {

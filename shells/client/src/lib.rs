@@ -5,8 +5,6 @@
 
 mod sse;
 
-use std::fmt;
-
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -16,32 +14,45 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
+use thiserror::Error;
 
 use sse::Events;
 
 /// Why a call gave no answer, or half of one.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum ClientError {
     /// The server refused or failed, in its own words.
+    #[error(transparent)]
     Api(ApiError),
-    /// The address cannot be used.
+    #[error("`{0}` is no address of a coordinator; it looks like http://127.0.0.1:8080")]
     Address(String),
-    /// The key cannot be sent.
+    #[error(
+        "the API key holds a character that no key has, for instance a line break; give it as \
+         `cereus key create` printed it"
+    )]
     Key,
-    /// The reply is not what this API sends.
+    #[error("the reply is not understood: {0}")]
     Malformed(&'static str),
-    /// The connection broke.
+    #[error("the connection to the coordinator broke: {0}")]
     Network(String),
-    /// Something else answers there: its status, and what was asked for.
+    #[error("this is no coordinator: HTTP {status} from {url}")]
     Stranger { status: u16, url: String },
-    /// The address asks for TLS, which this client does not speak.
+    #[error(
+        "`{0}` asks for TLS, and this command speaks plain HTTP: use `curl` or an OpenAI client for \
+         it, or reach the coordinator from its own machine or through a tunnel, for instance \
+         `ssh -L 8080:127.0.0.1:8080 HOST` and http://127.0.0.1:8080"
+    )]
     Tls(String),
-    /// Nobody answers at this address.
+    #[error(
+        "nothing answers at {base} ({why}); `cereus coordinator` starts a coordinator, and \
+         --coordinator names another address"
+    )]
     Unreachable { base: String, why: String },
 }
 
 /// An error envelope.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{message} ({}{code})", shown_status(*.status))]
 pub struct ApiError {
     /// HTTP status; 200 when the error came inside a stream.
     pub status: u16,
@@ -50,43 +61,13 @@ pub struct ApiError {
     pub retry_after_s: Option<u64>,
 }
 
-impl fmt::Display for ClientError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            // What comes within a stream has no status of its own.
-            Self::Api(error) if error.status == 200 => {
-                write!(f, "{} ({})", error.message, error.code)
-            }
-            Self::Api(error) => write!(f, "{} ({}, {})", error.message, error.status, error.code),
-            Self::Address(address) => write!(
-                f,
-                "`{address}` is no address of a coordinator; it looks like http://127.0.0.1:8080"
-            ),
-            Self::Key => f.write_str(
-                "the API key holds a character that no key has, for instance a line break; give it as \
-                 `cereus key create` printed it",
-            ),
-            Self::Malformed(what) => write!(f, "the reply is not understood: {what}"),
-            Self::Network(what) => write!(f, "the connection to the coordinator broke: {what}"),
-            Self::Stranger { status, url } => {
-                write!(f, "this is no coordinator: HTTP {status} from {url}")
-            }
-            Self::Unreachable { base, why } => write!(
-                f,
-                "nothing answers at {base} ({why}); `cereus coordinator` starts a coordinator, and \
-                 --coordinator names another address"
-            ),
-            Self::Tls(address) => write!(
-                f,
-                "`{address}` asks for TLS, and this command speaks plain HTTP: use `curl` or an \
-                 OpenAI client for it, or reach the coordinator from its own machine or through a \
-                 tunnel, for instance `ssh -L 8080:127.0.0.1:8080 HOST` and http://127.0.0.1:8080"
-            ),
-        }
+/// What comes within a stream has no status of its own.
+fn shown_status(status: u16) -> String {
+    match status {
+        200 => String::new(),
+        status => format!("{status}, "),
     }
 }
-
-impl std::error::Error for ClientError {}
 
 /// A client with its own pool of connections.
 #[derive(Clone, Debug)]

@@ -1,5 +1,6 @@
 //! What the tasks of one coordinator process share.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,6 +36,7 @@ pub(crate) struct App {
     pub(crate) clock: Clock,
     pub(crate) config: Config,
     pub(crate) control: mpsc::Sender<Notice>,
+    pub(crate) data: PathBuf,
     pub(crate) directory: Arc<Directory>,
     pub(crate) draining: watch::Receiver<bool>,
     pub(crate) metrics: Metrics,
@@ -57,6 +59,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Clock,
     pub(crate) config: Config,
     pub(crate) control: mpsc::Sender<Notice>,
+    pub(crate) data: PathBuf,
     pub(crate) directory: Arc<Directory>,
     pub(crate) draining: watch::Receiver<bool>,
     /// A store to look receipts up in.
@@ -71,6 +74,7 @@ impl App {
         Self {
             clock: parts.clock,
             control: parts.control,
+            data: parts.data,
             directory: parts.directory,
             draining: parts.draining,
             metrics: Metrics::new(),

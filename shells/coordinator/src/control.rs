@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::answer::Answer;
 use crate::app::App;
+use crate::hint::command_on;
 use crate::journal::Recorder;
 use crate::questions::Look;
 use crate::store::writer::{Commit, Durable, Writer};
@@ -226,7 +227,8 @@ impl Control {
                     credit = deposit,
                     reason,
                     "a credit is set aside: it does not count, and no start meets it again; \
-                     `cereus credit list` shows it"
+                     {} shows it",
+                    command_on(&self.app.data, "credit list")
                 );
                 let deposit = DepositId::of(deposit);
                 self.entries.push(Entry::Refused { deposit, reason });

@@ -9,6 +9,7 @@ mod clock;
 mod control;
 mod directory;
 mod fingerprint;
+pub mod hint;
 mod http;
 mod journal;
 mod metrics;
@@ -18,7 +19,6 @@ mod receipts;
 pub mod settings;
 pub mod store;
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,8 @@ use cereus_core::event::Event;
 use cereus_core::link::LinkConfig;
 use cereus_core::wire::proof::Posture;
 pub use cereus_http::HttpLimits;
-use cereus_http::{Proxies, serve};
+use cereus_http::{Proxies, cannot_listen, serve};
+use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -59,77 +60,32 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 const METRICS_CONNECTIONS_MAX: usize = 64;
 
 /// Why a coordinator did not start, or had to end.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum CoordinatorError {
+    #[error("{}", cannot_listen(*.listen, .option, .source))]
     Bind {
         listen: SocketAddr,
         /// The option that chooses another place.
         option: &'static str,
         source: io::Error,
     },
-    /// The last stream did not end in time.
+    #[error("a stream still ran after {} s of draining", .0.as_secs())]
     DrainOverdue(Duration),
-    Journal {
-        folder: PathBuf,
-        source: io::Error,
-    },
-    Store(StoreError),
+    #[error(
+        "cannot write the journal in {folder} ({source}); choose another folder with --data, or \
+         change its owner"
+    )]
+    Journal { folder: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(
+        "the ledger could not be written ({0}); nothing unpaid was released. Make room on the disk \
+         and start again"
+    )]
     StoreFailed(String),
+    #[error("the system gives no thread: {0}")]
     Thread(io::Error),
 }
-
-impl From<StoreError> for CoordinatorError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl fmt::Display for CoordinatorError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bind {
-                listen,
-                option,
-                source,
-            } if source.kind() == io::ErrorKind::AddrInUse => write!(
-                f,
-                "port {} is busy: something else listens on {listen}; stop it, or choose another \
-                 with {option}",
-                listen.port()
-            ),
-            Self::Bind {
-                listen,
-                option,
-                source,
-            } => write!(
-                f,
-                "cannot listen on {listen} ({source}); choose another with {option}"
-            ),
-            Self::DrainOverdue(wait) => {
-                write!(
-                    f,
-                    "a stream still ran after {} s of draining",
-                    wait.as_secs()
-                )
-            }
-            Self::Journal { folder, source } => write!(
-                f,
-                "cannot write the journal in {} ({source}); choose another folder with --data, or \
-                 change its owner",
-                folder.display()
-            ),
-            Self::Store(error) => error.fmt(f),
-            Self::StoreFailed(reason) => write!(
-                f,
-                "the ledger could not be written ({reason}); nothing unpaid was released. Make \
-                 room on the disk and start again"
-            ),
-            Self::Thread(source) => write!(f, "the system gives no thread: {source}"),
-        }
-    }
-}
-
-impl std::error::Error for CoordinatorError {}
 
 /// A coordinator that serves.
 #[derive(Debug)]
@@ -243,6 +199,7 @@ pub async fn start(mut settings: Settings) -> Result<Running, CoordinatorError> 
         clock,
         config: settings.config.clone(),
         control: control.clone(),
+        data: settings.data.clone(),
         directory: Arc::clone(&directory),
         draining: draining.clone(),
         reading,

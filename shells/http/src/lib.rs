@@ -9,6 +9,7 @@ mod body;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod door;
+mod listen;
 mod origin;
 mod peer;
 mod phase;
@@ -20,6 +21,7 @@ mod timed;
 pub use self::aside::aside;
 pub use self::body::read as read_body;
 pub use self::door::{GRACE, Guest, Proxies, Room, SentAway};
+pub use self::listen::cannot_listen;
 pub use self::origin::{Names, OriginRule};
 pub use self::peer::Peer;
 pub use self::reply::{Failed, Pieces, Reply, bytes, complaint, events, json};

@@ -11,7 +11,6 @@ mod model;
 mod row_events;
 mod wire;
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,8 +19,9 @@ use std::time::Duration;
 
 use cereus_engine::runtime::DiskTier;
 pub use cereus_http::HttpLimits;
-use cereus_http::{Names, OriginRule, serve};
+use cereus_http::{Names, OriginRule, cannot_listen, serve};
 use secrecy::SecretString;
+use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -53,7 +53,7 @@ pub struct Settings {
     /// Origins of web pages that may use it beside those of this machine, as `https://chat.example`;
     /// `*` allows all.
     pub allowed_origins: Vec<String>,
-    /// Limits on HTTP connections.
+    /// Of HTTP connections.
     pub limits: HttpLimits,
     /// How long running answers may finish once asked to drain.
     pub drain_wait_max: Duration,
@@ -66,7 +66,7 @@ impl Settings {
     }
 }
 
-/// What answers: a model, or an echo.
+/// What answers.
 #[derive(Clone, Debug)]
 pub enum Backend {
     /// The same word so many times, with a pause before each step: for tests and benches.
@@ -76,54 +76,23 @@ pub enum Backend {
 }
 
 /// Why a local server did not start, or had to end.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum LocalError {
+    #[error("{}", cannot_listen(*.listen, "--listen", .source))]
     Bind {
         listen: SocketAddr,
         source: io::Error,
     },
-    /// The last answer did not end in time.
+    #[error("an answer still ran after {} s of draining", .0.as_secs())]
     DrainOverdue(Duration),
-    Model {
-        folder: PathBuf,
-        reason: String,
-    },
-    /// This build cannot run models: it was made without the feature `mlx`.
+    #[error("cannot load {folder}: {reason}")]
+    Model { folder: PathBuf, reason: String },
+    #[error(
+        "this build has no engine (feature `mlx`); build it with `cargo build -p cereus` after \
+         `cargo xtask setup`, or use --echo"
+    )]
     NoTensors,
 }
-
-impl fmt::Display for LocalError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bind { listen, source } if source.kind() == io::ErrorKind::AddrInUse => write!(
-                f,
-                "port {} is busy: something else listens on {listen}; stop it, or choose another \
-                 with --listen",
-                listen.port()
-            ),
-            Self::Bind { listen, source } => write!(
-                f,
-                "cannot listen on {listen} ({source}); choose another with --listen"
-            ),
-            Self::DrainOverdue(wait) => {
-                write!(
-                    f,
-                    "an answer still ran after {} s of draining",
-                    wait.as_secs()
-                )
-            }
-            Self::Model { folder, reason } => {
-                write!(f, "cannot load {}: {reason}", folder.display())
-            }
-            Self::NoTensors => f.write_str(
-                "this build has no engine (feature `mlx`); build it with `cargo build -p cereus` \
-                 after `cargo xtask setup`, or use --echo",
-            ),
-        }
-    }
-}
-
-impl std::error::Error for LocalError {}
 
 /// A local server that serves.
 #[derive(Debug)]
@@ -145,7 +114,7 @@ impl Running {
         self.draining.send_replace(true);
     }
 
-    /// Waits until the server has drained. Cancel safe.
+    /// Until it has drained. Cancel safe.
     ///
     /// # Errors
     /// The drain took too long.
@@ -166,8 +135,7 @@ pub async fn start(settings: Settings) -> Result<Running, LocalError> {
         listen: settings.listen,
         source,
     };
-    // The port is bound before the model is loaded: a port that is taken should be told at once,
-    // not after a long load.
+    // First, because it fails at once where loading takes long.
     let listener = TcpListener::bind(settings.listen)
         .await
         .map_err(bind_error)?;

@@ -3,13 +3,13 @@
 //! On a Mac with a Secure Enclave the key would live there and the trust be `hardware`; a key file
 //! proves that it is the same machine again, trust `self_signed`.
 
-use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use cereus_core::wire::proof::MachineKey;
+use thiserror::Error;
 use zeroize::Zeroizing;
 
 const FILE_NAME: &str = "machine.key";
@@ -20,49 +20,23 @@ const MODE: u32 = 0o600;
 const DRAWS_MAX: u32 = 8;
 
 /// Why there is no identity.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum IdentityError {
-    /// Others than its owner can read the key.
-    Exposed {
-        path: PathBuf,
-        mode: u32,
-    },
-    /// The file holds no key.
+    #[error("others can read the machine's key {path} (mode {mode:o}); run `chmod 600 {path}`")]
+    Exposed { path: PathBuf, mode: u32 },
+    #[error(
+        "{0} holds no machine key; move it away and a new one is made (a new machine to the \
+         coordinator)"
+    )]
     Malformed(PathBuf),
+    #[error("the system gives no randomness")]
     NoRandomness,
-    Unusable {
-        path: PathBuf,
-        source: io::Error,
-    },
+    #[error(
+        "cannot use the machine's key {path} ({source}); choose another folder with --data, or \
+         change its owner"
+    )]
+    Unusable { path: PathBuf, source: io::Error },
 }
-
-impl fmt::Display for IdentityError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exposed { path, mode } => write!(
-                f,
-                "others can read the machine's key {} (mode {mode:o}); run `chmod 600 {}`",
-                path.display(),
-                path.display()
-            ),
-            Self::Malformed(path) => write!(
-                f,
-                "{} holds no machine key; move it away and a new one is made (a new machine to the \
-                 coordinator)",
-                path.display()
-            ),
-            Self::NoRandomness => f.write_str("the system gives no randomness"),
-            Self::Unusable { path, source } => write!(
-                f,
-                "cannot use the machine's key {} ({source}); choose another folder with --data, or \
-                 change its owner",
-                path.display()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for IdentityError {}
 
 /// The key of this machine, made if there is none.
 pub fn load(folder: &Path) -> Result<MachineKey, IdentityError> {

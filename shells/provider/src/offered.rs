@@ -92,12 +92,12 @@ impl Offered {
 
 impl Files {
     fn open(folder: PathBuf, id: &str, known: &KnownHashes) -> Result<Self, ModelError> {
-        let found = open_model(&folder, id).map_err(ModelError::Files)?;
+        let found = open_model(&folder, id)?;
         if let Some(why) = found.unsupported {
             return Err(ModelError::Unsupported { folder, why });
         }
-        let fingerprint = fingerprint(&folder).map_err(ModelError::Files)?;
-        let hash = known.find(&folder).map_err(ModelError::Files)?;
+        let fingerprint = fingerprint(&folder)?;
+        let hash = known.find(&folder)?;
         Ok(Self {
             found,
             fingerprint,

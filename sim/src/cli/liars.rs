@@ -4,24 +4,18 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use cereus_sim::liars::{Lie, Plan, Plant, Tally, run_plan};
-use cereus_sim::swarm::Failure;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use super::swarm::bar;
+use super::worlds::{Seeds, named, report_failure};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How many worlds.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    seeds: u64,
-    /// The first seed; the others follow it.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    #[command(flatten)]
+    seeds: Seeds,
     /// Takes a defence away, to see that it is missed. Ends well when it is.
-    #[arg(long, value_parser = plants())]
+    #[arg(long, value_parser = named(Plant::ALL, Plant::name))]
     plant: Option<Plant>,
     /// All liars lie in this way alone.
-    #[arg(long, value_parser = lies())]
+    #[arg(long, value_parser = named(Lie::ALL, Lie::name))]
     lie: Option<Lie>,
     /// Prints what each seed decided.
     #[arg(long)]
@@ -33,10 +27,10 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> ExitCode {
     let began = Instant::now();
-    let bar = bar(args.seeds);
+    let bar = args.seeds.bar();
     let mut sum = Tally::default();
     let mut failed = 0u64;
-    for seed in args.seed..args.seed.saturating_add(args.seeds) {
+    for seed in args.seeds.range() {
         let plan = match args.lie {
             Some(lie) => Plan::only(seed, lie),
             None => Plan::draw(seed),
@@ -52,7 +46,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             }
             Err(failure) => {
                 bar.finish_and_clear();
-                return report_failure(args, &failure);
+                return report_failure("liars", args.plant.map(Plant::name), &failure);
             }
         }
         bar.inc(1);
@@ -69,24 +63,8 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn report_failure(args: &Args, failure: &Failure) -> ExitCode {
-    if let Some(plant) = args.plant {
-        println!("planted {}: found. {failure}", plant.name());
-        return ExitCode::SUCCESS;
-    }
-    eprintln!("FAILED {failure}");
-    eprintln!(
-        "repeat it with: cargo xtask sim liars --seed {} --seeds 1",
-        failure.seed
-    );
-    ExitCode::FAILURE
-}
-
 fn print(args: &Args, sum: &Tally, failed: u64, took: Duration) {
-    println!(
-        "seeds          {} from {}, {failed} failed",
-        args.seeds, args.seed
-    );
+    println!("seeds          {}, {failed} failed", args.seeds);
     println!(
         "requests       {}: {} answered, {} refused, {} broken off by liars",
         sum.requests, sum.answered, sum.refused, sum.broken
@@ -103,18 +81,4 @@ fn print(args: &Args, sum: &Tally, failed: u64, took: Duration) {
     println!("work           {} core steps", sum.steps);
     println!("digest         {:032x}", sum.digest);
     println!("took           {:.1} s", took.as_secs_f64());
-}
-
-fn plants() -> impl TypedValueParser<Value = Plant> {
-    PossibleValuesParser::new(Plant::ALL.map(Plant::name)).map(|name| {
-        let found = Plant::ALL.into_iter().find(|it| it.name() == name);
-        found.expect("only these names are taken")
-    })
-}
-
-fn lies() -> impl TypedValueParser<Value = Lie> {
-    PossibleValuesParser::new(Lie::ALL.map(Lie::name)).map(|name| {
-        let found = Lie::ALL.into_iter().find(|it| it.name() == name);
-        found.expect("only these names are taken")
-    })
 }

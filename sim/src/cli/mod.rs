@@ -4,6 +4,7 @@ pub(crate) mod liars;
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod swarm;
+mod worlds;
 
 use clap::{Parser, Subcommand};
 

@@ -1,6 +1,5 @@
 //! `cereus-sim swarm --seeds N`.
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -8,19 +7,15 @@ use cereus_core::time::Tick;
 use cereus_sim::oracle::Violation;
 use cereus_sim::swarm::plan::Plan;
 use cereus_sim::swarm::{Failure, Plant, Tally, run_seed};
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use indicatif::{ProgressBar, ProgressStyle};
+
+use super::worlds::{Seeds, named, report_failure};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How many worlds.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
-    seeds: u64,
-    /// The first seed; the others follow it.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    #[command(flatten)]
+    seeds: Seeds,
     /// Puts a bug in, to see that it is found. Ends well when it is.
-    #[arg(long, value_parser = plants())]
+    #[arg(long, value_parser = named(Plant::ALL, Plant::name))]
     plant: Option<Plant>,
     /// Runs each world twice and compares.
     #[arg(long)]
@@ -34,9 +29,9 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     let began = Instant::now();
     // A panic is caught, and told with its seed.
     std::panic::set_hook(Box::new(|_| {}));
-    let bar = bar(args.seeds);
+    let bar = args.seeds.bar();
     let mut sum = Tally::default();
-    for seed in args.seed..args.seed.saturating_add(args.seeds) {
+    for seed in args.seeds.range() {
         if args.plans {
             println!("{:#?}", Plan::draw(seed));
         }
@@ -44,7 +39,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             Ok(tally) => sum.add(&tally),
             Err(failure) => {
                 bar.finish_and_clear();
-                return report_failure(args, &failure);
+                return report_failure("swarm", args.plant.map(Plant::name), &failure);
             }
         }
         bar.inc(1);
@@ -76,21 +71,8 @@ fn one(args: &Args, seed: u64) -> Result<Tally, Box<Failure>> {
     Ok(tally)
 }
 
-fn report_failure(args: &Args, failure: &Failure) -> ExitCode {
-    if let Some(plant) = args.plant {
-        println!("planted {}: found. {failure}", plant.name());
-        return ExitCode::SUCCESS;
-    }
-    eprintln!("FAILED {failure}");
-    eprintln!(
-        "repeat it with: cargo xtask sim swarm --seed {} --seeds 1",
-        failure.seed
-    );
-    ExitCode::FAILURE
-}
-
 fn print(args: &Args, sum: &Tally, took: Duration) {
-    println!("seeds          {} from {}, clean", args.seeds, args.seed);
+    println!("seeds          {}, clean", args.seeds);
     println!(
         "requests       {} answered, {} refused, {} broken off, {} left, {} reset",
         sum.answered, sum.refused, sum.broken, sum.left, sum.reset
@@ -105,19 +87,4 @@ fn print(args: &Args, sum: &Tally, took: Duration) {
     );
     println!("digest         {:032x}", sum.digest);
     println!("took           {:.1} s", took.as_secs_f64());
-}
-
-pub(super) fn bar(seeds: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:40} {pos} of {len} seeds, {eta} left");
-    ProgressBar::new(seeds).with_style(style.expect("the template is well formed"))
-}
-
-fn plants() -> impl TypedValueParser<Value = Plant> {
-    PossibleValuesParser::new(Plant::ALL.map(Plant::name)).map(|name| {
-        let found = Plant::ALL.into_iter().find(|it| it.name() == name);
-        found.expect("only these names are taken")
-    })
 }

@@ -6,7 +6,7 @@ use cereus_core::event::Trust;
 use cereus_core::money::Price;
 use cereus_core::time::{Span, Tick};
 
-use crate::stream::{Ratio, Stream};
+use crate::stream::{Ratio, Stream, narrow};
 
 /// A request has eight attempts: with more liars than this the first requests could spend them all.
 const LIARS_MAX: u64 = 6;
@@ -106,24 +106,11 @@ impl Lie {
         matches!(self, Self::ClaimsSpeed | Self::Drip)
     }
 
-    /// What a machine that lies in many ways draws from.
-    pub(super) const SINGLE: [Self; 15] = [
-        Self::Absent,
-        Self::Breaks,
-        Self::BreaksOff,
-        Self::ClientError,
-        Self::ClaimsSpeed,
-        Self::CountsBytes,
-        Self::Drip,
-        Self::Empty,
-        Self::HangsUp,
-        Self::OverClaim,
-        Self::OverRun,
-        Self::Plaintext,
-        Self::Refuses,
-        Self::Silence,
-        Self::SilenceAccepted,
-    ];
+    /// What a machine that lies in many ways draws from: all that one attempt can hold.
+    pub(super) fn single() -> Vec<Self> {
+        let is_single = |lie: &Self| !matches!(lie, Self::Mixed | Self::Replays);
+        Self::ALL.into_iter().filter(is_single).collect()
+    }
 }
 
 /// How a machine that lies does it.
@@ -171,14 +158,6 @@ pub struct Plan {
     pub flaps: Vec<(Tick, usize)>,
 }
 
-fn pick<T: Copy>(stream: &mut Stream, from: &[T]) -> T {
-    from[usize::try_from(stream.below(from.len() as u64)).expect("below a length")]
-}
-
-fn narrow(value: u64) -> u32 {
-    u32::try_from(value).expect("drawn below a u32")
-}
-
 impl Plan {
     #[must_use]
     pub fn draw(seed: u64) -> Self {
@@ -187,7 +166,7 @@ impl Plan {
         let honest = liars * 2 + shape.below(5);
         let mut machines = draw_honest(seed, honest);
         machines.extend(draw_liars(seed, liars));
-        let output_tokens_most = pick(&mut shape, &[30, 90, 250]);
+        let output_tokens_most = shape.pick(&[30, 90, 250]);
         let mean_between = pause(&mut shape, &machines, output_tokens_most);
         let end_us = mean_between.0 * u64::from(ASKS);
         let flaps = (0..shape.below(4))
@@ -202,17 +181,14 @@ impl Plan {
             machines,
             asks: ASKS,
             mean_between,
-            latency: Span(pick(&mut shape, &[1_000, 15_000, 60_000])),
+            latency: Span(shape.pick(&[1_000, 15_000, 60_000])),
             text_milli: narrow(shape.between(2_600, 4_700)),
             unusual_milli: shape
                 .chance(Ratio::new(1, 2))
                 .then(|| narrow(shape.between(1_000, 2_500))),
             template: narrow(shape.between(4, 40)),
             output_tokens_most,
-            foreign: pick(
-                &mut shape,
-                &[Ratio::NEVER, Ratio::new(1, 20), Ratio::new(1, 4)],
-            ),
+            foreign: shape.pick(&[Ratio::NEVER, Ratio::new(1, 20), Ratio::new(1, 4)]),
             flaps,
         }
     }
@@ -271,7 +247,7 @@ impl Plan {
 /// Time between two arrivals, such that the honest machines alone have room. A bar ends by the clock:
 /// in a fleet that is asked more rarely, one try in ten minutes is a larger share than is judged here.
 fn pause(shape: &mut Stream, machines: &[PlannedMachine], output_tokens_most: u32) -> Span {
-    let load_percent = pick(shape, &[5, 25, LOAD_PERCENT_MAX]);
+    let load_percent = shape.pick(&[5, 25, LOAD_PERCENT_MAX]);
     let answer_mtok = u64::from(output_tokens_most) * 1_000 / 2;
     // Each row at twice the step of one that is alone.
     let honest = machines.iter().filter(|machine| machine.liar.is_none());
@@ -281,7 +257,7 @@ fn pause(shape: &mut Stream, machines: &[PlannedMachine], output_tokens_most: u3
     let at_load_us = |percent| answer_mtok * 1_000 * 100_000 / (rows_mtps * percent);
     let least_us = at_load_us(LOAD_PERCENT_MAX);
     let wanted_us = at_load_us(load_percent).min(PAUSE_MAX.0);
-    let drawn_us = pick(shape, &[100_000, 400_000, 1_200_000, 2_500_000]);
+    let drawn_us = shape.pick(&[100_000, 400_000, 1_200_000, 2_500_000]);
     Span(least_us.max(wanted_us).max(drawn_us))
 }
 
@@ -303,8 +279,8 @@ fn draw_liars(seed: u64, count: u64) -> Vec<PlannedMachine> {
     let is_ring = stream.chance(Ratio::new(1, 3));
     let one = |number| {
         let liar = Liar {
-            lie: pick(&mut stream, &Lie::ALL),
-            claims_factor: pick(&mut stream, &[1, 1, 4, 40]),
+            lie: stream.pick(&Lie::ALL),
+            claims_factor: stream.pick(&[1, 1, 4, 40]),
             reconnects_after: stream
                 .chance(Ratio::new(1, 2))
                 .then(|| narrow(stream.between(1, 5))),

@@ -112,7 +112,7 @@ pub(super) fn lying(lie: Lie, machine: &Machine, truth: &Truth, stream: &mut Str
         ],
         Lie::ClientError => {
             let statuses = [400, 413, 415, 422];
-            let status = statuses[usize::try_from(stream.below(4)).expect("below four")];
+            let status = stream.pick(&statuses);
             vec![(soon, Act::Fail(AttemptFault::Client(status)))]
         }
         Lie::ClaimsSpeed => {
@@ -145,7 +145,7 @@ pub(super) fn lying(lie: Lie, machine: &Machine, truth: &Truth, stream: &mut Str
         Lie::HangsUp => vec![accepted, (soon, Act::Start), (later, Act::HangUp)],
         Lie::OverClaim => {
             let mut answer = said(truth, truth.output_tokens);
-            let factor = [20, 1_000, 1_000_000][usize::try_from(stream.below(3)).expect("three")];
+            let factor = stream.pick(&[20, 1_000, 1_000_000]);
             if truth.output_tokens < FEW_TOKENS {
                 // Beyond the rounding of small counts.
                 answer.usage.completion_tokens = 1_000;

@@ -11,13 +11,12 @@ mod terminals;
 #[cfg(test)]
 mod tests;
 
-use core::fmt;
-
 use cereus_core::coordinator::Coordinator;
 use cereus_core::effect::{Effect, Effects};
 use cereus_core::event::Event;
 use cereus_core::ids::ConnId;
 use cereus_core::time::Tick;
+use thiserror::Error;
 
 pub use fleet::FleetModel;
 pub use money::MoneyModel;
@@ -26,20 +25,13 @@ pub use shadow::Shadow;
 pub use terminals::Terminals;
 
 /// A broken law.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{law}: {what}")]
 pub struct Violation {
     /// Number of the invariant.
     pub law: &'static str,
     pub what: String,
 }
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.law, self.what)
-    }
-}
-
-impl core::error::Error for Violation {}
 
 /// Says that `law` is broken unless `holds`.
 pub fn require(

@@ -15,10 +15,9 @@ mod text;
 mod turns;
 mod world;
 
-use core::fmt;
-
 use cereus_core::coordinator::Mischief;
 use cereus_core::time::Tick;
+use thiserror::Error;
 
 use crate::oracle::Violation;
 use plan::Plan;
@@ -118,21 +117,13 @@ impl Tally {
 }
 
 /// A world that broke a law.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("seed {seed} at {}.{:06} s: {violation}", .at.0 / 1_000_000, .at.0 % 1_000_000)]
 pub struct Failure {
     pub seed: u64,
     pub at: Tick,
     pub violation: Violation,
 }
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (s, us) = (self.at.0 / 1_000_000, self.at.0 % 1_000_000);
-        write!(f, "seed {} at {s}.{us:06} s: {}", self.seed, self.violation)
-    }
-}
-
-impl core::error::Error for Failure {}
 
 /// Runs the world of one seed to its end.
 pub fn run_seed(seed: u64, plant: Option<Plant>) -> Result<Tally, Box<Failure>> {

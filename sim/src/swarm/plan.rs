@@ -8,7 +8,7 @@ use cereus_core::ids::Epoch;
 use cereus_core::money::{MicroUsd, Price};
 use cereus_core::time::{Span, Tick};
 
-use crate::stream::{Ratio, Stream};
+use crate::stream::{Ratio, Stream, narrow};
 
 /// The true length of an answer to a probe.
 pub(super) const PROBE_TOKENS: u32 = 9;
@@ -154,14 +154,6 @@ fn has(stream: &mut Stream) -> bool {
     stream.chance(Ratio::new(1, 2))
 }
 
-fn pick<T: Copy>(stream: &mut Stream, from: &[T]) -> T {
-    from[usize::try_from(stream.below(from.len() as u64)).expect("below a length")]
-}
-
-fn narrow(value: u64) -> u32 {
-    u32::try_from(value).expect("drawn below a u32")
-}
-
 impl Plan {
     #[must_use]
     pub fn draw(seed: u64) -> Self {
@@ -172,7 +164,7 @@ impl Plan {
         let machines = draw_machines(seed);
         let accounts = narrow(shape.between(1, 3));
         let is_poor = shape.chance(Ratio::new(1, 6));
-        let latency_min = Span(pick(&mut shape, &[200, 2_000, 20_000]));
+        let latency_min = Span(shape.pick(&[200, 2_000, 20_000]));
         Self {
             seed,
             limits: draw_limits(seed, narrow(machines.len() as u64)),
@@ -183,9 +175,9 @@ impl Plan {
             accounts,
             balance: MicroUsd(if is_poor { 400 } else { 10_000_000 }),
             latency_min,
-            latency_spread: Span(pick(&mut shape, &[1_000, 30_000, 400_000])),
-            disk_min: Span(pick(&mut shape, &[100, 4_000, 60_000])),
-            disk_spread: Span(pick(&mut shape, &[1_000, 20_000, 2_000_000])),
+            latency_spread: Span(shape.pick(&[1_000, 30_000, 400_000])),
+            disk_min: Span(shape.pick(&[100, 4_000, 60_000])),
+            disk_spread: Span(shape.pick(&[1_000, 20_000, 2_000_000])),
             stale_beats: if has(&mut shape) {
                 Ratio::new(1, 3)
             } else {
@@ -243,10 +235,10 @@ fn draw_machines(seed: u64) -> Vec<PlannedMachine> {
     let one = |_| PlannedMachine {
         chip: u8::try_from(stream.below(3)).expect("three chips"),
         rows_max: u16::try_from(stream.between(1, 4)).expect("few rows"),
-        waiting_max: pick(&mut stream, &[1, 4, 16]),
-        kv_tokens: pick(&mut stream, &[700, 4_096, 40_000]),
+        waiting_max: stream.pick(&[1, 4, 16]),
+        kv_tokens: stream.pick(&[700, 4_096, 40_000]),
         lie: if has_liars && has(&mut stream) {
-            pick(&mut stream, &Lie::ALL)
+            stream.pick(&Lie::ALL)
         } else {
             Lie::None
         },
@@ -260,11 +252,11 @@ fn draw_tasks(seed: u64) -> TaskPlan {
     let mut stream = Stream::new(seed, "task plan");
     let stalls = [Ratio::NEVER, Ratio::new(1, 30), Ratio::new(1, 300)];
     TaskPlan {
-        lag_max: Span(pick(&mut stream, &[0, 50, 2_000, 50_000])),
-        stalls: pick(&mut stream, &stalls),
-        stall_max: Span(pick(&mut stream, &[300_000, 3_000_000])),
-        inbox_max: pick(&mut stream, &[1, 8, 16_384]),
-        orders_max: pick(&mut stream, &[1, 4, 1_024]),
+        lag_max: Span(stream.pick(&[0, 50, 2_000, 50_000])),
+        stalls: stream.pick(&stalls),
+        stall_max: Span(stream.pick(&[300_000, 3_000_000])),
+        inbox_max: stream.pick(&[1, 8, 16_384]),
+        orders_max: stream.pick(&[1, 4, 1_024]),
     }
 }
 
@@ -274,17 +266,17 @@ fn draw_limits(seed: u64, machines: u32) -> Limits {
     let tight = |narrow_to: u32, wide: u32| if is_tight { narrow_to } else { wide };
     Limits {
         providers_max: tight(machines.saturating_sub(1).max(1), 64),
-        requests_max: tight(pick(&mut stream, &[2, 8]), 4_096),
-        queue_depth_max: pick(&mut stream, &[1, 3, 256]),
-        queue_wait_max: Span::secs(pick(&mut stream, &[2, 10])),
-        accept_wait_max: Span::millis(pick(&mut stream, &[800, 4_000])),
-        first_content_wait_max: Span::secs(pick(&mut stream, &[5, 20])),
-        idle_wait_max: Span::secs(pick(&mut stream, &[5, 20])),
+        requests_max: tight(stream.pick(&[2, 8]), 4_096),
+        queue_depth_max: stream.pick(&[1, 3, 256]),
+        queue_wait_max: Span::secs(stream.pick(&[2, 10])),
+        accept_wait_max: Span::millis(stream.pick(&[800, 4_000])),
+        first_content_wait_max: Span::secs(stream.pick(&[5, 20])),
+        idle_wait_max: Span::secs(stream.pick(&[5, 20])),
         attempts_max: u8::try_from(stream.between(1, 4)).expect("few"),
         capacity_refusals_max: u8::try_from(stream.between(1, 3)).expect("few"),
-        challenge_fresh_max: Span::secs(pick(&mut stream, &[20, 960])),
+        challenge_fresh_max: Span::secs(stream.pick(&[20, 960])),
         candidates_max: u8::try_from(stream.between(1, 4)).expect("few"),
-        second_attempt_percent: pick(&mut stream, &[0, 0, 5, 50]),
+        second_attempt_percent: stream.pick(&[0, 0, 5, 50]),
         ..Limits::reference()
     }
 }
@@ -295,7 +287,7 @@ fn draw_asks(seed: u64, accounts: u32, models: u16, heals_at: Tick) -> Vec<Plann
     let has_repeats = has(&mut stream);
     let has_slow_readers = has(&mut stream);
     let is_bursty = has(&mut stream);
-    let output_tokens_most = pick(&mut stream, &[30, 200, 900]);
+    let output_tokens_most = stream.pick(&[30, 200, 900]);
     let count = stream.between(3, 30);
     let mut at = 4_000_000;
     let mut asks = Vec::new();
@@ -307,7 +299,7 @@ fn draw_asks(seed: u64, accounts: u32, models: u16, heals_at: Tick) -> Vec<Plann
             at: Tick(at),
             account: narrow(stream.below(u64::from(accounts))),
             model: u16::try_from(stream.below(u64::from(models))).expect("few models"),
-            prompt_chars: pick(&mut stream, &[4, 100, 1_500]),
+            prompt_chars: stream.pick(&[4, 100, 1_500]),
             output_tokens_max,
             output_tokens_true: narrow(stream.between(1, u64::from(output_tokens_max) * 2)),
             leaves_after: (has_leavers && stream.chance(Ratio::new(1, 3)))
@@ -340,8 +332,8 @@ fn draw_faults(seed: u64, machines: u32, heals_at: Tick) -> Vec<TimedFault> {
     for _ in 0..count {
         let at = Tick(stream.between(1_000_000, heals_at.0));
         let machine = narrow(stream.below(u64::from(machines)));
-        let heard_after = Span(pick(&mut stream, &[1_000, 500_000, 15_000_000]));
-        let down = Span(pick(&mut stream, &[1_000, 700_000, 8_000_000]));
+        let heard_after = Span(stream.pick(&[1_000, 500_000, 15_000_000]));
+        let down = Span(stream.pick(&[1_000, 700_000, 8_000_000]));
         let lasts = Span(stream.below(10_000_000));
         let kind = usize::try_from(stream.below(6)).expect("six kinds");
         if !kinds[kind] {

@@ -1,6 +1,14 @@
 //! Comma-separated traces: Azure's and BurstGPT's, whose columns are found by name.
 
-use super::{Format, Trouble};
+use std::io::{self, Read};
+
+use csv::{Position, Reader, ReaderBuilder, StringRecord, Trim};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
+
+use super::lines::{self, Bounded};
+use super::{Format, Trouble, WorkloadError};
 
 /// What a row says, whatever its format.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,9 +21,65 @@ pub(super) struct Row {
     pub(super) blocks: Vec<u64>,
 }
 
+/// A trace with its columns found.
+#[derive(Debug)]
+pub(super) struct Table<R> {
+    reader: Reader<Bounded<R>>,
+    record: StringRecord,
+    columns: Columns,
+}
+
+impl<R: Read> Table<R> {
+    pub(super) fn open(reader: R) -> Result<Self, WorkloadError> {
+        let mut reader = ReaderBuilder::new()
+            .flexible(true)
+            .trim(Trim::All)
+            .from_reader(Bounded::new(reader));
+        let fail = |trouble| WorkloadError { line: 1, trouble };
+        let header = reader.headers().map_err(|error| fail(trouble(&error)))?;
+        let columns = Columns::of_header(header).map_err(fail)?;
+        Ok(Self {
+            reader,
+            record: StringRecord::new(),
+            columns,
+        })
+    }
+
+    pub(super) const fn format(&self) -> Format {
+        self.columns.format
+    }
+
+    /// Of the row returned last, from 1; after the last row, of the end.
+    pub(super) fn line(&self) -> u64 {
+        let of_record = self.record.position().map(Position::line);
+        of_record.unwrap_or_else(|| self.reader.position().line())
+    }
+
+    pub(super) fn next_row(&mut self) -> Result<Option<Row>, WorkloadError> {
+        let is_there = self.reader.read_record(&mut self.record);
+        let fail = |trouble| WorkloadError {
+            line: self.line(),
+            trouble,
+        };
+        if !is_there.map_err(|error| fail(trouble(&error)))? {
+            return Ok(None);
+        }
+        self.columns.row(&self.record).map(Some).map_err(fail)
+    }
+}
+
+fn trouble(error: &csv::Error) -> Trouble {
+    match error.kind() {
+        csv::ErrorKind::Io(error) => lines::trouble(error),
+        csv::ErrorKind::Utf8 { .. } => Trouble::NotUtf8,
+        // Rows may have any length, and nothing is deserialised.
+        _ => Trouble::Read(io::ErrorKind::InvalidData),
+    }
+}
+
 /// Where the columns are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Columns {
+struct Columns {
     format: Format,
     at: Column,
     prompt: Column,
@@ -32,9 +96,8 @@ const AZURE: [&str; 3] = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"];
 const BURST_GPT: [&str; 3] = ["Timestamp", "Request tokens", "Response tokens"];
 
 impl Columns {
-    pub(super) fn of_header(line: &str) -> Result<Self, Trouble> {
-        let line = line.trim_start_matches('\u{feff}');
-        let names: Vec<&str> = line.split(',').map(str::trim).collect();
+    fn of_header(header: &StringRecord) -> Result<Self, Trouble> {
+        let names: Vec<&str> = header.iter().collect();
         let (format, wanted) = if names.contains(&AZURE[0]) {
             (Format::Azure, AZURE)
         } else if names.contains(&BURST_GPT[0]) {
@@ -55,13 +118,9 @@ impl Columns {
         })
     }
 
-    pub(super) const fn format(&self) -> Format {
-        self.format
-    }
-
-    pub(super) fn row(&self, line: &str) -> Result<Row, Trouble> {
+    fn row(&self, record: &StringRecord) -> Result<Row, Trouble> {
         let value = |column: Column| {
-            let value = line.split(',').nth(column.ix).map(str::trim);
+            let value = record.get(column.ix);
             value.ok_or(Trouble::ColumnMissing(column.name))
         };
         let at = value(self.at)?;
@@ -85,35 +144,13 @@ fn tokens(text: &str, name: &'static str) -> Result<u32, Trouble> {
     text.parse().map_err(|_| Trouble::TooLarge(name))
 }
 
-/// `2023-11-16 18:15:46.6805900`, any number of fraction digits; microseconds since the year 0.
+/// `2023-11-16 18:15:46.6805900`, in UTC where no offset stands behind it; microseconds since 1970.
 fn wall_clock_us(text: &str) -> Option<u64> {
-    let (date, time) = text.split_once([' ', 'T'])?;
-    let mut date = date.splitn(3, '-').map(digits);
-    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
-    let mut time = time.trim_end_matches('Z').splitn(3, ':');
-    let (hour, minute) = (digits(time.next()?)?, digits(time.next()?)?);
-    let second_us = decimal_seconds_us(time.next()?)?;
-    let is_in_range = (1..=12).contains(&month)
-        && (1..=31).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second_us < 61_000_000
-        && year < 10_000;
-    if !is_in_range {
-        return None;
-    }
-    let seconds = (days_since_year_zero(year, month, day) * 24 + hour) * 3_600 + minute * 60;
-    Some(seconds * 1_000_000 + second_us)
-}
-
-/// Of the Gregorian calendar; the year begins in March, so that the leap day comes last.
-const fn days_since_year_zero(year: u64, month: u64, day: u64) -> u64 {
-    let (year, month) = if month < 3 {
-        (year.saturating_sub(1), month + 9)
-    } else {
-        (year, month - 3)
-    };
-    year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day
+    let at = text.parse::<Timestamp>().or_else(|_| {
+        let at: DateTime = text.parse()?;
+        Offset::UTC.to_timestamp(at)
+    });
+    u64::try_from(at.ok()?.as_microsecond()).ok()
 }
 
 /// `46.6805900` as microseconds, rounded down.

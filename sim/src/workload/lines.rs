@@ -1,24 +1,65 @@
-//! Lines of bounded length, with their numbers, from any reader.
+//! Lines of bounded length, from any reader.
 
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use super::{Trouble, WorkloadError};
 
 /// A Mooncake row of a million tokens has 2,000 hash ids of up to 8 characters.
 pub(super) const LINE_SIZE_MAX: u64 = 1 << 20;
 
+/// Fails at a line that is longer, before it fills the memory.
+#[derive(Debug)]
+pub(super) struct Bounded<R> {
+    reader: R,
+    /// Of the line that is not at its end.
+    line_size: u64,
+}
+
+impl<R> Bounded<R> {
+    pub(super) const fn new(reader: R) -> Self {
+        Self {
+            reader,
+            line_size: 0,
+        }
+    }
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let size = self.reader.read(into)?;
+        match into[..size].iter().rposition(|&byte| byte == b'\n') {
+            Some(end) => self.line_size = (size - end - 1) as u64,
+            None => self.line_size += size as u64,
+        }
+        if self.line_size > LINE_SIZE_MAX {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        Ok(size)
+    }
+}
+
+/// What went wrong in a [`Bounded`] reader.
+pub(super) fn trouble(error: &io::Error) -> Trouble {
+    match error.kind() {
+        io::ErrorKind::FileTooLarge => Trouble::LineTooLong,
+        io::ErrorKind::InvalidData => Trouble::NotUtf8,
+        kind => Trouble::Read(kind),
+    }
+}
+
+/// Lines with their numbers.
 #[derive(Debug)]
 pub(super) struct Lines<R> {
-    reader: R,
-    buffer: Vec<u8>,
+    reader: BufReader<Bounded<R>>,
+    buffer: String,
     number: u64,
 }
 
-impl<R: BufRead> Lines<R> {
+impl<R: Read> Lines<R> {
     pub(super) fn new(reader: R) -> Self {
         Self {
-            reader,
-            buffer: Vec::new(),
+            reader: BufReader::new(Bounded::new(reader)),
+            buffer: String::new(),
             number: 0,
         }
     }
@@ -28,29 +69,22 @@ impl<R: BufRead> Lines<R> {
         self.number
     }
 
-    /// The next line without its end, or `None` after the last.
+    /// The next line that is not blank, or `None` after the last.
     pub(super) fn next_line(&mut self) -> Result<Option<&str>, WorkloadError> {
-        self.buffer.clear();
-        self.number += 1;
-        let line = self.number;
-        let fail = |trouble| WorkloadError { line, trouble };
-        let mut bounded = self.reader.by_ref().take(LINE_SIZE_MAX);
-        let size = bounded
-            .read_until(b'\n', &mut self.buffer)
-            .map_err(|error| fail(Trouble::Read(error.kind())))?;
-        if size == 0 {
-            return Ok(None);
-        }
-        if self.buffer.last() == Some(&b'\n') {
-            self.buffer.pop();
-            if self.buffer.last() == Some(&b'\r') {
-                self.buffer.pop();
+        loop {
+            self.buffer.clear();
+            self.number += 1;
+            let size = self.reader.read_line(&mut self.buffer);
+            let size = size.map_err(|error| WorkloadError {
+                line: self.number,
+                trouble: trouble(&error),
+            })?;
+            if size == 0 {
+                return Ok(None);
             }
-        } else if size as u64 == LINE_SIZE_MAX {
-            return Err(fail(Trouble::LineTooLong));
+            if !self.buffer.trim().is_empty() {
+                return Ok(Some(&self.buffer));
+            }
         }
-        core::str::from_utf8(&self.buffer)
-            .map(Some)
-            .map_err(|_| fail(Trouble::NotUtf8))
     }
 }

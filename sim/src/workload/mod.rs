@@ -1,4 +1,4 @@
-//! Importers: public request traces as a stream of arrivals, read line by line.
+//! Importers: public request traces as a stream of arrivals, read row by row.
 //!
 //! Bad rows are typed errors with their line number; nothing is guessed. The format is known by its
 //! first line.
@@ -9,12 +9,12 @@ mod mooncake;
 #[cfg(test)]
 mod tests;
 
-use core::fmt;
 use std::io::BufRead;
 
 use cereus_core::time::{Span, Tick};
+use thiserror::Error;
 
-use delimited::{Columns, Row};
+use delimited::{Row, Table};
 use lines::Lines;
 
 /// One request of a trace. The true length of the output is the simulator's secret: core never sees
@@ -56,150 +56,127 @@ impl Format {
 }
 
 /// Why a row was not understood.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Trouble {
-    /// A column that must be there is not.
+    #[error("the column `{0}` is missing")]
     ColumnMissing(&'static str),
+    #[error("the trace holds no request")]
     Empty,
-    /// The value of this column is not what it should be.
+    #[error("`{0}` is not a value of its kind")]
     Field(&'static str),
+    #[error("not the JSON of a request: {0}")]
     Json(String),
+    #[error("longer than {} bytes", lines::LINE_SIZE_MAX)]
     LineTooLong,
+    #[error("not UTF-8")]
     NotUtf8,
-    /// Earlier than the row before.
+    #[error("earlier than the row before; sort the trace")]
     OutOfOrder,
+    #[error("cannot be read: {0}")]
     Read(std::io::ErrorKind),
-    /// The first line fits no known format.
+    #[error("neither an Azure, a BurstGPT nor a Mooncake trace, by its first line")]
     UnknownFormat,
-    /// A number out of range.
+    #[error("`{0}` is too large")]
     TooLarge(&'static str),
 }
 
 /// A trace that cannot be read, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("line {line}: {trouble}")]
 pub struct WorkloadError {
     /// From 1.
     pub line: u64,
     pub trouble: Trouble,
 }
 
-impl fmt::Display for WorkloadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: ", self.line)?;
-        match &self.trouble {
-            Trouble::ColumnMissing(name) => write!(f, "the column `{name}` is missing"),
-            Trouble::Empty => f.write_str("the trace holds no request"),
-            Trouble::Field(name) => write!(f, "`{name}` is not a value of its kind"),
-            Trouble::Json(why) => write!(f, "not the JSON of a request: {why}"),
-            Trouble::LineTooLong => {
-                write!(f, "longer than {} bytes", lines::LINE_SIZE_MAX)
-            }
-            Trouble::NotUtf8 => f.write_str("not UTF-8"),
-            Trouble::OutOfOrder => f.write_str("earlier than the row before; sort the trace"),
-            Trouble::Read(kind) => write!(f, "cannot be read: {kind}"),
-            Trouble::UnknownFormat => {
-                f.write_str("neither an Azure, a BurstGPT nor a Mooncake trace, by its first line")
-            }
-            Trouble::TooLarge(name) => write!(f, "`{name}` is too large"),
-        }
-    }
+#[derive(Debug)]
+enum Source<R> {
+    Delimited(Table<R>),
+    Mooncake(Lines<R>),
 }
 
-impl core::error::Error for WorkloadError {}
+impl<R: BufRead> Source<R> {
+    fn open(mut reader: R) -> Result<Self, WorkloadError> {
+        let fail = |trouble| WorkloadError { line: 1, trouble };
+        let begins = reader.fill_buf();
+        let begins = begins.map_err(|error| fail(Trouble::Read(error.kind())))?;
+        if begins.is_empty() {
+            return Err(fail(Trouble::Empty));
+        }
+        if begins.trim_ascii_start().starts_with(b"{") {
+            return Ok(Self::Mooncake(Lines::new(reader)));
+        }
+        Table::open(reader).map(Self::Delimited)
+    }
 
-#[derive(Debug)]
-enum TraceLayout {
-    Delimited(Columns),
-    Mooncake,
+    const fn format(&self) -> Format {
+        match self {
+            Self::Delimited(table) => table.format(),
+            Self::Mooncake(_) => Format::Mooncake,
+        }
+    }
+
+    /// Of the row returned last, from 1.
+    fn line(&self) -> u64 {
+        match self {
+            Self::Delimited(table) => table.line(),
+            Self::Mooncake(lines) => lines.number(),
+        }
+    }
+
+    fn next_row(&mut self) -> Result<Option<Row>, WorkloadError> {
+        match self {
+            Self::Delimited(table) => table.next_row(),
+            Self::Mooncake(lines) => {
+                let row = lines.next_line()?.map(mooncake::row).transpose();
+                row.map_err(|trouble| WorkloadError {
+                    line: lines.number(),
+                    trouble,
+                })
+            }
+        }
+    }
 }
 
 /// A trace being read.
 #[derive(Debug)]
 pub struct Workload<R> {
-    lines: Lines<R>,
-    layout: TraceLayout,
-    format: Format,
+    source: Source<R>,
     /// Absolute microseconds of the first row.
     origin_us: Option<u64>,
     last: Span,
-    count: u64,
-    /// The first line of a headless format was read already.
-    pending: Option<Arrival>,
     is_done: bool,
 }
 
 impl<R: BufRead> Workload<R> {
-    /// Reads the first line and knows the format by it.
+    /// Knows the format by how it begins.
     pub fn open(reader: R) -> Result<Self, WorkloadError> {
-        let mut lines = Lines::new(reader);
-        let Some(first) = lines.next_line()? else {
-            return Err(WorkloadError {
-                line: 1,
-                trouble: Trouble::Empty,
-            });
-        };
-        let (layout, format, parsed) = if first.trim_start().starts_with('{') {
-            (
-                TraceLayout::Mooncake,
-                Format::Mooncake,
-                Some(mooncake::row(first)),
-            )
-        } else {
-            let columns =
-                Columns::of_header(first).map_err(|trouble| WorkloadError { line: 1, trouble })?;
-            let format = columns.format();
-            (TraceLayout::Delimited(columns), format, None)
-        };
-        let mut workload = Self {
-            lines,
-            layout,
-            format,
+        Ok(Self {
+            source: Source::open(reader)?,
             origin_us: None,
             last: Span::ZERO,
-            count: 0,
-            pending: None,
             is_done: false,
-        };
-        if let Some(row) = parsed {
-            let row = row.map_err(|trouble| workload.error(trouble))?;
-            workload.pending = Some(workload.place(row)?);
-        }
-        Ok(workload)
+        })
     }
 
     #[must_use]
     pub const fn format(&self) -> Format {
-        self.format
+        self.source.format()
     }
 
     fn error(&self, trouble: Trouble) -> WorkloadError {
         WorkloadError {
-            line: self.lines.number(),
+            line: self.source.line(),
             trouble,
         }
     }
 
     fn advance(&mut self) -> Result<Option<Arrival>, WorkloadError> {
-        if let Some(arrival) = self.pending.take() {
-            self.count += 1;
-            return Ok(Some(arrival));
+        match self.source.next_row()? {
+            Some(row) => self.place(row).map(Some),
+            None if self.origin_us.is_none() => Err(self.error(Trouble::Empty)),
+            None => Ok(None),
         }
-        let line = loop {
-            match self.lines.next_line()? {
-                None if self.count == 0 => return Err(self.error(Trouble::Empty)),
-                None => return Ok(None),
-                Some(line) if line.trim().is_empty() => {}
-                Some(line) => break line,
-            }
-        };
-        let row = match &self.layout {
-            TraceLayout::Delimited(columns) => columns.row(line),
-            TraceLayout::Mooncake => mooncake::row(line),
-        };
-        let row = row.map_err(|trouble| self.error(trouble))?;
-        let arrival = self.place(row)?;
-        self.count += 1;
-        Ok(Some(arrival))
     }
 
     fn place(&mut self, row: Row) -> Result<Arrival, WorkloadError> {

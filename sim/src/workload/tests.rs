@@ -59,7 +59,7 @@ fn bad_rows_are_told_with_their_line() {
     };
     let cases = [
         (
-            azure("2023-11-16 18:15,1,1"),
+            azure("16.11.2023 18:15:47,1,1"),
             3,
             Trouble::Field("TIMESTAMP"),
         ),
@@ -110,9 +110,33 @@ fn bad_rows_are_told_with_their_line() {
 }
 
 #[test]
+fn what_spreadsheets_write_is_read() {
+    let text = "\u{feff}\"TIMESTAMP\",Note,ContextTokens, GeneratedTokens\n\
+                2024-05-10 01:00:00.5+01:00,\"a, b\",\"374\", 44\n\n\
+                2024-05-10T00:00:01Z,,396,109\n\
+                2024-05-10 00:00:02,,x,1\n";
+    let rows: Vec<_> = Workload::open(text.as_bytes()).unwrap().collect();
+    assert_eq!(rows[0], Ok(arrival(0, 374, 44)));
+    assert_eq!(rows[1], Ok(arrival(500_000, 396, 109)));
+    let error = rows[2].as_ref().unwrap_err();
+    assert_eq!(error.line, 5, "{error}");
+    assert_eq!(error.trouble, Trouble::Field("ContextTokens"));
+}
+
+#[test]
 fn a_line_without_an_end_is_refused_before_it_fills_the_memory() {
-    let text = format!("{{{}", " ".repeat(2 << 20));
-    assert_eq!(read(&text).unwrap_err().trouble, Trouble::LineTooLong);
+    for begin in [
+        "{",
+        "TIMESTAMP",
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n",
+    ] {
+        let text = format!("{begin}{}", " ".repeat(2 << 20));
+        assert_eq!(read(&text).unwrap_err().trouble, Trouble::LineTooLong);
+    }
+    assert_eq!(
+        Workload::open(&b"\xff,b\n"[..]).unwrap_err().trouble,
+        Trouble::NotUtf8
+    );
 }
 
 #[test]

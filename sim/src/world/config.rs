@@ -5,6 +5,7 @@ use cereus_core::draw::Seed;
 use cereus_core::event::Trust;
 use cereus_core::money::{MicroUsd, Price};
 use cereus_core::time::Span;
+use thiserror::Error;
 
 use super::net::NetConfig;
 use super::store::StoreConfig;
@@ -58,32 +59,23 @@ pub struct RunConfig {
 }
 
 /// A configuration that cannot be run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum RunConfigError {
+    #[error("at least one account must pay")]
     NoAccounts,
+    #[error("the mix of chips is empty; name at least one with a weight")]
     NoChips,
+    #[error("at least one machine is needed")]
     NoMachines,
-    /// A machine computes at least one row, and no more than a step has room for.
+    /// No more than a step has room for.
+    #[error("a machine computes between 1 and 1,024 rows together")]
     Rows,
     /// Two heartbeats of one machine would be under way at once.
+    #[error("latency and resend together must stay below the heartbeat")]
     SlowNetwork,
+    #[error("more machines than the coordinator holds")]
     TooManyMachines,
 }
-
-impl core::fmt::Display for RunConfigError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::NoAccounts => "at least one account must pay",
-            Self::NoChips => "the mix of chips is empty; name at least one with a weight",
-            Self::NoMachines => "at least one machine is needed",
-            Self::Rows => "a machine computes between 1 and 1,024 rows together",
-            Self::SlowNetwork => "latency and resend together must stay below the heartbeat",
-            Self::TooManyMachines => "more machines than the coordinator holds",
-        })
-    }
-}
-
-impl core::error::Error for RunConfigError {}
 
 /// Half of the tokens of a step, so that prefill always moves on.
 const ROWS_MAX: u16 = 1_024;

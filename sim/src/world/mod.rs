@@ -23,6 +23,7 @@ use cereus_core::event::{AttemptFault, Event, Trust};
 use cereus_core::ids::{AccountId, AttemptKey, ModelIx};
 use cereus_core::time::{Span, Tick};
 use cereus_engine::kv::BlockHash;
+use thiserror::Error;
 
 use self::config::{RunConfig, RunConfigError};
 use self::crowd::Crowd;
@@ -44,25 +45,16 @@ const MODEL: ModelIx = ModelIx(0);
 const PROGRESS_EVENTS: u64 = 1 << 16;
 
 /// Why a run stopped before its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RunError {
-    Config(RunConfigError),
-    /// The simulator broke the core's contract: a bug here.
+    #[error(transparent)]
+    Config(#[from] RunConfigError),
+    /// A bug here.
+    #[error("the simulator misused the core: {0:?}")]
     Misuse(Misuse),
-    Workload(WorkloadError),
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
 }
-
-impl core::fmt::Display for RunError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Config(error) => error.fmt(f),
-            Self::Misuse(error) => write!(f, "the simulator misused the core: {error:?}"),
-            Self::Workload(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for RunError {}
 
 /// What happens in the world. Small and by value: hundreds of thousands a second.
 #[derive(Clone, Copy, Debug)]
@@ -150,7 +142,7 @@ pub struct World<I> {
 
 impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
     pub fn new(config: RunConfig, arrivals: I) -> Result<Self, RunError> {
-        config.check().map_err(RunError::Config)?;
+        config.check()?;
         let mut world = Self {
             core: Coordinator::new(config.core()),
             queue: EventQueue::new(),
@@ -352,7 +344,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             self.is_exhausted = true;
             return Ok(());
         };
-        let arrival = arrival.map_err(RunError::Workload)?;
+        let arrival = arrival?;
         let at = sped_up(Tick::ZERO + WARM_UP, arrival.after, self.config.speedup_ppm);
         self.upcoming = Some(arrival);
         self.queue.push(at.max(now), Happening::Sent);

@@ -6,10 +6,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::Outcome;
+use sysinfo::{CpuRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 
-/// Clock ticks a second in `/proc`: the same on every Linux that has one.
-const TICKS_PER_S: u64 = 100;
+use crate::Outcome;
 
 /// A folder that goes when the run ends.
 pub(crate) struct Workspace(PathBuf);
@@ -74,28 +73,20 @@ impl Process {
 
     /// Microseconds of processor time since it started; 0 where the system does not tell.
     pub(crate) fn cpu_us(&self) -> u64 {
-        let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", self.child.id())) else {
-            return 0;
-        };
-        // The name in brackets may hold spaces; user and system time are the 12th and 13th after it.
-        let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
-        let fields: Vec<&str> = after.split_whitespace().collect();
-        let ticks = |ix: usize| {
-            fields
-                .get(ix)
-                .and_then(|it| it.parse::<u64>().ok())
-                .unwrap_or(0)
-        };
-        (ticks(11) + ticks(12)) * (1_000_000 / TICKS_PER_S)
+        self.read(sysinfo::Process::accumulated_cpu_time) * 1_000
     }
 
     /// KiB in memory now; 0 where the system does not tell.
     pub(crate) fn resident_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
-        let status = status.unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        line.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
-            .unwrap_or(0)
+        self.read(sysinfo::Process::memory) / 1_024
+    }
+
+    fn read(&self, what: impl Fn(&sysinfo::Process) -> u64) -> u64 {
+        let id = Pid::from_u32(self.child.id());
+        let kinds = ProcessRefreshKind::nothing().with_cpu().with_memory();
+        let mut system = System::new();
+        system.refresh_processes_specifics(ProcessesToUpdate::Some(&[id]), false, kinds);
+        system.process(id).map_or(0, what)
     }
 }
 
@@ -141,10 +132,11 @@ pub(crate) fn free_address() -> Outcome<SocketAddr> {
 /// Processor and cores, for whoever reads the numbers.
 pub(crate) fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
-        .map_or("unknown processor", |(_, model)| model.trim());
+    let cpus = RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing());
+    let system = System::new_with_specifics(cpus);
+    let model = system.cpus().first().map(sysinfo::Cpu::brand);
+    let model = model
+        .filter(|it| !it.is_empty())
+        .unwrap_or("unknown processor");
     format!("{model}, {cores} cores, {}", std::env::consts::OS)
 }

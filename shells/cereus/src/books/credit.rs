@@ -5,7 +5,7 @@ use cereus_core::money::MicroUsd;
 use serde_json::{Value, json};
 
 use super::table::{Table, dollars, moment};
-use super::{command_on, find, look, text};
+use super::{command_on, find, look, missing, text};
 use crate::Outcome;
 use crate::cli::{CreditAddArgs, CreditListArgs, CreditReverseArgs};
 use crate::say;
@@ -59,7 +59,8 @@ pub(crate) fn list_credit(args: &CreditListArgs) -> Outcome {
 
 pub(crate) fn reverse_credit(args: &CreditReverseArgs) -> Outcome {
     let mut store = look(&args.list.data)?;
-    let row = store.reverse_deposit(DepositId(args.id)).map_err(text)?;
+    let row = store.reverse_deposit(DepositId(args.id));
+    let row = row.map_err(|error| missing(error, &args.list.data))?;
     if args.list.json {
         say(&format!("{}\n", as_json(&row)))?;
     } else {

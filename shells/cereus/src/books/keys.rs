@@ -5,7 +5,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::json;
 
 use super::table::{Table, moment};
-use super::{command_on, find, look, open, text};
+use super::{command_on, find, look, missing, open, text};
 use crate::Outcome;
 use crate::cli::{KeyCreateArgs, KeyListArgs, KeyRevokeArgs};
 use crate::say;
@@ -66,7 +66,8 @@ pub(crate) fn list_keys(args: &KeyListArgs) -> Outcome {
 }
 
 pub(crate) fn revoke_key(args: &KeyRevokeArgs) -> Outcome {
-    let key = look(&args.list.data)?.revoke_key(&args.id).map_err(text)?;
+    let key = look(&args.list.data)?.revoke_key(&args.id);
+    let key = key.map_err(|error| missing(error, &args.list.data))?;
     if args.list.json {
         let line = json!({ "id": key.id, "account": key.account_name, "revoked": true });
         say(&format!("{line}\n"))?;

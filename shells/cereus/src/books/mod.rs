@@ -17,7 +17,8 @@ pub(crate) use table::dollars;
 
 use std::path::Path;
 
-use cereus_coordinator::store::{self, FILE_NAME, Store};
+use cereus_coordinator::hint::{command_on, word};
+use cereus_coordinator::store::{self, FILE_NAME, Store, StoreError};
 use cereus_core::ids::AccountId;
 
 use crate::Outcome;
@@ -60,36 +61,24 @@ fn find(store: &dyn Store, data: &Path, name: &str) -> Result<AccountId, String>
     })
 }
 
-/// A command to try next, on the same books as this one.
-fn command_on(data: &Path, words: &str) -> String {
-    let data = word(&data.display().to_string());
-    format!("`cereus {words} --data {data}`")
-}
-
-/// As a shell reads it back.
-fn word(text: &str) -> String {
-    let is_plain = |it: char| it.is_alphanumeric() || "/._-+,:@%".contains(it);
-    if !text.is_empty() && text.chars().all(is_plain) {
-        return text.to_owned();
-    }
-    let quoted = text.replace('\'', r"'\''");
-    format!("'{quoted}'")
+/// What the store says, and the command that lists what there is.
+fn missing(error: StoreError, data: &Path) -> String {
+    let (words, what) = match error {
+        StoreError::NoCredit(_) => ("credit list", "numbers"),
+        StoreError::NoKey(_) => ("key list", "ids"),
+        StoreError::Audit(_)
+        | StoreError::Corrupt { .. }
+        | StoreError::Folder { .. }
+        | StoreError::InUse { .. }
+        | StoreError::Log { .. }
+        | StoreError::Request(_)
+        | StoreError::Sqlite(_)
+        | StoreError::Thread(_)
+        | StoreError::TooNew { .. } => return text(error),
+    };
+    format!("{error}; {} shows the {what}", command_on(data, words))
 }
 
 fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hint_can_be_pasted_into_a_shell() {
-        let hint = |data: &str| command_on(Path::new(data), "key list");
-        assert_eq!(hint("data"), "`cereus key list --data data`");
-        assert_eq!(hint("my data"), "`cereus key list --data 'my data'`");
-        assert_eq!(word("it's"), r"'it'\''s'");
-        assert_eq!(word(""), "''");
-    }
 }

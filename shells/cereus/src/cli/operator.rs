@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::millionths;
+use super::values::millionths;
 
 /// Rows that a list shows where --last is not given.
 const LAST_DEFAULT: u32 = 20;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::rows::DepositId;
 use super::sqlite::FILE_NAME;
 
 /// Why the store cannot be opened, read or written.
@@ -43,6 +44,10 @@ pub enum StoreError {
     /// What was asked for is not there, or cannot be: a sentence for the person who asked.
     #[error("{0}")]
     Request(String),
+    #[error("there is no credit {}", .0.0)]
+    NoCredit(DepositId),
+    #[error("there is no key {0}")]
+    NoKey(String),
     #[error("SQLite: {0}")]
     Sqlite(#[from] rusqlite::Error),
     #[error("the system gives no thread: {0}")]

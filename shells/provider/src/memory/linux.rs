@@ -1,5 +1,8 @@
 //! Linux: `/proc/meminfo`, the limits of the control groups that this process is in, and pressure
 //! stall information.
+//!
+//! By hand, beside sysinfo in `host`: that looks at no control group but the top one, and takes what
+//! was read from files for used up; it has no pressure, and no other root for tests.
 
 use std::fs;
 use std::path::{Path, PathBuf};

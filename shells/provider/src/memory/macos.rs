@@ -1,5 +1,5 @@
 //! macOS: asks `sysctl` and `vm_stat`. Not run yet on any Mac: only what reads their answers is
-//! tested.
+//! tested. Not sysinfo: what that calls available counts purgeable pages and the compressor too.
 
 use std::process::{Command, Stdio};
 

@@ -48,7 +48,7 @@ pub async fn serve(
 ) -> Result<(), ProviderError> {
     let route = route(&settings)?;
     let lock = FolderLock::take(&settings.data)?;
-    let key = identity::load(&settings.data).map_err(ProviderError::Identity)?;
+    let key = identity::load(&settings.data)?;
     progress(Progress::Machine(format!(
         "{:032x}",
         key.attested().machine_id().0

@@ -3,12 +3,13 @@
 //! cache beside them makes no other model of it.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use thiserror::Error;
 
 /// A model has a few dozen files; the largest manifests have no more than this.
 const FILES_MAX: usize = 16_384;
@@ -34,31 +35,16 @@ const NAMES: [&str; 15] = [
 ];
 
 /// A folder whose files cannot be listed or read.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub enum FilesError {
+    #[error(
+        "{0} has more than {FILES_MAX} files or folders deeper than {DEPTH_MAX}; a model has a \
+         folder of its own"
+    )]
     TooMany(PathBuf),
+    #[error("cannot read {path} ({source}); a model folder is in the Hugging Face layout")]
     Unreadable { path: PathBuf, source: io::Error },
 }
-
-impl fmt::Display for FilesError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooMany(folder) => write!(
-                f,
-                "{} has more than {FILES_MAX} files or folders deeper than {DEPTH_MAX}; a model has \
-                 a folder of its own",
-                folder.display()
-            ),
-            Self::Unreadable { path, source } => write!(
-                f,
-                "cannot read {} ({source}); a model folder is in the Hugging Face layout",
-                path.display()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for FilesError {}
 
 /// One file that counts.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,6 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 use super::files::{FilesError, model_files};
-use super::hex;
 
 const READ_SIZE: usize = 64 << 10;
 
@@ -34,7 +33,7 @@ pub fn weight_hash(folder: &Path) -> Result<String, FilesError> {
             source,
         })?);
     }
-    Ok(hex(&whole.finalize()))
+    Ok(hex::encode(whole.finalize()))
 }
 
 /// # Errors
@@ -48,7 +47,7 @@ pub fn fingerprint(folder: &Path) -> Result<Fingerprint, FilesError> {
         hash.update(file.size_bytes.to_le_bytes());
         hash.update(file.changed_ns.to_le_bytes());
     }
-    Ok(Fingerprint(hex(&hash.finalize())))
+    Ok(Fingerprint(hex::encode(hash.finalize())))
 }
 
 fn file_digest(path: &Path, buffer: &mut [u8]) -> io::Result<[u8; 32]> {

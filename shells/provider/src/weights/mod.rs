@@ -11,12 +11,3 @@ pub use self::hash::{Fingerprint, fingerprint, weight_hash};
 pub use self::known::KnownHashes;
 pub use self::scan::{FoundModel, PassedOver, Scan, hub_folder, open_model, scan, scan_whole};
 pub use self::template::Rendering;
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}

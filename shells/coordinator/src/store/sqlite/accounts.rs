@@ -115,11 +115,7 @@ pub(super) fn revoke_key(db: &mut Connection, id: &str) -> Result<KeyRow, StoreE
     )?;
     let sql = format!("SELECT {KEY_COLUMNS} WHERE k.id = ?");
     let key = tx.query_row(&sql, [id], read_key).optional()?;
-    let key = key.ok_or_else(|| {
-        StoreError::Request(format!(
-            "there is no key {id}; `cereus key list` shows the ids"
-        ))
-    })?;
+    let key = key.ok_or_else(|| StoreError::NoKey(id.to_owned()))?;
     tx.commit()?;
     Ok(key)
 }
@@ -145,12 +141,7 @@ fn label_of(secret: &str) -> String {
 }
 
 fn random_hex(bytes: usize) -> String {
-    use std::fmt::Write as _;
-
     let mut random = vec![0; bytes];
     secure_rand_bytes(&mut random).expect("the system gives randomness");
-    random.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex::encode(random)
 }

@@ -93,12 +93,7 @@ pub(super) fn apply(tx: &Transaction<'_>, id: DepositId, transfer: i64) -> Resul
 pub(super) fn find(db: &Connection, id: DepositId) -> Result<DepositRow, StoreError> {
     let sql = format!("SELECT {COLUMNS} WHERE d.id = ?");
     let found = db.query_row(&sql, [id.0], read).optional()?;
-    found.ok_or_else(|| {
-        StoreError::Request(format!(
-            "there is no credit {}; `cereus credit list` shows the numbers",
-            id.0
-        ))
-    })
+    found.ok_or(StoreError::NoCredit(id))
 }
 
 pub(super) fn list(

@@ -1,0 +1,58 @@
+//! `cereus chat`, `cereus demo`: whoever asks.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::values::parse_key;
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cereus chat --key sk-cereus-... --model tiny \"What is 2 + 3?\"\n  \
+    CEREUS_API_KEY=sk-cereus-... cereus chat --model tiny --receipt \"Spell cereus\"")]
+pub(crate) struct ChatArgs {
+    #[arg(long, default_value = "http://127.0.0.1:8080")]
+    pub(crate) coordinator: String,
+    /// The API key; may also be given as CEREUS_API_KEY
+    #[arg(long, value_parser = parse_key)]
+    pub(crate) key: Option<String>,
+    #[arg(long)]
+    pub(crate) model: String,
+    #[arg(long, default_value_t = 256)]
+    pub(crate) max_tokens: u32,
+    #[arg(long)]
+    pub(crate) temperature: Option<f64>,
+    #[arg(long)]
+    pub(crate) seed: Option<i64>,
+    /// Show what it cost and where the time went
+    #[arg(long)]
+    pub(crate) receipt: bool,
+    /// What to ask
+    pub(crate) prompt: String,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cereus demo                        stays up; prints a curl line and a Python snippet\n  \
+    cereus demo --once                 one answer, one receipt, exit status 0\n  \
+    cereus demo --prompt \"Spell night\"")]
+pub(crate) struct DemoArgs {
+    /// Answer one prompt, show its receipt and stop
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// A model folder in the standard Hugging Face layout
+    #[arg(long, default_value = "engine/models/tiny")]
+    pub(crate) model: PathBuf,
+    /// The coordinator's port; 0 takes any free port
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+    /// What to ask
+    #[arg(long, default_value = "What is Cereus?")]
+    pub(crate) prompt: String,
+    /// Folder of the ledger and the journal; a fresh temporary one if not given
+    #[arg(long)]
+    pub(crate) data: Option<PathBuf>,
+    /// Say the same word again and again instead of running the model
+    #[arg(long)]
+    pub(crate) echo: bool,
+}
