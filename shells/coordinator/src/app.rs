@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cereus_core::config::Config;
 use cereus_core::door::DoorLimits;
 use cereus_core::effect::Receipt;
 use cereus_core::envelope::ScopeKey;
@@ -33,7 +32,6 @@ const UNPROVEN: DoorLimits = DoorLimits {
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) clock: Clock,
-    pub(crate) config: Config,
     pub(crate) control: mpsc::Sender<Notice>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) draining: watch::Receiver<bool>,
@@ -55,7 +53,6 @@ pub(crate) struct App {
 /// Everything that [`App::new`] is given.
 pub(crate) struct Parts {
     pub(crate) clock: Clock,
-    pub(crate) config: Config,
     pub(crate) control: mpsc::Sender<Notice>,
     pub(crate) directory: Arc<Directory>,
     pub(crate) draining: watch::Receiver<bool>,
@@ -70,7 +67,6 @@ impl App {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
             clock: parts.clock,
-            config: parts.config,
             control: parts.control,
             directory: parts.directory,
             draining: parts.draining,
@@ -86,9 +82,9 @@ impl App {
         }
     }
 
-    /// What links look things up in, as of now.
-    pub(crate) fn link_rules(&self) -> Arc<LinkRules> {
-        self.directory.link_rules()
+    /// What is sold and who earns, as of now.
+    pub(crate) fn rules(&self) -> Arc<LinkRules> {
+        self.directory.rules()
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use cereus_core::config::Config;
 use cereus_core::coordinator::{Coordinator, Misuse};
 use cereus_core::effect::{Effects, Receipt};
 use cereus_core::event::{Ask, Event};
@@ -19,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use crate::answer::Answer;
 use crate::app::App;
 use crate::journal::Recorder;
-use crate::questions::Look;
+use crate::questions::{Look, Restock, Restocked};
 use crate::store::writer::{Commit, Durable, Writer};
 use crate::store::{DepositId, Entry, FinishedRequest, WaitingDeposit};
 
@@ -43,6 +44,7 @@ pub(crate) enum Notice {
     },
     Credited(WaitingDeposit),
     Looked(Look),
+    Restocked(Restock),
 }
 
 /// What the coordinator tells the task of a provider's connection.
@@ -72,6 +74,8 @@ pub(crate) struct Control {
     /// When the newest batch went to the store.
     committing: VecDeque<Committing>,
     is_drained: bool,
+    /// Of the catalogue that the rest of the process knows.
+    catalog_epoch: u64,
 }
 
 struct Committing {
@@ -82,12 +86,14 @@ struct Committing {
 impl Control {
     pub(crate) fn new(
         app: Arc<App>,
+        config: Config,
         recorder: Recorder,
         writer: Writer,
         durable: watch::Receiver<Durable>,
     ) -> Self {
         Self {
-            exchange: exchange::Control::new(app.config.clone()),
+            catalog_epoch: config.catalog.epoch(),
+            exchange: exchange::Control::new(config),
             app,
             todo: VecDeque::new(),
             out: Vec::new(),
@@ -177,6 +183,7 @@ impl Control {
                 self.step(ControlEvent::Happened(event));
             }
             Notice::Looked(look) => look.at(self.exchange.core()),
+            Notice::Restocked(restock) => self.restock(restock),
             Notice::Credited(WaitingDeposit {
                 id,
                 account,
@@ -189,9 +196,29 @@ impl Control {
         }
     }
 
+    /// The operator's file names other models or prices: all that follows happens in one turn, so that
+    /// nobody meets half of it.
+    fn restock(&mut self, restock: Restock) {
+        let before = self.exchange.core().catalog().clone();
+        let changes = before.changes_to(restock.specs);
+        let restocked = changes.map(|events| {
+            let events = events.into_iter().map(ControlEvent::Happened);
+            self.todo.extend(events);
+            self.step_all();
+            let after = self.exchange.core().catalog().clone();
+            Restocked { before, after }
+        });
+        // If this fails, nobody waits for the answer any more.
+        let _ = restock.tell.send(restocked);
+    }
+
     /// One event and all that follows from it, in order.
     fn step(&mut self, event: ControlEvent<Arc<Answer>>) {
         self.todo.push_back(event);
+        self.step_all();
+    }
+
+    fn step_all(&mut self) {
         while let Some(event) = self.todo.pop_front() {
             let now = self.app.clock.now();
             let mut out = std::mem::take(&mut self.out);
@@ -204,6 +231,16 @@ impl Control {
                 self.carry_out(now, effect);
             }
             self.out = out;
+        }
+        self.publish();
+    }
+
+    /// Whoever answers without the core hears what is sold after the core does, and never before.
+    fn publish(&mut self) {
+        let catalog = self.exchange.core().catalog();
+        if catalog.epoch() != self.catalog_epoch {
+            self.catalog_epoch = catalog.epoch();
+            self.app.directory.sell(catalog);
         }
     }
 
@@ -277,7 +314,7 @@ impl Control {
     /// The receipt of what was settled.
     fn keep(&mut self, request: &Answer, receipt: Receipt) {
         self.app.charged(&receipt);
-        let spec = self.app.config.catalog.spec(receipt.model);
+        let spec = self.exchange.core().catalog().spec(receipt.model);
         let finished = Arc::new(FinishedRequest {
             receipt,
             model: spec.map_or_else(String::new, |spec| spec.id.clone()),
