@@ -16,8 +16,8 @@ use crate::listen::parse_listen;
 pub(crate) use operator::{
     AccountCommand, AccountListArgs, AuditArgs, CreditAddArgs, CreditArgs, CreditCommand,
     CreditListArgs, CreditReverseArgs, EarningsArgs, EarningsCommand, EarningsMoveArgs,
-    EarningsProveArgs, KeyCommand, KeyCreateArgs, KeyListArgs, KeyRevokeArgs, PricesArgs,
-    ProvidersArgs, RequestsArgs,
+    EarningsProveArgs, KeyCommand, KeyCreateArgs, KeyListArgs, KeyRevokeArgs, ListArgs, PricesArgs,
+    PricesCommand, ProvidersArgs, RequestsArgs,
 };
 
 pub(crate) const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
@@ -86,7 +86,7 @@ pub(crate) enum Command {
     Earnings(EarningsArgs),
     /// Connected machines: trust, models, load, and why one gets nothing
     Providers(ProvidersArgs),
-    /// What a running coordinator sells, and for how much
+    /// What a running coordinator sells, and for how much; reads its catalogue anew
     Prices(PricesArgs),
     /// Check the whole ledger and its file
     Audit(AuditArgs),
@@ -108,6 +108,7 @@ pub(crate) enum Command {
     A catalogue file:\n  \
     {\"models\": [{\"id\": \"tiny\", \"input_micro_usd_per_mtok\": 50000,\n   \
     \"output_micro_usd_per_mtok\": 200000, \"context_tokens\": 2048}]}\n\n\
+    `cereus prices reload` has a running coordinator read that file anew.\n\n\
     SIGTERM or Ctrl-C drains: nothing more is admitted, running streams finish.")]
 pub(crate) struct CoordinatorArgs {
     /// Where to listen: a port of this machine alone, or HOST:PORT; port 0 takes any free port
