@@ -2,6 +2,8 @@
 //! printed; there are no hidden defaults. The journal's header carries it whole; what changes later
 //! is an event (`ModelListed`, `ModelPriced`, `ModelRetired`, `LimitsChanged`).
 
+mod changes;
+
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};

@@ -13,6 +13,8 @@ use crate::time::Tick;
 /// What happened to a connection.
 #[derive(Debug)]
 pub enum ConnectionEvent<'f, R> {
+    /// The rules of this step, and of those that follow, have another catalogue.
+    CatalogChanged,
     FrameReceived(&'f [u8]),
     /// The socket refused to read a frame of this size.
     FrameTooLarge,
@@ -116,6 +118,7 @@ impl<R: Clone> Connection<R> {
         out: &mut Vec<ConnectionEffect>,
     ) {
         match event {
+            ConnectionEvent::CatalogChanged => self.echoes.push_back(LinkEvent::CatalogChanged),
             ConnectionEvent::FrameReceived(frame) => {
                 let event = LinkEvent::FrameReceived(frame);
                 if let Some(chunk) = self.step_link(now, event, rules, host, out) {
@@ -156,6 +159,7 @@ impl<R: Clone> Connection<R> {
         let dispatched = match &event {
             LinkEvent::DispatchRequested { attempt, .. } => Some(*attempt),
             LinkEvent::CancelRequested { .. }
+            | LinkEvent::CatalogChanged
             | LinkEvent::ChunkRefused { .. }
             | LinkEvent::CloseRequested { .. }
             | LinkEvent::DisconnectRequested { .. }

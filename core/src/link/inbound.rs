@@ -6,9 +6,10 @@ use std::borrow::Cow;
 use super::attempts::Carried;
 use super::challenge::{Outcome, judge};
 use super::fault::{Ended, fault_of};
-use super::join::{Session, inventory, unsold};
+use super::join::Session;
 use super::machine::{Phase, ProviderLink};
 use super::outbox::Lane;
+use super::stock::Stock;
 use super::{Chunk, EARN_KEY_UNKNOWN, LinkEffect, LinkOut, LinkRules, NOTHING_SOLD};
 use crate::event::{AttemptFault, Event, GoneCause, Trust};
 use crate::ids::WireId;
@@ -61,17 +62,11 @@ impl ProviderLink {
                 self.on_load_status(&status, rules, out);
             }
             ToCoordinator::ModelsUpdate(update) => {
-                let models = inventory(&update.models, &rules.catalog);
+                let stock = Stock::new(&update.models, &rules.catalog);
+                self.counts.models_unnoted += stock.unnoted();
                 let session = self.session_mut().expect("checked above");
-                session.inventory.clone_from(&models);
-                session.unsold = unsold(&update.models, &rules.catalog);
-                if models.is_empty() {
-                    self.send_trust("online", NOTHING_SOLD, rules);
-                }
-                out.tell(Event::ProviderRestocked {
-                    conn: self.conn,
-                    models: Cow::Owned(models),
-                });
+                session.stock = stock;
+                self.restocked(rules, out);
             }
             // These change nothing: nobody here pushes code challenges, so an answer answers none,
             // and news of a prefetch are for people only.
@@ -81,6 +76,31 @@ impl ProviderLink {
             ToCoordinator::Register(_) => unreachable!("handled above"),
         }
         None
+    }
+
+    /// What was not sold may be sold now, and the other way round; the provider need not say again
+    /// what it has.
+    pub(super) fn on_catalog(&mut self, rules: &LinkRules, out: &mut LinkOut) {
+        let Some(session) = self.session_mut() else {
+            return;
+        };
+        if session.stock.sort(&rules.catalog) {
+            self.restocked(rules, out);
+        }
+    }
+
+    fn restocked(&mut self, rules: &LinkRules, out: &mut LinkOut) {
+        let session = self
+            .session()
+            .expect("only a registered provider has stock");
+        let models = session.stock.sold().to_vec();
+        if models.is_empty() {
+            self.send_trust("online", NOTHING_SOLD, rules);
+        }
+        out.tell(Event::ProviderRestocked {
+            conn: self.conn,
+            models: Cow::Owned(models),
+        });
     }
 
     fn on_register(
@@ -111,10 +131,11 @@ impl ProviderLink {
             owner: self.owner,
             trust: session.trust,
             spec: machine_spec(register, session.can_seal),
-            models: Cow::Owned(session.inventory.clone()),
+            models: Cow::Owned(session.stock.sold().to_vec()),
         });
         let (trust, takes_desired_models) = (session.trust, session.takes_desired_models);
-        let is_idle = session.inventory.is_empty();
+        let is_idle = session.stock.sold().is_empty();
+        self.counts.models_unnoted += session.stock.unnoted();
         self.phase = Phase::Joined(Box::new(session));
         self.liveness.heard(now);
         if is_idle {
@@ -143,7 +164,7 @@ impl ProviderLink {
             .session_mut()
             .expect("only a registered provider is heard");
         let mut slots = Vec::new();
-        let report = heartbeat.to_reports(&rules.catalog, &session.inventory, &mut slots);
+        let report = heartbeat.to_reports(&rules.catalog, session.stock.sold(), &mut slots);
         if let Some((report, slots)) = session.reports.came(now, (report, slots)) {
             out.tell(Event::ProviderReported {
                 conn,

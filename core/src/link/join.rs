@@ -5,13 +5,13 @@
 use super::LinkConfig;
 use super::challenge::Challenges;
 use super::reports::Reports;
+use super::stock::Stock;
 use crate::config::Catalog;
 use crate::envelope::PublicKey;
 use crate::event::Trust;
-use crate::ids::{ConnId, MachineId, ModelIx};
+use crate::ids::{ConnId, MachineId};
 use crate::time::Tick;
-use crate::wire::REPORTED_SLOTS_MAX;
-use crate::wire::messages::{ModelEntry, Register};
+use crate::wire::messages::Register;
 use crate::wire::proof::{AttestedKey, Posture, machine_id, verify_blob};
 
 /// Backends that understand `load_model`, `prefetch_model` and `desired_models`, and that may see
@@ -21,11 +21,6 @@ const BACKENDS: [&str; 2] = ["mlx-swift", "cereus-mlx"];
 /// First release that understands `desired_models`: an older one may drop its session over a message that it
 /// does not know.
 const DESIRED_MODELS_SINCE: [u32; 3] = [0, 5, 17];
-
-/// Models that are not sold, as an operator is told them of one provider: the first, and so much of
-/// each name.
-const UNSOLD_MAX: usize = 8;
-const UNSOLD_CHARS_MAX: usize = 96;
 
 /// A registered provider.
 #[derive(Clone, Debug, Hash)]
@@ -43,9 +38,7 @@ pub(super) struct Session {
     pub(super) loads_ordered: u32,
     pub(super) takes_commands: bool,
     pub(super) takes_desired_models: bool,
-    pub(super) inventory: Vec<ModelIx>,
-    /// The first of the models that it has and nobody sells here, for the log.
-    pub(super) unsold: Vec<String>,
+    pub(super) stock: Stock,
     pub(super) is_distrusted: bool,
     /// The provider was told so, for a while: it hears when that is over.
     pub(super) is_told_untrusted: bool,
@@ -99,8 +92,7 @@ impl Session {
             takes_commands: is_known_backend,
             takes_desired_models: is_known_backend
                 && is_at_least(&register.version, DESIRED_MODELS_SINCE),
-            inventory: inventory(&register.models, catalog),
-            unsold: unsold(&register.models, catalog),
+            stock: Stock::new(&register.models, catalog),
             is_distrusted: false,
             is_told_untrusted: false,
             can_seal,
@@ -109,38 +101,6 @@ impl Session {
             reports: Reports::default(),
         }
     }
-}
-
-/// The models of the catalogue that a provider can serve, each once, in the order of its list.
-pub(super) fn inventory(models: &[ModelEntry<'_>], catalog: &Catalog) -> Vec<ModelIx> {
-    let mut found = Vec::new();
-    for entry in models {
-        if found.len() == REPORTED_SLOTS_MAX {
-            break;
-        }
-        // `false` says that the template crashes: this model is not offered on this provider. An absent
-        // value is no opinion.
-        let renders = entry.template_render_ok != Some(false);
-        if let Some(model) = catalog.find(&entry.id)
-            && renders
-            && !found.contains(&model)
-        {
-            found.push(model);
-        }
-    }
-    found
-}
-
-/// Names that strangers chose: cut, and without what a terminal would obey.
-pub(super) fn unsold(models: &[ModelEntry<'_>], catalog: &Catalog) -> Vec<String> {
-    let unsold = models
-        .iter()
-        .filter(|entry| catalog.find(&entry.id).is_none());
-    let names = unsold.map(|entry| {
-        let plain = entry.id.chars().filter(|c| !c.is_control());
-        plain.take(UNSOLD_CHARS_MAX).collect()
-    });
-    names.take(UNSOLD_MAX).collect()
 }
 
 /// Numeric by component: 0.6.10 is later than 0.6.9. What is no version is below every version.

@@ -34,6 +34,8 @@ pub struct LinkCounts {
     pub lane_full: u64,
     pub late_chunks: u64,
     pub loads_unasked: u64,
+    /// Models of which no note was taken: they are not served, also should they be sold.
+    pub models_unnoted: u64,
     pub registers_repeated: u64,
     pub stray_chunks: u64,
     /// Answers to challenges without a signature over their status.
@@ -99,6 +101,7 @@ impl ProviderLink {
             LinkEvent::CancelRequested { attempt, shown } => {
                 self.on_cancel(now, attempt, shown, rules);
             }
+            LinkEvent::CatalogChanged => self.on_catalog(rules, out),
             LinkEvent::ChunkRefused { wire } => {
                 if let Some(carried) = self.attempts.find(wire) {
                     self.on_violation(carried, rules, out);
@@ -212,10 +215,10 @@ impl ProviderLink {
         Some(self.session()?.machine)
     }
 
-    /// The first of the models that the provider has and nobody sells here.
+    /// The first of the models that the provider has and nobody sells here, for a log.
     #[must_use]
     pub fn unsold(&self) -> &[String] {
-        self.session().map_or(&[], |session| &session.unsold)
+        self.session().map_or(&[], |session| session.stock.unsold())
     }
 
     /// How well the registration proved the machine's identity.

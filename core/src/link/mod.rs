@@ -16,6 +16,7 @@ mod machine;
 mod orders;
 mod outbox;
 mod reports;
+mod stock;
 mod stray;
 
 use crate::config::Catalog;
@@ -167,6 +168,8 @@ pub enum LinkEvent<'f> {
         attempt: AttemptKey,
         shown: Shown,
     },
+    /// The rules of this step, and of those that follow, have another catalogue.
+    CatalogChanged,
     /// The attempt's relay could not open what we delivered, so its provider did not seal it with the
     /// agreed key: a violation.
     ChunkRefused {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cereus_coordinator::settings::read_catalog;
+use cereus_coordinator::settings::CatalogSource;
 use cereus_coordinator::{Settings, start};
 use cereus_core::config::Catalog;
 use cereus_core::time::Span;
@@ -37,13 +37,13 @@ pub(crate) async fn serve(args: CoordinatorArgs) -> Outcome {
 }
 
 fn settings(args: CoordinatorArgs) -> Result<Settings, String> {
-    let mut models = args.models;
-    if let Some(path) = &args.model_catalog {
-        models.extend(read_catalog(path)?);
-    }
-    let catalog = Catalog::new(models)
-        .map_err(|error| format!("{error} (--model or --model-catalog names the models)"))?;
+    let source = CatalogSource {
+        models: args.models,
+        file: args.model_catalog,
+    };
+    let catalog = Catalog::new(source.read()?).map_err(|error| CatalogSource::refusal(&error))?;
     let mut settings = Settings::new(args.listen, args.data, catalog);
+    settings.source = source;
     settings.config.limits.queue_depth_max = args.queue_depth;
     settings.config.limits.queue_wait_max = Span::secs(args.queue_wait);
     settings.limits = limits(args.connections, args.idle_timeout);

@@ -64,7 +64,7 @@ fn run(command: Command) -> Outcome {
         Command::Key(KeyCommand::Revoke(args)) => books::revoke_key(&args),
         Command::Local(args) => block_on(local::serve(args)),
         Command::Models(ModelsCommand::List(args)) => models::list(&args),
-        Command::Prices(args) => books::list_prices(&args),
+        Command::Prices(args) => books::prices(&args),
         Command::Providers(args) => books::list_providers(&args),
         Command::Provider(args) => block_on(provider::serve(args)),
         Command::Requests(args) => books::list_requests(&args),

@@ -412,3 +412,17 @@ fn what_is_wrong_with_a_start_is_said_with_a_way_out() {
     assert!(complaint(&room).contains("--kv-gb asks for 1000000.00 GiB"));
     assert!(complaint(&["demo", "--once", "--model", &at("no-model")]).contains("config.json"));
 }
+
+#[test]
+fn prices_cannot_be_read_anew_where_no_coordinator_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let reload = ["prices", "reload", "--data", data];
+    assert!(complaint(&reload).contains("there are no books"));
+    cereus(&["key", "create", "--data", data, "--account", "ada"]);
+    let said = complaint(&reload);
+    assert!(said.contains("no coordinator runs on"), "{said}");
+    assert!(said.contains("`cereus coordinator"), "{said}");
+    let help = text(&cereus(&["prices", "reload", "--help"]).stdout);
+    assert!(help.contains("cereus prices reload --data data"), "{help}");
+}

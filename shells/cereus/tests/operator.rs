@@ -220,6 +220,10 @@ fn an_operator_sees_what_is_sold_while_a_coordinator_runs() {
     assert_eq!(prices[0]["input_micro_usd_per_mtok"], 50_000);
     assert_eq!(prices[0]["output_micro_usd_per_mtok"], 200_000);
     assert_eq!(prices[0]["context_tokens"], 2_048);
+    let reload = ["prices", "reload", "--data", &data];
+    let output = command(&reload).output().unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert!(complaint.contains("--model-catalog FILE"), "{complaint}");
     let table = said(&["prices", "--data", &data]);
     assert!(table.contains("$0.050000"), "{table}");
     assert_eq!(prices[0]["least_micro_usd"], 100);
@@ -231,6 +235,67 @@ fn an_operator_sees_what_is_sold_while_a_coordinator_runs() {
     let hint = format!("--data {data}`");
     assert!(complaint.contains("`cereus coordinator"), "{complaint}");
     assert!(complaint.contains(&hint), "{complaint}");
+}
+
+#[test]
+fn prices_are_read_anew_while_a_coordinator_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (data, file) = (at("data"), at("models.json"));
+    let write = |models: &[(&str, u32)]| {
+        let model = |(id, input): &(&str, u32)| {
+            serde_json::json!({
+                "id": id, "input_micro_usd_per_mtok": input, "output_micro_usd_per_mtok": 200_000,
+            })
+        };
+        let models: Vec<Value> = models.iter().map(model).collect();
+        std::fs::write(&file, serde_json::json!({ "models": models }).to_string()).unwrap();
+    };
+    write(&[("a", 1), ("b", 50_000)]);
+    let fixed = [
+        "--model",
+        "tiny:50000:200000:2048",
+        "--model-catalog",
+        &file,
+    ];
+    let start = ["coordinator", "--data", &data, "--listen", "0"];
+    let mut coordinator = Running::start(&[&start[..], &fixed].concat());
+    coordinator.line("listening on ");
+    let reload = ["prices", "reload", "--data", &data];
+    assert_eq!(said(&reload), "nothing changed\n");
+
+    write(&[("b", 70_000), ("c", 50_000)]);
+    let expected = "retired a\n\
+        listed c: $0.050000 for a million tokens in, $0.200000 out, context 8192\n\
+        priced b: $0.070000 for a million tokens in, $0.200000 out, context 8192\n";
+    assert_eq!(said(&reload), expected);
+    let prices = lines(&["prices", "--data", &data, "--json"]);
+    let names: Vec<&str> = prices.iter().map(|it| it["id"].as_str().unwrap()).collect();
+    assert_eq!(names, ["b", "c", "tiny"]);
+
+    write(&[("b", 70_000)]);
+    let changes = lines(&[&reload[..], &["--json"]].concat());
+    assert_eq!(
+        changes,
+        [serde_json::json!({ "change": "retired", "id": "c" })]
+    );
+
+    for (text, part) in [
+        ("{", "is not right"),
+        (
+            r#"{"models":[{"id":"tiny","input_micro_usd_per_mtok":1,"output_micro_usd_per_mtok":1}]}"#,
+            "`tiny` is listed twice",
+        ),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let output = command(&reload).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert!(complaint.contains("nothing changed"), "{complaint}");
+        assert!(complaint.contains(part), "{complaint}");
+    }
+    let same = lines(&["prices", "--data", &data, "--json"]);
+    assert_eq!(same.len(), 2, "b and tiny");
 }
 
 #[test]

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cereus_core::config::Config;
 use cereus_core::door::DoorLimits;
 use cereus_core::effect::Receipt;
 use cereus_core::envelope::ScopeKey;
-use cereus_core::ids::{AccountId, ConnId};
+use cereus_core::ids::{AccountId, ConnId, Epoch};
 use cereus_core::link::LinkRules;
 use cereus_http::{GRACE, Proxies, Room};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -34,11 +33,12 @@ const UNPROVEN: DoorLimits = DoorLimits {
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) clock: Clock,
-    pub(crate) config: Config,
     pub(crate) control: mpsc::Sender<Notice>,
     pub(crate) data: PathBuf,
     pub(crate) directory: Arc<Directory>,
     pub(crate) draining: watch::Receiver<bool>,
+    /// Of this run.
+    pub(crate) epoch: Epoch,
     pub(crate) metrics: Metrics,
     pub(crate) proxies: Proxies,
     pub(crate) receipts: Receipts,
@@ -57,11 +57,11 @@ pub(crate) struct App {
 /// Everything that [`App::new`] is given.
 pub(crate) struct Parts {
     pub(crate) clock: Clock,
-    pub(crate) config: Config,
     pub(crate) control: mpsc::Sender<Notice>,
     pub(crate) data: PathBuf,
     pub(crate) directory: Arc<Directory>,
     pub(crate) draining: watch::Receiver<bool>,
+    pub(crate) epoch: Epoch,
     /// A store to look receipts up in.
     pub(crate) reading: Box<dyn Store>,
     pub(crate) proxies: Proxies,
@@ -77,6 +77,7 @@ impl App {
             data: parts.data,
             directory: parts.directory,
             draining: parts.draining,
+            epoch: parts.epoch,
             metrics: Metrics::new(),
             receipts: Receipts::new(parts.reading),
             proxies: parts.proxies,
@@ -84,15 +85,14 @@ impl App {
             started_unix_s: parts.started_unix_s,
             unlinked: parts.unlinked,
             unproven: Room::new(UNPROVEN),
-            next_conn: AtomicU64::new(parts.config.epoch.origin() + 1),
+            next_conn: AtomicU64::new(parts.epoch.origin() + 1),
             provider_places: Arc::new(Semaphore::new(PROVIDER_CONNECTIONS_MAX)),
-            config: parts.config,
         }
     }
 
-    /// What links look things up in, as of now.
-    pub(crate) fn link_rules(&self) -> Arc<LinkRules> {
-        self.directory.link_rules()
+    /// What is sold and who earns, as of now.
+    pub(crate) fn rules(&self) -> Arc<LinkRules> {
+        self.directory.rules()
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use cereus_core::config::Config;
 use cereus_core::coordinator::{Coordinator, Misuse};
 use cereus_core::effect::{Effects, Receipt};
 use cereus_core::event::{Ask, Event};
@@ -20,7 +21,7 @@ use crate::answer::Answer;
 use crate::app::App;
 use crate::hint::command_on;
 use crate::journal::Recorder;
-use crate::questions::Look;
+use crate::questions::{Look, Restock, Restocked};
 use crate::store::writer::{Commit, Durable, Writer};
 use crate::store::{DepositId, Entry, FinishedRequest, WaitingDeposit};
 
@@ -44,6 +45,7 @@ pub(crate) enum Notice {
     },
     Credited(WaitingDeposit),
     Looked(Look),
+    Restocked(Restock),
 }
 
 /// What the coordinator tells the task of a provider's connection.
@@ -73,6 +75,8 @@ pub(crate) struct Control {
     /// When the newest batch went to the store.
     committing: VecDeque<Committing>,
     is_drained: bool,
+    /// Of the catalogue that the rest of the process knows.
+    catalog_epoch: u64,
 }
 
 struct Committing {
@@ -83,13 +87,15 @@ struct Committing {
 impl Control {
     pub(crate) fn new(
         app: Arc<App>,
+        config: Config,
         recorder: Recorder,
         writer: Writer,
         durable: watch::Receiver<Durable>,
     ) -> Self {
-        let origin = app.config.epoch.origin();
+        let origin = app.epoch.origin();
         Self {
-            exchange: exchange::Control::new(app.config.clone()),
+            catalog_epoch: config.catalog.epoch(),
+            exchange: exchange::Control::new(config),
             app,
             todo: VecDeque::new(),
             out: Vec::new(),
@@ -179,6 +185,7 @@ impl Control {
                 self.step(ControlEvent::Happened(event));
             }
             Notice::Looked(look) => look.at(self.exchange.core()),
+            Notice::Restocked(restock) => self.restock(restock),
             Notice::Credited(WaitingDeposit {
                 id,
                 account,
@@ -191,9 +198,29 @@ impl Control {
         }
     }
 
+    /// The operator's file names other models or prices: all that follows happens in one turn, so that
+    /// nobody meets half of it.
+    fn restock(&mut self, restock: Restock) {
+        let before = self.exchange.core().catalog().clone();
+        let changes = before.changes_to(restock.specs);
+        let restocked = changes.map(|events| {
+            let events = events.into_iter().map(ControlEvent::Happened);
+            self.todo.extend(events);
+            self.step_all();
+            let after = self.exchange.core().catalog().clone();
+            Restocked { before, after }
+        });
+        // If this fails, nobody waits for the answer any more.
+        let _ = restock.tell.send(restocked);
+    }
+
     /// One event and all that follows from it, in order.
     fn step(&mut self, event: ControlEvent<Arc<Answer>>) {
         self.todo.push_back(event);
+        self.step_all();
+    }
+
+    fn step_all(&mut self) {
         while let Some(event) = self.todo.pop_front() {
             let now = self.app.clock.now();
             let mut out = std::mem::take(&mut self.out);
@@ -206,6 +233,16 @@ impl Control {
                 self.carry_out(now, effect);
             }
             self.out = out;
+        }
+        self.publish();
+    }
+
+    /// Whoever answers without the core hears what is sold after the core does, and never before.
+    fn publish(&mut self) {
+        let catalog = self.exchange.core().catalog();
+        if catalog.epoch() != self.catalog_epoch {
+            self.catalog_epoch = catalog.epoch();
+            self.app.directory.sell(catalog);
         }
     }
 
@@ -280,7 +317,7 @@ impl Control {
     /// The receipt of what was settled.
     fn keep(&mut self, request: &Answer, receipt: Receipt) {
         self.app.charged(&receipt);
-        let spec = self.app.config.catalog.spec(receipt.model);
+        let spec = self.exchange.core().catalog().spec(receipt.model);
         let finished = Arc::new(FinishedRequest {
             receipt,
             model: spec.map_or_else(String::new, |spec| spec.id.clone()),
@@ -304,7 +341,7 @@ impl Control {
 
     /// How many transfers of this run there are up to that one.
     fn since_start(&self, transfer: u64) -> u64 {
-        transfer.saturating_sub(self.app.config.epoch.origin())
+        transfer.saturating_sub(self.app.epoch.origin())
     }
 
     fn is_durable(&mut self, up_to: u64) {

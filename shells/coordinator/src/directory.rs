@@ -1,5 +1,6 @@
-//! Who holds which API key, in memory: the store tells what changes, and a key that is not here does
-//! not exist. So asking costs a hash and a look, whoever asks with whatever key.
+//! Who holds which API key and what is sold, in memory. The store tells what changes of the keys, and
+//! a key that is not here does not exist; so asking costs a hash and a look, whoever asks with whatever
+//! key. Of the catalogue the control task tells, once the core sells it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
@@ -8,7 +9,7 @@ use cereus_core::config::Catalog;
 use cereus_core::event::Event;
 use cereus_core::ids::AccountId;
 use cereus_core::link::{LinkConfig, LinkRules, Owners};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::control::Notice;
 use crate::store::{Changes, KeyHash};
@@ -20,10 +21,9 @@ const KEY_SIZE_MAX: usize = 256;
 pub(crate) struct Directory {
     keys: RwLock<HashMap<KeyHash, AccountId>>,
     control: mpsc::Sender<Notice>,
-    link_config: LinkConfig,
-    catalog: Catalog,
-    /// For the links: the same keys also say who earns.
-    rules: RwLock<Arc<LinkRules>>,
+    /// What is sold, and who earns by the same keys: one snapshot, replaced as a whole. Whoever waits
+    /// for a change hears of a new catalogue only; who earns is looked up at each registration.
+    rules: watch::Sender<Arc<LinkRules>>,
 }
 
 impl Directory {
@@ -33,21 +33,36 @@ impl Directory {
         catalog: Catalog,
     ) -> Arc<Self> {
         let rules = LinkRules {
-            config: link_config.clone(),
-            catalog: catalog.clone(),
+            config: link_config,
+            catalog,
             owners: Owners::default(),
         };
         Arc::new(Self {
             keys: RwLock::default(),
             control,
-            link_config,
-            catalog,
-            rules: RwLock::new(Arc::new(rules)),
+            rules: watch::Sender::new(Arc::new(rules)),
         })
     }
 
-    pub(crate) fn link_rules(&self) -> Arc<LinkRules> {
-        Arc::clone(&self.rules.read().expect("no holder of this lock panics"))
+    pub(crate) fn rules(&self) -> Arc<LinkRules> {
+        Arc::clone(&self.rules.borrow())
+    }
+
+    /// The newest rules, and word of each new catalogue.
+    pub(crate) fn follow_rules(&self) -> watch::Receiver<Arc<LinkRules>> {
+        self.rules.subscribe()
+    }
+
+    /// The core sells something else.
+    pub(crate) fn sell(&self, catalog: &Catalog) {
+        self.rules.send_modify(|rules| {
+            let newer = LinkRules {
+                config: rules.config.clone(),
+                catalog: catalog.clone(),
+                owners: rules.owners.clone(),
+            };
+            *rules = Arc::new(newer);
+        });
     }
 
     /// The account of a key.
@@ -92,12 +107,17 @@ impl Directory {
             .iter()
             .map(|(hash, account)| (hash.bytes(), *account))
             .collect();
-        let rules = LinkRules {
-            config: self.link_config.clone(),
-            catalog: self.catalog.clone(),
-            owners: Owners::new(owners),
-        };
-        *self.rules.write().expect("no holder of this lock panics") = Arc::new(rules);
+        let owners = Owners::new(owners);
+        self.rules.send_if_modified(|rules| {
+            let newer = LinkRules {
+                config: rules.config.clone(),
+                catalog: rules.catalog.clone(),
+                owners,
+            };
+            *rules = Arc::new(newer);
+            // Tens of thousands of connections need not wake for a key.
+            false
+        });
     }
 
     fn find(&self, hash: KeyHash) -> Option<AccountId> {

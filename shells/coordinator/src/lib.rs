@@ -43,7 +43,7 @@ use crate::directory::Directory;
 pub use crate::journal::JournalSettings;
 use crate::journal::Recorder;
 pub use crate::settings::Settings;
-use crate::settings::fresh_seed;
+use crate::settings::{CatalogSource, fresh_seed};
 use crate::store::applier::Applier;
 use crate::store::watch::{self as store_watch, Listener};
 use crate::store::writer::{self, Started};
@@ -197,18 +197,18 @@ pub async fn start(mut settings: Settings) -> Result<Running, CoordinatorError> 
     );
     let app = Arc::new(App::new(Parts {
         clock,
-        config: settings.config.clone(),
         control: control.clone(),
         data: settings.data.clone(),
         directory: Arc::clone(&directory),
         draining: draining.clone(),
+        epoch: settings.config.epoch,
         reading,
         proxies: Proxies::new(settings.proxies),
         started_unix_s,
         unlinked,
     }));
     let journal = recorder.path().to_owned();
-    let control_task = Control::new(Arc::clone(&app), recorder, writer, durable);
+    let control_task = Control::new(Arc::clone(&app), settings.config, recorder, writer, durable);
     let control_task = tokio::spawn(control_task.run(inbox, draining.clone()));
     directory.begin(&everything).await;
     recover(&control, holds).await;
@@ -220,6 +220,7 @@ pub async fn start(mut settings: Settings) -> Result<Running, CoordinatorError> 
             applier,
             directory,
             control,
+            source: settings.source,
         },
     )
     .map_err(CoordinatorError::Thread)?;
@@ -295,6 +296,7 @@ struct Neighbours {
     applier: Applier,
     directory: Arc<Directory>,
     control: mpsc::Sender<Notice>,
+    source: CatalogSource,
 }
 
 impl Listener for Neighbours {
@@ -307,7 +309,7 @@ impl Listener for Neighbours {
             self.applier.settle();
             return Some("true".to_owned());
         }
-        questions::answer(question, &self.control)
+        questions::answer(question, &self.control, &self.source)
     }
 }
 

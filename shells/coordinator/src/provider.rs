@@ -39,7 +39,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let conn = app.fresh_conn();
-    let rules = app.link_rules();
+    let mut followed = app.directory.follow_rules();
+    let rules = Arc::clone(&followed.borrow_and_update());
     let (orders_in, mut orders) = mpsc::channel(ORDERS_MAX);
     let exchange = exchange::Connection::new(app.clock.now(), conn, app.unlinked, &rules);
     let frame_size_max = exchange.link().frame_size_max(&rules.config);
@@ -68,6 +69,10 @@ where
                     connection.step(ConnectionEvent::LetGo).await;
                 }
             }
+            Ok(()) = followed.changed() => {
+                let rules = Arc::clone(&followed.borrow_and_update());
+                connection.follow(rules).await;
+            }
             // Too many connections wait at the door to prove themselves, and this one has waited
             // longest, so it goes.
             () = sent_away.called() => connection.step(ConnectionEvent::LetGo).await,
@@ -95,6 +100,12 @@ impl<S> Connection<S>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
+    /// What was not sold may be sold now, and the other way round.
+    async fn follow(&mut self, rules: Arc<LinkRules>) {
+        self.rules = rules;
+        self.step(ConnectionEvent::CatalogChanged).await;
+    }
+
     /// Handles a message and those that have come with it.
     async fn heard_all(&mut self, first: Heard) {
         self.heard(first).await;
@@ -117,7 +128,7 @@ where
                 if !self.exchange.link().is_joined() {
                     // The registration may name an earning key that was made a moment ago: only the
                     // newest rules know it.
-                    self.rules = self.app.link_rules();
+                    self.rules = self.app.rules();
                 }
                 self.step(ConnectionEvent::FrameReceived(&frame)).await;
                 let link = self.exchange.link();

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cereus_core::config::{Catalog, Config, Limits, ModelSpec};
+use cereus_core::config::{Catalog, CatalogError, Config, Limits, ModelSpec};
 use cereus_core::draw::Seed;
 use cereus_core::envelope::ScopeKey;
 use cereus_core::event::Trust;
@@ -37,6 +37,8 @@ pub struct Settings {
     pub metrics_listen: Option<SocketAddr>,
     pub data: PathBuf,
     pub config: Config,
+    /// Where the catalogue came from, and can be read anew.
+    pub source: CatalogSource,
     /// Limits on HTTP connections.
     pub limits: HttpLimits,
     pub journal: JournalSettings,
@@ -50,6 +52,10 @@ impl Settings {
     /// The published limits around a catalogue, with a fresh random seed.
     #[must_use]
     pub fn new(listen: SocketAddr, data: PathBuf, catalog: Catalog) -> Self {
+        let source = CatalogSource {
+            models: catalog.iter().map(|(_, spec)| spec.clone()).collect(),
+            file: None,
+        };
         let config = Config {
             // The store gives the number when the run begins.
             epoch: Epoch(0),
@@ -64,11 +70,36 @@ impl Settings {
             metrics_listen: None,
             data,
             config,
+            source,
             limits: HttpLimits::with_connections(CONNECTIONS_MAX_DEFAULT),
             journal: JournalSettings::reference(),
             proxies: Vec::new(),
             drain_wait_max: Duration::from_secs(600),
         }
+    }
+}
+
+/// What an operator says of the models to sell: some for good, some in a file.
+#[derive(Clone, Debug, Default)]
+pub struct CatalogSource {
+    pub models: Vec<ModelSpec>,
+    pub file: Option<PathBuf>,
+}
+
+impl CatalogSource {
+    /// All models, those of the file as it is now. Errors are sentences.
+    pub fn read(&self) -> Result<Vec<ModelSpec>, String> {
+        let mut models = self.models.clone();
+        if let Some(path) = &self.file {
+            models.extend(read_catalog(path)?);
+        }
+        Ok(models)
+    }
+
+    /// What is said of models that make no catalogue.
+    #[must_use]
+    pub fn refusal(error: &CatalogError) -> String {
+        format!("{error} (--model or --model-catalog names the models)")
     }
 }
 

@@ -95,6 +95,69 @@ fn a_machine_that_serves_nothing_of_what_is_sold_is_told_so() {
 }
 
 #[test]
+fn a_machine_serves_what_is_sold_later_without_saying_again_what_it_has() {
+    let entry = |name: &&'static str| ModelEntry {
+        id: Text::from(*name),
+        ..ModelEntry::default()
+    };
+    let mut world = World::new();
+    world.frame(&register_with(|register| {
+        register.models = [&"later", &MODEL, &"never"].map(entry).into();
+        register.models.push(ModelEntry {
+            template_render_ok: Some(false),
+            ..entry(&"broken")
+        });
+    }));
+    world.answer(|_| {});
+    assert!(world.took_log().contains("models [0]"));
+    let spec = |id: &str| ModelSpec {
+        id: id.to_owned(),
+        ..rules().catalog.spec(ModelIx(0)).unwrap().clone()
+    };
+
+    world.step(LinkEvent::CatalogChanged);
+    assert_eq!(world.took_log(), "", "nothing has changed for this machine");
+    let later = world.rules.catalog.list(spec("later")).unwrap();
+    world.rules.catalog.list(spec("broken")).unwrap();
+    world.step(LinkEvent::CatalogChanged);
+    assert_eq!(world.took_log(), "tell restocked 2\n");
+    assert_eq!(world.link.unsold(), ["never"]);
+
+    world.rules.catalog.retire(ModelIx(0));
+    world.step(LinkEvent::CatalogChanged);
+    assert_eq!(world.took_log(), "tell restocked 1\n");
+    assert_eq!(reasons(&world), [""; 0]);
+    world.rules.catalog.retire(later);
+    world.step(LinkEvent::CatalogChanged);
+    assert_eq!(world.took_log(), "tell restocked 0\nwrite trust_status\n");
+    assert_eq!(reasons(&world), [NOTHING_SOLD]);
+    assert_eq!(world.link.unsold(), ["later", MODEL, "never"]);
+    world.rules.catalog.list(spec(MODEL)).unwrap();
+    world.step(LinkEvent::CatalogChanged);
+    assert_eq!(world.took_log(), "tell restocked 1\n");
+
+    let mut stranger = World::new();
+    stranger.step(LinkEvent::CatalogChanged);
+    assert_eq!(stranger.took_log(), "", "nobody has said what is there");
+}
+
+#[test]
+fn what_a_machine_has_beyond_what_is_noted_is_counted() {
+    let entry = |id: String| ModelEntry {
+        id: Text::from(id),
+        ..ModelEntry::default()
+    };
+    let long = entry("x".repeat(257));
+    let many = (0..70).map(|number| entry(format!("other-{number}")));
+    let mut world = World::new();
+    world.frame(&register_with(|register| {
+        register.models = many.chain([long, entry(MODEL.to_owned())]).collect();
+    }));
+    assert!(world.took_log().contains("models [0]"), "what is sold is");
+    assert_eq!(world.link.counts().models_unnoted, 6 + 1);
+}
+
+#[test]
 fn a_machine_that_stays_where_its_identity_is_contested_is_told_so() {
     let mut world = World::joined();
     world.step(LinkEvent::IdentityContested);

@@ -8,6 +8,7 @@ use super::*;
 enum Op {
     Bytes(Vec<u8>),
     Cancel(u32),
+    Catalog,
     Chunk(u32),
     Complete(u32),
     Dispatch(u32),
@@ -22,6 +23,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         1 => prop::collection::vec(any::<u8>(), 0..40).prop_map(Op::Bytes),
         2 => (0u32..6).prop_map(Op::Cancel),
+        1 => Just(Op::Catalog),
         2 => (0u32..8).prop_map(Op::Chunk),
         2 => (0u32..8).prop_map(Op::Complete),
         4 => (0u32..6).prop_map(Op::Dispatch),
@@ -41,6 +43,14 @@ fn apply(world: &mut World, op: &Op) {
             shown: Shown::default(),
             attempt: attempt(*number),
         }),
+        Op::Catalog => {
+            let model = ModelIx(0);
+            let spec = world.rules.catalog.spec(model).unwrap().clone();
+            if !world.rules.catalog.retire(model) {
+                world.rules.catalog.list(spec).unwrap();
+            }
+            world.step(LinkEvent::CatalogChanged);
+        }
         Op::Chunk(number) => world.chunk((*number).into(), key.as_str()),
         Op::Complete(number) => world.complete((*number).into()),
         Op::Dispatch(number) => {

@@ -1,9 +1,9 @@
-//! `cereus providers`, `cereus prices`: what a running coordinator says.
+//! `cereus providers`, `cereus prices`: what a running coordinator says, and is told to sell.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use cereus_coordinator::questions::{PRICES, PROVIDERS};
+use cereus_coordinator::questions::{PRICES, PROVIDERS, RELOAD};
 use cereus_coordinator::store::ask_coordinator;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::table::{Table, dollars};
 use super::{command_on, look, text};
 use crate::Outcome;
-use crate::cli::{PricesArgs, ProvidersArgs};
+use crate::cli::{ListArgs, PricesArgs, PricesCommand, ProvidersArgs};
 use crate::say;
 
 #[derive(Deserialize)]
@@ -126,10 +126,71 @@ fn state(machine: &Machine, offer: &Offer) -> String {
     state
 }
 
-pub(crate) fn list_prices(args: &PricesArgs) -> Outcome {
-    look(&args.list.data)?;
-    let sold: Sold = ask(&args.list.data, PRICES)?;
-    if args.list.json {
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Reloaded {
+    Changes(Vec<Value>),
+    Refused(String),
+}
+
+/// What has happened to one model.
+#[derive(Deserialize)]
+struct Change {
+    change: String,
+    id: String,
+    #[serde(flatten)]
+    sold: Option<Terms>,
+}
+
+/// What is said of a model that is sold.
+#[derive(Deserialize)]
+struct Terms {
+    input_micro_usd_per_mtok: i64,
+    output_micro_usd_per_mtok: i64,
+    context_tokens: u32,
+}
+
+pub(crate) fn prices(args: &PricesArgs) -> Outcome {
+    match &args.command {
+        Some(PricesCommand::Reload(args)) => reload_prices(&args.list),
+        None => list_prices(&args.list),
+    }
+}
+
+fn reload_prices(list: &ListArgs) -> Outcome {
+    look(&list.data)?;
+    let changes = match ask(&list.data, RELOAD)? {
+        Reloaded::Changes(changes) => changes,
+        Reloaded::Refused(why) => return Err(format!("nothing changed: {why}")),
+    };
+    if list.json {
+        for change in changes {
+            say(&format!("{change}\n"))?;
+        }
+        return Ok(());
+    }
+    if changes.is_empty() {
+        return say("nothing changed\n");
+    }
+    for change in changes {
+        let Change { change, id, sold } = serde_json::from_value(change).map_err(text)?;
+        let terms = sold.map_or_else(String::new, |sold| {
+            format!(
+                ": {} for a million tokens in, {} out, context {}",
+                dollars(sold.input_micro_usd_per_mtok),
+                dollars(sold.output_micro_usd_per_mtok),
+                sold.context_tokens
+            )
+        });
+        say(&format!("{change} {id}{terms}\n"))?;
+    }
+    Ok(())
+}
+
+fn list_prices(list: &ListArgs) -> Outcome {
+    look(&list.data)?;
+    let sold: Sold = ask(&list.data, PRICES)?;
+    if list.json {
         for model in sold.models {
             say(&format!("{model}\n"))?;
         }

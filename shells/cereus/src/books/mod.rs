@@ -10,7 +10,7 @@ mod table;
 
 pub(crate) use credit::{add_credit, list_credit, reverse_credit};
 pub(crate) use earnings::earnings;
-pub(crate) use fleet::{list_prices, list_providers};
+pub(crate) use fleet::{list_providers, prices};
 pub(crate) use keys::{create_key, list_keys, revoke_key};
 pub(crate) use money::{audit, list_accounts, list_requests};
 pub(crate) use table::dollars;

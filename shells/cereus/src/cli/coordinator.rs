@@ -17,6 +17,7 @@ use crate::listen::parse_listen;
     A catalogue file:\n  \
     {\"models\": [{\"id\": \"tiny\", \"input_micro_usd_per_mtok\": 50000,\n   \
     \"output_micro_usd_per_mtok\": 200000, \"context_tokens\": 2048}]}\n\n\
+    `cereus prices reload` has a running coordinator read that file anew.\n\n\
     SIGTERM or Ctrl-C drains: nothing more is admitted, running streams finish.")]
 pub(crate) struct CoordinatorArgs {
     /// Where to listen: a port of this machine alone, or HOST:PORT; port 0 takes any free port

@@ -17,8 +17,8 @@ pub(crate) use machine::{BenchmarkArgs, DoctorArgs, ModelsCommand, ModelsListArg
 pub(crate) use operator::{
     AccountCommand, AccountListArgs, AuditArgs, CreditAddArgs, CreditArgs, CreditCommand,
     CreditListArgs, CreditReverseArgs, EarningsArgs, EarningsCommand, EarningsMoveArgs,
-    EarningsProveArgs, KeyCommand, KeyCreateArgs, KeyListArgs, KeyRevokeArgs, PricesArgs,
-    ProvidersArgs, RequestsArgs,
+    EarningsProveArgs, KeyCommand, KeyCreateArgs, KeyListArgs, KeyRevokeArgs, ListArgs, PricesArgs,
+    PricesCommand, ProvidersArgs, RequestsArgs,
 };
 pub(crate) use provider::ProviderArgs;
 
@@ -88,7 +88,7 @@ pub(crate) enum Command {
     Earnings(EarningsArgs),
     /// Connected machines: trust, models, load, and why one gets nothing
     Providers(ProvidersArgs),
-    /// What a running coordinator sells, and for how much
+    /// What a running coordinator sells, and for how much; reads its catalogue anew
     Prices(PricesArgs),
     /// Check the whole ledger and its file
     Audit(AuditArgs),

@@ -236,12 +236,37 @@ pub(crate) struct ProvidersArgs {
 }
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:\n  \
     cereus prices --data data\n  \
-    cereus prices --data data --json\n\n\
+    cereus prices --data data --json\n  \
+    cereus prices reload --data data      after the catalogue file was changed\n\n\
     Asks the coordinator that runs on the folder. Prices are of a million tokens; LEAST is\n\
-    what a request costs at least.")]
+    what a request costs at least."
+)]
 pub(crate) struct PricesArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<PricesCommand>,
+    #[command(flatten)]
+    pub(crate) list: ListArgs,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum PricesCommand {
+    /// Have a running coordinator read its --model-catalog file anew, and sell what stands there
+    Reload(PricesReloadArgs),
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cereus prices reload --data data\n  \
+    cereus prices reload --data data --json\n\n\
+    Prints each model that changed. What runs ends at the price that it was promised; machines that\n\
+    have a new model serve it without connecting anew. Who waits for a model that goes, or that changes\n\
+    in more than its price, is refused. A file that is not right changes nothing. Models named by --model\n\
+    stay as they are.")]
+pub(crate) struct PricesReloadArgs {
     #[command(flatten)]
     pub(crate) list: ListArgs,
 }

@@ -25,12 +25,10 @@ pub(super) async fn answer(
     let chat = aside(body.len(), || Request::read(endpoint.api(), &body))?;
     chat.one_answer()?;
     let model = chat.named_model()?;
-    let ask = chat.ask(id, account, &app.config.catalog)?;
-    let spec = app
-        .config
-        .catalog
-        .spec(ask.model)
-        .ok_or(Denial::UnknownModel)?;
+    let rules = app.rules();
+    let catalog = &rules.catalog;
+    let ask = chat.ask(id, account, catalog)?;
+    let spec = catalog.spec(ask.model).ok_or(Denial::UnknownModel)?;
     let mut lowered = Vec::with_capacity(body.len() + 64);
     aside(body.len(), || {
         chat.lower(&spec.id, ask.output_tokens_max, &mut lowered);
@@ -44,6 +42,7 @@ pub(super) async fn answer(
         output_tokens_max: ask.output_tokens_max,
         context_tokens: spec.context_tokens,
     };
+    drop(rules);
     let scope = app.scope_key.scope(account);
     let answer = Answer::new(app.clock.now(), id, Bytes::from(lowered), scope, relay);
     drop(body);

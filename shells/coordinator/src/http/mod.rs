@@ -61,12 +61,13 @@ impl Backend for App {
 
     fn models(&self) -> Vec<u8> {
         let mut body = Vec::new();
-        write_models(&self.config.catalog, self.started_unix_s, &mut body);
+        write_models(&self.rules().catalog, self.started_unix_s, &mut body);
         body
     }
 
     fn model(&self, id: &str) -> Result<Vec<u8>, Envelope> {
-        let catalog = &self.config.catalog;
+        let rules = self.rules();
+        let catalog = &rules.catalog;
         let spec = catalog.find(id).and_then(|model| catalog.spec(model));
         let mut body = Vec::new();
         write_model(

@@ -86,12 +86,22 @@ impl World {
 
     /// A machine that the coordinator routes to: it has registered and passed its challenge.
     pub(crate) async fn join(&self, machine: u8, concurrency: i64) -> Provider {
+        self.join_with(machine, concurrency, &[MODEL]).await
+    }
+
+    /// A machine that has these models.
+    pub(crate) async fn join_with(
+        &self,
+        machine: u8,
+        concurrency: i64,
+        models: &'static [&'static str],
+    ) -> Provider {
         let verified = || async {
             let health = self.client.get("/health").await.unwrap();
             health["providers_verified"].as_u64().unwrap()
         };
         let before = verified().await;
-        let provider = Provider::join(self.running.addr(), machine, concurrency).await;
+        let provider = Provider::join(self.running.addr(), machine, concurrency, models).await;
         let search = async {
             while verified().await == before {
                 tokio::task::yield_now().await;
@@ -178,6 +188,7 @@ pub(crate) struct Provider {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     machine: u8,
     key: SecretKey,
+    models: &'static [&'static str],
     nonce: u64,
     concurrency: i64,
     seq: u64,
@@ -192,8 +203,14 @@ pub(crate) struct Opened {
 
 impl Provider {
     /// Registers a machine, answers its challenge and reports room.
-    async fn join(addr: SocketAddr, machine: u8, concurrency: i64) -> Self {
+    async fn join(
+        addr: SocketAddr,
+        machine: u8,
+        concurrency: i64,
+        models: &'static [&'static str],
+    ) -> Self {
         let mut provider = Self::connect(addr, machine).await;
+        provider.models = models;
         provider.concurrency = concurrency;
         let identity = MachineKey::from_bytes([machine; 32]).unwrap();
         provider.send(provider.registration("")).await;
@@ -228,6 +245,7 @@ impl Provider {
             socket,
             machine,
             key: SecretKey::from_bytes([machine; 32]),
+            models: &[MODEL],
             nonce: 0,
             concurrency: 8,
             seq: 0,
@@ -255,15 +273,16 @@ impl Provider {
             timestamp: "2026-07-01T00:00:00Z".into(),
             ..Blob::default()
         });
+        let entry = |id: &'static str| ModelEntry {
+            id: id.into(),
+            ..ModelEntry::default()
+        };
         let register = Register {
             hardware: Hardware {
                 memory_gb: 64,
                 ..Hardware::default()
             },
-            models: vec![ModelEntry {
-                id: MODEL.into(),
-                ..ModelEntry::default()
-            }],
+            models: self.models.iter().copied().map(entry).collect(),
             backend: "cereus-mlx".into(),
             version: "0.6.40".into(),
             public_key: Text(Cow::Borrowed(&public)),
@@ -279,6 +298,13 @@ impl Provider {
 
     pub(crate) async fn report(&mut self) {
         self.seq += 1;
+        let max_concurrency = self.concurrency;
+        let slot = |model: &'static str| Slot {
+            model: model.into(),
+            state: "idle".into(),
+            max_concurrency,
+            ..Slot::default()
+        };
         let heartbeat = Heartbeat {
             status: "idle".into(),
             system_metrics: SystemMetrics {
@@ -286,12 +312,7 @@ impl Provider {
                 ..SystemMetrics::default()
             },
             backend_capacity: Some(Capacity {
-                slots: vec![Slot {
-                    model: MODEL.into(),
-                    state: "idle".into(),
-                    max_concurrency: self.concurrency,
-                    ..Slot::default()
-                }],
+                slots: self.models.iter().copied().map(slot).collect(),
                 total_memory_gb: 64.0,
                 capacity_seq: self.seq,
                 ..Capacity::default()
