@@ -6,6 +6,7 @@ use core::fmt;
 use cereus_core::effect::Effects;
 use cereus_core::event::Event;
 use cereus_core::journal::{Checkpoint, Ending, Fault, Reader, Report, replay_observed};
+use cereus_core::relay::Entry;
 use cereus_core::time::Tick;
 
 /// What a replay showed.
@@ -75,6 +76,21 @@ impl fmt::Display for Replay {
                 standing(&divergence.replayed),
             )?,
         }
+        match report.strayed {
+            None => writeln!(
+                f,
+                "relays         {} stepped again, as recorded",
+                report.trails
+            )?,
+            Some(strayed) => writeln!(
+                f,
+                "STRAYED        the relay of {}, at byte {}: recorded {}, replayed {}",
+                strayed.request,
+                strayed.at,
+                told(strayed.recorded),
+                told(strayed.replayed),
+            )?,
+        }
         match report.ending {
             Ending::Closed => f.write_str("ending         closed in order"),
             Ending::Faulty(fault) if fault.is_torn_tail() => {
@@ -83,6 +99,18 @@ impl fmt::Display for Replay {
             Ending::Faulty(fault) => write!(f, "DAMAGED        {fault}"),
         }
     }
+}
+
+fn told(entry: Option<Entry>) -> String {
+    entry.map_or_else(
+        || "nothing".to_owned(),
+        |Entry { at, attempt, told }| {
+            let attempt = attempt.map_or_else(String::new, |it| {
+                format!(" of attempt {}.{}", it.slot, it.generation)
+            });
+            format!("{told:?}{attempt} at {} us", at.0)
+        },
+    )
 }
 
 fn standing(checkpoint: &Checkpoint) -> String {

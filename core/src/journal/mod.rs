@@ -41,7 +41,7 @@ mod tests;
 
 pub use self::header::{Segment, SnapshotHead, Start};
 pub use self::reader::{Fault, Reader, Record};
-pub use self::replay::{Divergence, Ending, Replayed, Report, replay, replay_observed};
+pub use self::replay::{Divergence, Ending, Replayed, Report, Strayed, replay, replay_observed};
 pub use self::segments::SegmentRules;
 pub use self::writer::{EffectsDigest, Oversized, Writer};
 
@@ -76,6 +76,8 @@ enum Kind {
     Closed = 3,
     /// A piece of the state with which a segment begins.
     Snapshot = 4,
+    /// What one relay was told.
+    Trail = 5,
 }
 
 /// Where the coordinator stood after `events` events.

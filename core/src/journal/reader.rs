@@ -2,7 +2,9 @@
 
 use super::header::{Head, Segment, SnapshotHead, Start};
 use super::layout::Take as _;
-use super::records::{CheckpointLayout, config_of_version_1, take_event, take_first_checkpoint};
+use super::records::{
+    CheckpointLayout, config_of_version_1, take_event, take_first_checkpoint, take_trail,
+};
 use super::{
     Checkpoint, FRAME_SIZE, HEAD_SIZE_MAX, HEADER_SIZE, Kind, MAGIC, RECORD_SIZE_MAX, VERSION,
     checksum,
@@ -10,6 +12,8 @@ use super::{
 use crate::config::Config;
 use crate::coordinator::Coordinator;
 use crate::event::Stamped;
+use crate::ids::RequestId;
+use crate::relay::Trail;
 
 /// What is wrong with a journal, and at which byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +109,8 @@ pub enum Record<'a> {
     Event(Stamped<'static>),
     /// A piece of the snapshot with which a segment begins; [`Reader::coordinator`] reads them all.
     Snapshot(&'a [u8]),
+    /// What the relay of a request was told.
+    Trail(RequestId, Trail),
 }
 
 /// Reads one journal from bytes. Stops for good at the first fault.
@@ -211,7 +217,10 @@ impl<'a> Reader<'a> {
         while snapshot.len() < size {
             match pieces.read()? {
                 Record::Snapshot(piece) => snapshot.extend_from_slice(piece),
-                Record::Checkpoint(_) | Record::Closed(_) | Record::Event(_) => {
+                Record::Checkpoint(_)
+                | Record::Closed(_)
+                | Record::Event(_)
+                | Record::Trail(..) => {
                     return Err(Fault::BadRecord { at });
                 }
             }
@@ -277,6 +286,9 @@ fn parse(version: Version, body: &[u8]) -> Option<Record<'_>> {
         Record::Closed(checkpoint(bytes)?)
     } else if kind == Kind::Snapshot as u8 && version != Version::One {
         Record::Snapshot(core::mem::take(bytes))
+    } else if kind == Kind::Trail as u8 && version != Version::One {
+        let (request, trail) = take_trail(bytes)?;
+        Record::Trail(request, trail)
     } else {
         return None;
     };
@@ -298,7 +310,12 @@ impl<'a> Iterator for Reader<'a> {
                 let record = self.read();
                 match &record {
                     Ok(Record::Closed(_)) => self.state = State::Closed,
-                    Ok(Record::Checkpoint(_) | Record::Event(_) | Record::Snapshot(_)) => {}
+                    Ok(
+                        Record::Checkpoint(_)
+                        | Record::Event(_)
+                        | Record::Snapshot(_)
+                        | Record::Trail(..),
+                    ) => {}
                     Err(_) => self.state = State::Over,
                 }
                 Some(record)

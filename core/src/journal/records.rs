@@ -18,6 +18,7 @@ use crate::event::{
 };
 use crate::ids::{AccountId, AttemptKey, ConnId, Epoch, MachineId, ModelIx, RequestId};
 use crate::money::{MicroUsd, Price};
+use crate::relay::{Entry, Fate, Told, Trail};
 use crate::time::{Span, Tick};
 use crate::traits::Traits;
 
@@ -245,6 +246,45 @@ impl Take<Ask> for FirstAsk {
             ..Ask::new(RequestId(0), AccountId(0), ModelIx(0))
         })
     }
+}
+
+choice! {
+    FateLayout: Fate { 0 Empty {}, 1 Held {}, 2 Relayed {}, 3 Stale {} }
+}
+
+choice! {
+    ToldLayout: Told {
+        0 Began {},
+        1 BrokenOff {},
+        2 Cancelled {},
+        3 Chunk { @0 fate: FateLayout },
+        4 Completed {},
+        5 Cut {},
+        6 Denied {},
+        7 Dispatched {},
+        8 DispatchedBeside {},
+        9 Ended {},
+        10 Finished {},
+        11 Left {},
+        12 Released {},
+    }
+}
+
+structure! {
+    EntryLayout: Entry { at: Tick, attempt: Maybe<AttemptKey>, told: ToldLayout }
+}
+
+pub(super) fn put_trail(request: RequestId, trail: &Trail, out: &mut Vec<u8>) {
+    RequestId::put(&request, out);
+    How::put(&trail.delivery(), out);
+    <List<EntryLayout> as Put<[Entry]>>::put(trail.entries(), out);
+}
+
+pub(super) fn take_trail(bytes: &mut &[u8]) -> Option<(RequestId, Trail)> {
+    let request = RequestId::take(bytes)?;
+    let delivery = How::take(bytes)?;
+    let entries: Vec<Entry> = List::<EntryLayout>::take(bytes)?;
+    Some((request, Trail::of(delivery, &entries)?))
 }
 
 structure! {

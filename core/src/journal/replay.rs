@@ -4,6 +4,8 @@ use super::{Checkpoint, EffectsDigest, Fault, Reader, Record};
 use crate::coordinator::{Coordinator, Misuse};
 use crate::effect::Effects;
 use crate::event::Event;
+use crate::ids::RequestId;
+use crate::relay::{Entry, Trail, TrailReplayer};
 use crate::time::Tick;
 
 /// What can be replayed: the two doors of a coordinator that a journal needs.
@@ -34,6 +36,30 @@ pub struct Divergence {
     pub replayed: Checkpoint,
 }
 
+/// A relay that does otherwise than the recorded one did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strayed {
+    /// Where its record begins.
+    pub at: u64,
+    pub request: RequestId,
+    /// The first entry that differs, as it was recorded and as it is now.
+    pub recorded: Option<Entry>,
+    pub replayed: Option<Entry>,
+}
+
+impl Strayed {
+    fn between(at: u64, request: RequestId, recorded: &Trail, replayed: &Trail) -> Option<Self> {
+        let (old, new) = (recorded.entries(), replayed.entries());
+        let ix = (0..old.len().max(new.len())).find(|&ix| old.get(ix) != new.get(ix))?;
+        Some(Self {
+            at,
+            request,
+            recorded: old.get(ix).copied(),
+            replayed: new.get(ix).copied(),
+        })
+    }
+}
+
 /// How the journal ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -53,6 +79,10 @@ pub struct Report {
     /// Events that the coordinator refused as misuse of its doors.
     pub misuses: u64,
     pub diverged: Option<Divergence>,
+    /// Relays whose trail was stepped again.
+    pub trails: u64,
+    /// The first that did otherwise than it was recorded.
+    pub strayed: Option<Strayed>,
     pub ending: Ending,
     pub effects_digest: u128,
     pub state_digest: u128,
@@ -67,7 +97,7 @@ impl Report {
             Ending::Closed => true,
             Ending::Faulty(fault) => fault.is_torn_tail(),
         };
-        is_sound && self.diverged.is_none()
+        is_sound && self.diverged.is_none() && self.strayed.is_none()
     }
 }
 
@@ -86,12 +116,15 @@ pub fn replay_observed<C: Replayed>(
 ) -> Report {
     let mut out = Effects::with_capacity(64);
     let mut digest = EffectsDigest::default();
+    let mut relays = TrailReplayer::new();
     let mut report = Report {
         events: 0,
         effects: 0,
         checkpoints: 0,
         misuses: 0,
         diverged: None,
+        trails: 0,
+        strayed: None,
         ending: Ending::Closed,
         effects_digest: 0,
         state_digest: 0,
@@ -118,6 +151,13 @@ pub fn replay_observed<C: Replayed>(
                 continue;
             }
             Some(Ok(Record::Snapshot(_))) => continue,
+            Some(Ok(Record::Trail(request, trail))) => {
+                let replayed = relays.replayed(&trail);
+                let strayed = Strayed::between(at, request, &trail, &replayed);
+                report.strayed = report.strayed.or(strayed);
+                report.trails += 1;
+                continue;
+            }
             Some(Ok(Record::Checkpoint(recorded) | Record::Closed(recorded))) => recorded,
         };
         let replayed = Checkpoint {

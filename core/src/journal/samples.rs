@@ -10,6 +10,7 @@ use crate::event::{
 };
 use crate::ids::{AccountId, AttemptKey, ConnId, Epoch, MachineId, ModelIx, RequestId};
 use crate::money::{MicroUsd, Price};
+use crate::relay::{Entry, Fate, Told, Trail};
 use crate::time::{Span, Tick};
 use crate::traits::Traits;
 
@@ -280,6 +281,42 @@ pub(super) fn version_2_later() -> Vec<Stamped<'static>> {
             machines: 3,
         },
     ])
+}
+
+/// A trail with an entry of each kind.
+pub(super) fn trail() -> (RequestId, Trail) {
+    let attempt = AttemptKey {
+        slot: 3,
+        generation: 2,
+    };
+    let told = [
+        (true, Told::Dispatched),
+        (true, Told::Began),
+        (true, Told::Chunk(Fate::Empty)),
+        (true, Told::Chunk(Fate::Relayed)),
+        (true, Told::DispatchedBeside),
+        (true, Told::Chunk(Fate::Held)),
+        (true, Told::Chunk(Fate::Stale)),
+        (true, Told::BrokenOff),
+        (true, Told::Cancelled),
+        (true, Told::Cut),
+        (true, Told::Ended),
+        (true, Told::Completed),
+        (false, Told::Released),
+        (false, Told::Left),
+        (false, Told::Denied),
+        (false, Told::Finished),
+    ];
+    let entries: Vec<Entry> = (1..)
+        .zip(told)
+        .map(|(second, (is_of_attempt, told))| Entry {
+            at: Tick(second * 1_000_003),
+            attempt: is_of_attempt.then_some(attempt),
+            told,
+        })
+        .collect();
+    let trail = Trail::of(Delivery::Whole, &entries).expect("few entries");
+    (RequestId(10), trail)
 }
 
 fn stamped(events: Vec<Event<'static>>) -> Vec<Stamped<'static>> {

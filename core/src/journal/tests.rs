@@ -333,7 +333,9 @@ fn events_of(bytes: &[u8]) -> (Reader<'_>, Vec<Stamped<'static>>) {
     let reader = Reader::open(bytes).expect("every version is read");
     let events = reader.clone().filter_map(|record| match record {
         Ok(Record::Event(stamped)) => Some(stamped),
-        Ok(Record::Checkpoint(_) | Record::Closed(_) | Record::Snapshot(_)) => None,
+        Ok(Record::Checkpoint(_) | Record::Closed(_) | Record::Snapshot(_) | Record::Trail(..)) => {
+            None
+        }
         Err(fault) => panic!("a journal that was written stays readable: {fault}"),
     });
     let events = events.collect();
@@ -367,6 +369,11 @@ fn the_journal_of_version_2_with_records_up_to_33_is_read_whole() {
     let (reader, events) = events_of(bytes);
     assert_eq!(events, samples::version_2_later());
     assert_eq!(reader.config(), &samples::config());
+    let trails = reader.filter_map(|record| match record {
+        Ok(Record::Trail(request, trail)) => Some((request, trail)),
+        _ => None,
+    });
+    assert_eq!(trails.collect::<Vec<_>>(), [samples::trail()]);
 }
 
 #[test]
@@ -570,4 +577,39 @@ proptest! {
         grafted.extend_from_slice(&noise);
         let _ = replayed(&grafted);
     }
+}
+
+#[test]
+fn a_replay_steps_each_trail_again_and_names_the_first_relay_that_strays() {
+    use crate::relay::{Entry, Fate, Told, Trail};
+    let attempt = AttemptKey {
+        slot: 1,
+        generation: 1,
+    };
+    let told = |fate| {
+        let told = [Told::Dispatched, Told::Began, Told::Chunk(fate)];
+        let entries = told.map(|told| Entry {
+            at: Tick(7),
+            attempt: Some(attempt),
+            told,
+        });
+        Trail::of(Delivery::Streamed, &entries).expect("few entries")
+    };
+    let mut bytes = Vec::new();
+    let mut writer = Writer::begin(&config(), NonZeroU32::MIN, &mut bytes).expect("small");
+    for (request, fate) in [(1, Fate::Relayed), (2, Fate::Stale), (3, Fate::Held)] {
+        let written = writer.trail(RequestId(request), &told(fate), &mut bytes);
+        written.expect("small");
+    }
+    let live = Coordinator::new(config());
+    writer.close(Some(live.digest()), &mut bytes);
+    let mut reader = Reader::open(&bytes).expect("just written");
+    let report = replay(&mut reader, &mut Coordinator::new(config()));
+    assert_eq!((report.trails, report.diverged), (3, None));
+    let strayed = report.strayed.expect("the second was never so");
+    assert_eq!(strayed.request, RequestId(2));
+    let kinds = [strayed.recorded, strayed.replayed].map(|entry| entry.map(|it| it.told));
+    let expected = [Fate::Stale, Fate::Relayed].map(|fate| Some(Told::Chunk(fate)));
+    assert_eq!(kinds, expected);
+    assert!(!report.is_faithful());
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::header::{Head, Segment, SnapshotHead, Start};
 use super::layout::Put as _;
-use super::records::{CheckpointLayout, put_event};
+use super::records::{CheckpointLayout, put_event, put_trail};
 use super::{
     Checkpoint, FRAME_SIZE, HEAD_SIZE_MAX, HEADER_SIZE, Kind, MAGIC, RECORD_SIZE_MAX,
     STATE_EVENTS_PER_ENTITY, VERSION, checksum,
@@ -17,6 +17,8 @@ use crate::coordinator::Coordinator;
 use crate::digest::Mix;
 use crate::effect::Effects;
 use crate::event::Event;
+use crate::ids::RequestId;
+use crate::relay::Trail;
 use crate::time::Tick;
 
 /// A value longer than the format allows. Nothing was appended.
@@ -169,6 +171,16 @@ impl Writer {
         self.since_checkpoint += 1;
         self.since_state += 1;
         Ok(())
+    }
+
+    /// Appends what the relay of a request that has ended was told.
+    pub fn trail(
+        &mut self,
+        request: RequestId,
+        trail: &Trail,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Oversized> {
+        self.frame(Kind::Trail, |out| put_trail(request, trail, out), out)
     }
 
     /// Folds in what the step that followed [`Self::event`] asked for: the effects from position

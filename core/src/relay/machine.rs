@@ -4,6 +4,7 @@ use core::hash::{Hash, Hasher};
 
 use super::breach::{Breach, opened, sealed_by};
 use super::racing::{Opening, Racing};
+use super::trail::{Fate, Told, Trail};
 use super::{
     AttemptNews, BUFFER_EVENTS_MAX, BUFFER_SIZE_MAX, END_TOKENS, GRACE, OVERFLOW_FACTOR,
     OVERRUN_BYTES_PER_TOKEN, PROGRESS_PIECES, PROGRESS_SPAN, RelayCounts, RelayEffect, RelayEvent,
@@ -44,6 +45,7 @@ pub struct Relay {
     reported_at: Tick,
     /// Holds an opened chunk during a step; kept for its capacity.
     scratch: Vec<u8>,
+    trail: Trail,
     mischief: RelayMischief,
 }
 
@@ -79,12 +81,16 @@ impl Relay {
             reported_pieces: 0,
             reported_at: Tick::ZERO,
             scratch: Vec::new(),
+            trail: Trail::new(shape.delivery),
             mischief: RelayMischief::None,
         }
     }
 
     /// One thing happened; here is all that follows. `out` is appended to, in causal order.
     pub fn step(&mut self, now: Tick, event: RelayEvent<'_>, out: &mut Vec<RelayEffect>) {
+        if let Some((attempt, told)) = told(&event) {
+            self.trail.note(now, attempt, told);
+        }
         match event {
             RelayEvent::AttemptBegan {
                 attempt,
@@ -156,6 +162,12 @@ impl Relay {
             .fold(0, u32::saturating_add),
             counted: None,
         }
+    }
+
+    /// What happened so far, without what was said.
+    #[must_use]
+    pub const fn trail(&self) -> &Trail {
+        &self.trail
     }
 
     /// What the connection that carries `attempt` wants to know after a step.
@@ -278,18 +290,26 @@ impl Relay {
     ) {
         let Some(Opening { sealer, .. }) = self.racing.opening(attempt) else {
             self.counts.stale_chunks = self.counts.stale_chunks.saturating_add(1);
+            self.trail
+                .note(now, Some(attempt), Told::Chunk(Fate::Stale));
             return;
         };
         let relayed = ciphertext(sealer).and_then(|ciphertext| {
             if self.has_rival_won(attempt) {
                 self.racing.hold(attempt, ciphertext);
-                return Ok(());
+                return Ok(Fate::Held);
             }
             self.replay(now, attempt, out)?;
-            self.open(now, attempt, ciphertext, out)
+            let pieces = self.counts.pieces;
+            self.open(now, attempt, ciphertext, out)?;
+            Ok(match self.counts.pieces == pieces {
+                true => Fate::Empty,
+                false => Fate::Relayed,
+            })
         });
-        if let Err(breach) = relayed {
-            self.break_off(attempt, &breach, out);
+        match relayed {
+            Ok(fate) => self.trail.note(now, Some(attempt), Told::Chunk(fate)),
+            Err(breach) => self.break_off(now, attempt, &breach, out),
         }
     }
 
@@ -448,7 +468,20 @@ impl Relay {
     }
 
     /// Ends an attempt from this side: the provider is told to stop, the coordinator why.
-    fn break_off(&mut self, attempt: AttemptKey, breach: &Breach, out: &mut Vec<RelayEffect>) {
+    pub(super) fn break_off(
+        &mut self,
+        now: Tick,
+        attempt: AttemptKey,
+        breach: &Breach,
+        out: &mut Vec<RelayEffect>,
+    ) {
+        let told = match breach {
+            Breach::Encryption | Breach::Malformed | Breach::Overflow | Breach::Torn => {
+                Told::BrokenOff
+            }
+            Breach::Overrun => Told::Cut,
+        };
+        self.trail.note(now, Some(attempt), told);
         let fault = match breach {
             Breach::Encryption => AttemptFault::Encryption,
             Breach::Malformed => AttemptFault::Internal,
@@ -488,7 +521,7 @@ impl Relay {
             return;
         }
         if let Err(breach) = self.replay(now, attempt, out) {
-            self.break_off(attempt, &breach, out);
+            self.break_off(now, attempt, &breach, out);
         }
         if !self.racing.knows(attempt) {
             // It was cut, or given up for good: what ended it stands.
@@ -525,7 +558,7 @@ impl Relay {
         if self.is_full()
             && let Some(attempt) = self.winner.filter(|winner| self.racing.runs(*winner))
         {
-            self.break_off(attempt, &Breach::Overflow, out);
+            self.break_off(now, attempt, &Breach::Overflow, out);
         }
     }
 
@@ -592,4 +625,25 @@ impl Relay {
         self.writer.write_done(&mut self.ready);
         self.ready_events += 1;
     }
+}
+
+/// What a trail keeps of an event before its step. Of a chunk it keeps what became of it.
+const fn told(event: &RelayEvent<'_>) -> Option<(Option<AttemptKey>, Told)> {
+    Some(match event {
+        RelayEvent::AttemptBegan { attempt, .. } => (Some(*attempt), Told::Began),
+        RelayEvent::AttemptCancelled { attempt } => (Some(*attempt), Told::Cancelled),
+        RelayEvent::AttemptDispatched { attempt, is_second } => match is_second {
+            true => (Some(*attempt), Told::DispatchedBeside),
+            false => (Some(*attempt), Told::Dispatched),
+        },
+        RelayEvent::AttemptEnded { attempt } => (Some(*attempt), Told::Ended),
+        RelayEvent::Completed { attempt, .. } => (Some(*attempt), Told::Completed),
+        RelayEvent::ConsumerLeft => (None, Told::Left),
+        RelayEvent::Denied { .. } => (None, Told::Denied),
+        RelayEvent::Finished { .. } => (None, Told::Finished),
+        RelayEvent::Released => (None, Told::Released),
+        RelayEvent::ChunkCame { .. } | RelayEvent::SealedCame { .. } | RelayEvent::Woke => {
+            return None;
+        }
+    })
 }

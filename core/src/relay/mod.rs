@@ -13,6 +13,7 @@
 mod breach;
 mod machine;
 mod racing;
+mod trail;
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::time::{Span, Tick};
 use crate::wire::ChunkFrame;
 
 pub use self::machine::Relay;
+pub use self::trail::{ENTRIES_MAX, Entry, Fate, Told, Trail, TrailReplayer};
 
 /// Events that may wait for the consumer.
 pub const BUFFER_EVENTS_MAX: u32 = 256;

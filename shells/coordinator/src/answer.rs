@@ -13,7 +13,7 @@ use bytes::Bytes;
 use cereus_core::denial::Denial;
 use cereus_core::event::Event;
 use cereus_core::ids::{AttemptKey, RequestId};
-use cereus_core::relay::{AttemptNews, Relay, RelayEffect, RelayEvent};
+use cereus_core::relay::{AttemptNews, Relay, RelayEffect, RelayEvent, Trail};
 use cereus_core::time::Tick;
 
 use crate::app::App;
@@ -101,6 +101,11 @@ impl Answer {
 
     pub(crate) fn sealed_with(&self, sealing: Sealing) {
         self.shared().sealing = sealing;
+    }
+
+    /// What its relay was told so far.
+    pub(crate) fn trail(&self) -> Trail {
+        self.shared().relay.trail().clone()
     }
 
     /// One step of the relay that concerns the consumer only.

@@ -13,6 +13,7 @@ use cereus_core::effect::{Effects, Receipt};
 use cereus_core::event::{Ask, Event};
 use cereus_core::exchange::{self, ControlEffect, ControlEvent, Witness};
 use cereus_core::ids::ConnId;
+use cereus_core::relay::RelayEvent;
 use cereus_core::time::Tick;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
@@ -257,7 +258,10 @@ impl Control {
                     .get_or_create(&crate::metrics::Named { name })
                     .inc();
             }
-            ControlEffect::Charged { request, receipt } => self.keep(&request, receipt),
+            ControlEffect::Charged { request, receipt } => {
+                self.keep(&request, receipt);
+                self.recorder.trail(now, request.id(), &request.trail());
+            }
             ControlEffect::CreditRefused { deposit, misuse } => {
                 let reason = misuse.to_string();
                 tracing::error!(
@@ -300,7 +304,16 @@ impl Control {
                 self.posted_up_to = transfer.seq;
                 self.entries.push(Entry::Transfer(transfer));
             }
-            ControlEffect::Relay { request, event } => request.step(now, event),
+            ControlEffect::Relay { request, event } => {
+                let is_last = matches!(
+                    event,
+                    RelayEvent::Denied { .. } | RelayEvent::Finished { .. }
+                );
+                request.step(now, event);
+                if is_last {
+                    self.recorder.trail(now, request.id(), &request.trail());
+                }
+            }
             ControlEffect::Released { request } => {
                 let waited = now.since(request.arrived_at());
                 self.app

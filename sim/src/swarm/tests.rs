@@ -86,7 +86,11 @@ fn an_old_connections_event_is_found() {
 /// Two connections' tasks run in the other order than the coordinator decided.
 #[test]
 fn an_older_attempt_that_replaces_a_newer_one_is_found() {
-    assert_found(Plant::OlderAttempt, &["INV-21"]);
+    assert_found(Plant::OlderAttempt, &["INV-21", "INV-31"]);
+    // What the consumer sees shows it, and so does the trail of its relay.
+    for law in ["INV-21", "INV-31"] {
+        found(Plant::OlderAttempt, |violation| violation.law == law);
+    }
 }
 
 /// The consumer leaves, the provider ends at once, and nobody tells the core.

@@ -13,6 +13,7 @@ use crate::wire::{ChunkFrame, Text, messages::SealedText};
 mod bounds;
 mod flow;
 mod laws;
+mod trails;
 
 const FIRST: AttemptKey = AttemptKey {
     slot: 1,

@@ -23,7 +23,9 @@ use cereus_core::config::Config;
 use cereus_core::coordinator::Coordinator;
 use cereus_core::effect::Effects;
 use cereus_core::event::Event;
+use cereus_core::ids::RequestId;
 use cereus_core::journal::{CHECKPOINT_EVENTS, SegmentRules, Writer};
+use cereus_core::relay::Trail;
 use cereus_core::time::{Span, Tick};
 use tokio::sync::mpsc;
 
@@ -157,6 +159,17 @@ impl Recorder {
             State::Resting { events, .. } => {
                 *events += 1;
                 self.lost_count += 1;
+            }
+        }
+    }
+
+    /// What the relay of a request that has ended was told.
+    pub(crate) fn trail(&mut self, now: Tick, request: RequestId, trail: &Trail) {
+        if let State::Recording(writer) = &mut self.state {
+            self.buffered_at.get_or_insert(now);
+            if let Err(error) = writer.trail(request, trail, &mut self.buffer) {
+                // A trail is bounded far below a record's limit.
+                tracing::error!(%error, "a trail did not fit the journal");
             }
         }
     }

@@ -8,11 +8,14 @@ use cereus_core::envelope::{NONCE_SIZE, SecretKey};
 use cereus_core::event::Ask;
 use cereus_core::exchange::{Host, RequestKey};
 use cereus_core::ids::{AttemptKey, RequestId, WireId};
-use cereus_core::relay::{AttemptNews, Relay, RelayEffect, RelayEvent, RelayMischief, Shape};
+use cereus_core::relay::{
+    AttemptNews, Relay, RelayEffect, RelayEvent, RelayMischief, Shape, TrailReplayer,
+};
 use cereus_core::time::Tick;
 use cereus_core::wire::messages::encode_inference_request;
 
 use super::{ProcessEffect, Reply, key_bytes};
+use crate::oracle::{Violation, require};
 use crate::stream::{Ratio, Stream};
 use crate::swarm::Plant;
 
@@ -76,6 +79,19 @@ impl Answers {
         let mut out = Vec::new();
         self.relay(now, request, event, &mut out);
         assert!(out.is_empty(), "it concerns the consumer only");
+    }
+
+    /// INV-31: the trail of each relay steps a fresh one to the same end.
+    pub(super) fn require_trails(&self) -> Result<(), Violation> {
+        let mut replayer = TrailReplayer::new();
+        for (request, answering) in &self.answers {
+            let recorded = answering.relay.trail();
+            let replayed = replayer.replayed(recorded);
+            require(&replayed == recorded, "INV-31", || {
+                format!("the relay of {request} did {recorded:?}, stepped again {replayed:?}")
+            })?;
+        }
+        Ok(())
     }
 
     pub(super) fn drain(&mut self, effects: &mut Vec<ProcessEffect>) {

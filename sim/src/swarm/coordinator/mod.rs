@@ -250,6 +250,11 @@ impl CoordinatorProcess {
         self.want(task, by);
     }
 
+    /// INV-31, over all requests of this life.
+    pub(super) fn require_trails(&self) -> Result<(), Violation> {
+        self.answers.require_trails()
+    }
+
     /// What the consumer may read now.
     pub(super) fn take(&mut self, request: RequestId, into: &mut Vec<u8>) {
         self.answers.take(request, into);

@@ -68,6 +68,7 @@ impl World {
             .watch
             .quiescent(coordinator.core(), &self.money)?;
         coordinator.core().invariant_quiescent();
+        coordinator.require_trails()?;
         for person in &self.people[self.plan.asks.len()..] {
             require(person.ended == Some(Outcome::Answered), "INV-15", || {
                 format!(
