@@ -79,10 +79,12 @@ impl Coordinator {
         }
         if offence.is_some() || (judged.excess != Excess::None && !is_parked) {
             self.counts.over_claims += 1;
-            out.push(Effect::Alarm {
-                alarm: Alarm::OverClaim,
-                count: self.counts.over_claims,
-            });
+            if offence.is_some() || judged.is_alarming {
+                out.push(Effect::Alarm {
+                    alarm: Alarm::OverClaim,
+                    count: self.counts.over_claims,
+                });
+            }
         }
         if is_empty && !is_parked {
             if self.doubts_emptiness(now, &attempt, &claim, out) {

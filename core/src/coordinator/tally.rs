@@ -79,6 +79,9 @@ pub(super) struct Judged {
     /// What is charged.
     pub(super) usage: Usage,
     pub(super) excess: Excess,
+    /// So far beyond the band that an operator should look: text of a token for each byte is not, and
+    /// answers in a form often are that.
+    pub(super) is_alarming: bool,
 }
 
 /// How a claim stands to what was seen.
@@ -117,6 +120,7 @@ impl Tally {
             return Judged {
                 usage: least(own, bounds),
                 excess: excess(claim, band, counted).max(excess_of_ending(ending)),
+                is_alarming: is_alarming(claim, band),
             };
         }
         let with_marks = |marks| Usage {
@@ -132,12 +136,21 @@ impl Tally {
         Judged {
             usage,
             excess: excess(claim, likely, bounds).max(excess_of_ending(ending)),
+            is_alarming: is_alarming(claim, likely),
         }
     }
 
-    /// What was relayed, by our own count: for an answer whose machine says nothing of it.
+    /// What was relayed, by our own count: for an answer whose machine says nothing of it. Machines
+    /// send a token or more in a piece, so the consumer is not charged for more tokens than pieces.
     pub(super) fn relayed(&self, ask: &Ask, shown: Shown) -> Usage {
-        least(self.own_count(ask, shown), bounds(ask, shown))
+        let pieces = Usage {
+            prompt_tokens: u32::MAX,
+            completion_tokens: shown.pieces,
+        };
+        least(
+            least(self.own_count(ask, shown), pieces),
+            bounds(ask, shown),
+        )
     }
 
     /// Takes a claim as evidence of how this model counts. One beyond all tokenizers is none: those
@@ -228,6 +241,13 @@ fn excess(claim: Usage, likely: Usage, possible: Usage) -> Excess {
         possible.completion_tokens,
     );
     prompt.max(completion)
+}
+
+/// Twice what is likely.
+fn is_alarming(claim: Usage, likely: Usage) -> bool {
+    let is_far = |claim: u32, likely: u32| claim > likely.saturating_mul(2);
+    is_far(claim.prompt_tokens, likely.prompt_tokens)
+        || is_far(claim.completion_tokens, likely.completion_tokens)
 }
 
 /// A machine that does not heed its bound has not miscounted.

@@ -12,8 +12,6 @@ use super::{CALLS_MAX, MESSAGES_MAX, PARTS_MAX};
 /// What was said so far, and how the answer goes on from it.
 #[derive(Clone, Debug)]
 pub struct Conversation<'a> {
-    /// The `messages` array as it was written.
-    raw: &'a str,
     pub messages: Vec<Message<'a>>,
     pub ending: Ending,
 }
@@ -125,6 +123,9 @@ impl Content<'_> {
     }
 }
 
+/// Bytes around one message: its role, a name, and what marks its beginning and end.
+const MESSAGE_BYTES_MAX: u64 = 96;
+
 impl Conversation<'_> {
     /// Bytes of all that is said.
     pub(super) fn text_bytes(&self) -> u64 {
@@ -132,9 +133,9 @@ impl Conversation<'_> {
         self.messages.iter().map(bytes).sum()
     }
 
-    /// Bytes as they were written.
-    pub(super) const fn bytes(&self) -> u64 {
-        self.raw.len() as u64
+    /// The most bytes that a template makes of it.
+    pub(super) fn bytes_max(&self) -> u64 {
+        self.text_bytes() + self.messages.len() as u64 * MESSAGE_BYTES_MAX
     }
 }
 
@@ -153,11 +154,7 @@ impl<'a> Raw<'_, 'a> {
             messages.push(message(item, place.item(position(ix)))?);
         }
         let ending = self.ending(&messages)?;
-        Ok(Conversation {
-            raw,
-            messages,
-            ending,
-        })
+        Ok(Conversation { messages, ending })
     }
 
     fn ending(&self, messages: &[Message<'_>]) -> Result<Ending, Refusal> {

@@ -7,6 +7,9 @@ use crate::denial::Denial;
 use crate::event::Ask;
 use crate::ids::{AccountId, RequestId};
 
+/// Text in long words of one language has up to so many times the bytes of a token that an estimate
+/// assumes.
+const LONG_TOKENS_FACTOR: u32 = 4;
 /// What a chat template may add around the messages, for the billing bound.
 const TEMPLATE_TOKENS: u64 = 64;
 
@@ -28,7 +31,7 @@ impl Request<'_> {
     }
 
     /// Upper bound for billing: no tokenizer makes more tokens than there are bytes in what its
-    /// template can show it.
+    /// template can show it. Of the text itself, so that it is the same however its JSON is spelled.
     #[must_use]
     pub fn prompt_tokens_bound(&self) -> u32 {
         saturated(self.prompt_bytes + TEMPLATE_TOKENS)
@@ -87,10 +90,19 @@ impl Request<'_> {
         let name = self.model.as_deref().ok_or(Denial::UnknownModel)?;
         let model = catalog.find(name).ok_or(Denial::UnknownModel)?;
         let spec = catalog.spec(model).ok_or(Denial::UnknownModel)?;
+        let output_tokens_max = self.output_tokens_max.unwrap_or(spec.output_tokens_default);
+        // An estimate is no reason to refuse: what may fit is sent, and the machine counts.
+        let estimate = self.prompt_tokens();
+        let room = spec.context_tokens.saturating_sub(output_tokens_max);
+        let may_fit = estimate / LONG_TOKENS_FACTOR < room;
         Ok(Ask {
-            prompt_tokens: self.prompt_tokens(),
+            prompt_tokens: if may_fit {
+                estimate.min(room)
+            } else {
+                estimate
+            },
             prompt_tokens_bound: self.prompt_tokens_bound(),
-            output_tokens_max: self.output_tokens_max.unwrap_or(spec.output_tokens_default),
+            output_tokens_max,
             delivery: self.delivery,
             ..Ask::new(request, account, model)
         })

@@ -150,9 +150,11 @@ impl<'a> Request<'a> {
             Delivery::Whole
         };
         let sampling = raw.sampling()?;
-        let shown = raw.shown_bytes();
+        let shown = raw.shown_bytes(&tools);
         let (text_bytes, prompt_bytes) = match &input {
-            Input::Conversation(conversation) => (conversation.text_bytes(), conversation.bytes()),
+            Input::Conversation(conversation) => {
+                (conversation.text_bytes(), conversation.bytes_max())
+            }
             Input::Prompts(prompts) => prompt::sizes(prompts),
         };
         let request = Self {

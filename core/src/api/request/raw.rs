@@ -12,6 +12,7 @@ use super::super::members::{Members, bounded, list, object, position, string};
 use super::super::refusal::{Fault, Place, Refusal};
 use super::{
     CHOICES_MAX, Echo, Input, MODEL_SIZE_MAX, Prompt, STOP_SIZE_MAX, Sampling, TemplateWishes,
+    Tools,
 };
 
 /// Bytes of a value that may ask for nothing.
@@ -262,11 +263,14 @@ impl<'m, 'a> Raw<'m, 'a> {
         })
     }
 
-    /// Bytes beside the messages that a template may show the model.
-    pub(super) fn shown_bytes(&self) -> u64 {
-        let shown = ["tools", "response_format", "chat_template_kwargs"];
+    /// Bytes beside the messages that a template may show the model: a form bounds the answer and is
+    /// not among them, nor are tools that must not be called.
+    pub(super) fn shown_bytes(&self, tools: &Tools<'_>) -> u64 {
         let members = self.members.iter();
-        let shown = members.filter(|(name, _)| shown.contains(&&**name));
+        let shown = members.filter(|(name, _)| match &**name {
+            "tools" => tools.are_shown(),
+            name => name == "chat_template_kwargs",
+        });
         shown
             .filter(|(_, raw)| raw.get() != "null")
             .map(|(_, raw)| raw.get().len() as u64)

@@ -64,6 +64,11 @@ impl Tools<'_> {
         !self.list.is_empty() && self.choice != ToolChoice::Never
     }
 
+    /// Whether the chat template shows them to the model.
+    pub(super) fn are_shown(&self) -> bool {
+        self.may_be_called()
+    }
+
     /// Whether calls that the answer may hold must fit their schemas.
     #[must_use]
     pub fn are_strict(&self) -> bool {

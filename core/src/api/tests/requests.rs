@@ -330,6 +330,54 @@ fn the_billing_bound_counts_all_that_a_template_can_show() {
     assert!(tools.prompt_tokens() >= plain.prompt_tokens() + 250);
 }
 
+#[test]
+fn the_billing_bound_is_the_same_however_the_json_is_spelled_and_leaves_out_what_no_model_sees() {
+    let bound = |body: &str| {
+        let request = read_chat(body.as_bytes()).expect("this is a request");
+        (request.prompt_tokens(), request.prompt_tokens_bound())
+    };
+    let plain = r#"{"model":"m","messages":[{"role":"user","content":"caf\u00e9"}]}"#;
+    let spelled = "{\"model\": \"m\",\n\n  \"messages\": [ {  \"role\": \"user\",   \"content\": \"café\" } ] }";
+    assert_eq!(bound(plain), bound(spelled));
+    let with = |member: &str| {
+        let body = plain.strip_suffix('}').expect("an object");
+        bound(&format!("{body},{member}}}"))
+    };
+    let tools = format!(
+        r#""tools":[{{"type":"function","function":{{"name":"f","x":"{}"}}}}]"#,
+        "y".repeat(1_000)
+    );
+    assert!(with(&tools).1 > 1_000);
+    assert_eq!(
+        with(&format!(r#"{tools},"tool_choice":"none""#)),
+        bound(plain)
+    );
+    let form = r#""response_format":{"type":"json_schema","json_schema":{"name":"n","schema":{"type":"object","description":"long"}}}"#;
+    assert_eq!(with(form), bound(plain));
+}
+
+#[test]
+fn an_estimate_alone_refuses_no_prompt_that_may_fit() {
+    let catalog = catalog();
+    let context = catalog.spec(ModelIx(0)).expect("it is sold").context_tokens;
+    let ask = |words: u32| {
+        // Twelve bytes for what may well be one token.
+        let text = "coordinator ".repeat(words as usize);
+        let body = json!({"model": "acme/tiny", "max_tokens": 5,
+            "messages": [{"role": "user", "content": text}]});
+        let body = serde_json::to_vec(&body).expect("JSON");
+        let request = read_chat(&body).expect("this is a request");
+        let ask = request.ask(RequestId(1), AccountId(2), &catalog);
+        ask.expect("the model is known").prompt_tokens
+    };
+    assert_eq!(ask(context / 2), context - 5);
+    assert!(
+        ask(context * 2) > context,
+        "no tokenizer makes so few of it"
+    );
+    assert_eq!(ask(8), 24);
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_are_refused_without_panic(noise in prop::collection::vec(any::<u8>(), 0..256)) {

@@ -169,3 +169,42 @@ fn a_free_model_serves_an_empty_account_and_charges_nothing() {
     assert_eq!(world.out.receipts[0].charged, MicroUsd::ZERO);
     world.core.invariant_quiescent();
 }
+
+#[test]
+fn text_of_a_token_for_each_byte_is_cut_to_the_band_and_alarms_nobody() {
+    let asked = Ask {
+        output_tokens_max: 500,
+        ..ask(5, ACCOUNT)
+    };
+    let (receipt, is_alarmed) = served(usage(90, 201), shown(200, 200), Ending::Said, asked);
+    assert!(receipt.usage.completion_tokens < 110, "{:?}", receipt.usage);
+    assert!(!is_alarmed);
+    let (_, is_alarmed) = served(usage(90, 400), shown(200, 200), Ending::Said, asked);
+    assert!(is_alarmed);
+}
+
+#[test]
+fn who_reads_too_slowly_pays_for_no_more_tokens_than_pieces() {
+    let mut world = World::new();
+    world.provider(1, 11, 4);
+    let asked = Ask {
+        output_tokens_max: 3_000,
+        ..ask(5, ACCOUNT)
+    };
+    let (attempt, conn) = dispatched(&world.step(Event::Arrived(asked))).unwrap();
+    world.step(Event::AttemptStarted { conn, attempt });
+    world.persist();
+    let shown = shown(1_000, 5_000);
+    world.step(Event::AttemptProgressed {
+        conn,
+        attempt,
+        shown,
+    });
+    world.step(Event::AttemptFailed {
+        conn,
+        attempt,
+        fault: AttemptFault::ConsumerStalled,
+    });
+    world.persist();
+    assert_eq!(world.out.receipts[0].usage.completion_tokens, 1_000);
+}
