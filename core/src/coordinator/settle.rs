@@ -9,7 +9,7 @@ use super::tally::{Claim, Excess};
 use super::verdict::{Verdict, is_agreed};
 use super::{Coordinator, Mischief};
 use crate::effect::{Alarm, Effect, Effects, Receipt, TransferKind};
-use crate::event::{AttemptFault, Ending, Usage};
+use crate::event::{AttemptFault, Delivery, Ending, Usage};
 use crate::ids::{AccountId, AttemptKey, ConnId};
 use crate::slab::Key;
 use crate::time::Tick;
@@ -118,12 +118,16 @@ impl Coordinator {
         !is_agreed && self.goes_on(now, key, out)
     }
 
-    /// Settles what was streamed, by our own count, of a request whose consumer was told of an end.
+    /// Settles what was streamed, by our own count, of a request whose consumer was told of an end, and
+    /// whose machine never said what it came to. Of a plain answer nobody was shown anything.
     pub(super) fn settle_relayed(&mut self, now: Tick, attempt: &Attempt, out: &mut Effects) {
         let key = attempt.route().request;
         let ask = self.requests.at(key).ask();
         let tally = &self.tallies[usize::from(ask.model.0)];
-        let usage = tally.relayed(ask, attempt.shown());
+        let usage = match ask.delivery {
+            Delivery::Streamed => tally.relayed(ask, attempt.shown()),
+            Delivery::Whole => Usage::default(),
+        };
         self.settle(now, attempt, usage, out);
     }
 

@@ -208,3 +208,34 @@ fn who_reads_too_slowly_pays_for_no_more_tokens_than_pieces() {
     world.persist();
     assert_eq!(world.out.receipts[0].usage.completion_tokens, 1_000);
 }
+
+#[test]
+fn a_plain_answer_that_its_consumer_left_and_its_machine_never_ended_costs_nothing() {
+    for ending in [None, Some(GoneCause::Lost)] {
+        let mut world = World::new();
+        world.provider(1, 11, 4);
+        let asked = Ask {
+            delivery: Delivery::Whole,
+            ..ask(5, ACCOUNT)
+        };
+        let (attempt, conn) = dispatched(&world.step(Event::Arrived(asked))).unwrap();
+        world.step(Event::AttemptStarted { conn, attempt });
+        world.persist();
+        let request = RequestId(5);
+        world.step(Event::ConsumerLeft { request });
+        match ending {
+            Some(cause) => drop(world.step(Event::ProviderLeft { conn, cause })),
+            None => {
+                while world.core.books().held() != MicroUsd::ZERO {
+                    world.wake();
+                }
+            }
+        }
+        world.persist();
+        let account = world.core.books().account(ACCOUNT).unwrap();
+        assert_eq!(account.available, MicroUsd(1_000_000), "{ending:?}");
+        assert_eq!(world.out.receipts[0].charged, MicroUsd::ZERO);
+        assert!(!world.core.keeps(request));
+        world.core.invariant_quiescent();
+    }
+}
