@@ -35,7 +35,7 @@ pub enum StoreError {
     InUse { path: PathBuf },
     #[error(
         "the log of transfers in {} cannot be read ({source}); nothing was changed: keep the folder for \
-         an inquiry, or restore a backup of the whole folder", path.display()
+         an inquiry, and restore a backup of the whole folder", path.display()
     )]
     Log {
         path: PathBuf,

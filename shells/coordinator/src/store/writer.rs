@@ -341,4 +341,32 @@ mod tests {
             store.audit(AuditExtent::Everything).unwrap();
         }
     }
+
+    #[tokio::test]
+    async fn a_damaged_log_is_refused_by_whoever_opens_it_and_nothing_is_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path()).unwrap();
+        let account = store.ensure_account("ada").unwrap();
+        let mut log = Log::open(folder.path(), store.applied().unwrap()).unwrap();
+        for number in 1..=3 {
+            let Entry::Transfer(transfer) = hold(account, number) else {
+                unreachable!()
+            };
+            log.append([transfer].iter(), 0).unwrap();
+        }
+        drop((store, log));
+        let path = folder.path().join("transfers.0.log");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[20] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        for _ in 0..2 {
+            let error = open(folder.path()).unwrap_err();
+            assert!(matches!(error, StoreError::Log { .. }), "{error}");
+            let text = error.to_string();
+            assert!(text.contains("transfers.0.log, byte 0: "), "{text}");
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
+        let store = super::super::open_beside(folder.path()).unwrap();
+        assert!(store.open_holds().unwrap().is_empty());
+    }
 }
