@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use rusqlite::ErrorCode;
 use thiserror::Error;
 
 use super::rows::DepositId;
@@ -57,6 +58,19 @@ pub enum StoreError {
          that wrote it"
     )]
     TooNew { found: usize, known: usize },
+}
+
+impl StoreError {
+    /// Another process holds the database; what was tried can be tried again.
+    pub(super) fn is_locked(&self) -> bool {
+        let Self::Sqlite(error) = self else {
+            return false;
+        };
+        matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+        )
+    }
 }
 
 /// The first contradiction that an audit found.
