@@ -107,6 +107,8 @@ impl Challenges {
         self.due_at = None;
     }
 
+    /// What follows from an answer. A wrong one of a machine that never passed ends the connection, as
+    /// silence does ([`Self::timed_out`]).
     pub(super) fn judged(&mut self, verdict: Verdict, config: &LinkConfig) -> Outcome {
         match verdict {
             Verdict::Condemned => Outcome::Distrusted,
@@ -114,7 +116,9 @@ impl Challenges {
                 self.failures = self.failures.saturating_add(1);
                 self.timeouts = 0;
                 self.has_failed_hard = true;
-                if self.failures >= config.challenge_failures_max {
+                if !self.has_passed {
+                    Outcome::GivenUp
+                } else if self.failures >= config.challenge_failures_max {
                     Outcome::Distrusted
                 } else {
                     Outcome::Unverified
@@ -144,6 +148,15 @@ impl Challenges {
             Outcome::Unverified
         } else {
             Outcome::Nothing
+        }
+    }
+
+    /// Why [`Outcome::GivenUp`], in words for the other end.
+    pub(super) fn given_up_for(&self) -> &'static str {
+        if self.timeouts == 0 {
+            "the first challenge failed"
+        } else {
+            "challenges unanswered"
         }
     }
 }

@@ -223,10 +223,14 @@ fn failures_in_a_row_lead_where_they_should() {
 }
 
 #[test]
-fn who_never_passed_is_given_up_at_the_first_silence() {
+fn who_never_passed_is_given_up_at_the_first_silence_or_wrong_answer() {
     let mut silent = Challenges::new(Tick::ZERO);
     assert_eq!(silent.timed_out(&config()), Outcome::GivenUp);
     let mut wrong = Challenges::new(Tick::ZERO);
-    wrong.judged(Verdict::Failed, &config());
-    assert_eq!(wrong.timed_out(&config()), Outcome::GivenUp);
+    assert_eq!(wrong.judged(Verdict::Failed, &config()), Outcome::GivenUp);
+    let mut condemned = Challenges::new(Tick::ZERO);
+    assert_eq!(
+        condemned.judged(Verdict::Condemned, &config()),
+        Outcome::Distrusted
+    );
 }

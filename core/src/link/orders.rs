@@ -132,7 +132,11 @@ impl ProviderLink {
         match outcome {
             Outcome::Distrusted => self.distrust("challenges failed", rules, out),
             Outcome::GivenUp => {
-                self.close(1008, "challenges unanswered", GoneCause::Violation, out);
+                let session = self
+                    .session_mut()
+                    .expect("only a registered provider is judged");
+                let reason = session.challenges.given_up_for();
+                self.close(1008, reason, GoneCause::Violation, out);
             }
             Outcome::Nothing => {}
             Outcome::Unverified => {

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
+    signal::outlive_file_limit();
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {

@@ -62,6 +62,21 @@ fn the_demo_shows_an_answer_and_its_receipt_and_ends_well() {
 }
 
 #[test]
+fn a_limit_on_the_size_of_files_is_told_as_a_full_disk_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new("sh")
+        .args(["-c", r#"ulimit -f 1; exec "$0" "$@""#])
+        .arg(env!("CARGO_BIN_EXE_cereus"))
+        .args(["key", "create", "--account", "ada", "--data"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    let complained = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{complained}");
+    assert!(complained.starts_with("cereus: "), "{complained}");
+}
+
+#[test]
 fn the_demo_leaves_nothing_behind_where_nobody_named_a_folder() {
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_cereus"))

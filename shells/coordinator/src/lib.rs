@@ -80,7 +80,7 @@ pub enum CoordinatorError {
     Store(#[from] StoreError),
     #[error(
         "the ledger could not be written ({0}); nothing unpaid was released. Make room on the disk \
-         and start again"
+         if it is full, and start again"
     )]
     StoreFailed(String),
     #[error("the system gives no thread: {0}")]
@@ -306,8 +306,7 @@ impl Listener for Neighbours {
 
     fn asked(&mut self, question: &str) -> Option<String> {
         if question == store_watch::SETTLE {
-            self.applier.settle();
-            return Some("true".to_owned());
+            return Some(self.applier.settle().to_string());
         }
         questions::answer(question, &self.control, &self.source)
     }

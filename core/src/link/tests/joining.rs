@@ -30,12 +30,28 @@ fn an_attested_machine_keeps_its_identity_and_hears_of_its_trust() {
         Some(machine_key().attested().machine_id())
     );
     world.took_log();
+    world.answer(|_| {});
+    assert_eq!(world.took_log(), "tell verified\n");
+    beats_until(&mut world, 300);
+    world.took_log();
     world.answer(|answer| answer.signature = Text::default());
     assert_eq!(world.took_log(), "tell unverified\nwrite trust_status\n");
-    beats_until(&mut world, 300);
+    beats_until(&mut world, 600);
     world.took_log();
     world.answer(|_| {});
     assert_eq!(world.took_log(), "tell verified\nwrite trust_status\n");
+}
+
+#[test]
+fn a_machine_whose_first_answer_is_wrong_is_let_go() {
+    let mut world = World::new();
+    world.frame(&plain_register());
+    world.took_log();
+    world.answer(|answer| answer.public_key = Text::from("another"));
+    assert_eq!(
+        world.took_log(),
+        "tell left Violation\nclose 1008 the first challenge failed\n"
+    );
 }
 
 #[test]

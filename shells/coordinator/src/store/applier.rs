@@ -1,15 +1,15 @@
 //! The one thread that writes to the database: what has gathered for a moment becomes one transaction.
 //!
 //! Nobody waits for it but who wants to read what it has not written (`Applier::settle`): the transfers
-//! that it writes are durable already, in the log. It does nothing else: whoever reads has a connection
-//! of its own.
+//! that it writes are durable already, in the log. So it can wait as well, for another process that holds
+//! the database's lock. It does nothing else: whoever reads has a connection of its own.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::log::BatchNo;
-use super::{Entry, Store, StoreError};
+use super::{Entry, FILE_NAME, Store};
 
 /// For how long entries gather: so late is what others read in the database, at most.
 const GATHERS_FOR: Duration = Duration::from_millis(20);
@@ -17,6 +17,10 @@ const GATHERS_FOR: Duration = Duration::from_millis(20);
 const ENTRIES_MAX: usize = 4_096;
 /// Entries that may wait before the coordinator's loop does.
 pub(super) const WAITING_MAX: usize = 65_536;
+/// Between two tries at a database that is locked, beside what SQLite itself waits.
+const LOCKED_PAUSE: Duration = Duration::from_millis(10);
+/// For how long [`Applier::settle`] waits: who asks has not more patience either.
+const SETTLES_FOR: Duration = Duration::from_secs(5);
 
 /// A handle on the thread that writes the log into the database.
 #[derive(Clone, Debug)]
@@ -67,9 +71,9 @@ pub(super) fn start(
     let thread = thread::Builder::new()
         .name("cereus-store".to_owned())
         .spawn(move || {
-            if let Err(error) = shared.serve(&mut *store) {
-                tracing::error!(%error, "the store cannot write any more");
-                shared.state().failed = Some(error.to_string());
+            if let Err(reason) = shared.serve(&mut *store) {
+                tracing::error!(reason, "the store cannot write any more");
+                shared.state().failed = Some(reason);
                 shared.done.notify_all();
             }
         })?;
@@ -105,18 +109,24 @@ impl Applier {
         self.shared.state().applied
     }
 
-    /// Waits until all that was handed in so far can be read, or nothing is written any more.
-    pub(crate) fn settle(&self) {
+    /// Waits until all that was handed in so far can be read; false if that takes too long, or nothing
+    /// is written any more.
+    pub(crate) fn settle(&self) -> bool {
         let mut state = self.shared.state();
-        let until = state.handed_in;
+        let (began, until) = (Instant::now(), state.handed_in);
         while state.written < until && state.failed.is_none() {
+            let Some(rest) = SETTLES_FOR.checked_sub(began.elapsed()) else {
+                return false;
+            };
             state.is_hurried = true;
             self.shared.work.notify_one();
-            state = self.shared.done.wait(state).expect(NO_PANIC);
+            (state, _) = self.shared.done.wait_timeout(state, rest).expect(NO_PANIC);
         }
+        state.written >= until
     }
 
-    /// What was handed in before is written; what comes later is not.
+    /// What was handed in before is written; what comes later is not. A database that stays locked is
+    /// not waited for: the next start takes the transfers from the log.
     pub(super) fn stop(&self) {
         self.shared.state().is_stopping = true;
         self.shared.work.notify_one();
@@ -130,7 +140,7 @@ impl Shared {
         self.state.lock().expect(NO_PANIC)
     }
 
-    fn serve(&self, store: &mut dyn Store) -> Result<(), StoreError> {
+    fn serve(&self, store: &mut dyn Store) -> Result<(), String> {
         let mut entries = Vec::new();
         loop {
             let batch = {
@@ -141,8 +151,7 @@ impl Shared {
                 std::mem::swap(&mut entries, &mut state.entries);
                 state.given
             };
-            // One transaction: after a crash no batch is there in part.
-            store.write(&entries, Some(batch))?;
+            self.write(store, &entries, batch)?;
             log_finished(&entries);
             let mut state = self.state();
             state.written += entries.len() as u64;
@@ -151,6 +160,50 @@ impl Shared {
             self.done.notify_all();
             entries.clear();
         }
+    }
+
+    /// One transaction: after a crash no batch is there in part. While another process holds the
+    /// database it is tried again, for as long as there is room for what gathers meanwhile.
+    fn write(
+        &self,
+        store: &mut dyn Store,
+        entries: &[Entry],
+        batch: BatchNo,
+    ) -> Result<(), String> {
+        let began = Instant::now();
+        let mut was_locked = false;
+        loop {
+            let is_stopping = self.state().is_stopping;
+            match store.write(entries, Some(batch)) {
+                Ok(()) => break,
+                Err(error) if error.is_locked() => {}
+                Err(error) => return Err(error.to_string()),
+            }
+            let waiting = self.state().entries.len();
+            if is_stopping || waiting > WAITING_MAX {
+                let (locked_s, waiting) = (began.elapsed().as_secs(), waiting + entries.len());
+                return Err(format!(
+                    "the database {FILE_NAME} is locked: another process has held its lock for \
+                     {locked_s} s, and {waiting} entries wait; end that process"
+                ));
+            }
+            if !was_locked {
+                was_locked = true;
+                tracing::warn!(
+                    "another process holds the lock of the database {FILE_NAME}; what is logged \
+                     waits until it lets go"
+                );
+            }
+            thread::sleep(LOCKED_PAUSE);
+        }
+        if was_locked {
+            let locked_s = began.elapsed().as_secs();
+            tracing::warn!(
+                locked_s,
+                "the other process let go of the lock of the database {FILE_NAME}; it is written again"
+            );
+        }
+        Ok(())
     }
 
     /// Waits for entries, and then for a moment for more. None: the thread is to end.

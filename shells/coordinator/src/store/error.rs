@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use rusqlite::ErrorCode;
 use thiserror::Error;
 
 use super::rows::DepositId;
@@ -35,7 +36,7 @@ pub enum StoreError {
     InUse { path: PathBuf },
     #[error(
         "the log of transfers in {} cannot be read ({source}); nothing was changed: keep the folder for \
-         an inquiry, or restore a backup of the whole folder", path.display()
+         an inquiry, and restore a backup of the whole folder", path.display()
     )]
     Log {
         path: PathBuf,
@@ -57,6 +58,19 @@ pub enum StoreError {
          that wrote it"
     )]
     TooNew { found: usize, known: usize },
+}
+
+impl StoreError {
+    /// Another process holds the database; what was tried can be tried again.
+    pub(super) fn is_locked(&self) -> bool {
+        let Self::Sqlite(error) = self else {
+            return false;
+        };
+        matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+        )
+    }
 }
 
 /// The first contradiction that an audit found.

@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use cereus_core::effect::{Cause, Posting, Postings, Transfer, TransferKind};
 use cereus_core::ids::RequestId;
@@ -20,6 +20,8 @@ const NAMES: [&str; 2] = ["transfers.0.log", "transfers.1.log"];
 /// From here on the other file takes over. A start reads this in a moment.
 const LONG: u64 = 8 << 20;
 const CHECKSUM_DIGITS: usize = 8;
+/// How every line goes on after its checksum, and nothing in the middle of one: JSON has no spaces here.
+const LINE_MARK: &[u8] = b" {\"batch\":";
 
 /// Batches are numbered from 1 for as long as the data folder lives.
 pub(crate) type BatchNo = u64;
@@ -60,6 +62,18 @@ struct Logged {
     postings: Vec<Posting>,
 }
 
+/// A batch, and where its line is.
+#[derive(Debug)]
+struct Found {
+    batch: Batch,
+    file: &'static str,
+    offset: usize,
+}
+
+/// All the batches in the log of a folder, oldest first.
+#[derive(Debug)]
+pub(crate) struct Read(Vec<Found>);
+
 /// What an earlier process left.
 #[derive(Debug, Default)]
 pub(crate) struct Left {
@@ -69,36 +83,48 @@ pub(crate) struct Left {
     pub(crate) up_to: BatchNo,
 }
 
-impl Log {
-    /// What the log of a folder holds beyond the batch that the database has.
+impl Read {
+    /// What there is beyond the batch that the database has.
     ///
     /// # Errors
-    /// The files cannot be read, or a batch is missing between two that are there.
-    pub(crate) fn left(folder: &Path, applied: BatchNo) -> io::Result<Left> {
-        let mut batches = Vec::new();
-        for name in NAMES {
-            batches.extend(read(&folder.join(name))?);
-        }
-        batches.sort_by_key(|batch| batch.batch);
+    /// A batch is missing before the first of those, or between two.
+    pub(crate) fn after(self, applied: BatchNo) -> io::Result<Left> {
         let mut left = Left {
             transfers: Vec::new(),
             up_to: applied,
         };
-        for batch in batches {
-            if batch.batch <= left.up_to {
+        for found in self.0 {
+            let (is, should) = (found.batch.batch, left.up_to + 1);
+            if is < should {
                 continue;
             }
-            if batch.batch != left.up_to + 1 {
-                let (is, should) = (batch.batch, left.up_to + 1);
-                let what = format!("batch {is} of transfers follows where {should} should");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            let damaged = |what: String| damaged(found.file, found.offset, &what);
+            if is > should {
+                return Err(damaged(format!("batch {is} follows where {should} should")));
             }
-            left.up_to = batch.batch;
-            for logged in batch.transfers {
-                left.transfers.push(logged.into_transfer()?);
+            left.up_to = is;
+            for logged in found.batch.transfers {
+                let transfer = logged.into_transfer();
+                left.transfers
+                    .push(transfer.map_err(|what| damaged(what.to_owned()))?);
             }
         }
         Ok(left)
+    }
+}
+
+impl Log {
+    /// All that the log of a folder holds. Changes nothing.
+    ///
+    /// # Errors
+    /// The files cannot be read, or one is damaged elsewhere than in its last line.
+    pub(crate) fn read(folder: &Path) -> io::Result<Read> {
+        let mut found = Vec::new();
+        for name in NAMES {
+            found.extend(read(folder, name)?);
+        }
+        found.sort_by_key(|found| found.batch.batch);
+        Ok(Read(found))
     }
 
     /// Opens the log to go on after `applied`, which is all that there is in it.
@@ -162,8 +188,12 @@ impl Log {
 }
 
 impl Half {
+    /// Empty for good: no line of before may come up again behind a new one after a crash.
     fn clear(&mut self) -> io::Result<()> {
-        self.file.set_len(0)?;
+        if self.file.metadata()?.len() > 0 {
+            self.file.set_len(0)?;
+            self.file.sync_all()?;
+        }
         self.size = 0;
         self.newest = 0;
         Ok(())
@@ -180,10 +210,10 @@ impl Logged {
         }
     }
 
-    fn into_transfer(self) -> io::Result<Transfer> {
-        let wrong = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+    /// What is wrong with it, if it can be none.
+    fn into_transfer(self) -> Result<Transfer, &'static str> {
         if self.postings.len() > cereus_core::effect::POSTINGS_MAX {
-            return Err(wrong("a transfer has more postings than there can be"));
+            return Err("a transfer has more postings than there can be");
         }
         let transfer = Transfer {
             seq: 0,
@@ -193,34 +223,76 @@ impl Logged {
             postings: Postings::of(&self.postings),
         };
         if !transfer.is_balanced() {
-            return Err(wrong("a transfer does not sum to zero"));
+            return Err("a transfer does not sum to zero");
         }
         Ok(transfer)
     }
 }
 
-/// The whole lines of a file. What follows the first that is none was never told to anybody: its write
-/// or its sync did not return.
-fn read(path: &PathBuf) -> io::Result<Vec<Batch>> {
+/// The whole lines of a file. A last one that is damaged was never told to anybody: its write or its
+/// sync did not return.
+fn read(folder: &Path, file: &'static str) -> io::Result<Vec<Found>> {
     let mut bytes = Vec::new();
-    match File::open(path) {
+    match File::open(folder.join(file)) {
         Ok(mut file) => file.read_to_end(&mut bytes)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
         Err(error) => return Err(error),
     };
-    let lines = bytes.split_inclusive(|byte| *byte == b'\n');
-    Ok(lines.map_while(batch).collect())
+    let mut all: Vec<Found> = Vec::new();
+    let mut offset = 0;
+    while offset < bytes.len() {
+        let rest = &bytes[offset..];
+        let Some((line, json)) = whole_line(rest) else {
+            if let Some(ahead) = next_line(rest) {
+                let what = format!(
+                    "a line is damaged, and a whole one follows at byte {}",
+                    offset + ahead
+                );
+                return Err(damaged(file, offset, &what));
+            }
+            break;
+        };
+        let batch: Batch = serde_json::from_slice(json)
+            .map_err(|error| damaged(file, offset, &format!("this is no batch: {error}")))?;
+        if let Some(last) = all.last()
+            && batch.batch != last.batch.batch + 1
+        {
+            let (is, should) = (batch.batch, last.batch.batch + 1);
+            let what = format!("batch {is} follows where {should} should");
+            return Err(damaged(file, offset, &what));
+        }
+        all.push(Found {
+            batch,
+            file,
+            offset,
+        });
+        offset += line;
+    }
+    Ok(all)
 }
 
-fn batch(line: &[u8]) -> Option<Batch> {
-    let line = line.strip_suffix(b"\n")?;
-    let (checksum, rest) = line.split_at_checked(CHECKSUM_DIGITS)?;
+/// How long the line is that begins here, and its JSON; `None` if it is cut or damaged.
+fn whole_line(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let end = bytes.iter().position(|byte| *byte == b'\n')?;
+    let (checksum, rest) = bytes[..end].split_at_checked(CHECKSUM_DIGITS)?;
     let json = rest.strip_prefix(b" ")?;
-    let checksum = u32::from_str_radix(core::str::from_utf8(checksum).ok()?, 16).ok()?;
-    if crc32fast::hash(json) != checksum {
-        return None;
-    }
-    serde_json::from_slice(json).ok()
+    // As it was written, to the letter.
+    let is_whole = format!("{:08x}", crc32fast::hash(json)).as_bytes() == checksum;
+    is_whole.then_some((end + 1, json))
+}
+
+/// Where the next whole line begins. Not only behind an end of line: that may be what is damaged.
+fn next_line(bytes: &[u8]) -> Option<usize> {
+    let marks = bytes.windows(LINE_MARK.len()).enumerate();
+    let mut starts = marks
+        .filter(|(_, window)| *window == LINE_MARK)
+        .filter_map(|(at, _)| at.checked_sub(CHECKSUM_DIGITS));
+    starts.find(|start| whole_line(&bytes[*start..]).is_some())
+}
+
+fn damaged(file: &str, offset: usize, what: &str) -> io::Error {
+    let what = format!("{file}, byte {offset}: {what}");
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 #[cfg(test)]
@@ -245,6 +317,10 @@ mod tests {
         }
     }
 
+    fn left_in(folder: &Path, applied: BatchNo) -> io::Result<Left> {
+        Log::read(folder)?.after(applied)
+    }
+
     fn deposit(reference: u64) -> Transfer {
         Transfer {
             kind: TransferKind::Deposit,
@@ -261,37 +337,57 @@ mod tests {
         let (first, second) = ([transfer(u128::MAX, 7), deposit(4)], [transfer(8, 0)]);
         assert_eq!(log.append(first.iter(), 0).unwrap(), 1);
         assert_eq!(log.append(second.iter(), 0).unwrap(), 2);
-        let left = Log::left(folder.path(), 0).unwrap();
+        let left = left_in(folder.path(), 0).unwrap();
         assert_eq!(left.transfers, [first[0], first[1], second[0]]);
         assert_eq!(left.up_to, 2);
-        assert_eq!(Log::left(folder.path(), 1).unwrap().transfers, second);
-        assert!(Log::left(folder.path(), 2).unwrap().transfers.is_empty());
+        assert_eq!(left_in(folder.path(), 1).unwrap().transfers, second);
+        assert!(left_in(folder.path(), 2).unwrap().transfers.is_empty());
         // A log that was emptied goes on with the numbers.
         let mut log = Log::open(folder.path(), 2).unwrap();
         assert_eq!(log.append(first.iter(), 2).unwrap(), 3);
-        assert_eq!(Log::left(folder.path(), 2).unwrap().up_to, 3);
+        assert_eq!(left_in(folder.path(), 2).unwrap().up_to, 3);
     }
 
     #[test]
-    fn a_line_that_was_cut_or_changed_ends_the_log_wherever_it_is_cut() {
+    fn a_last_line_that_was_cut_or_changed_was_told_to_nobody_and_any_other_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = Log::open(folder.path(), 0).unwrap();
-        for number in 1..=2 {
+        for number in 1..=4 {
             log.append([transfer(number, 9)].iter(), 0).unwrap();
         }
         let path = folder.path().join(NAMES[0]);
         let whole = std::fs::read(&path).unwrap();
-        let first = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        let ends: Vec<usize> = (1..=whole.len())
+            .filter(|end| whole[end - 1] == b'\n')
+            .collect();
         for size in 0..whole.len() {
             std::fs::write(&path, &whole[..size]).unwrap();
-            let up_to = Log::left(folder.path(), 0).unwrap().up_to;
-            assert_eq!(up_to, u64::from(size >= first), "{size} bytes");
+            let up_to = left_in(folder.path(), 0).unwrap().up_to;
+            let lines = ends.iter().filter(|end| **end <= size).count();
+            assert_eq!(up_to, lines as u64, "{size} bytes");
         }
-        for at in first..whole.len() {
-            let mut changed = whole.clone();
-            changed[at] ^= 1;
-            std::fs::write(&path, &changed).unwrap();
-            assert_eq!(Log::left(folder.path(), 0).unwrap().up_to, 1, "byte {at}");
+        for at in 0..whole.len() {
+            for flipped in [1, 0x20, 0xff, whole[at] ^ b'\n'] {
+                if flipped == 0 {
+                    continue;
+                }
+                let mut changed = whole.clone();
+                changed[at] ^= flipped;
+                std::fs::write(&path, &changed).unwrap();
+                let line = ends.iter().filter(|end| **end <= at).count();
+                match left_in(folder.path(), 0) {
+                    Ok(left) => {
+                        assert_eq!(line, 3, "byte {at}");
+                        assert_eq!(left.up_to, 3, "byte {at}");
+                    }
+                    Err(error) => {
+                        assert!(line < 3, "byte {at}: {error}");
+                        let start = if line == 0 { 0 } else { ends[line - 1] };
+                        let place = format!("{}, byte {start}: ", NAMES[0]);
+                        assert!(error.to_string().starts_with(&place), "byte {at}: {error}");
+                    }
+                }
+            }
         }
     }
 
@@ -299,11 +395,44 @@ mod tests {
     fn a_batch_that_is_missing_in_between_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = Log::open(folder.path(), 4).unwrap();
-        log.append([transfer(1, 9)].iter(), 4).unwrap();
-        let error = Log::left(folder.path(), 3).unwrap_err();
+        for number in 1..=3 {
+            log.append([transfer(number, 9)].iter(), 4).unwrap();
+        }
+        let error = left_in(folder.path(), 3).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "batch 5 of transfers follows where 4 should"
+            "transfers.0.log, byte 0: batch 5 follows where 4 should"
+        );
+        let path = folder.path().join(NAMES[0]);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        std::fs::write(&path, [lines[0], lines[2]].concat()).unwrap();
+        let error = left_in(folder.path(), 4).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with(": batch 7 follows where 6 should"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_batch_that_is_missing_between_the_two_files_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::open(folder.path(), 0).unwrap();
+        for number in 1..=3 {
+            log.append([transfer(number, 9)].iter(), 0).unwrap();
+        }
+        let [first, second] = NAMES.map(|name| folder.path().join(name));
+        let text = std::fs::read_to_string(&first).unwrap();
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        // The last line of the older file is cut, and the newer goes on.
+        std::fs::write(&first, [lines[0], &lines[1][..9]].concat()).unwrap();
+        std::fs::write(&second, lines[2]).unwrap();
+        let error = left_in(folder.path(), 0).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "transfers.1.log, byte 0: batch 3 follows where 2 should"
         );
     }
 
@@ -319,7 +448,7 @@ mod tests {
             if turn % 3 == 0 {
                 applied = newest;
             }
-            let left = Log::left(folder.path(), applied).unwrap();
+            let left = left_in(folder.path(), applied).unwrap();
             assert_eq!(left.up_to, newest, "nothing is lost");
         }
         let sizes = NAMES.map(|name| folder.path().join(name).metadata().unwrap().len());

@@ -137,11 +137,14 @@ pub fn open(folder: &Path) -> Result<Box<dyn Store>, StoreError> {
 
 /// The same for who holds the folder's lock.
 pub(crate) fn open_locked(folder: &Path, _lock: &FolderLock) -> Result<Box<dyn Store>, StoreError> {
-    let mut store = sqlite::SqliteStore::open(folder)?;
-    let left = Log::left(folder, store.applied()?).map_err(|source| StoreError::Log {
+    let unreadable = |source| StoreError::Log {
         path: folder.to_owned(),
         source,
-    })?;
+    };
+    // First: beside a log that is damaged even the tables are left as they are.
+    let logged = Log::read(folder).map_err(unreadable)?;
+    let mut store = sqlite::SqliteStore::open(folder)?;
+    let left = logged.after(store.applied()?).map_err(unreadable)?;
     if !left.transfers.is_empty() {
         let count = left.transfers.len();
         let entries: Vec<Entry> = left.transfers.into_iter().map(Entry::Transfer).collect();

@@ -341,4 +341,99 @@ mod tests {
             store.audit(AuditExtent::Everything).unwrap();
         }
     }
+
+    #[tokio::test]
+    async fn a_damaged_log_is_refused_by_whoever_opens_it_and_nothing_is_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path()).unwrap();
+        let account = store.ensure_account("ada").unwrap();
+        let mut log = Log::open(folder.path(), store.applied().unwrap()).unwrap();
+        for number in 1..=3 {
+            let Entry::Transfer(transfer) = hold(account, number) else {
+                unreachable!()
+            };
+            log.append([transfer].iter(), 0).unwrap();
+        }
+        drop((store, log));
+        let path = folder.path().join("transfers.0.log");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[20] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        for _ in 0..2 {
+            let error = open(folder.path()).unwrap_err();
+            assert!(matches!(error, StoreError::Log { .. }), "{error}");
+            let text = error.to_string();
+            assert!(text.contains("transfers.0.log, byte 0: "), "{text}");
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
+        let store = super::super::open_beside(folder.path()).unwrap();
+        assert!(store.open_holds().unwrap().is_empty());
+    }
+
+    /// A store that waits for a lock for a moment only, and the connection that holds it.
+    fn locked(folder: &Path) -> (AccountId, Started, rusqlite::Connection) {
+        let account = open(folder).unwrap().ensure_account("ada").unwrap();
+        let store = super::super::sqlite::SqliteStore::open(folder).unwrap();
+        store.wait_while_busy(Duration::from_millis(10));
+        let started = start(Box::new(store), folder).unwrap();
+        let other = rusqlite::Connection::open(folder.join(super::super::FILE_NAME)).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        (account, started, other)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_database_that_another_process_holds_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (account, mut started, other) = locked(folder.path());
+        for number in 1..=3 {
+            let entries = vec![hold(account, number)];
+            started.writer.commit(entries, number).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert_eq!(started.applier.applied(), 0);
+        }
+        other.execute_batch("COMMIT").unwrap();
+        assert!(started.applier.settle());
+        let store = super::super::open_beside(folder.path()).unwrap();
+        assert_eq!(store.open_holds().unwrap().len(), 3);
+        let entries = vec![hold(account, 4)];
+        started.writer.commit(entries, 4).await.unwrap();
+        tokio::task::spawn_blocking(|| started.stopper.stop())
+            .await
+            .unwrap();
+        assert_eq!(store.open_holds().unwrap().len(), 4);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_database_that_stays_locked_ends_a_stop_and_the_next_start_has_it_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let (account, mut started, other) = locked(folder.path());
+        let entries = vec![hold(account, 1)];
+        started.writer.commit(entries, 1).await.unwrap();
+        tokio::task::spawn_blocking(|| started.stopper.stop())
+            .await
+            .unwrap();
+        drop(other);
+        assert_eq!(open(folder.path()).unwrap().open_holds().unwrap().len(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn only_a_full_queue_gives_a_locked_database_up_and_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let (account, mut started, _other) = locked(folder.path());
+        let mut number = 0;
+        let reason = loop {
+            let entries = (0..4_096)
+                .map(|more| hold(account, number + more))
+                .collect();
+            number += 4_096;
+            // Where the disk is.
+            started.writer.is_aside = false;
+            if let Err(reason) = started.writer.commit(entries, number).await {
+                break reason;
+            }
+            assert!(number < 1 << 20, "it never ended");
+        };
+        assert!(number > WAITING_MAX as u64, "{number}");
+        assert!(reason.contains("is locked: another process"), "{reason}");
+    }
 }

@@ -75,6 +75,11 @@ impl SqliteStore {
         Ok(db)
     }
 
+    #[cfg(test)]
+    pub(crate) fn wait_while_busy(&self, wait: Duration) {
+        self.db.busy_timeout(wait).unwrap();
+    }
+
     /// After a commit of something that a running coordinator should take over now.
     fn tell_coordinator(&self) {
         watch::ask_quietly(&self.folder);
