@@ -228,6 +228,7 @@ fn an_operator_sees_what_is_sold_while_a_coordinator_runs() {
     assert!(table.contains("$0.050000"), "{table}");
     assert_eq!(prices[0]["least_micro_usd"], 100);
     assert!(table.contains("$0.000100"), "{table}");
+    assert!(table.contains("ANSWER") && table.contains("512"), "{table}");
 
     drop(network.coordinator);
     let output = command(&["prices", "--data", &data]).output().unwrap();

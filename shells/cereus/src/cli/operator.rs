@@ -242,8 +242,10 @@ pub(crate) struct ProvidersArgs {
     cereus prices --data data\n  \
     cereus prices --data data --json\n  \
     cereus prices reload --data data      after the catalogue file was changed\n\n\
-    Asks the coordinator that runs on the folder. Prices are of a million tokens; LEAST is\n\
-    what a request costs at least."
+    Asks the coordinator that runs on the folder. Prices are of a million tokens; LEAST is what a\n\
+    request costs at least. ANSWER is the most tokens that an answer may have where its request names\n\
+    no max_tokens: the catalogue's output_tokens_default. The platform keeps 10 % of each charge; the\n\
+    rest is what the machine's account earned."
 )]
 pub(crate) struct PricesArgs {
     #[command(subcommand)]
