@@ -13,6 +13,8 @@ use crate::wire::proof::{AttestedKey, MachineKey};
 /// say in: no challenge can be made to look like a claim.
 const NO_TEXT: u8 = 0xff;
 const SUBJECT: &str = "cereus earnings claim";
+/// Before hexadecimal digits.
+const KEY_ID_PREFIX: &str = "key_";
 const KEY_ID_CHARS_MAX: usize = 64;
 
 /// A proof that holds.
@@ -75,8 +77,11 @@ pub fn verify(proof: &str) -> Result<Claim, ClaimFault> {
 }
 
 fn is_key_id(text: &str) -> bool {
-    let is_fit = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    (1..=KEY_ID_CHARS_MAX).contains(&text.len()) && text.chars().all(is_fit)
+    let Some(digits) = text.strip_prefix(KEY_ID_PREFIX) else {
+        return false;
+    };
+    let is_digit = |c: char| matches!(c, '0'..='9' | 'a'..='f');
+    !digits.is_empty() && text.len() <= KEY_ID_CHARS_MAX && digits.chars().all(is_digit)
 }
 
 fn statement(key_id: &str) -> Vec<u8> {
@@ -117,7 +122,23 @@ mod tests {
         for text in ["", ".", "..", "a.b.c", &proof[1..5]] {
             assert_eq!(verify(text), Err(ClaimFault::Form), "{text}");
         }
-        assert_eq!(prove(&machine(7), "key.1"), None);
+    }
+
+    #[test]
+    fn nothing_is_proved_for_what_can_be_no_keys_id() {
+        let long = format!("key_{}", "0".repeat(KEY_ID_CHARS_MAX));
+        for text in [
+            "",
+            "nonsense",
+            "key.1",
+            "key_",
+            "key_g",
+            "key_AB",
+            "sk-cereus-0",
+            &long,
+        ] {
+            assert_eq!(prove(&machine(7), text), None, "{text}");
+        }
     }
 
     #[test]

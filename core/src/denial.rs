@@ -183,8 +183,8 @@ impl Denial {
             Self::Client(Self::LENGTH_STATUS) => Self::TooLong.text(),
             Self::Client(_) => {
                 "The provider cannot serve this request as it is written. Look for tools where the \
-                 model's template takes none, a token number beyond its vocabulary, or a pattern that \
-                 does not compile; `cereus local` on the same model says which."
+                 model's template takes none, a token number beyond its vocabulary, a pattern that \
+                 does not compile, or a schema that is not valid; `cereus local` on the same model says which."
             }
             Self::Draining => "The coordinator is restarting. Try again in a few seconds.",
             Self::Encryption => "The provider broke the encryption contract and was excluded.",

@@ -212,7 +212,8 @@ pub const FIELDS: &[Field] = &[
     honoured(
         "max_tokens",
         Scope::Both,
-        "an integer of at least 1, or -1 for no bound",
+        "an integer of at least 1; absent and -1 are the same: the model's `output_tokens_default` at a \
+         coordinator, what the context has room for at `cereus local`",
     ),
     honoured("messages", Scope::Chat, "1 to 16384 messages of text"),
     ignored("metadata", "it is the caller's own"),
@@ -399,6 +400,12 @@ pub fn fields_page() -> String {
          **Ignored**: the answer does not depend on it. A field that is not in this list is ignored.\n\n\
          A coordinator's `usage` counts the tokens of what was shown, so that with `ignore_eos` it may\n\
          count fewer than were made.\n\n\
+         A coordinator has no tokenizer. It holds a machine's claim to the bytes that it saw, within a band\n\
+         that fits tokenizers of about two bytes a token and more. The bundled tiny model has one byte a\n\
+         token, so that a coordinator counts and charges about half of its constrained answers' tokens.\n\n\
+         Where `max_tokens` is absent or -1, a coordinator allows the model's `output_tokens_default`: 512\n\
+         unless the catalogue says otherwise, and at most half of the model's context. `cereus local` allows\n\
+         what the context has room for beside the prompt.\n\n\
          Written from `core/src/api/fields.rs` by `cargo run -p cereus-core --example fields > docs/fields.md`.\n\n\
          | field | where | verdict | |\n|---|---|---|---|\n",
     );

@@ -38,7 +38,7 @@ pub fn write_model(spec: &ModelSpec, created_unix_s: u64, out: &mut Vec<u8>) {
         created_unix_s,
         OWNER,
         spec.context_tokens,
-        spec.output_tokens_default,
+        spec.context_tokens,
         usd_per_token(spec.price.input_per_mtok),
         usd_per_token(spec.price.output_per_mtok),
     );

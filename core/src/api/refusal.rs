@@ -2,6 +2,9 @@
 
 use core::fmt;
 
+/// Of the answer's length: -1 leaves each of them open.
+const BOUNDS: [&str; 3] = ["max_completion_tokens", "max_output_tokens", "max_tokens"];
+
 /// The field at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -230,6 +233,9 @@ impl fmt::Display for Refusal {
                 Fault::NotAString => write!(f, "{place} must be a string"),
                 Fault::NotBoolean => write!(f, "{place} must be true or false"),
                 Fault::NotText => write!(f, "{place} must be text; other media are not supported"),
+                Fault::NotWhole { least } if BOUNDS.contains(&place.field) => {
+                    write!(f, "{place} must be -1 or an integer of at least {least}")
+                }
                 Fault::NotWhole { least: 0 } => {
                     write!(f, "{place} must be a non-negative integer")
                 }

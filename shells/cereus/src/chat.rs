@@ -29,7 +29,14 @@ pub(crate) async fn chat(args: ChatArgs) -> Outcome {
         body["seed"] = json!(seed);
     }
     let mut stream = client.chat_stream(&body).await.map_err(text)?;
-    let printed = print_answer(&mut stream).await?;
+    let Shown { printed, is_cut } = print_answer(&mut stream).await?;
+    if is_cut {
+        let (bound, more) = (args.max_tokens, args.max_tokens.saturating_mul(4));
+        eprintln!(
+            "cereus: the answer was cut at --max-tokens {bound}; a larger bound gives more, for instance \
+             --max-tokens {more}"
+        );
+    }
     if args.receipt && printed != Printed::InPart {
         let path = format!("/v1/receipts/{}", stream.request_id());
         let receipt = client.get(&path).await.map_err(text)?;
@@ -59,11 +66,19 @@ pub(crate) enum Printed {
     Whole,
 }
 
+/// What became of a streamed answer.
+pub(crate) struct Shown {
+    pub(crate) printed: Printed,
+    /// It reached the bound on its tokens.
+    pub(crate) is_cut: bool,
+}
+
 /// Prints each piece as it comes.
-pub(crate) async fn print_answer(stream: &mut ChatStream) -> Result<Printed, String> {
+pub(crate) async fn print_answer(stream: &mut ChatStream) -> Result<Shown, String> {
     let mut out = std::io::stdout();
     let mut cleaner = Cleaner::default();
     let mut printed = Printed::Nothing;
+    let mut is_cut = false;
     while let Some(piece) = stream.next().await.map_err(text)? {
         match piece {
             Piece::Text(piece) => {
@@ -72,16 +87,20 @@ pub(crate) async fn print_answer(stream: &mut ChatStream) -> Result<Printed, Str
                 match shown {
                     Ok(()) => {}
                     Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                        return Ok(Printed::InPart);
+                        return Ok(Shown {
+                            printed: Printed::InPart,
+                            is_cut,
+                        });
                     }
                     Err(error) => return Err(format!("standard output is gone: {error}")),
                 }
             }
-            Piece::Finish(_) | Piece::Usage { .. } => {}
+            Piece::Finish(reason) => is_cut = reason == "length",
+            Piece::Usage { .. } => {}
         }
     }
     say("\n")?;
-    Ok(printed)
+    Ok(Shown { printed, is_cut })
 }
 
 pub(crate) fn text(error: impl std::fmt::Display) -> String {

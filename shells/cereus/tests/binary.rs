@@ -159,6 +159,34 @@ fn money_for_a_folder_without_books_begins_none() {
     assert!(!slip.exists());
 }
 
+#[test]
+fn books_that_cannot_be_looked_for_are_not_said_to_be_absent() {
+    let folder = tempfile::tempdir().unwrap();
+    // Whoever may read everything is stopped by this as well.
+    let file = folder.path().join("file");
+    fs::write(&file, b"").unwrap();
+    let data = file.to_str().unwrap();
+    let said = complaint(&["account", "list", "--data", data]);
+    let part = format!("cannot read the books in {data} (Not a directory");
+    assert!(said.contains(&part), "{said}");
+    assert!(!said.contains("there are no books"), "{said}");
+}
+
+#[test]
+fn what_can_be_no_key_no_count_and_no_name_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    for list in [&["requests"][..], &["credit", "list"]] {
+        let none = cereus(&[list, &["--data", data, "--last", "0"]].concat());
+        assert_eq!(none.status.code(), Some(2), "the command line is wrong");
+        assert!(text(&none.stderr).contains("0 is not in 1.."));
+    }
+    let reserved = ["key", "create", "--data", data, "--account"];
+    let reserved = [&reserved[..], &["unlinked-machines"]].concat();
+    assert!(complaint(&reserved).contains("is reserved"));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
 /// What a command says when its output goes to a disk that is full.
 #[cfg(target_os = "linux")]
 fn complaint_of_full_disk(args: &[&str]) -> String {

@@ -1,7 +1,6 @@
 //! A network as its operator runs it: every program a process of its own, as README.md says.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -228,6 +227,7 @@ fn an_operator_sees_what_is_sold_while_a_coordinator_runs() {
     assert!(table.contains("$0.050000"), "{table}");
     assert_eq!(prices[0]["least_micro_usd"], 100);
     assert!(table.contains("$0.000100"), "{table}");
+    assert!(table.contains("ANSWER") && table.contains("512"), "{table}");
 
     drop(network.coordinator);
     let output = command(&["prices", "--data", &data]).output().unwrap();
@@ -359,6 +359,26 @@ fn an_owner_gets_what_a_machine_earned_without_an_account_by_a_proof_and_once() 
     assert_eq!(earned("owner"), amount);
 }
 
+#[test]
+fn an_answer_that_was_cut_is_told_with_the_bound_that_cut_it() {
+    let network = Network::new();
+    let echo = ["--echo", "--model-id", "tiny", "--echo-pieces", "5"];
+    let mut provider = network.provider("machine", &echo);
+    let machine = provider.line("machine ");
+    network.machine(&machine, |one| one["models"][0]["why_nothing"].is_null());
+    let complained = |bound: &str| {
+        let chat = ["chat", "--coordinator", &network.address, "--key"];
+        let more = [&network.key, "--model", "tiny", "--max-tokens", bound, "hi"];
+        let output = command(&[&chat[..], &more].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let cut = complained("2");
+    assert!(cut.contains("cut at --max-tokens 2;"), "{cut}");
+    assert!(cut.contains("--max-tokens 8"), "{cut}");
+    assert_eq!(complained("100"), "");
+}
+
 fn post(address: &str, key: &str, body: &str) -> String {
     use std::io::{Read as _, Write as _};
     let place = address.strip_prefix("http://").unwrap();
@@ -375,7 +395,6 @@ fn post(address: &str, key: &str, body: &str) -> String {
     reply
 }
 
-#[cfg(feature = "mlx")]
 #[test]
 fn who_reads_a_chat_no_further_ends_it_quietly_and_finds_what_was_paid_for() {
     let network = Network::new();
@@ -409,10 +428,11 @@ fn who_reads_a_chat_no_further_ends_it_quietly_and_finds_what_was_paid_for() {
     assert!((1..200).contains(&told), "{paid}");
 }
 
+#[cfg(feature = "mlx")]
 #[test]
 fn an_answer_of_the_tiny_model_is_asked_for_and_paid_as_the_readme_says() {
     let network = Network::new();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../engine/models/tiny");
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../engine/models/tiny");
     let model = format!("tiny={}", folder.display());
     let mut provider = network.provider("machine", &["--model", &model]);
     let machine = provider.line("machine ");

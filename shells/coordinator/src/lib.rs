@@ -152,7 +152,7 @@ pub async fn start(mut settings: Settings) -> Result<Running, CoordinatorError> 
     let mut store = store::open_locked(&settings.data, &lock)?;
     let audit = store.audit(AuditExtent::SinceLast)?;
     tracing::info!(
-        transfers = audit.transfer_count,
+        transfers_since_last_audit = audit.transfer_count,
         open_holds = audit.open_hold_count,
         "balances and ledger agree"
     );

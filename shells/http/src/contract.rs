@@ -104,6 +104,7 @@ pub fn keeps(server: &Server) {
     bodies_have_limits(server);
     bodies_come_compressed(server);
     requests_have_ids(server);
+    streams_are_not_held_back(server);
     pages_ask_first(server);
 }
 
@@ -214,6 +215,17 @@ fn requests_have_ids(server: &Server) {
         heard.header("x-inference-job-id"),
         "an odd id is not repeated"
     );
+}
+
+fn streams_are_not_held_back(server: &Server) {
+    let body = json!({"model": server.model, "max_tokens": 4, "stream": true,
+                      "messages": [{"role": "user", "content": "What is 2 + 3?"}]});
+    let heard = server.ask("POST", CHAT, &[], body.to_string().as_bytes());
+    let said = |name| heard.header(name);
+    assert_eq!(heard.status, 200);
+    assert_eq!(said("content-type"), Some("text/event-stream"));
+    assert_eq!(said("cache-control"), Some("no-cache"));
+    assert_eq!(said("x-accel-buffering"), Some("no"), "proxies gather");
 }
 
 fn pages_ask_first(server: &Server) {

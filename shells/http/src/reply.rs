@@ -39,6 +39,9 @@ pub trait Pieces: Send + Unpin + 'static {
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>>;
 }
 
+/// By this nginx and its kin pass pieces on as they come; by default they gather them.
+const ACCEL_BUFFERING: &str = "x-accel-buffering";
+
 /// A stream of server-sent events. Dropping it is its reader leaving.
 #[must_use]
 pub fn events(pieces: impl Pieces) -> Reply {
@@ -46,6 +49,7 @@ pub fn events(pieces: impl Pieces) -> Reply {
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
     reply
 }
 

@@ -157,6 +157,8 @@ fn the_model_list_has_openais_shape() {
     assert_eq!(list["data"][0]["object"], "model");
     assert_eq!(list["data"][0]["created"], 1_700_000_000);
     assert_eq!(list["data"][0]["context_length"], 4_096);
+    // What can be asked for, and not what comes unasked.
+    assert_eq!(list["data"][0]["max_output_length"], 4_096);
 }
 
 fn usage() -> AnswerUsage {

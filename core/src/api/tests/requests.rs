@@ -72,22 +72,27 @@ fn every_wrong_field_is_named() {
         (
             r#","max_tokens":-2"#,
             "max_tokens",
-            "max_tokens must be an integer of at least 1",
+            "max_tokens must be -1 or an integer of at least 1",
         ),
         (
             r#","max_tokens":"9""#,
             "max_tokens",
-            "max_tokens must be an integer of at least 1",
+            "max_tokens must be -1 or an integer of at least 1",
         ),
         (
             r#","max_tokens":1.5"#,
             "max_tokens",
-            "max_tokens must be an integer of at least 1",
+            "max_tokens must be -1 or an integer of at least 1",
+        ),
+        (
+            r#","max_tokens":0"#,
+            "max_tokens",
+            "max_tokens must be -1 or an integer of at least 1",
         ),
         (
             r#","max_completion_tokens":0"#,
             "max_completion_tokens",
-            "max_completion_tokens must be an integer of at least 1",
+            "max_completion_tokens must be -1 or an integer of at least 1",
         ),
         (
             r#","stream":"yes""#,

@@ -47,7 +47,8 @@ fn prove(args: &EarningsProveArgs) -> Outcome {
     })?;
     let proof = claim::prove(&machine, &args.key_id).ok_or_else(|| {
         format!(
-            "`{}` is no key's id; those begin with key_, and `cereus key create` shows them",
+            "`{}` is no key's id; those are key_ and hexadecimal digits, and `cereus key create` shows \
+             them",
             args.key_id
         )
     })?;

@@ -54,6 +54,8 @@ struct Price {
     /// Of one request, however short.
     least_micro_usd: i64,
     context_tokens: u32,
+    /// Of an answer whose request names no bound.
+    output_tokens_default: u32,
 }
 
 pub(crate) fn list_providers(args: &ProvidersArgs) -> Outcome {
@@ -196,7 +198,7 @@ fn list_prices(list: &ListArgs) -> Outcome {
         }
         return Ok(());
     }
-    let mut table = Table::new(["MODEL", "INPUT", "OUTPUT", "LEAST", "CONTEXT"]);
+    let mut table = Table::new(["MODEL", "INPUT", "OUTPUT", "LEAST", "CONTEXT", "ANSWER"]);
     for model in sold.models {
         let price: Price = serde_json::from_value(model).map_err(text)?;
         table.push([
@@ -205,6 +207,7 @@ fn list_prices(list: &ListArgs) -> Outcome {
             dollars(price.output_micro_usd_per_mtok),
             dollars(price.least_micro_usd),
             price.context_tokens.to_string(),
+            price.output_tokens_default.to_string(),
         ]);
     }
     table.print("Nothing is sold at present.")

@@ -1,5 +1,6 @@
 //! `cereus key`.
 
+use cereus_coordinator::UNLINKED_ACCOUNT;
 use cereus_core::money::MicroUsd;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
@@ -11,6 +12,12 @@ use crate::cli::{KeyCreateArgs, KeyListArgs, KeyRevokeArgs};
 use crate::say;
 
 pub(crate) fn create_key(args: &KeyCreateArgs) -> Outcome {
+    if args.account == UNLINKED_ACCOUNT {
+        return Err(format!(
+            "the name {UNLINKED_ACCOUNT} is reserved: machines without an earning key earn for it; \
+             choose another"
+        ));
+    }
     let mut store = open(&args.data)?;
     let key = store.create_key(&args.account).map_err(text)?;
     if let Some(amount) = args.credit {

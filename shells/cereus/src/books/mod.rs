@@ -43,7 +43,15 @@ fn open(data: &Path) -> Result<Box<dyn Store>, String> {
 
 /// For every other command: a folder without books is most likely a slip.
 fn look(data: &Path) -> Result<Box<dyn Store>, String> {
-    if !data.join(FILE_NAME).exists() {
+    let found = data.join(FILE_NAME).try_exists();
+    let is_there = found.map_err(|error| {
+        format!(
+            "cannot read the books in {} ({error}); they are their owner's alone: run this as who runs \
+             the coordinator, or name another folder with --data",
+            data.display()
+        )
+    })?;
+    if !is_there {
         return Err(format!(
             "there are no books in {}; --data names the coordinator's folder, and {} begins new ones",
             data.display(),

@@ -83,14 +83,17 @@ pub(crate) fn audit(args: &AuditArgs) -> Outcome {
         let line = json!({
             "agree": true, "transfers": audit.transfer_count,
             "open_holds": audit.open_hold_count, "held_micro_usd": audit.held.0,
+            "platform_micro_usd": audit.platform.0,
         });
         say(&format!("{line}\n"))?;
     } else {
         say(&format!(
-            "Balances and ledger agree: {} transfers, {} open holds of {} together.\n",
+            "Balances and ledger agree: {} transfers, {} open holds of {} together; the platform has \
+             kept {}.\n",
             audit.transfer_count,
             audit.open_hold_count,
-            dollars(audit.held.0)
+            dollars(audit.held.0),
+            dollars(audit.platform.0)
         ))?;
     }
     Ok(())

@@ -18,6 +18,7 @@ pub(crate) struct ChatArgs {
     pub(crate) key: Option<String>,
     #[arg(long)]
     pub(crate) model: String,
+    /// Most tokens of the answer; it is cut there
     #[arg(long, default_value_t = 256)]
     pub(crate) max_tokens: u32,
     #[arg(long)]

@@ -16,7 +16,10 @@ use crate::listen::parse_listen;
     cereus coordinator --data data --model-catalog models.json --listen 0.0.0.0:8080 --metrics-listen 9090\n\n\
     A catalogue file:\n  \
     {\"models\": [{\"id\": \"tiny\", \"input_micro_usd_per_mtok\": 50000,\n   \
-    \"output_micro_usd_per_mtok\": 200000, \"context_tokens\": 2048}]}\n\n\
+    \"output_micro_usd_per_mtok\": 200000, \"context_tokens\": 2048,\n   \
+    \"output_tokens_default\": 512}]}\n\n\
+    output_tokens_default is the most tokens that an answer may have where its request names no\n\
+    max_tokens: 512 where the catalogue does not say, and at most half of the context.\n\n\
     `cereus prices reload` has a running coordinator read that file anew.\n\n\
     SIGTERM or Ctrl-C drains: nothing more is admitted, running streams finish.")]
 pub(crate) struct CoordinatorArgs {

@@ -121,7 +121,7 @@ pub(crate) struct CreditListArgs {
     #[arg(long)]
     pub(crate) account: Option<String>,
     /// How many
-    #[arg(long, default_value_t = LAST_DEFAULT)]
+    #[arg(long, default_value_t = LAST_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) last: u32,
 }
 
@@ -165,7 +165,7 @@ pub(crate) struct RequestsArgs {
     #[arg(long)]
     pub(crate) account: Option<String>,
     /// How many
-    #[arg(long, default_value_t = LAST_DEFAULT)]
+    #[arg(long, default_value_t = LAST_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) last: u32,
 }
 
@@ -175,6 +175,8 @@ pub(crate) struct RequestsArgs {
     after_help = "Examples:\n  \
     cereus earnings --data data\n  \
     cereus earnings --data data --json\n\n\
+    Earnings are a record: nothing pays them out, and no key can spend them. They are what was charged\n\
+    less the 10 % that the platform keeps.\n\n\
     Machines that named no key earn for the account `unlinked-machines`. An owner gets that later:\n  \
     cereus earnings prove key_0123456789abcdef01234567      at the machine; prints a proof\n  \
     cereus earnings move --data data PROOF                   at the coordinator"
@@ -242,8 +244,10 @@ pub(crate) struct ProvidersArgs {
     cereus prices --data data\n  \
     cereus prices --data data --json\n  \
     cereus prices reload --data data      after the catalogue file was changed\n\n\
-    Asks the coordinator that runs on the folder. Prices are of a million tokens; LEAST is\n\
-    what a request costs at least."
+    Asks the coordinator that runs on the folder. Prices are of a million tokens; LEAST is what a\n\
+    request costs at least. ANSWER is the most tokens that an answer may have where its request names\n\
+    no max_tokens: the catalogue's output_tokens_default. The platform keeps 10 % of each charge; the\n\
+    rest is what the machine's account earned."
 )]
 pub(crate) struct PricesArgs {
     #[command(subcommand)]
@@ -274,6 +278,7 @@ pub(crate) struct PricesReloadArgs {
 #[derive(Args)]
 #[command(after_help = "Example:\n  \
     cereus audit --data data\n\n\
+    Says also what the platform has kept, which is 10 % of each charge.\n\n\
     Every start looks at what was written since the last audit; this looks at everything, and at the\n\
     file itself. Works while a coordinator runs, which waits while it does.")]
 pub(crate) struct AuditArgs {

@@ -277,7 +277,7 @@ async fn show(client: &Client, args: &DemoArgs, model: &Model, paint: Paint) -> 
     ))?;
     let body = question(&model.id, &args.prompt, ANSWER_TOKENS_MAX);
     let mut stream = client.chat_stream(&body).await.map_err(text)?;
-    match print_answer(&mut stream).await? {
+    match print_answer(&mut stream).await?.printed {
         Printed::InPart => return Ok(()),
         Printed::Nothing => return Err("the answer had no content".to_owned()),
         Printed::Whole => {}

@@ -233,4 +233,6 @@ pub struct Audit {
     pub transfer_count: u64,
     pub open_hold_count: u64,
     pub held: MicroUsd,
+    /// What the platform has kept of all charges.
+    pub platform: MicroUsd,
 }

@@ -257,8 +257,9 @@ impl Run {
                 self.steps.push(Progress::Joined);
                 if self.settings.earn_key.expose_secret().is_empty() {
                     tracing::warn!(
-                        "no earning key (--earn-key): the coordinator keeps what this machine \
-                         earns apart, and no account can spend it"
+                        "no earning key (--earn-key): what this machine earns is written down \
+                         for no account until its owner claims it (`cereus earnings prove`); \
+                         earnings are a record, which nothing pays out"
                     );
                     self.steps.push(Progress::Earning(Earner::Nobody));
                 }

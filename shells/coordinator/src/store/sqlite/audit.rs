@@ -32,6 +32,7 @@ const HELD: &str = "SELECT account FROM (
          UNION ALL
          SELECT account, -amount FROM open_holds)
      GROUP BY account HAVING sum(amount) <> 0 LIMIT 1";
+const PLATFORM: &str = "SELECT coalesce(sum(amount), 0) FROM balances WHERE side = 'platform'";
 /// Holds without an end, by the history alone.
 const OPEN_BY_HISTORY: &str = "SELECT p.account FROM transfers h
      JOIN postings p ON p.transfer = h.id AND p.side = 'held'
@@ -89,11 +90,13 @@ pub(super) fn run(
         [],
         |row| Ok((row.get(0)?, MicroUsd(row.get(1)?))),
     )?;
+    let platform = tx.query_row(PLATFORM, [], |row| Ok(MicroUsd(row.get(0)?)))?;
     tx.commit()?;
     Ok(Audit {
         transfer_count: u64::try_from(to - from).unwrap_or_default(),
         open_hold_count: u64::from(open_hold_count),
         held,
+        platform,
     })
 }
 

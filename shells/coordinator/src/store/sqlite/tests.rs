@@ -199,7 +199,8 @@ fn a_transfer_may_have_more_postings_than_two_parties_and_a_platform() {
     let settle = entry(TransferKind::Settle, 7, &legs);
     let entries = [deposit(ada, 1_000), hold(ada, 7, 300), settle];
     store.commit(&entries).unwrap();
-    store.audit(AuditExtent::Everything).unwrap();
+    let audit = store.audit(AuditExtent::Everything).unwrap();
+    assert_eq!(audit.platform, MicroUsd(10));
     let accounts = store.accounts().unwrap();
     let earned: Vec<i64> = accounts.iter().map(|row| row.earned.0).collect();
     assert_eq!(earned, [0, 85, 5]);
