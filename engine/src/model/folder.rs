@@ -49,12 +49,7 @@ impl Model {
     /// # Errors
     /// As [`Model::load`].
     pub fn load_as(folder: &Path, load: Load) -> Result<Self, ModelError> {
-        if !folder.join("config.json").exists()
-            && let foreign @ ModelError::Foreign(_) = no_weights(folder)
-        {
-            return Err(foreign);
-        }
-        let config = Config::from_json(&read_json(folder, "config.json")?)?;
+        let config = read_config(folder)?;
         let files = weight_files(folder)?;
         let mut arrays = BTreeMap::new();
         for file in &files {
@@ -78,11 +73,20 @@ impl Model {
 /// # Errors
 /// A file is absent, damaged or not read by this engine; the error names it.
 pub fn check_files(folder: &Path) -> Result<(), ModelError> {
-    let config = Config::from_json(&read_json(folder, "config.json")?)?;
+    let config = read_config(folder)?;
     for file in weight_files(folder)? {
         check_header(&file, &config.numbers)?;
     }
     read_json(folder, "tokenizer.json").map(drop)
+}
+
+fn read_config(folder: &Path) -> Result<Config, ModelError> {
+    if !folder.join("config.json").exists()
+        && let foreign @ ModelError::Foreign(_) = no_weights(folder)
+    {
+        return Err(foreign);
+    }
+    Config::from_json(&read_json(folder, "config.json")?)
 }
 
 impl Load {
@@ -380,6 +384,8 @@ mod tests {
         assert!(error.contains("PyTorch"), "{error}");
         let bare = folder(&[("it.gguf", b"GGUF")]);
         let error = Model::load(bare.path()).unwrap_err();
+        assert!(matches!(error, ModelError::Foreign(_)), "{error}");
+        let error = check_files(bare.path()).unwrap_err();
         assert!(matches!(error, ModelError::Foreign(_)), "{error}");
     }
 

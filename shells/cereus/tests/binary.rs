@@ -441,6 +441,18 @@ fn what_is_wrong_with_a_start_is_said_with_a_way_out() {
     assert!(complaint(&["demo", "--once", "--model", &at("no-model")]).contains("config.json"));
 }
 
+#[cfg(feature = "mlx")]
+#[test]
+fn a_folder_without_a_model_is_told_before_a_port_that_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = listener.local_addr().unwrap().to_string();
+    let no_model = folder.path().to_str().unwrap();
+    let said = complaint(&["local", no_model, "--listen", &listen]);
+    assert!(said.contains("config.json"), "{said}");
+    assert!(!said.contains("template"), "{said}");
+}
+
 #[test]
 fn prices_cannot_be_read_anew_where_no_coordinator_runs() {
     let folder = tempfile::tempdir().unwrap();

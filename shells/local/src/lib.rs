@@ -129,13 +129,14 @@ impl Running {
 /// Loads the model, which may take minutes, and serves.
 ///
 /// # Errors
-/// The address is taken or the model does not load.
+/// The folder holds no model, the address is taken or the model does not load.
 pub async fn start(settings: Settings) -> Result<Running, LocalError> {
     let bind_error = |source| LocalError::Bind {
         listen: settings.listen,
         source,
     };
-    // First, because it fails at once where loading takes long.
+    model::check(&settings.backend)?;
+    // Before the model is loaded: it fails at once where loading takes long.
     let listener = TcpListener::bind(settings.listen)
         .await
         .map_err(bind_error)?;

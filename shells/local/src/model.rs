@@ -94,6 +94,28 @@ impl Model {
     }
 }
 
+/// Whether there is a model to load, before anything is said of the rest. Reads no weights.
+#[cfg(feature = "mlx")]
+pub(crate) fn check(backend: &Backend) -> Result<(), LocalError> {
+    match backend {
+        Backend::Echo { .. } => Ok(()),
+        Backend::Model(folder) => {
+            let checked = cereus_engine::model::check_files(folder);
+            checked.map_err(|error| LocalError::Model {
+                folder: folder.clone(),
+                reason: error.to_string(),
+            })
+        }
+    }
+}
+
+/// Nothing here could judge it, and loading says so.
+#[cfg(not(feature = "mlx"))]
+#[expect(clippy::unnecessary_wraps, reason = "with the engine it may fail")]
+pub(crate) const fn check(_backend: &Backend) -> Result<(), LocalError> {
+    Ok(())
+}
+
 #[cfg(feature = "mlx")]
 fn start_model(
     config: &EngineConfig,
