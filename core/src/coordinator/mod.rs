@@ -52,7 +52,7 @@ use self::timers::{Due, Timers, attempts_max};
 use crate::config::{Catalog, Config};
 use crate::denial::Denial;
 use crate::digest::Mix;
-use crate::effect::{Alarm, Effect, Effects};
+use crate::effect::{Alarm, Effect, Effects, Receipt};
 use crate::event::{Ask, Event};
 use crate::ids::RequestId;
 use crate::time::Tick;
@@ -364,6 +364,15 @@ impl Coordinator {
     #[must_use]
     pub fn keeps(&self, request: RequestId) -> bool {
         self.requests.find(request).is_some()
+    }
+
+    /// What a request that is settled came to, while it is kept: what is to become durable with its
+    /// settlement.
+    #[must_use]
+    pub fn settled(&self, request: RequestId) -> Option<Receipt> {
+        let request = self.requests.at(self.requests.find(request)?);
+        let account = self.books.account(request.ask().account)?;
+        request.is_settled().then(|| request.receipt(account))
     }
 
     /// How many entities there are for [`Self::digest`] and [`Self::snapshot`] to read.

@@ -266,6 +266,10 @@ impl Request {
     }
 
     /// The receipt of what was settled, for an account that looks like this now.
+    pub(super) const fn is_settled(&self) -> bool {
+        self.bill.is_some()
+    }
+
     pub(super) fn receipt(&self, account: &Account) -> Receipt {
         let bill = self.bill.as_ref().expect("it was settled");
         Receipt {

@@ -154,6 +154,12 @@ impl<R: Clone> Control<R> {
         &mut self.core
     }
 
+    /// The name of an open request's relay.
+    #[must_use]
+    pub fn request(&self, id: RequestId) -> Option<&R> {
+        self.requests.get(&id).map(|open| &open.request)
+    }
+
     /// Connections that have registered.
     #[must_use]
     pub fn connection_count(&self) -> usize {

@@ -252,6 +252,9 @@ class Books:
                 "UNION ALL SELECT side, account, -amount FROM postings) "
                 "GROUP BY side, account HAVING sum(amount)", "a balance is not its postings")
             self.none(
+                "SELECT hex(request) FROM transfers WHERE kind = 'settle' "
+                "AND id NOT IN (SELECT transfer FROM receipts)", "a charge without a receipt")
+            self.none(
                 "SELECT side, account, amount FROM balances "
                 "WHERE side IN ('consumer', 'held') AND amount < 0", "a balance below nothing")
         finally:

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use cereus_core::config::Config;
 use cereus_core::coordinator::{Coordinator, Misuse};
-use cereus_core::effect::{Effects, Receipt};
+use cereus_core::effect::{Effects, Receipt, Transfer};
 use cereus_core::event::{Ask, Event};
 use cereus_core::exchange::{self, ControlEffect, ControlEvent, Witness};
-use cereus_core::ids::ConnId;
+use cereus_core::ids::{ConnId, RequestId};
 use cereus_core::relay::RelayEvent;
 use cereus_core::time::Tick;
 use tokio::sync::mpsc::error::TrySendError;
@@ -23,6 +23,7 @@ use crate::app::App;
 use crate::hint::command_on;
 use crate::journal::Recorder;
 use crate::questions::{Look, Restock, Restocked};
+use crate::receipts::Sealing;
 use crate::store::writer::{Commit, Durable, Writer};
 use crate::store::{DepositId, Entry, FinishedRequest, WaitingDeposit};
 
@@ -73,6 +74,8 @@ pub(crate) struct Control {
     /// Transfers and receipts that the next batch takes to the store.
     entries: Vec<Entry>,
     posted_up_to: u64,
+    /// Receipts of settlements that are not durable yet.
+    unshown: HashMap<RequestId, Arc<FinishedRequest>>,
     /// When the newest batch went to the store.
     committing: VecDeque<Committing>,
     is_drained: bool,
@@ -106,6 +109,7 @@ impl Control {
             orders: HashMap::new(),
             entries: Vec::new(),
             posted_up_to: origin,
+            unshown: HashMap::new(),
             committing: VecDeque::new(),
             is_drained: false,
         }
@@ -259,7 +263,7 @@ impl Control {
                     .inc();
             }
             ControlEffect::Charged { request, receipt } => {
-                self.keep(&request, receipt);
+                self.show(&receipt);
                 self.recorder.trail(now, request.id(), &request.trail());
             }
             ControlEffect::CreditRefused { deposit, misuse } => {
@@ -282,9 +286,12 @@ impl Control {
                 self.app.ended(denial.code());
             }
             ControlEffect::Drained => self.is_drained = true,
-            ControlEffect::Finished { request, receipt } => {
+            ControlEffect::Finished {
+                request: _,
+                receipt,
+            } => {
                 self.app.ended("finished");
-                self.keep(&request, receipt);
+                self.show(&receipt);
             }
             ControlEffect::LetGo { conn } => {
                 self.orders.remove(&conn);
@@ -303,6 +310,7 @@ impl Control {
             ControlEffect::Post { transfer } => {
                 self.posted_up_to = transfer.seq;
                 self.entries.push(Entry::Transfer(transfer));
+                self.settled(&transfer);
             }
             ControlEffect::Relay { request, event } => {
                 let is_last = matches!(
@@ -327,17 +335,28 @@ impl Control {
         }
     }
 
-    /// The receipt of what was settled.
-    fn keep(&mut self, request: &Answer, receipt: Receipt) {
-        self.app.charged(&receipt);
-        let spec = self.exchange.core().catalog().spec(receipt.model);
+    /// The receipt of what a transfer settles becomes durable with it.
+    fn settled(&mut self, transfer: &Transfer) {
+        let core = self.exchange.core();
+        let settled = transfer.request().and_then(|id| core.settled(id));
+        let Some(receipt) = settled else { return };
+        let spec = core.catalog().spec(receipt.model);
+        let request = self.exchange.request(receipt.request);
         let finished = Arc::new(FinishedRequest {
             receipt,
             model: spec.map_or_else(String::new, |spec| spec.id.clone()),
-            sealing: request.sealing(),
+            sealing: request.map_or_else(Sealing::default, |request| request.sealing()),
         });
         self.entries.push(Entry::Receipt(Arc::clone(&finished)));
-        self.app.receipts.keep(finished);
+        self.unshown.insert(receipt.request, finished);
+    }
+
+    /// The settlement is durable: its receipt may be asked for.
+    fn show(&mut self, receipt: &Receipt) {
+        self.app.charged(receipt);
+        if let Some(finished) = self.unshown.remove(&receipt.request) {
+            self.app.receipts.keep(finished);
+        }
     }
 
     /// Tells the core how far the ledger is on disk; the reason if it never will be again.

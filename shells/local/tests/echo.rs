@@ -443,7 +443,9 @@ async fn a_busy_port_is_said_before_the_model_is_loaded() {
     let running = serve(1, Duration::ZERO).await;
     let again = Settings {
         listen: running.addr(),
-        backend: Backend::Model("/nowhere".into()),
+        backend: Backend::Model(
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../../engine/models/tiny").into(),
+        ),
         ..settings(1, Duration::ZERO)
     };
     let error = start(again).await.unwrap_err().to_string();

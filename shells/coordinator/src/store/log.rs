@@ -2,6 +2,8 @@
 //! batch. A batch is there when its line is; the database takes many of them at once a moment later
 //! (`applier`), and a start takes what the last process could not.
 //!
+//! A settlement has its receipt beside it, so that whoever paid has one whatever happens next.
+//!
 //! A line is the checksum of what follows, in hexadecimal, and a batch as JSON. Two files take turns: when
 //! one has become long, the next batch goes to the other as soon as the database has all that is in it.
 
@@ -15,6 +17,7 @@ use cereus_core::ids::RequestId;
 use serde::{Deserialize, Serialize};
 
 use super::folder::private_file;
+use super::rows::{FinishedRequest, LoggedReceipt};
 
 const NAMES: [&str; 2] = ["transfers.0.log", "transfers.1.log"];
 /// From here on the other file takes over. A start reads this in a moment.
@@ -49,6 +52,9 @@ struct Half {
 struct Batch {
     batch: BatchNo,
     transfers: Vec<Logged>,
+    /// Of the settlements among them. Logs of before have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    receipts: Vec<LoggedReceipt>,
 }
 
 /// A transfer. It was numbered by the process that is gone, which tells nobody anything.
@@ -79,6 +85,7 @@ pub(crate) struct Read(Vec<Found>);
 pub(crate) struct Left {
     /// Those after the batch that was asked for, oldest first.
     pub(crate) transfers: Vec<Transfer>,
+    pub(crate) receipts: Vec<LoggedReceipt>,
     /// The newest batch of all.
     pub(crate) up_to: BatchNo,
 }
@@ -91,6 +98,7 @@ impl Read {
     pub(crate) fn after(self, applied: BatchNo) -> io::Result<Left> {
         let mut left = Left {
             transfers: Vec::new(),
+            receipts: Vec::new(),
             up_to: applied,
         };
         for found in self.0 {
@@ -103,6 +111,7 @@ impl Read {
                 return Err(damaged(format!("batch {is} follows where {should} should")));
             }
             left.up_to = is;
+            left.receipts.extend(found.batch.receipts);
             for logged in found.batch.transfers {
                 let transfer = logged.into_transfer();
                 left.transfers
@@ -154,12 +163,14 @@ impl Log {
     pub(crate) fn append<'t>(
         &mut self,
         transfers: impl Iterator<Item = &'t Transfer>,
+        receipts: impl Iterator<Item = &'t FinishedRequest>,
         applied: BatchNo,
     ) -> io::Result<BatchNo> {
         self.turn(applied)?;
         let batch = Batch {
             batch: self.newest + 1,
             transfers: transfers.map(Logged::of).collect(),
+            receipts: receipts.map(LoggedReceipt::of).collect(),
         };
         self.line.clear();
         self.line.extend([b' '; CHECKSUM_DIGITS + 1]);
@@ -335,8 +346,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = Log::open(folder.path(), 0).unwrap();
         let (first, second) = ([transfer(u128::MAX, 7), deposit(4)], [transfer(8, 0)]);
-        assert_eq!(log.append(first.iter(), 0).unwrap(), 1);
-        assert_eq!(log.append(second.iter(), 0).unwrap(), 2);
+        assert_eq!(log.append(first.iter(), std::iter::empty(), 0).unwrap(), 1);
+        assert_eq!(log.append(second.iter(), std::iter::empty(), 0).unwrap(), 2);
         let left = left_in(folder.path(), 0).unwrap();
         assert_eq!(left.transfers, [first[0], first[1], second[0]]);
         assert_eq!(left.up_to, 2);
@@ -344,7 +355,7 @@ mod tests {
         assert!(left_in(folder.path(), 2).unwrap().transfers.is_empty());
         // A log that was emptied goes on with the numbers.
         let mut log = Log::open(folder.path(), 2).unwrap();
-        assert_eq!(log.append(first.iter(), 2).unwrap(), 3);
+        assert_eq!(log.append(first.iter(), std::iter::empty(), 2).unwrap(), 3);
         assert_eq!(left_in(folder.path(), 2).unwrap().up_to, 3);
     }
 
@@ -353,7 +364,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = Log::open(folder.path(), 0).unwrap();
         for number in 1..=4 {
-            log.append([transfer(number, 9)].iter(), 0).unwrap();
+            log.append([transfer(number, 9)].iter(), std::iter::empty(), 0)
+                .unwrap();
         }
         let path = folder.path().join(NAMES[0]);
         let whole = std::fs::read(&path).unwrap();
@@ -396,7 +408,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = Log::open(folder.path(), 4).unwrap();
         for number in 1..=3 {
-            log.append([transfer(number, 9)].iter(), 4).unwrap();
+            log.append([transfer(number, 9)].iter(), std::iter::empty(), 4)
+                .unwrap();
         }
         let error = left_in(folder.path(), 3).unwrap_err();
         assert_eq!(
@@ -421,7 +434,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = Log::open(folder.path(), 0).unwrap();
         for number in 1..=3 {
-            log.append([transfer(number, 9)].iter(), 0).unwrap();
+            log.append([transfer(number, 9)].iter(), std::iter::empty(), 0)
+                .unwrap();
         }
         let [first, second] = NAMES.map(|name| folder.path().join(name));
         let text = std::fs::read_to_string(&first).unwrap();
@@ -443,7 +457,9 @@ mod tests {
         let many: Vec<Transfer> = (0..20_000).map(|number| transfer(number, 9)).collect();
         let mut applied = 0;
         for turn in 1..=12 {
-            let newest = log.append(many.iter(), applied).unwrap();
+            let newest = log
+                .append(many.iter(), std::iter::empty(), applied)
+                .unwrap();
             assert_eq!(newest, turn);
             if turn % 3 == 0 {
                 applied = newest;
@@ -454,5 +470,20 @@ mod tests {
         let sizes = NAMES.map(|name| folder.path().join(name).metadata().unwrap().len());
         assert!(sizes.iter().all(|size| *size > 0), "both were used");
         assert!(sizes.iter().sum::<u64>() < 8 * LONG, "{sizes:?}");
+    }
+
+    #[test]
+    fn a_receipt_comes_back_with_its_settlement_and_a_log_without_receipts_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::open(folder.path(), 0).unwrap();
+        let finished = crate::store::sqlite::tests::finished(AccountId(3), 7);
+        log.append([transfer(6, 9)].iter(), std::iter::empty(), 0)
+            .unwrap();
+        log.append([transfer(7, 9)].iter(), [&finished].into_iter(), 0)
+            .unwrap();
+        let left = left_in(folder.path(), 0).unwrap();
+        assert_eq!(left.transfers.len(), 2);
+        assert_eq!(left.receipts, [LoggedReceipt::of(&finished)]);
+        assert!(left_in(folder.path(), 2).unwrap().receipts.is_empty());
     }
 }

@@ -29,8 +29,8 @@ pub(crate) use folder::{make_folder, private_file};
 use log::{BatchNo, Log};
 pub use rows::{
     AccountRow, ApiKey, Audit, AuditExtent, Changes, DepositId, DepositRow, DepositState, Entry,
-    FinishedRequest, KeyHash, KeyRow, OpenHold, RequestRow, RequestState, StoredReceipt,
-    WaitingDeposit,
+    FinishedRequest, KeyHash, KeyRow, LoggedReceipt, OpenHold, RequestRow, RequestState,
+    StoredReceipt, WaitingDeposit,
 };
 pub use sqlite::FILE_NAME;
 pub use watch::ask_coordinator;
@@ -147,7 +147,9 @@ pub(crate) fn open_locked(folder: &Path, _lock: &FolderLock) -> Result<Box<dyn S
     let left = logged.after(store.applied()?).map_err(unreadable)?;
     if !left.transfers.is_empty() {
         let count = left.transfers.len();
-        let entries: Vec<Entry> = left.transfers.into_iter().map(Entry::Transfer).collect();
+        let transfers = left.transfers.into_iter().map(Entry::Transfer);
+        let receipts = left.receipts.into_iter().map(Entry::Logged);
+        let entries: Vec<Entry> = transfers.chain(receipts).collect();
         store.write(&entries, Some(left.up_to))?;
         tracing::info!(
             count,

@@ -4,10 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use cereus_core::effect::{Receipt, Transfer};
-use cereus_core::ids::{AccountId, RequestId};
+use cereus_core::event::Usage;
+use cereus_core::ids::{AccountId, MachineId, RequestId};
 use cereus_core::link::Owners;
 use cereus_core::money::MicroUsd;
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
 use crate::receipts::Sealing;
@@ -140,8 +142,36 @@ pub enum Entry {
     Transfer(Transfer),
     /// The books did not take a deposit: it is set aside, so that no start meets it again.
     Refused { deposit: DepositId, reason: String },
-    /// What a finished request was, cost and took.
+    /// What a settled request was, cost and took. Comes with its settlement.
     Receipt(Arc<FinishedRequest>),
+    /// The same, as the log had it.
+    Logged(LoggedReceipt),
+}
+
+/// A receipt as it stands in the log and in the database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoggedReceipt {
+    pub(crate) request: RequestId,
+    pub(crate) account: AccountId,
+    pub(crate) machine: MachineId,
+    pub(crate) model: String,
+    pub(crate) usage: Usage,
+    /// JSON, as `GET /v1/receipts/{id}` shows it.
+    pub(crate) body: String,
+}
+
+impl LoggedReceipt {
+    pub(crate) fn of(finished: &FinishedRequest) -> Self {
+        let receipt = &finished.receipt;
+        Self {
+            request: receipt.request,
+            account: receipt.account,
+            machine: receipt.machine,
+            model: finished.model.clone(),
+            usage: receipt.usage,
+            body: crate::receipts::as_json(finished),
+        }
+    }
 }
 
 /// A receipt with what the core does not know.

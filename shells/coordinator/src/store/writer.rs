@@ -244,13 +244,17 @@ fn write(
 ) -> Result<(Duration, usize), String> {
     let transfers = entries.iter().filter_map(|entry| match entry {
         Entry::Transfer(transfer) => Some(transfer),
-        Entry::Receipt(_) | Entry::Refused { .. } => None,
+        Entry::Logged(_) | Entry::Receipt(_) | Entry::Refused { .. } => None,
+    });
+    let receipts = entries.iter().filter_map(|entry| match entry {
+        Entry::Receipt(finished) => Some(&**finished),
+        Entry::Logged(_) | Entry::Refused { .. } | Entry::Transfer(_) => None,
     });
     let mut transfers = transfers.peekable();
     let began = Instant::now();
     let batch = if transfers.peek().is_some() {
         let mut log = log.lock().expect("no holder of this lock panics");
-        let batch = log.append(transfers, applier.applied());
+        let batch = log.append(transfers, receipts, applier.applied());
         Some(batch.map_err(|error| error.to_string())?)
     } else {
         None
@@ -332,7 +336,8 @@ mod tests {
             let Entry::Transfer(transfer) = hold(account, number) else {
                 unreachable!()
             };
-            log.append([transfer].iter(), applied).unwrap();
+            log.append([transfer].iter(), std::iter::empty(), applied)
+                .unwrap();
         }
         drop((store, log));
         for _ in 0..2 {
@@ -352,7 +357,8 @@ mod tests {
             let Entry::Transfer(transfer) = hold(account, number) else {
                 unreachable!()
             };
-            log.append([transfer].iter(), 0).unwrap();
+            log.append([transfer].iter(), std::iter::empty(), 0)
+                .unwrap();
         }
         drop((store, log));
         let path = folder.path().join("transfers.0.log");

@@ -20,7 +20,7 @@ use super::folder::unwritable;
 use super::log::BatchNo;
 use super::rows::{
     AccountRow, ApiKey, Audit, AuditExtent, Changes, DepositId, DepositRow, Entry, KeyRow,
-    OpenHold, RequestRow, StoredReceipt,
+    LoggedReceipt, OpenHold, RequestRow, StoredReceipt,
 };
 use super::{Store, StoreError, make_folder, private_file, unix_now_s, watch};
 
@@ -153,7 +153,11 @@ impl Store for SqliteStore {
         for entry in entries {
             match entry {
                 Entry::Receipt(finished) => {
-                    receipts::keep(&tx, finished)?;
+                    receipts::keep(&tx, &LoggedReceipt::of(finished))?;
+                    has_receipts = true;
+                }
+                Entry::Logged(receipt) => {
+                    receipts::keep(&tx, receipt)?;
                     has_receipts = true;
                 }
                 Entry::Refused { deposit, reason } => deposits::refuse(&tx, *deposit, reason)?,
@@ -237,4 +241,4 @@ fn request_id(bytes: [u8; 16]) -> RequestId {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

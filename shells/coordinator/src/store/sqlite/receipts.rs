@@ -6,10 +6,9 @@ use cereus_core::ids::{AccountId, RequestId};
 use cereus_core::money::MicroUsd;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::super::rows::{FinishedRequest, RequestRow, RequestState, StoredReceipt};
+use super::super::rows::{LoggedReceipt, RequestRow, RequestState, StoredReceipt};
 use super::super::{RECEIPT_DAYS_KEPT, RECEIPTS_KEPT_MAX, StoreError, unix_now_s};
 use super::{account_id, request_id, row_id};
-use crate::receipts;
 
 /// Receipts that one commit forgets for their age: more than it adds, in the long run.
 const FORGOTTEN_AT_ONCE: i64 = 4_096;
@@ -17,8 +16,7 @@ const DAY_S: i64 = 24 * 3_600;
 /// A hold and what ends it: receipts are numbered by the latter.
 const TRANSFERS_PER_REQUEST: i64 = 2;
 
-pub(super) fn keep(tx: &Transaction<'_>, finished: &FinishedRequest) -> Result<(), StoreError> {
-    let receipt = &finished.receipt;
+pub(super) fn keep(tx: &Transaction<'_>, receipt: &LoggedReceipt) -> Result<(), StoreError> {
     let kept = tx
         .prepare_cached(
             "INSERT INTO receipts (transfer, account, machine, made_at, model, prompt_tokens,
@@ -30,10 +28,10 @@ pub(super) fn keep(tx: &Transaction<'_>, finished: &FinishedRequest) -> Result<(
             row_id(receipt.account),
             receipt.machine.0.to_be_bytes(),
             unix_now_s(),
-            finished.model,
+            receipt.model,
             receipt.usage.prompt_tokens,
             receipt.usage.completion_tokens,
-            receipts::as_json(finished),
+            receipt.body,
             receipt.request.0.to_be_bytes(),
         ])?;
     if kept != 1 {

@@ -96,7 +96,7 @@ fn poison(store: &SqliteStore, account: AccountId) -> DepositId {
     DepositId(store.db.last_insert_rowid())
 }
 
-fn finished(account: AccountId, request: u128) -> FinishedRequest {
+pub(crate) fn finished(account: AccountId, request: u128) -> FinishedRequest {
     let receipt = Receipt {
         request: RequestId(request),
         account,
