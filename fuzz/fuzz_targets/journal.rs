@@ -76,7 +76,9 @@ fn read(bytes: &[u8]) {
     while let Some(record) = again.next() {
         match record {
             Ok(Record::Event(_)) => events += 1,
-            Ok(Record::Checkpoint(_) | Record::Closed(_) | Record::Snapshot(_) | Record::Trail(..)) => {}
+            Ok(
+                Record::Checkpoint(_) | Record::Closed(_) | Record::Snapshot(_) | Record::Trail(..),
+            ) => {}
             Err(fault) => {
                 assert!(fault.at() <= size);
                 ending = Ending::Faulty(fault);
