@@ -342,11 +342,9 @@ impl Control {
         let Some(receipt) = settled else { return };
         let spec = core.catalog().spec(receipt.model);
         let request = self.exchange.request(receipt.request);
-        let finished = Arc::new(FinishedRequest {
-            receipt,
-            model: spec.map_or_else(String::new, |spec| spec.id.clone()),
-            sealing: request.map_or_else(Sealing::default, |request| request.sealing()),
-        });
+        let model = spec.map_or_else(String::new, |spec| spec.id.clone());
+        let sealing = request.map_or_else(Sealing::default, |request| request.sealing());
+        let finished = Arc::new(FinishedRequest::new(receipt, model, sealing));
         self.entries.push(Entry::Receipt(Arc::clone(&finished)));
         self.unshown.insert(receipt.request, finished);
     }

@@ -68,7 +68,7 @@ impl Receipts {
         let request = RequestId(id);
         if let Some(finished) = self.on_shelf(request) {
             let is_theirs = finished.receipt.account == account;
-            return Ok(is_theirs.then(|| as_json(&finished)));
+            return Ok(is_theirs.then(|| finished.body().to_owned()));
         }
         let store = Arc::clone(&self.store).lock_owned().await;
         let found = tokio::task::spawn_blocking(move || store.receipt(request))
@@ -91,6 +91,7 @@ pub(crate) fn as_json(finished: &FinishedRequest) -> String {
         receipt,
         model,
         sealing,
+        ..
     } = finished;
     let shown = Shown {
         object: "receipt",

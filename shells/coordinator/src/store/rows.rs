@@ -1,7 +1,7 @@
 //! What goes into a store and comes out of it, whatever the backend.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cereus_core::effect::{Receipt, Transfer};
 use cereus_core::event::Usage;
@@ -169,7 +169,7 @@ impl LoggedReceipt {
             machine: receipt.machine,
             model: finished.model.clone(),
             usage: receipt.usage,
-            body: crate::receipts::as_json(finished),
+            body: finished.body().to_owned(),
         }
     }
 }
@@ -180,6 +180,24 @@ pub struct FinishedRequest {
     pub receipt: Receipt,
     pub model: String,
     pub(crate) sealing: Sealing,
+    /// Written once, for the log, the database and whoever asks.
+    body: OnceLock<String>,
+}
+
+impl FinishedRequest {
+    pub(crate) const fn new(receipt: Receipt, model: String, sealing: Sealing) -> Self {
+        Self {
+            receipt,
+            model,
+            sealing,
+            body: OnceLock::new(),
+        }
+    }
+
+    /// JSON, as `GET /v1/receipts/{id}` shows it.
+    pub(crate) fn body(&self) -> &str {
+        self.body.get_or_init(|| crate::receipts::as_json(self))
+    }
 }
 
 /// A receipt as it is kept.

@@ -124,11 +124,7 @@ pub(crate) fn finished(account: AccountId, request: u128) -> FinishedRequest {
         started_at: Tick(4),
         completed_at: Tick(5),
     };
-    FinishedRequest {
-        receipt,
-        model: "tiny".to_owned(),
-        sealing: Sealing::default(),
-    }
+    FinishedRequest::new(receipt, "tiny".to_owned(), Sealing::default())
 }
 
 fn audited(store: &mut SqliteStore) -> u64 {
