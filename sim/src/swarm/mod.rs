@@ -94,6 +94,8 @@ pub struct Tally {
     pub refused: u64,
     pub faults: u64,
     pub stale_events: u64,
+    /// Loads that machines were told to make.
+    pub loads: u64,
     /// Planned and without an object when their time came.
     pub skipped: u64,
     pub digest: u128,
@@ -111,6 +113,7 @@ impl Tally {
         self.refused += other.refused;
         self.faults += other.faults;
         self.stale_events += other.stale_events;
+        self.loads += other.loads;
         self.skipped += other.skipped;
         self.digest = self.digest.rotate_left(1) ^ other.digest;
     }

@@ -26,6 +26,13 @@ fn a_seed_is_a_world_again_and_again() {
     }
 }
 
+/// INV-30 is looked at where something happens.
+#[test]
+fn machines_that_begin_without_models_are_told_to_load_them() {
+    let loads = (0..40).map(|seed| run_seed(seed, None).map_or(0, |tally| tally.loads));
+    assert!(loads.sum::<u64>() > 0);
+}
+
 /// The first seed that notices a planted bug in this way; without the bug its world is clean.
 fn found(plant: Plant, is_meant: impl Fn(&Violation) -> bool) -> Failure {
     let mut failures = (0..2_000).filter_map(|seed| run_seed(seed, Some(plant)).err());

@@ -79,6 +79,7 @@ impl World {
         }
         self.digest.wide(coordinator.core().running_digest());
         self.tally.stale_events += coordinator.watch.fleet.stale;
+        self.tally.loads += coordinator.core().counts().loads_ordered;
         for person in &self.people {
             let count = match person.ended.expect("all have ended") {
                 Outcome::Answered => &mut self.tally.answered,

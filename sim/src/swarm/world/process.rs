@@ -69,6 +69,7 @@ impl World {
         if let Some(coordinator) = self.coordinator.take() {
             self.digest.wide(coordinator.core().running_digest());
             self.tally.stale_events += coordinator.watch.fleet.stale;
+            self.tally.loads += coordinator.core().counts().loads_ordered;
         }
         self.disk.crash();
         self.wakes.retain(|who, _| matches!(who, Sleeper::Agent(_)));
