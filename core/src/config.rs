@@ -223,7 +223,8 @@ pub struct Limits {
     /// From arrival to first content, over all attempts and all waiting. A single attempt has the
     /// time that its machine's forecast explains.
     pub first_content_wait_max: Span,
-    /// Between two pieces of content: only lack of progress ends an answer, never its length.
+    /// Between two pieces of content, at most: only lack of progress ends an answer, never its length.
+    /// A machine whose own figures make it quick gets less.
     pub idle_wait_max: Span,
     pub attempts_max: u8,
     /// So many machines may refuse a request for want of room before it is refused as busy.

@@ -55,7 +55,11 @@ impl Coordinator {
             return;
         };
         let was_accepted = self.attempts.at(key).is_accepted();
-        if self.attempts.start(now, key) == Sign::Repeated {
+        let route = self.attempts.at(key).route();
+        let whole = self
+            .fleet
+            .answer_time(route.offer, route.load.output_tokens());
+        if self.attempts.start(now, key, whole) == Sign::Repeated {
             self.counts.stale_events += 1;
             return;
         }
@@ -72,7 +76,10 @@ impl Coordinator {
         self.fleet.refresh(route.provider, &self.config);
         self.give_up_rivals(now, key, out);
         self.release(route.request, out);
-        let due = now + self.config.limits.idle_wait_max;
+        let due = self
+            .attempts
+            .at(key)
+            .pause_until(Span::ZERO, self.config.limits.idle_wait_max);
         self.await_sign(key, due, WakeReason::IdleOverdue);
     }
 
@@ -100,11 +107,12 @@ impl Coordinator {
         let Some(key) = self.live(conn, attempt) else {
             return;
         };
-        self.attempts.show(key, shown);
+        self.attempts.show(now, key, shown);
         let request = self.attempts.at(key).route().request;
         if self.requests.at(request).phase() == Phase::Running {
             // The timer that is set looks here when it fires, so progress costs no setting anew.
-            let due = now + self.config.limits.idle_wait_max;
+            let pause_max = self.config.limits.idle_wait_max;
+            let due = self.attempts.at(key).pause_until(Span::ZERO, pause_max);
             self.attempts.await_sign(key, due, due);
         }
         self.note_lag(now, key);
@@ -234,7 +242,11 @@ impl Coordinator {
         let (denial, is_final) = match fault {
             AttemptFault::AnswerTooLarge => (Denial::AnswerTooLarge, true),
             AttemptFault::Busy => {
-                let refusals = self.requests.at_mut(key).count_refusal();
+                // Strangers that refuse prove no want of room: anybody can bring a dozen of them.
+                if self.fleet.is_credible(attempt.route().provider) {
+                    self.requests.at_mut(key).count_refusal();
+                }
+                let refusals = self.requests.at(key).capacity_refusals();
                 // It waits no more; where another machine is open it is not lost.
                 let is_many = refusals >= self.config.limits.capacity_refusals_max;
                 let want = self.requests.at(key).want();
@@ -391,6 +403,9 @@ impl Coordinator {
                 unreachable!("no attempt of it is out")
             }
             Phase::Running => {
+                if reason == WakeReason::IdleOverdue && self.is_explained(now, key) {
+                    return;
+                }
                 self.send_cancel(key, out);
                 let attempt = self.take_attempt(key, Remains::Lingers);
                 let provider = attempt.route().provider;
@@ -412,6 +427,19 @@ impl Coordinator {
                 self.fill(now, attempt.route().provider, out);
             }
         }
+    }
+
+    /// Whether the prompts that its machine reads meanwhile explain the pause of an answer: an engine
+    /// that does not read them in pieces writes nothing until it has read them. It gets that time.
+    fn is_explained(&mut self, now: Tick, key: Key) -> bool {
+        let attempt = self.attempts.at(key);
+        let reading = self.fleet.reading_time(attempt.route().provider);
+        let due = attempt.pause_until(reading, self.config.limits.idle_wait_max);
+        let is_explained = due > now;
+        if is_explained {
+            self.await_sign(key, due, WakeReason::IdleOverdue);
+        }
+        is_explained
     }
 
     /// The attempt, if the event speaks of one that is alive on the connection that it came from.

@@ -16,6 +16,10 @@ const PATIENCE_FACTOR: u64 = 4;
 /// And at least so long: what networks and a step that is under way take is in no forecast.
 const PATIENCE_MIN: Span = Span::secs(8);
 
+/// A pause in an answer may be so long at least: an engine that stops to load, to compile a form or
+/// to swap says nothing meanwhile.
+const PAUSE_MIN: Span = Span::secs(30);
+
 /// How far an attempt has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 enum Progress {
@@ -53,6 +57,9 @@ pub(super) struct Attempt {
     dispatched_at: Tick,
     accepted_at: Tick,
     started_at: Tick,
+    /// When content of it came last, and how long a pause may follow.
+    heard_at: Tick,
+    pause: Span,
     /// What was relayed of it so far.
     shown: Shown,
     /// It was found late before its end.
@@ -136,6 +143,13 @@ impl Attempt {
         Span(patience.max(PATIENCE_MIN.0).saturating_add(upload))
     }
 
+    /// Until when it may say nothing, by what its machine claims and by the prompts that the machine
+    /// reads meanwhile, at most `pause_max`.
+    pub(super) fn pause_until(&self, reading: Span, pause_max: Span) -> Tick {
+        let pause = Span(self.pause.0.saturating_add(reading.0));
+        self.heard_at + pause.min(pause_max)
+    }
+
     pub(super) const fn served(&self) -> Served {
         Served {
             machine: self.route.machine,
@@ -191,6 +205,8 @@ impl Attempts {
             dispatched_at: now,
             accepted_at: now,
             started_at: now,
+            heard_at: now,
+            pause: PAUSE_MIN,
             shown: Shown::default(),
             is_late: false,
             prev: NIL,
@@ -237,8 +253,10 @@ impl Attempts {
         Sign::New
     }
 
-    /// First content came: one piece at least was shown. Who starts has accepted.
-    pub(super) fn start(&mut self, now: Tick, key: Key) -> Sign {
+    /// First content came: one piece at least was shown. Who starts has accepted. All of its answer
+    /// takes `whole` by what its machine says of itself, and no pause in it is longer: where that is
+    /// less than what any engine may need.
+    pub(super) fn start(&mut self, now: Tick, key: Key, whole: Span) -> Sign {
         let attempt = self.at_mut(key);
         match attempt.progress {
             Progress::Started => return Sign::Repeated,
@@ -247,6 +265,8 @@ impl Attempts {
         }
         attempt.progress = Progress::Started;
         attempt.started_at = now;
+        attempt.heard_at = now;
+        attempt.pause = whole.max(PAUSE_MIN);
         attempt.shown = Shown {
             pieces: 1,
             text_bytes: 1,
@@ -256,10 +276,11 @@ impl Attempts {
     }
 
     /// So much was relayed. What is older than what is known changes nothing.
-    pub(super) fn show(&mut self, key: Key, shown: Shown) {
+    pub(super) fn show(&mut self, now: Tick, key: Key, shown: Shown) {
         let attempt = self.at_mut(key);
         if shown.pieces >= attempt.shown.pieces {
             attempt.shown = shown;
+            attempt.heard_at = now;
         }
     }
 
@@ -371,12 +392,12 @@ mod tests {
     fn a_sign_counts_once_and_content_implies_acceptance() {
         let mut attempts = Attempts::new(1);
         let key = attempts.add(Tick(1), route(0, Span::ZERO));
-        assert_eq!(attempts.start(Tick(5), key), Sign::New);
-        assert_eq!(attempts.start(Tick(6), key), Sign::Repeated);
+        assert_eq!(attempts.start(Tick(5), key, Span::ZERO), Sign::New);
+        assert_eq!(attempts.start(Tick(6), key, Span::ZERO), Sign::Repeated);
         assert_eq!(attempts.accept(Tick(7), key), Sign::Repeated);
         let served = attempts.at(key).served();
         assert_eq!((served.accepted_at, served.started_at), (Tick(5), Tick(5)));
-        attempts.show(key, Shown::default());
+        attempts.show(Tick(8), key, Shown::default());
         assert_eq!(
             attempts.at(key).shown().pieces,
             1,

@@ -211,9 +211,12 @@ impl Request {
         self.phase = Phase::Parked;
     }
 
-    /// A machine had no room after all. Returns how many there were by now.
-    pub(super) const fn count_refusal(&mut self) -> u8 {
+    /// A machine that has served before had no room after all.
+    pub(super) const fn count_refusal(&mut self) {
         self.capacity_refusals = self.capacity_refusals.saturating_add(1);
+    }
+
+    pub(super) const fn capacity_refusals(&self) -> u8 {
         self.capacity_refusals
     }
 

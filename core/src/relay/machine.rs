@@ -147,7 +147,13 @@ impl Relay {
         let finish = self.racing.finish_of(attempt).or(self.finish);
         let held_back = match finish {
             Some(FinishReason::Stop) => self.shape.stop_bytes_max,
-            _ => 0,
+            Some(
+                FinishReason::ContentFilter
+                | FinishReason::FunctionCall
+                | FinishReason::Length
+                | FinishReason::ToolCalls,
+            )
+            | None => 0,
         };
         Shown {
             pieces: self.counts.pieces,

@@ -67,7 +67,16 @@ impl Terminals {
         let id = match &message {
             ToCoordinator::Complete(complete) => &complete.request_id,
             ToCoordinator::Error(error) => &error.request_id,
-            _ => return None,
+            ToCoordinator::Accepted(_)
+            | ToCoordinator::AttestationResponse(_)
+            | ToCoordinator::Chunk(_)
+            | ToCoordinator::CodeAttestationResponse(_)
+            | ToCoordinator::Heartbeat(_)
+            | ToCoordinator::Later
+            | ToCoordinator::LoadModelStatus(_)
+            | ToCoordinator::ModelsUpdate(_)
+            | ToCoordinator::PrefetchModelStatus(_)
+            | ToCoordinator::Register(_) => return None,
         };
         let carried = self.carried.get(&WireId::parse(id)?)?;
         let is_remembered = carried

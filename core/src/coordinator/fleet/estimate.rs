@@ -94,7 +94,14 @@ fn provider_cap(provider: &Provider, offer: &Offer) -> u32 {
 /// Time that an answer of so many tokens may take by what the machine says of itself: twice the
 /// decode steps in the batch that is there at its end.
 pub(super) fn answer_time(provider: &Provider, offer: &Offer, tokens: u32) -> Span {
-    Span(2 * step_us(provider, offer) * u64::from(tokens))
+    let step = 2 * step_us(provider, offer);
+    Span(step.saturating_mul(u64::from(tokens)))
+}
+
+/// Time that the prompts may take that the machine reads for one model: twice what it says.
+pub(super) fn reading_us(provider: &Provider, offer: &Offer) -> u64 {
+    let per_ktok = 2 * u64::from(prefill_us_per_ktok(provider, offer));
+    offer.prefill_tokens.saturating_mul(per_ktok) / 1_000
 }
 
 fn step_us(provider: &Provider, offer: &Offer) -> u64 {

@@ -18,6 +18,16 @@ pub(crate) struct Load {
     pub(crate) need_tokens: u64,
 }
 
+impl Load {
+    /// The bound of the answer.
+    pub(crate) fn output_tokens(self) -> u32 {
+        let output = self
+            .need_tokens
+            .saturating_sub(u64::from(self.prompt_tokens));
+        u32::try_from(output).unwrap_or(u32::MAX)
+    }
+}
+
 impl Fleet {
     /// Debits one attempt (INV-08: never beyond what is believed to be there).
     pub(crate) fn reserve(&mut self, ix: u32, load: Load) {

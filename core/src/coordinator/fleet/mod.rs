@@ -272,17 +272,29 @@ impl Fleet {
         )
     }
 
+    /// Time that an answer of so many tokens may take by what its machine says of itself.
+    pub(crate) fn answer_time(&self, ix: u32, tokens: u32) -> Span {
+        let offer = self.offers.at(ix);
+        estimate::answer_time(self.providers.at(offer.provider), offer, tokens)
+    }
+
+    /// Time that the prompts may take that a machine reads, by what it says of itself.
+    pub(crate) fn reading_time(&self, slot: u32) -> Span {
+        let provider = self.providers.at(slot);
+        let offers = provider.offers.iter().map(|ix| self.offers.at(*ix));
+        let reading_us = offers.map(|offer| estimate::reading_us(provider, offer));
+        Span(reading_us.fold(0, u64::saturating_add))
+    }
+
     /// An answer of so many tokens was streamed in this time.
     pub(crate) fn streamed(&mut self, slot: u32, ix: u32, tokens: u32, actual: Span) {
-        let offer = self.offers.at(ix);
-        let expected = estimate::answer_time(self.providers.at(slot), offer, tokens);
+        let expected = self.answer_time(ix, tokens);
         self.took(slot, expected, actual);
     }
 
     /// So many tokens were streamed so far. `true`: that is late beyond doubt, and it was noted.
     pub(crate) fn lags(&mut self, slot: u32, ix: u32, tokens: u32, so_far: Span) -> bool {
-        let offer = self.offers.at(ix);
-        let expected = estimate::answer_time(self.providers.at(slot), offer, tokens);
+        let expected = self.answer_time(ix, tokens);
         let is_late = standing::is_late(expected, so_far);
         if is_late {
             self.took(slot, expected, so_far);

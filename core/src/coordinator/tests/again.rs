@@ -147,6 +147,121 @@ fn a_slow_machine_is_given_the_time_that_its_own_figures_explain() {
     assert!(borne >= Span::secs(40), "ten seconds of prefill: {borne:?}");
 }
 
+/// An answer of at most so many tokens begins and then says nothing: how long that is borne.
+fn pause(world: &mut World, output_tokens_max: u32) -> Span {
+    let ask = Ask {
+        output_tokens_max,
+        ..ask(5, ACCOUNT)
+    };
+    let (attempt, conn) = dispatched(&world.step(Event::Arrived(ask))).unwrap();
+    world.persist();
+    world.step(Event::AttemptStarted { conn, attempt });
+    let heard_at = world.now;
+    while failed(&world.wake()).is_none() {}
+    world.now.since(heard_at)
+}
+
+fn failed(effects: &[Effect]) -> Option<Denial> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Fail { denial, .. } => Some(*denial),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_pause_is_borne_for_as_long_as_the_whole_answer_may_take_by_the_machines_own_figures() {
+    for (decode_mtps, output_tokens_max, at_least_s, at_most_s) in [
+        (500_000, 50, 30, 31),
+        (500_000, 3_000, 30, 31),
+        (10_000, 1_000, 200, 300),
+        (10, 3_000, 600, 601),
+    ] {
+        let mut world = World::new();
+        world.provider(1, 11, 8);
+        let slot = SlotReport {
+            decode_mtps,
+            ..slot(8, 0)
+        };
+        world.report(ConnId(1), 2, slot);
+        let borne = pause(&mut world, output_tokens_max);
+        assert!(
+            (Span::secs(at_least_s)..=Span::secs(at_most_s)).contains(&borne),
+            "{decode_mtps} and {output_tokens_max}: {borne:?}"
+        );
+        world.core.invariant_quiescent();
+    }
+}
+
+#[test]
+fn a_pause_that_the_prompts_of_others_explain_is_borne() {
+    let mut world = World::new();
+    world.provider(1, 11, 8);
+    let slow_reader = SlotReport {
+        decode_mtps: 500_000,
+        prefill_mtps: 10_000,
+        ..slot(8, 0)
+    };
+    world.report(ConnId(1), 2, slow_reader);
+    let (attempt, conn) = dispatched(&world.ask(5)).unwrap();
+    world.persist();
+    world.step(Event::AttemptStarted { conn, attempt });
+    let heard_at = world.now;
+    let long = Ask {
+        prompt_tokens: 300,
+        ..ask(6, ACCOUNT)
+    };
+    let (reading, _) = dispatched(&world.step(Event::Arrived(long))).unwrap();
+    world.step(Event::AttemptAccepted {
+        conn,
+        attempt: reading,
+    });
+    world.now = heard_at + Span::secs(50);
+    assert_eq!(
+        failed(&world.step(Event::Woke)),
+        None,
+        "a minute of prefill"
+    );
+    world.step(Event::AttemptStarted {
+        conn,
+        attempt: reading,
+    });
+    while failed(&world.wake()).is_none() {}
+    let borne = world.now.since(heard_at);
+    assert!(
+        borne <= Span::secs(95),
+        "what was read explains no more: {borne:?}"
+    );
+}
+
+#[test]
+fn machines_that_served_nobody_yet_do_not_say_for_all_that_there_is_no_room() {
+    let mut world = World::new();
+    // One that has served, and is full.
+    world.provider(9, 99, 1);
+    let (attempt, conn) = dispatched(&world.ask(1)).unwrap();
+    world.persist();
+    world.step(Event::AttemptStarted { conn, attempt });
+    for machine in 1..=4u64 {
+        world.provider(machine, u128::from(machine) * 11, 8);
+    }
+    let mut effects = world.ask(2);
+    let mut refusals = 0;
+    while let Some((attempt, conn)) = dispatched(&effects) {
+        let fault = AttemptFault::Busy;
+        effects = world.step(Event::AttemptFailed {
+            conn,
+            attempt,
+            fault,
+        });
+        refusals += 1;
+    }
+    assert_eq!(
+        (refusals, refused(&effects)),
+        (4, None),
+        "it waits for the one"
+    );
+}
+
 #[test]
 fn all_attempts_and_waits_of_a_request_share_one_deadline() {
     let mut config = config();
