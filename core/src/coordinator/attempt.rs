@@ -103,11 +103,13 @@ impl Coordinator {
         conn: ConnId,
         attempt: AttemptKey,
         shown: Shown,
+        out: &mut Effects,
     ) {
         let Some(key) = self.live(conn, attempt) else {
             return;
         };
         self.attempts.show(now, key, shown);
+        let provider = self.attempts.at(key).route().provider;
         let request = self.attempts.at(key).route().request;
         if self.requests.at(request).phase() == Phase::Running {
             // The timer that is set looks here when it fires, so progress costs no setting anew.
@@ -116,6 +118,15 @@ impl Coordinator {
             self.attempts.await_sign(key, due, due);
         }
         self.note_lag(now, key);
+        self.try_out(now, provider, out);
+    }
+
+    /// A machine that was sent one request at a time does what it is asked: it may get more.
+    pub(super) fn try_out(&mut self, now: Tick, provider: u32, out: &mut Effects) {
+        if self.fleet.goes_on(provider) {
+            self.fleet.refresh(provider, &self.config);
+            self.fill(now, provider, out);
+        }
     }
 
     /// An answer that drips is known long before its end, so that others need not wait for it.

@@ -78,7 +78,8 @@ impl Coordinator {
 
     /// It completed what it was asked.
     pub(super) fn absolve(&mut self, slot: u32) {
-        if self.fleet.absolve(slot) {
+        let is_better = self.fleet.absolve(slot);
+        if self.fleet.goes_on(slot) || is_better {
             self.fleet.refresh(slot, &self.config);
         }
     }

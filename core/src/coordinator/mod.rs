@@ -543,7 +543,7 @@ impl Coordinator {
                 attempt,
                 shown,
             } => {
-                self.on_progressed(now, *conn, *attempt, *shown);
+                self.on_progressed(now, *conn, *attempt, *shown, out);
             }
             Event::AttemptCompleted {
                 conn,

@@ -145,7 +145,16 @@ impl World {
         self.out.list.clone()
     }
 
+    /// A machine that has served before.
     fn provider(&mut self, conn: u64, machine: u128, concurrency_max: u16) {
+        self.stranger(conn, machine, concurrency_max);
+        let slot = self.core.known(ConnId(conn)).expect("it has just joined");
+        self.core.fleet.goes_on(slot);
+        self.core.fleet.refresh(slot, &self.core.config);
+    }
+
+    /// One that nobody knows yet.
+    fn stranger(&mut self, conn: u64, machine: u128, concurrency_max: u16) {
         let (conn, machine) = (ConnId(conn), MachineId(machine));
         let models = Cow::Owned(vec![MODEL]);
         let trust = Trust::SelfSigned;

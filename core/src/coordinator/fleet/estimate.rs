@@ -73,7 +73,7 @@ pub(super) fn candidate_of(
 
 /// Requests that the machine may run at once, over all its models: its memory decides where no budget does.
 fn provider_cap(provider: &Provider, offer: &Offer) -> u32 {
-    if provider.is_on_probation {
+    if provider.is_on_probation || provider.is_untried {
         return 1;
     }
     if !provider.report.has_capacity {

@@ -85,6 +85,8 @@ pub(crate) struct Provider {
     is_verified: bool,
     /// It has passed a challenge at least once: whoever speaks holds the machine's key.
     is_proven: bool,
+    /// No answer of this connection has come beyond its first words: it gets one request at a time.
+    is_untried: bool,
     /// What its machine's record says, so that it need not be looked up.
     is_barred: bool,
     is_on_probation: bool,
@@ -371,6 +373,7 @@ impl Fleet {
             is_distrusted: false,
             is_verified: false,
             is_proven: false,
+            is_untried: true,
             is_barred: false,
             is_on_probation: false,
             late_us: 0,
@@ -547,6 +550,11 @@ impl Fleet {
     /// A challenge was answered: whoever speaks is the machine.
     pub(crate) fn prove(&mut self, slot: u32) {
         self.providers.at_mut(slot).is_proven = true;
+    }
+
+    /// An answer goes on, or has come whole. `true`, once: it may get more than one request at a time.
+    pub(crate) fn goes_on(&mut self, slot: u32) -> bool {
+        core::mem::take(&mut self.providers.at_mut(slot).is_untried)
     }
 
     /// A newer connection proved itself beside one that works.

@@ -234,6 +234,27 @@ fn a_pause_that_the_prompts_of_others_explain_is_borne() {
 }
 
 #[test]
+fn a_stranger_gets_one_request_at_a_time_until_an_answer_goes_on() {
+    let mut world = World::new();
+    world.stranger(1, 11, 8);
+    let (attempt, conn) = dispatched(&world.ask(1)).unwrap();
+    world.persist();
+    assert_eq!(dispatched(&world.ask(2)), None);
+    assert_eq!(dispatched(&world.ask(3)), None);
+    let effects = world.step(Event::AttemptStarted { conn, attempt });
+    assert_eq!(dispatched(&effects), None, "a word is cheap");
+    let effects = world.step(Event::AttemptProgressed {
+        conn,
+        attempt,
+        shown: shown(32, 120),
+    });
+    let sent = effects
+        .iter()
+        .filter(|effect| matches!(effect, Effect::Dispatch { .. }));
+    assert_eq!(sent.count(), 2, "all that wait");
+}
+
+#[test]
 fn machines_that_served_nobody_yet_do_not_say_for_all_that_there_is_no_room() {
     let mut world = World::new();
     // One that has served, and is full.
