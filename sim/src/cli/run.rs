@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 
 use cereus_core::money::MicroUsd;
 use cereus_core::time::Span;
-use cereus_sim::machine::{CHIPS, Chip, Pace};
+use cereus_sim::hardware::{Hardware, PlaceError};
+use cereus_sim::machine::Pace;
 use cereus_sim::report::Report;
 use cereus_sim::stream::Ratio;
 use cereus_sim::workload::Workload;
-use cereus_sim::world::config::{ChipShare, MACHINES_MAX, PrefixCache, RunConfig, Slo};
+use cereus_sim::world::config::{
+    FLEET, FleetShare, MACHINES_MAX, PrefixCache, RunConfig, Slo, parse_fleet,
+};
 use cereus_sim::world::{Progress, World};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -45,9 +48,12 @@ pub(crate) struct Args {
     speedup: Ppm,
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Mix of chips as name:weight,...; names: max-previous, max, ultra.
-    #[arg(long, default_value = "max-previous:50,max:30,ultra:20", value_parser = parse_chips)]
-    chips: ChipMix,
+    /// Mix of machines as chip/gigabytes:weight,...
+    #[arg(long, default_value = FLEET, value_parser = parse_mix)]
+    fleet: Mix,
+    /// What they serve: a name of the table of models.
+    #[arg(long, default_value = "llama-3-8b-4bit")]
+    model: String,
     #[arg(long, value_enum, default_value_t = Policy::Ranked)]
     policy: Policy,
     /// Whether machines find what they have computed of earlier prompts, by the blocks that a trace
@@ -96,7 +102,7 @@ pub(crate) struct Args {
 struct Ppm(u64);
 
 #[derive(Clone, Debug)]
-struct ChipMix(Vec<ChipShare>);
+struct Mix(Vec<FleetShare>);
 
 pub(crate) fn run(args: &Args) -> ExitCode {
     let began = Instant::now();
@@ -118,16 +124,17 @@ fn simulate(args: &Args, began: Instant) -> Result<Report, Box<dyn std::error::E
     let bar = Bar::new(size, began);
     let read = bar.bytes.wrap_read(file);
     let workload = Workload::open(BufReader::with_capacity(1 << 16, read))?;
-    let world = World::new(config(args), workload)?;
+    let world = World::new(config(args)?, workload)?;
     let report = world.run(|progress| bar.show(progress));
     bar.bytes.finish_and_clear();
     Ok(report?)
 }
 
-fn config(args: &Args) -> RunConfig {
+fn config(args: &Args) -> Result<RunConfig, PlaceError> {
     let mut config = RunConfig::reference(args.machines);
     config.seed = args.seed;
-    config.chips.clone_from(&args.chips.0);
+    config.fleet.clone_from(&args.fleet.0);
+    config.model = Hardware::built_in().model(&args.model)?.clone();
     config.pace = if args.slow { Pace::Step } else { Pace::Leap };
     config.speedup_ppm = args.speedup.0;
     config.rows_max = args.rows;
@@ -149,7 +156,7 @@ fn config(args: &Args) -> RunConfig {
     if matches!(args.policy, Policy::Random) {
         config.candidates_max = 1;
     }
-    config
+    Ok(config)
 }
 
 fn print(args: &Args, report: &Report, took: Duration) {
@@ -226,18 +233,6 @@ fn parse_ppm(text: &str) -> Result<Ppm, String> {
     Ok(Ppm(ppm))
 }
 
-fn parse_chips(text: &str) -> Result<ChipMix, String> {
-    let mut mix = Vec::new();
-    for part in text.split(',') {
-        let (name, weight) = part.split_once(':').unwrap_or((part, "1"));
-        let chip = Chip::named(name).ok_or_else(|| {
-            let names: Vec<&str> = CHIPS.iter().map(|chip| chip.name).collect();
-            format!("no chip `{name}`; known: {}", names.join(", "))
-        })?;
-        let weight = weight
-            .parse()
-            .map_err(|_| format!("`{weight}` is no weight"))?;
-        mix.push(ChipShare { chip, weight });
-    }
-    Ok(ChipMix(mix))
+fn parse_mix(text: &str) -> Result<Mix, String> {
+    parse_fleet(text).map(Mix)
 }

@@ -3,7 +3,6 @@
 //! In [`Pace::Leap`] a run of plain decode in which nothing can happen is one event; in
 //! [`Pace::Step`] each token is. Both give the same notes at the same ticks, which a test proves.
 
-mod chip;
 mod prefix;
 #[cfg(test)]
 mod tests;
@@ -17,7 +16,8 @@ use cereus_engine::scheduler::{
     SchedulerConfig, StepPlan,
 };
 
-pub use chip::{CHIPS, Chip, KV_SIZE_PER_TOKEN, WEIGHTS_SIZE, mtps};
+use crate::hardware::{Chip, StepLoad, mtps};
+
 pub use prefix::names;
 
 /// How decode advances.
@@ -85,6 +85,8 @@ struct Truth {
     prompt_tokens: u32,
     /// The text ends after this many tokens, if the bound does not come first.
     stop_after: u32,
+    /// The first token is the end: nothing is said.
+    is_empty: bool,
     generated: u32,
     started_ns: u64,
     is_decoding: bool,
@@ -216,6 +218,7 @@ impl Machine {
             row,
             prompt_tokens: job.prompt_tokens,
             stop_after: job.output_tokens_true.max(1),
+            is_empty: job.output_tokens_true == 0,
             generated: 0,
             started_ns: 0,
             is_decoding: false,
@@ -297,11 +300,7 @@ impl Machine {
             return None;
         }
         self.count_prompts();
-        let rows = self.plan.decode.len() as u64;
-        let context_tokens = self.scheduler.context_tokens_live();
-        let took_ns = self
-            .chip
-            .step(self.plan.prefill_tokens(), rows, context_tokens);
+        let took_ns = self.chip.step(load_of(&self.plan));
         self.busy_ns += took_ns;
         let ends_ns = now_ns + took_ns;
         self.work = Work::Step { ends_ns };
@@ -353,9 +352,11 @@ impl Machine {
                 let truth = self.truth_mut(chunk.row);
                 truth.started_ns = ends_ns;
                 truth.is_decoding = true;
-                out.push(Note::Started {
-                    attempt: truth.attempt,
-                });
+                if !truth.is_empty {
+                    out.push(Note::Started {
+                        attempt: truth.attempt,
+                    });
+                }
                 self.count_token(chunk.row, 1, out);
             }
         }
@@ -409,7 +410,7 @@ impl Machine {
             out.push(Note::Completed {
                 attempt: truth.attempt,
                 prompt_tokens: truth.prompt_tokens,
-                completion_tokens: end.generated,
+                completion_tokens: if truth.is_empty { 0 } else { end.generated },
             });
         }
     }
@@ -487,4 +488,17 @@ impl Machine {
         self.truths
             .remove(ix.expect("every row of the scheduler has its truth"))
     }
+}
+
+fn load_of(plan: &StepPlan) -> StepLoad {
+    let positions = plan.decode.iter().map(|row| u64::from(row.position));
+    let mut load = StepLoad {
+        rows: plan.decode.len() as u64,
+        context_tokens: positions.sum(),
+        ..StepLoad::default()
+    };
+    for piece in &plan.prefill {
+        load.add_prefill(piece.start, piece.len);
+    }
+    load
 }

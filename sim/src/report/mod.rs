@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use cereus_core::denial::Denial;
 use cereus_core::digest::Mix;
 use cereus_core::effect::{Alarm, Receipt};
+use cereus_core::event::SlotReport;
 use cereus_core::time::Tick;
 use serde::Serialize;
 
@@ -27,6 +28,8 @@ pub struct Tally {
     refusals: BTreeMap<&'static str, u64>,
     failures: BTreeMap<&'static str, u64>,
     alarms: BTreeMap<Alarm, u64>,
+    /// Finished without a word.
+    empty: u64,
     good: u64,
     good_tokens: u64,
     prompt_tokens: u64,
@@ -43,17 +46,40 @@ pub struct Tally {
     pub core_steps: u64,
     pub effects: u64,
     pub reports: u64,
+    /// Of all reports: rows that run and could, tokens that are reserved and could be.
+    rows: Used,
+    kv_tokens: Used,
     pub wakes: u64,
     pub cancels: u64,
     pub machine_refusals: u64,
 }
 
+/// A part of a whole, summed over samples.
+#[derive(Clone, Copy, Debug, Default)]
+struct Used {
+    part: u128,
+    whole: u128,
+}
+
+impl Used {
+    fn add(&mut self, part: u64, whole: u64) {
+        self.part += u128::from(part);
+        self.whole += u128::from(whole);
+    }
+
+    fn ppm(self) -> u64 {
+        share(self.part, self.whole, 1_000_000)
+    }
+}
+
 /// What only the world knows at the end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Closing {
     pub began: Tick,
     pub ended: Tick,
     pub machines: u64,
+    /// How many there are of each kind.
+    pub fleet: BTreeMap<String, u32>,
     pub seed: u64,
     pub busy_ns: u128,
     pub engine_steps: u64,
@@ -113,6 +139,7 @@ pub struct Work {
 pub struct Report {
     pub seed: u64,
     pub machines: u64,
+    pub fleet: BTreeMap<String, u32>,
     /// From the first request to the last event.
     pub simulated_us: u64,
     pub asked: u64,
@@ -124,6 +151,8 @@ pub struct Report {
     pub alarms: BTreeMap<String, u64>,
     pub slo_ttft_us: u64,
     pub slo_tpot_us: u64,
+    /// Finished without a word; they have no time to the first token.
+    pub empty: u64,
     /// Finished inside both limits.
     pub good: u64,
     pub goodput_ppm: u64,
@@ -143,7 +172,11 @@ pub struct Report {
     /// Of these, found in a prefix cache.
     pub cached_prompt_tokens: u64,
     pub prefix_hit_ppm: u64,
-    pub utilisation_ppm: u64,
+    /// Of all machines' time, with at least one row to compute.
+    pub busy_ppm: u64,
+    /// Of the rows that machines can compute together, and of the tokens that they can hold.
+    pub rows_ppm: u64,
+    pub kv_tokens_ppm: u64,
     pub money: Money,
     pub work: Work,
     /// Of every event that the coordinator handled and every effect that it had.
@@ -160,6 +193,7 @@ impl Tally {
             refusals: BTreeMap::new(),
             failures: BTreeMap::new(),
             alarms: BTreeMap::new(),
+            empty: 0,
             good: 0,
             good_tokens: 0,
             prompt_tokens: 0,
@@ -174,6 +208,8 @@ impl Tally {
             core_steps: 0,
             effects: 0,
             reports: 0,
+            rows: Used::default(),
+            kv_tokens: Used::default(),
             wakes: 0,
             cancels: 0,
             machine_refusals: 0,
@@ -198,11 +234,14 @@ impl Tally {
         self.attempts += u64::from(receipt.attempts);
         self.prompt_tokens += u64::from(receipt.usage.prompt_tokens);
         self.completion_tokens += u64::from(receipt.usage.completion_tokens);
-        let first_at = asked
-            .first_at
-            .expect("an answer has a first token (INV-05)");
+        // An answer that is over before its hold was seen to be durable comes all at once.
+        let first_at = asked.first_at.unwrap_or(at);
         let ttft = first_at.since(asked.sent_at);
-        self.ttft_us.note(ttft.0);
+        if receipt.usage.completion_tokens == 0 {
+            self.empty += 1;
+        } else {
+            self.ttft_us.note(ttft.0);
+        }
         self.latency_us.note(at.since(asked.sent_at).0);
         self.queue_us
             .note(receipt.dispatched_at.since(receipt.arrived_at).0);
@@ -215,6 +254,14 @@ impl Tally {
             self.good += 1;
             self.good_tokens += u64::from(receipt.usage.completion_tokens);
         }
+    }
+
+    /// A machine's report arrived.
+    pub fn sample(&mut self, slot: &SlotReport) {
+        self.reports += 1;
+        self.rows
+            .add(slot.running.into(), slot.concurrency_max.into());
+        self.kv_tokens.add(slot.budget_used, slot.budget_max);
     }
 
     #[must_use]
@@ -248,6 +295,7 @@ impl Tally {
         let mut report = Report {
             seed: closing.seed,
             machines: closing.machines,
+            fleet: closing.fleet,
             simulated_us,
             asked: self.asked,
             finished: self.finished,
@@ -260,6 +308,7 @@ impl Tally {
                 .collect(),
             slo_ttft_us: self.slo.ttft.0,
             slo_tpot_us: self.slo.tpot.0,
+            empty: self.empty,
             good: self.good,
             goodput_ppm: share(u128::from(self.good), u128::from(self.asked), 1_000_000),
             good_tokens_per_s_milli: share(
@@ -281,7 +330,9 @@ impl Tally {
                 u128::from(closing.prompts.tokens),
                 1_000_000,
             ),
-            utilisation_ppm: share(closing.busy_ns, capacity_ns, 1_000_000),
+            busy_ppm: share(closing.busy_ns, capacity_ns, 1_000_000),
+            rows_ppm: self.rows.ppm(),
+            kv_tokens_ppm: self.kv_tokens.ppm(),
             money: money(&closing.money),
             work,
             digest: String::new(),

@@ -15,6 +15,11 @@ impl fmt::Display for Report {
             self.machines,
             self.seed
         )?;
+        let kinds = self.fleet.iter();
+        let kinds: Vec<String> = kinds
+            .map(|(kind, count)| format!("{count} {kind}"))
+            .collect();
+        writeln!(f, "fleet          {}", kinds.join(", "))?;
         writeln!(
             f,
             "requests       {} in = {} finished + {refused} refused + {failed} failed",
@@ -25,6 +30,9 @@ impl fmt::Display for Report {
         }
         for (code, count) in &self.failed {
             writeln!(f, "  failed       {count} {code}")?;
+        }
+        if self.empty > 0 {
+            writeln!(f, "  finished     {} without a word", self.empty)?;
         }
         for (alarm, count) in &self.alarms {
             writeln!(f, "  alarm        {count} {alarm}")?;
@@ -57,7 +65,13 @@ impl fmt::Display for Report {
             Percent(self.prefix_hit_ppm),
             self.begun_prompt_tokens
         )?;
-        writeln!(f, "utilisation    {}", Percent(self.utilisation_ppm))?;
+        writeln!(
+            f,
+            "in use         {} of machines' time, {} of their rows, {} of their tokens",
+            Percent(self.busy_ppm),
+            Percent(self.rows_ppm),
+            Percent(self.kv_tokens_ppm)
+        )?;
         let money = &self.money;
         writeln!(
             f,

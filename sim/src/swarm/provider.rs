@@ -25,7 +25,8 @@ use cereus_engine::scheduler::{Refused, SchedulerConfig};
 use super::coordinator::key_bytes;
 use super::plan::{Lie, PROBE_TOKENS, Plan, PlannedMachine, model_name};
 use super::{lies, text};
-use crate::machine::{CHIPS, Job, Machine, Note, Pace, StepDue};
+use crate::hardware::Hardware as Tables;
+use crate::machine::{Job, Machine, Note, Pace, StepDue};
 
 /// Notes of progress come this often, so that even short answers have several chunks.
 const PROGRESS_TOKENS: u32 = 16;
@@ -84,6 +85,9 @@ pub(super) struct Provider {
     out: AgentOut,
 }
 
+/// The machines of these worlds.
+const PLACES: [&str; 3] = ["m1-max/64", "m4-max/128", "m3-ultra/256"];
+
 impl Provider {
     pub(super) fn new(plan: &Plan, ix: u32, planned: &PlannedMachine) -> Self {
         let config = SchedulerConfig {
@@ -96,7 +100,11 @@ impl Provider {
         };
         let layout = KvLayout::full_attention(1, planned.kv_tokens);
         let seed = Seed::from_number(plan.seed);
-        let chip = CHIPS[usize::from(planned.chip)];
+        let tables = Tables::built_in();
+        let place = PLACES[usize::from(planned.chip)];
+        let place = place.parse().expect("a chip and its memory");
+        let chip = tables.pair(&place, tables.measured_with());
+        let chip = chip.expect("the tables know it");
         let machine = Machine::new(chip, config, layout, Pace::Leap).expect("limits are sane");
         let identity = planned
             .is_attested
@@ -398,7 +406,7 @@ impl Provider {
         };
         let blob = self.identity.as_ref().map(|identity| {
             identity.sign_blob(&Blob {
-                chip_name: Text::from(chip.name),
+                chip_name: Text::from("Apple M3 Max"),
                 encryption_public_key: Some(Text::from(key)),
                 public_key: Text::from(identity.attested().text()),
                 timestamp: Text::from("2026-01-01T00:00:00Z"),

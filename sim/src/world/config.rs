@@ -1,5 +1,7 @@
 //! Everything that shapes a `run`. All of it is printed.
 
+use std::collections::BTreeMap;
+
 use cereus_core::config::{Catalog, Config, Limits, ModelSpec};
 use cereus_core::draw::Seed;
 use cereus_core::event::Trust;
@@ -9,15 +11,21 @@ use thiserror::Error;
 
 use super::net::NetConfig;
 use super::store::StoreConfig;
-use crate::machine::{CHIPS, Chip, Pace, WEIGHTS_SIZE};
+use crate::hardware::{Chip, Hardware, ModelFacts, Place, PlaceError};
+use crate::machine::Pace;
 use crate::stream::{Ratio, Stream};
 
-/// The share of a chip in the fleet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ChipShare {
-    pub chip: Chip,
+/// The share of one kind of machine in the fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FleetShare {
+    pub place: Place,
     pub weight: u32,
 }
+
+/// The mix of machines where nothing else is asked for: what owners of Macs with room for such models
+/// have, an assumption and no census.
+pub const FLEET: &str = "m1-max/64:10,m2-pro/32:10,m2-ultra/192:10,m3-max/64:20,m3-ultra/256:10,\
+                         m4/24:10,m4-pro/48:15,m4-max/128:15";
 
 /// What a consumer calls good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -40,7 +48,8 @@ pub enum PrefixCache {
 pub struct RunConfig {
     pub seed: u64,
     pub machines: u32,
-    pub chips: Vec<ChipShare>,
+    pub fleet: Vec<FleetShare>,
+    pub model: ModelFacts,
     pub pace: Pace,
     pub speedup_ppm: u64,
     pub rows_max: u16,
@@ -59,12 +68,14 @@ pub struct RunConfig {
 }
 
 /// A configuration that cannot be run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RunConfigError {
     #[error("at least one account must pay")]
     NoAccounts,
-    #[error("the mix of chips is empty; name at least one with a weight")]
-    NoChips,
+    #[error("the mix of machines is empty; name at least one with a weight")]
+    EmptyMix,
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     #[error("at least one machine is needed")]
     NoMachines,
     /// No more than a step has room for.
@@ -84,19 +95,14 @@ const ROWS_MAX: u16 = 1_024;
 pub const MACHINES_MAX: u32 = 131_072;
 
 impl RunConfig {
-    /// A fleet like that of the public network whose chips were measured ([`CHIPS`]): half of the machines
-    /// of the previous generation, links over the internet, a local disk.
+    /// [`FLEET`] with the model that its chips were measured with, links over the internet, a local disk.
     #[must_use]
     pub fn reference(machines: u32) -> Self {
-        let weights = [50, 30, 20];
-        let chips = CHIPS
-            .iter()
-            .zip(weights)
-            .map(|(&chip, weight)| ChipShare { chip, weight });
         Self {
             seed: 1,
             machines,
-            chips: chips.collect(),
+            fleet: parse_fleet(FLEET).expect("the default is well formed"),
+            model: Hardware::built_in().measured_with().clone(),
             pace: Pace::Leap,
             speedup_ppm: 1_000_000,
             rows_max: 8,
@@ -139,8 +145,11 @@ impl RunConfig {
         if self.accounts == 0 {
             return Err(RunConfigError::NoAccounts);
         }
-        if self.chips.iter().all(|share| share.weight == 0) {
-            return Err(RunConfigError::NoChips);
+        if self.fleet.iter().all(|share| share.weight == 0) {
+            return Err(RunConfigError::EmptyMix);
+        }
+        for share in &self.fleet {
+            Hardware::built_in().pair(&share.place, &self.model)?;
         }
         let net = &self.net;
         let slowest = net.latency_min + net.latency_spread + net.resend_after;
@@ -154,11 +163,11 @@ impl RunConfig {
     #[must_use]
     pub fn core(&self) -> Config {
         let model = ModelSpec {
-            id: "simulated-7b".into(),
+            id: self.model.name.clone(),
             price: Price::DEFAULT,
             context_tokens: self.context_tokens,
             output_tokens_default: 1_024,
-            weights_bytes: WEIGHTS_SIZE,
+            weights_bytes: self.model.weights_bytes,
         };
         Config {
             epoch: cereus_core::ids::Epoch(0),
@@ -178,21 +187,64 @@ impl RunConfig {
         }
     }
 
-    /// The chip of each machine.
+    /// How many machines of each kind there are: by the weights, whatever the seed, the largest
+    /// remainders rounded up.
     #[must_use]
-    pub fn draw_chips(&self) -> Vec<Chip> {
-        let mut stream = Stream::new(self.seed, "chips");
-        let total: u64 = self.chips.iter().map(|share| u64::from(share.weight)).sum();
-        let one = |_| {
-            let mut left = stream.below(total);
-            for share in &self.chips {
-                if left < u64::from(share.weight) {
-                    return share.chip;
-                }
-                left -= u64::from(share.weight);
-            }
-            unreachable!("a draw below the sum falls to a share")
-        };
-        (0..self.machines).map(one).collect()
+    pub fn counts(&self) -> Vec<u32> {
+        let weights = self.fleet.iter().map(|share| u64::from(share.weight));
+        let total = weights.clone().sum::<u64>().max(1);
+        let exact = weights.map(|weight| u64::from(self.machines) * weight);
+        let exact: Vec<u64> = exact.collect();
+        let floor = |exact: &u64| u32::try_from(exact / total).expect("at most all machines");
+        let mut counts: Vec<u32> = exact.iter().map(floor).collect();
+        let mut order: Vec<usize> = (0..exact.len()).collect();
+        order.sort_by_key(|&ix| core::cmp::Reverse(exact[ix] % total));
+        let rest = self.machines - counts.iter().sum::<u32>();
+        for &ix in order.iter().take(rest as usize) {
+            counts[ix] += 1;
+        }
+        counts
     }
+
+    /// The same, by the names of the machines.
+    #[must_use]
+    pub fn census(&self) -> BTreeMap<String, u32> {
+        let mut census = BTreeMap::new();
+        for (share, count) in self.fleet.iter().zip(self.counts()) {
+            *census.entry(share.place.to_string()).or_default() += count;
+        }
+        census
+    }
+
+    /// The chip of each machine. The seed decides the order alone.
+    #[must_use]
+    pub fn fleet(&self) -> Vec<Chip> {
+        let mut fleet = Vec::new();
+        for (share, count) in self.fleet.iter().zip(self.counts()) {
+            let chip = Hardware::built_in().pair(&share.place, &self.model);
+            let chip = chip.expect("the configuration was checked");
+            fleet.extend(core::iter::repeat_n(chip, count as usize));
+        }
+        let mut stream = Stream::new(self.seed, "fleet");
+        for ix in (1..fleet.len()).rev() {
+            let other = usize::try_from(stream.below(ix as u64 + 1)).expect("an index");
+            fleet.swap(ix, other);
+        }
+        fleet
+    }
+}
+
+/// A mix as `m3-max/64:50,m4/24:50`; the weight is 1 where none is given.
+pub fn parse_fleet(text: &str) -> Result<Vec<FleetShare>, String> {
+    let share = |part: &str| {
+        let (place, weight) = part.split_once(':').unwrap_or((part, "1"));
+        let weight = weight.parse();
+        Ok(FleetShare {
+            place: place
+                .parse()
+                .map_err(|error: PlaceError| error.to_string())?,
+            weight: weight.map_err(|_| format!("`{part}` has no weight that is a number"))?,
+        })
+    };
+    text.split(',').map(share).collect()
 }

@@ -62,7 +62,7 @@ impl Crowd {
             id: RequestId((id_bits << 64) | u128::from(number)),
             sent_at,
             prompt_tokens: arrival.prompt_tokens.max(1),
-            output_tokens_true: arrival.output_tokens.max(1),
+            output_tokens_true: arrival.output_tokens,
             output_tokens_max: rounded.saturating_mul(OUTPUT_BOUND_STEP).min(room),
             first_at: None,
             ended: None,

@@ -6,7 +6,7 @@ use cereus_engine::kv::KvLayout;
 use cereus_engine::scheduler::SchedulerConfig;
 
 use super::config::RunConfig;
-use crate::machine::{KV_SIZE_PER_TOKEN, Machine, Note, StepDue};
+use crate::machine::{Machine, Note, StepDue};
 
 const MODEL: ModelIx = ModelIx(0);
 
@@ -37,12 +37,12 @@ pub(super) struct Fleet {
 
 impl Fleet {
     pub(super) fn new(config: &RunConfig) -> Self {
-        let machines = config.draw_chips().into_iter().map(|chip| {
+        let machines = config.fleet().into_iter().map(|chip| {
             let limits = SchedulerConfig {
                 rows_max: config.rows_max,
                 ..SchedulerConfig::reference(config.context_tokens)
             };
-            let layout = KvLayout::full_attention(KV_SIZE_PER_TOKEN, chip.kv_size);
+            let layout = KvLayout::full_attention(chip.kv_size_per_token, chip.kv_size);
             let machine = Machine::new(chip, limits, layout, config.pace);
             machine.expect("limits are sane")
         });

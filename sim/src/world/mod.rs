@@ -223,7 +223,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             }
             Happening::ReportArrived { machine } => {
                 let beat = self.fleet.take_beat(machine);
-                self.tally.reports += 1;
+                self.tally.sample(&beat.slot);
                 let conn = fleet::conn(machine);
                 let slots = [beat.slot];
                 let slots = Cow::Borrowed(slots.as_slice());
@@ -389,6 +389,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             began: Tick::ZERO + WARM_UP,
             ended: now,
             machines: self.fleet.len() as u64,
+            fleet: self.config.census(),
             seed: self.config.seed,
             busy_ns,
             engine_steps: steps,

@@ -38,7 +38,7 @@ fn tight(seed: u64) -> RunConfig {
 #[test]
 fn token_by_token_gives_the_same_report_as_macro_steps() {
     for seed in 0..6 {
-        let arrivals = arrivals(seed, 400, 500_000);
+        let arrivals = arrivals(seed, 400, 1_400_000);
         let leap = report(&tight(seed), &arrivals);
         let stepping = RunConfig {
             pace: Pace::Step,
@@ -138,6 +138,46 @@ fn losses_delay_and_lose_nothing() {
     let report = report(&config, &arrivals(4, 100, 2_000_000));
     assert!(report.work.resends > 100);
     assert_eq!(report.finished + report.refused.values().sum::<u64>(), 100);
+}
+
+/// Whatever the latencies, and however short an answer is.
+#[test]
+fn answers_of_no_token_and_of_one_are_reported_as_they_are() {
+    for latency_ms in [0, 8] {
+        let mut config = RunConfig::reference(4);
+        config.net.latency_min = Span::millis(latency_ms);
+        config.net.latency_spread = Span::ZERO;
+        config.net.loss = Ratio::ppm(0);
+        config.store.write_min = Span::millis(40);
+        let arrival = |ix: u64| Arrival {
+            after: Span(ix * 500_000),
+            prompt_tokens: 1 + (ix as u32 % 7),
+            output_tokens: u32::try_from(ix % 2).unwrap(),
+            blocks: Vec::new(),
+        };
+        let arrivals: Vec<Arrival> = (0..60).map(arrival).collect();
+        let report = report(&config, &arrivals);
+        assert_eq!((report.finished, report.empty), (60, 30));
+        assert_eq!((report.ttft.count, report.tpot.count), (30, 0));
+        assert_eq!(report.completion_tokens, 30);
+    }
+}
+
+#[test]
+fn the_mix_of_a_fleet_is_the_same_for_every_seed_and_only_its_order_is_drawn() {
+    let of = |seed| RunConfig {
+        seed,
+        ..RunConfig::reference(24)
+    };
+    let census = of(1).census();
+    assert_eq!(census.values().sum::<u32>(), 24);
+    assert_eq!(
+        census["m3-max/64"], 5,
+        "a fifth of 24, rounded by the largest remainder"
+    );
+    assert_eq!(census["m4/24"], 2);
+    assert_eq!(of(2).census(), census);
+    assert_ne!(of(1).fleet(), of(2).fleet());
 }
 
 #[test]
