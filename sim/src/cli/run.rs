@@ -1,7 +1,7 @@
 //! `cereus-sim run FILE`.
 
 use std::fs::File;
-use std::io::{BufReader, IsTerminal};
+use std::io::{self, BufRead, BufReader, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use cereus_sim::world::config::{
 };
 use cereus_sim::world::{Progress, World};
 use clap::ValueEnum;
+use flate2::bufread::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// A bar appears when a run takes longer than this.
@@ -39,7 +40,7 @@ enum Cache {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A trace: Azure (.csv), BurstGPT (.csv) or Mooncake (.jsonl).
+    /// A trace: Azure (.csv), BurstGPT (.csv) or Mooncake (.jsonl), as it is or compressed with gzip.
     file: PathBuf,
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(MACHINES_MAX)))]
     machines: u32,
@@ -123,11 +124,20 @@ fn simulate(args: &Args, began: Instant) -> Result<Report, Box<dyn std::error::E
     let size = file.metadata()?.len();
     let bar = Bar::new(size, began);
     let read = bar.bytes.wrap_read(file);
-    let workload = Workload::open(BufReader::with_capacity(1 << 16, read))?;
+    let workload = Workload::open(unpacked(BufReader::with_capacity(1 << 16, read))?)?;
     let world = World::new(config(args)?, workload)?;
     let report = world.run(|progress| bar.show(progress));
     bar.bytes.finish_and_clear();
     Ok(report?)
+}
+
+/// The trace, whether or not it is compressed with gzip.
+fn unpacked<'a>(mut file: impl BufRead + 'a) -> io::Result<Box<dyn BufRead + 'a>> {
+    if file.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
+        let unpacked = BufReader::with_capacity(1 << 16, MultiGzDecoder::new(file));
+        return Ok(Box::new(unpacked));
+    }
+    Ok(Box::new(file))
 }
 
 fn config(args: &Args) -> Result<RunConfig, PlaceError> {

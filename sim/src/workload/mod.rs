@@ -89,6 +89,9 @@ pub struct WorkloadError {
     pub trouble: Trouble,
 }
 
+/// Spreadsheets put it before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 #[derive(Debug)]
 enum Source<R> {
     Delimited(Table<R>),
@@ -103,6 +106,11 @@ impl<R: BufRead> Source<R> {
         if begins.is_empty() {
             return Err(fail(Trouble::Empty));
         }
+        if begins.starts_with(BYTE_ORDER_MARK) {
+            reader.consume(BYTE_ORDER_MARK.len());
+        }
+        let begins = reader.fill_buf();
+        let begins = begins.map_err(|error| fail(Trouble::Read(error.kind())))?;
         if begins.trim_ascii_start().starts_with(b"{") {
             return Ok(Self::Mooncake(Lines::new(reader)));
         }

@@ -144,3 +144,13 @@ fn a_speedup_shortens_the_gaps() {
     assert_eq!(sped_up(Tick(5), Span(1_000), 2_000_000), Tick(505));
     assert_eq!(sped_up(Tick(5), Span(1_000), 500_000), Tick(2_005));
 }
+
+#[test]
+fn a_byte_order_mark_and_offsets_from_utc_are_read() {
+    let text = "\u{feff}TIMESTAMP,ContextTokens,GeneratedTokens\n\
+                2023-11-16 18:15:46+01:00,1,0\n2023-11-16T17:15:47Z,2,1\n";
+    let rows = read(text).unwrap();
+    assert_eq!(rows, [arrival(0, 1, 0), arrival(1_000_000, 2, 1)]);
+    let text = "\u{feff}{\"timestamp\": 0, \"input_length\": 2, \"output_length\": 3}\n";
+    assert_eq!(read(text).unwrap(), [arrival(0, 2, 3)]);
+}
