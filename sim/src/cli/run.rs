@@ -199,7 +199,7 @@ struct Bar {
 
 impl Bar {
     fn new(size: u64, began: Instant) -> Self {
-        let bytes = if std::io::stderr().is_terminal() {
+        let bytes = if io::stderr().is_terminal() {
             let style = ProgressStyle::with_template("{bar:40} {percent} % {msg}");
             let bar =
                 ProgressBar::with_draw_target(Some(size), indicatif::ProgressDrawTarget::hidden());
@@ -211,7 +211,7 @@ impl Bar {
     }
 
     fn show(&self, progress: Progress) {
-        if self.began.elapsed() < BAR_AFTER || !std::io::stderr().is_terminal() {
+        if self.began.elapsed() < BAR_AFTER || !io::stderr().is_terminal() {
             return;
         }
         if self.bytes.is_hidden() {
