@@ -52,3 +52,27 @@ fn settings(args: CoordinatorArgs) -> Result<Settings, String> {
     settings.drain_wait_max = Duration::from_secs(args.drain_wait);
     Ok(settings)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn told(options: &[&str]) -> Settings {
+        let words = ["cereus", "coordinator", "--model", "tiny:1:1"];
+        let Command::Coordinator(args) = Cli::parse_from(words.iter().chain(options)).command
+        else {
+            unreachable!("it was asked for");
+        };
+        settings(args).unwrap()
+    }
+
+    #[test]
+    fn a_connection_may_rest_longer_than_clients_keep_one_unless_somebody_says_otherwise() {
+        let rest = |options: &[&str]| told(options).limits.idle_wait;
+        assert!(rest(&[]) >= Duration::from_secs(90));
+        assert_eq!(rest(&["--idle-timeout", "7"]), Duration::from_secs(7));
+    }
+}

@@ -107,3 +107,26 @@ pub(crate) fn limits(connections: usize, idle_timeout_s: u64) -> HttpLimits {
         ..HttpLimits::with_connections(connections.clamp(1, 1_000_000))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn told(options: &[&str]) -> Settings {
+        let words = ["cereus", "local", "--echo"].iter().chain(options);
+        let Command::Local(args) = Cli::parse_from(words).command else {
+            unreachable!("it was asked for");
+        };
+        settings(args).unwrap()
+    }
+
+    #[test]
+    fn a_connection_may_rest_longer_than_clients_keep_one_unless_somebody_says_otherwise() {
+        let rest = |options: &[&str]| told(options).limits.idle_wait;
+        assert!(rest(&[]) >= Duration::from_secs(90));
+        assert_eq!(rest(&["--idle-timeout", "7"]), Duration::from_secs(7));
+    }
+}

@@ -126,6 +126,12 @@ mod tests {
         with_signs(Cli::command()).debug_assert();
     }
 
+    fn read(words: &[&str]) -> Command {
+        let words = ["cereus"].iter().chain(words);
+        let given = with_signs(Cli::command()).try_get_matches_from(words);
+        Cli::from_arg_matches(&given.unwrap()).unwrap().command
+    }
+
     /// What is wrong with a command line.
     fn complaint(words: &[&str]) -> String {
         let words = ["cereus"].into_iter().chain(words.iter().copied());
@@ -135,9 +141,8 @@ mod tests {
 
     #[test]
     fn a_number_below_zero_hears_what_is_wrong_with_it() {
-        let chat = ["cereus", "chat", "--model", "m", "--seed", "-7", "-2"];
-        let given = with_signs(Cli::command()).try_get_matches_from(chat);
-        let Command::Chat(chat) = Cli::from_arg_matches(&given.unwrap()).unwrap().command else {
+        let chat = ["chat", "--model", "m", "--seed", "-7", "-2"];
+        let Command::Chat(chat) = read(&chat) else {
             unreachable!("it was asked for");
         };
         assert_eq!((chat.seed, chat.prompt.as_str()), (Some(-7), "-2"));
@@ -145,6 +150,28 @@ mod tests {
         assert!(credit.contains("expected dollars"), "{credit}");
         let tokens = complaint(&["chat", "--model", "m", "--max-tokens", "-1", "hello"]);
         assert!(tokens.contains("--max-tokens"), "{tokens}");
+    }
+
+    #[test]
+    fn both_servers_are_told_where_to_listen_as_people_write_it() {
+        for (place, address) in [
+            ("localhost:8081", "127.0.0.1:8081"),
+            ("8081", "127.0.0.1:8081"),
+            ("0.0.0.0:8081", "0.0.0.0:8081"),
+        ] {
+            let Command::Local(local) = read(&["local", "--echo", "--listen", place]) else {
+                unreachable!("it was asked for");
+            };
+            assert_eq!(local.listen.to_string(), address);
+            let both = ["--listen", place, "--metrics-listen", place];
+            let Command::Coordinator(coordinator) = read(&[&["coordinator"], &both[..]].concat())
+            else {
+                unreachable!("it was asked for");
+            };
+            assert_eq!(coordinator.listen.to_string(), address);
+            let metrics = coordinator.metrics_listen.map(|it| it.to_string());
+            assert_eq!(metrics.as_deref(), Some(address));
+        }
     }
 
     #[test]
