@@ -1,118 +1,15 @@
-//! The local server over real sockets, with an engine that computes nothing.
+//! What the local server answers.
 
-use std::net::SocketAddr;
+mod support;
+
 use std::time::Duration;
 
 use cereus_http::contract::{self, Server};
-use cereus_local::{Backend, HttpLimits, Running, Settings, start};
+use cereus_local::{Backend, Settings, start};
 use serde_json::{Value, json};
+use support::{CHAT, ask, end, get, post, receive, send, serve, settings, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-
-fn settings(words: u32, pause: Duration) -> Settings {
-    Settings {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        backend: Backend::Echo { words, pause },
-        model_id: "org/echo".to_owned(),
-        rows_max: 2,
-        waiting_max: 1,
-        kv_bytes_max: 1 << 20,
-        disk: None,
-        key: None,
-        allowed_hosts: vec![],
-        allowed_origins: vec![],
-        limits: HttpLimits::with_connections(16),
-        drain_wait_max: Duration::from_secs(20),
-    }
-}
-
-async fn serve(words: u32, pause: Duration) -> Running {
-    start(settings(words, pause)).await.unwrap()
-}
-
-struct Reply {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-impl Reply {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap()
-    }
-
-    /// The payloads of a stream.
-    fn events(&self) -> Vec<&str> {
-        self.body
-            .split("\n\n")
-            .filter_map(|event| event.strip_prefix("data: "))
-            .collect()
-    }
-}
-
-/// Sends a request on a connection of its own.
-async fn send(addr: SocketAddr, method: &str, path: &str, body: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(addr).await.unwrap();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    stream
-}
-
-async fn receive(mut stream: TcpStream) -> Reply {
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).await.unwrap();
-    let text = String::from_utf8(bytes).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    let body = if head.contains("transfer-encoding: chunked") {
-        unchunked(body)
-    } else {
-        body.to_owned()
-    };
-    Reply {
-        status: head.split(' ').nth(1).unwrap().parse().unwrap(),
-        head: head.to_owned(),
-        body,
-    }
-}
-
-fn unchunked(mut rest: &str) -> String {
-    let mut body = String::new();
-    loop {
-        let (size, after) = rest.split_once("\r\n").unwrap();
-        let size = usize::from_str_radix(size, 16).unwrap();
-        body.push_str(&after[..size]);
-        if size == 0 {
-            return body;
-        }
-        rest = &after[size + 2..];
-    }
-}
-
-async fn post(running: &Running, path: &str, body: &Value) -> Reply {
-    receive(send(running.addr(), "POST", path, &body.to_string()).await).await
-}
-
-async fn get(running: &Running, path: &str) -> Reply {
-    receive(send(running.addr(), "GET", path, "").await).await
-}
-
-async fn end(mut running: Running) {
-    running.drain();
-    running.ended().await.unwrap();
-}
-
-const CHAT: &str = "/v1/chat/completions";
-
-fn ask(extra: &Value) -> Value {
-    let mut body = json!({"messages": [{"role": "user", "content": "some words"}]});
-    body.as_object_mut()
-        .unwrap()
-        .extend(extra.as_object().unwrap().clone());
-    body
-}
 
 #[tokio::test]
 async fn a_whole_answer_is_one_completion_with_its_usage() {
@@ -342,17 +239,6 @@ async fn a_body_that_is_too_large_is_refused_before_it_is_read() {
     end(running).await;
 }
 
-/// Waits until the server's own figures show it.
-async fn until(running: &Running, name: &str, value: f64) {
-    for _ in 0..2_000 {
-        if get(running, "/v1/status").await.json()[name].as_f64() == Some(value) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    panic!("{name} never became {value}");
-}
-
 #[tokio::test]
 async fn a_full_queue_says_when_to_come_again_and_readers_who_leave_make_room() {
     let running = serve(100_000, Duration::from_millis(5)).await;
@@ -415,27 +301,6 @@ async fn health_and_figures_are_there_for_machines() {
     assert!(bound("cereus_request_tokens ") > 0);
     assert!(page.ends_with("# EOF\n"));
     end(running).await;
-}
-
-#[tokio::test]
-async fn an_answer_tells_what_memory_bounds_it_to() {
-    let with = |kv_bytes_max| Settings {
-        kv_bytes_max,
-        ..settings(3, Duration::ZERO)
-    };
-    // A byte a token, and the model takes 131,072 tokens.
-    for (kv_bytes_max, is_bounded) in [(1 << 20, false), (2_048, true)] {
-        let running = start(with(kv_bytes_max)).await.unwrap();
-        for extra in [json!({}), json!({"stream": true})] {
-            let reply = post(&running, CHAT, &ask(&extra)).await;
-            assert_eq!(reply.status, 200);
-            // A twentieth is kept for the growth of rows, and pages are whole.
-            let told = reply.head.contains("x-memory-tokens-max: 1936");
-            assert_eq!(told, is_bounded, "{}", reply.head);
-            assert_eq!(reply.head.contains("x-memory"), is_bounded);
-        }
-        end(running).await;
-    }
 }
 
 #[tokio::test]
