@@ -4,6 +4,7 @@ mod support;
 
 use std::fs;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use cereus_coordinator::store::{self, AuditExtent, DepositState, FILE_NAME};
 use cereus_coordinator::{CoordinatorError, start};
@@ -69,6 +70,18 @@ async fn a_body_that_is_too_large_or_no_json_gets_its_status() {
     assert!(exchange(addr, upgrade).await.starts_with("HTTP/1.1 426 "));
     let health = world.client.get("/health").await.unwrap();
     assert_eq!(health["status"], "ok");
+}
+
+#[tokio::test]
+async fn a_connection_rests_as_long_as_its_setting_says() {
+    let world = World::with(|settings| settings.limits.idle_wait = Duration::from_millis(50)).await;
+    // Nothing more is asked, so only the server can end this.
+    let reply = exchange(
+        world.running.addr(),
+        b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n",
+    )
+    .await;
+    assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
 }
 
 #[tokio::test]
