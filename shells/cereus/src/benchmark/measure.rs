@@ -10,7 +10,7 @@ use cereus_engine::runtime::{CapacitySnapshot, Engine, Event, Job};
 use cereus_engine::scheduler::RowId;
 use serde_json::json;
 
-use super::prompts;
+use super::prompts::{Cut, prompt};
 
 /// Tokens of the answers that warm up what is compiled or allocated at its first use.
 const WARM_TOKENS: u32 = 10;
@@ -18,8 +18,6 @@ const WARM_TOKENS: u32 = 10;
 const LOOK_EVERY: Duration = Duration::from_micros(200);
 /// An engine that says nothing for so long is stuck.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
-/// Looks for the number of words that give the wanted tokens.
-const FITS: u32 = 3;
 
 /// What to measure of each size of batch.
 #[derive(Clone, Copy, Debug)]
@@ -38,9 +36,14 @@ pub(super) struct Cell {
     pub(super) decode_per_second: f64,
 }
 
-#[derive(Debug)]
+/// An engine, and what cuts its prompts.
+pub(super) struct Measured {
+    pub(super) engine: Engine,
+    pub(super) cut: Cut,
+}
+
 pub(super) struct Bench {
-    engine: Engine,
+    measured: Measured,
     events: Receiver<Event>,
     next: u64,
 }
@@ -73,37 +76,37 @@ impl Window {
 
 impl Bench {
     pub(super) fn start(
-        start: impl FnOnce(Box<dyn FnMut(Event) + Send>) -> Result<Engine, String>,
+        start: impl FnOnce(Box<dyn FnMut(Event) + Send>) -> Result<Measured, String>,
     ) -> Result<Self, String> {
         let (tell, events) = channel();
         // Fails only once nobody measures any more.
-        let engine = start(Box::new(move |event| drop(tell.send(event))))?;
+        let measured = start(Box::new(move |event| drop(tell.send(event))))?;
         Ok(Self {
-            engine,
+            measured,
             events,
             next: 0,
         })
     }
 
     pub(super) fn capacity(&self) -> CapacitySnapshot {
-        self.engine.capacity()
+        self.measured.engine.capacity()
     }
 
     /// # Errors
     /// Why this size of batch could not be measured.
     pub(super) fn cell(&mut self, plan: Plan, rows: u16) -> Result<Cell, String> {
-        let words = self.words(plan.prompt_tokens)?;
-        self.round(rows, words, WARM_TOKENS)?;
+        let tokens = plan.prompt_tokens;
+        self.round(rows, tokens, WARM_TOKENS)?;
         let (mut prefills, mut first_tokens, mut decodes) = (vec![], vec![], vec![]);
         let mut prompt_tokens = 0;
         for _ in 0..plan.iterations {
-            let prefill = self.round(rows, words, 1)?;
+            let prefill = self.round(rows, tokens, 1)?;
             prompt_tokens += prefill.prompt_tokens;
             prefills.push(float(prefill.prompt_tokens) / prefill.time.as_secs_f64());
             let milliseconds = |time: &Duration| time.as_secs_f64() * 1e3;
             first_tokens.extend(prefill.first_tokens.iter().map(milliseconds));
             // The first token belongs to the prefill.
-            let decode = self.round(rows, words, plan.new_tokens.saturating_add(1))?;
+            let decode = self.round(rows, tokens, plan.new_tokens.saturating_add(1))?;
             let speed = decode.decode.and_then(|window| window.per_second());
             decodes.push(speed.ok_or(
                 "its rows never decoded together for long enough; give more --new tokens, or more \
@@ -119,36 +122,17 @@ impl Bench {
         })
     }
 
-    /// How many words give a prompt of about so many tokens.
-    fn words(&mut self, wanted_tokens: u32) -> Result<u32, String> {
-        let mut words = wanted_tokens.max(1);
-        for _ in 0..FITS {
-            let round = self.round(1, words, 1)?;
-            let tokens = u32::try_from(round.prompt_tokens).unwrap_or(u32::MAX);
-            if tokens == wanted_tokens {
-                break;
-            }
-            words = prompts::words_for(wanted_tokens, words, tokens);
-        }
-        Ok(words)
-    }
-
     /// Hands in a batch and waits for its end.
-    fn round(&mut self, rows: u16, words: u32, new_tokens: u32) -> Result<Round, String> {
-        let first_tokens_before = self.engine.capacity().first_tokens_emitted;
+    fn round(&mut self, rows: u16, tokens: u32, new_tokens: u32) -> Result<Round, String> {
+        let jobs = (0..rows).map(|_| self.job(tokens, new_tokens));
+        let jobs = jobs.collect::<Result<Vec<Job>, String>>()?;
+        let first_tokens_before = self.measured.engine.capacity().first_tokens_emitted;
         let began = Instant::now();
-        for _ in 0..rows {
-            self.next += 1;
-            let body = json!({
-                "prompt": prompts::text(self.next, words),
-                "max_tokens": new_tokens, "temperature": 0, "ignore_eos": true,
-            });
-            let job = Job {
-                id: RowId(self.next),
-                body: body.to_string().into_bytes(),
-                scope: None,
-            };
-            self.engine.submit(job).map_err(|failure| failure.text)?;
+        for job in jobs {
+            self.measured
+                .engine
+                .submit(job)
+                .map_err(|failure| failure.text)?;
         }
         let mut round = Round {
             prompt_tokens: 0,
@@ -168,7 +152,7 @@ impl Bench {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err("the engine ended".to_owned()),
             }
-            let capacity = self.engine.capacity();
+            let capacity = self.measured.engine.capacity();
             if capacity.num_running == u32::from(rows)
                 && capacity.first_tokens_emitted - first_tokens_before == u64::from(rows)
             {
@@ -183,6 +167,20 @@ impl Bench {
         }
         round.time = began.elapsed();
         failed.map_or(Ok(round), Err)
+    }
+
+    /// The next request. Its prompt is in tokens, because how many a text gives is the model's affair.
+    fn job(&mut self, tokens: u32, new_tokens: u32) -> Result<Job, String> {
+        self.next += 1;
+        let body = json!({
+            "prompt": prompt(&self.measured.cut, self.next, tokens)?,
+            "max_tokens": new_tokens, "temperature": 0, "ignore_eos": true,
+        });
+        Ok(Job {
+            id: RowId(self.next),
+            body: body.to_string().into_bytes(),
+            scope: None,
+        })
     }
 }
 

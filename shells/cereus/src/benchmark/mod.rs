@@ -10,7 +10,7 @@ use cereus_core::draw::Seed;
 use cereus_engine::runtime::{EchoBackend, Engine, EngineConfig, Event, StartError};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use self::measure::{Bench, Plan};
+use self::measure::{Bench, Measured, Plan};
 use self::report::Report;
 use crate::cli::BenchmarkArgs;
 use crate::local::kv_bytes_max;
@@ -61,7 +61,10 @@ fn run(args: BenchmarkArgs) -> Result<Report, String> {
             "echo".to_owned(),
             Bench::start(|on_event| {
                 let open = || Ok::<_, String>(EchoBackend::new(0));
-                Engine::start(&config, open, on_event).map_err(reason)
+                let engine = Engine::start(&config, open, on_event).map_err(reason)?;
+                // It knows nothing of words: one token each.
+                let cut = Box::new(|text: &str| Ok(text.split(' ').map(|_| 1).collect()));
+                Ok(Measured { engine, cut })
             })?,
         ),
     };
@@ -80,12 +83,35 @@ fn start_model(
     config: &EngineConfig,
     folder: PathBuf,
     on_event: impl FnMut(Event) + Send + 'static,
-) -> Result<Engine, String> {
+) -> Result<Measured, String> {
     use cereus_engine::runtime::MlxBackend;
 
     let shown = folder.display().to_string();
-    Engine::start(config, move || MlxBackend::open(&folder), on_event)
-        .map_err(|error| format!("cannot load {shown}: {}", reason(error)))
+    let unloaded = |why: String| format!("cannot load {shown}: {why}");
+    let opened = folder.clone();
+    let engine = Engine::start(config, move || MlxBackend::open(&opened), on_event)
+        .map_err(|error| unloaded(reason(error)))?;
+    let cut = cut(&folder).map_err(unloaded)?;
+    Ok(Measured { engine, cut })
+}
+
+/// The model's own tokenizer, once more: the engine's lives with the engine.
+#[cfg(feature = "mlx")]
+fn cut(folder: &std::path::Path) -> Result<prompts::Cut, String> {
+    use cereus_engine::chat::ChatRequest;
+    use cereus_engine::language::Language;
+    use cereus_engine::model::Config;
+    use serde_json::json;
+
+    let config = std::fs::read(folder.join("config.json")).map_err(|error| error.to_string())?;
+    let config = Config::from_json(&config).map_err(|error| error.to_string())?;
+    let language = Language::load(folder, &config).map_err(|error| error.to_string())?;
+    Ok(Box::new(move |text| {
+        let body = json!({ "prompt": text }).to_string();
+        let request = ChatRequest::from_json(body.as_bytes());
+        let tokens = request.and_then(|request| language.prompt(&request));
+        tokens.map_err(|failure| failure.text.into_owned())
+    }))
 }
 
 #[cfg(not(feature = "mlx"))]
@@ -93,7 +119,7 @@ fn start_model(
     _config: &EngineConfig,
     _folder: PathBuf,
     _on_event: impl FnMut(Event) + Send + 'static,
-) -> Result<Engine, String> {
+) -> Result<Measured, String> {
     Err(
         "this build has no engine (feature `mlx`); build it with `cargo build -p cereus`"
             .to_owned(),

@@ -21,7 +21,7 @@ pub(crate) struct BenchmarkArgs {
     #[arg(long, value_delimiter = ',', default_value = "1,4,8,16",
         value_parser = clap::value_parser!(u16).range(1..=1_024))]
     pub(crate) rows: Vec<u16>,
-    /// Tokens of each prompt, as near as words can be cut
+    /// Tokens of each prompt
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub(crate) prompt: u32,
     /// Tokens of each answer
