@@ -178,19 +178,29 @@ fn as_text(listed: &[Listed]) -> String {
 
 fn row(one: &Listed) -> [String; 6] {
     let model = &one.model;
-    let millions = model.parameters.map(|count| match count / 1_000_000 {
-        0 => format!("{} k", count / 1_000),
-        millions => format!("{millions} M"),
-    });
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
         model.id.clone(),
         or_dash(Some(model.model_type.clone()).filter(|it| !it.is_empty())),
         gib_text(model.size_bytes),
         gib_text(model.estimated_bytes()),
-        or_dash(millions),
+        or_dash(model.parameters.map(count_text)),
         or_dash(model.quantisation.clone()),
     ]
+}
+
+/// In the unit that people name models by: `870 k`, `494 M`, `7.6 B`.
+fn count_text(count: u64) -> String {
+    let nearest = |unit: u64| count.saturating_add(unit / 2) / unit;
+    match count {
+        0..1_000 => count.to_string(),
+        1_000..999_500 => format!("{} k", nearest(1_000)),
+        999_500..999_500_000 => format!("{} M", nearest(1_000_000)),
+        999_500_000.. => {
+            let tenths = nearest(100_000_000);
+            format!("{}.{} B", tenths / 10, tenths % 10)
+        }
+    }
 }
 
 /// The keys of the wire's model entry, and what only the machine itself wants to know.
@@ -206,4 +216,26 @@ fn as_json(one: &Listed) -> Value {
         value["why_not"] = json!(one.hindrance);
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_rounded_to_what_models_are_named_by() {
+        for (count, text) in [
+            (0, "0"),
+            (999, "999"),
+            (869_760, "870 k"),
+            (999_499, "999 k"),
+            (999_500, "1 M"),
+            (494_032_768, "494 M"),
+            (999_500_000, "1.0 B"),
+            (7_615_616_512, "7.6 B"),
+            (30_532_122_624, "30.5 B"),
+        ] {
+            assert_eq!(count_text(count), text, "{count}");
+        }
+    }
 }

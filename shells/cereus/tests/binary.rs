@@ -388,6 +388,19 @@ fn models_are_listed_with_their_hashes_on_request() {
 }
 
 #[test]
+fn a_listed_model_has_the_parameters_that_its_files_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/../../engine/models/tiny");
+    let data = folder.path().to_str().unwrap();
+    let list = ["models", "list", "--all", "--data", data, tiny];
+    let listed = lines(&[&list[..], &["--json"]].concat());
+    // As its own page says.
+    assert_eq!(listed[0]["parameters"], 869_760);
+    let said = text(&cereus(&list).stdout);
+    assert!(said.contains(" 870 k "), "{said}");
+}
+
+#[test]
 fn what_is_wrong_with_a_start_is_said_with_a_way_out() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

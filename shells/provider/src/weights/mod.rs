@@ -3,6 +3,7 @@
 mod files;
 mod hash;
 mod known;
+mod parameters;
 mod scan;
 mod template;
 

@@ -14,14 +14,13 @@ use cereus_engine::model::Config;
 use serde_json::Value;
 
 use super::files::{FilesError, ModelFile, model_files};
+use super::parameters::parameters;
 use super::template::{Rendering, rendering};
 use crate::report::gib;
 
 const CONFIG_SIZE_MAX: u64 = 4 << 20;
 /// Entries of one folder that are looked at.
 const ENTRIES_MAX: usize = 4_096;
-/// Where a config does not say how many tokens it knows.
-const VOCAB_DEFAULT: u64 = 32_000;
 const WEIGHT_FILES: [&str; 3] = [
     "model.safetensors",
     "model.safetensors.index.json",
@@ -185,7 +184,7 @@ pub fn open_model(folder: &Path, id: &str) -> Result<FoundModel, FilesError> {
         folder: folder.to_owned(),
         model_type: config["model_type"].as_str().unwrap_or("").to_owned(),
         size_bytes,
-        parameters: parameters(&config),
+        parameters: parameters(&files, &config),
         quantisation: quantisation(id, folder, &config),
         is_vision: !config["vision_config"].is_null(),
         kv: config_kv_rate(&text, size_bytes),
@@ -306,24 +305,6 @@ fn small_file(path: &Path) -> Option<Vec<u8>> {
     let file = File::open(path).ok()?.take(CONFIG_SIZE_MAX + 1);
     { file }.read_to_end(&mut text).ok()?;
     (text.len() as u64 <= CONFIG_SIZE_MAX).then_some(text)
-}
-
-/// As the config says, else by its shape: the layers and the embedding. The spec has the layers in
-/// whole millions, of which a small model has none.
-fn parameters(config: &Value) -> Option<u64> {
-    let text = &config["text_config"];
-    let number = |key: &str| text[key].as_u64().or_else(|| config[key].as_u64());
-    if let Some(count) = number("num_parameters") {
-        return Some(count);
-    }
-    let hidden = number("hidden_size")?;
-    let layers = number("num_hidden_layers")?;
-    let vocab = number("vocab_size").unwrap_or(VOCAB_DEFAULT);
-    let inner = 12_u64
-        .checked_mul(hidden)?
-        .checked_mul(hidden)?
-        .checked_mul(layers)?;
-    inner.checked_add(vocab.checked_mul(hidden)?)
 }
 
 fn has_narrow_floats(config: &Value) -> bool {
