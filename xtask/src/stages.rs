@@ -195,7 +195,7 @@ const TESTS: &[Stage] = &[
     },
     Stage {
         name: "templates",
-        about: "the cases of chat templates beside Jinja2 itself",
+        about: "small templates, and whole ones in the manner of nine families, beside Jinja2 itself",
         needs_setup: true,
         run: |output| {
             open(

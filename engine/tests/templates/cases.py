@@ -8,7 +8,25 @@ held against cases.json by its unit tests; `cargo xtask test templates` runs thi
 that the file stays what Jinja2 gives.
 
 The whole templates (`*.jinja` beside this file) are written for these tests, each in the manner in
-which a family of published models writes its own.
+which a family of published models writes its own, with the constructs that it leans on:
+
+    bars          DeepSeek   one namespace of flags over two loops, split('</think>')[-1], a variable
+                             that the request sets (thinking)
+    channels      gpt-oss    macros that call themselves, default() chains, strftime_now, tags that
+                             are refused in a turn's content
+    chatml        ChatML     {% generation %}, raise_exception for a role out of place
+    coder         Qwen coder macros over mappings, loop.previtem and loop.nextitem, |items, |safe
+    headers       Llama 3.1  date_string given or by strftime_now, tools in the first question or
+                             in the system turn, built-in tools through reject(), tojson(indent=4)
+    instructions  Mistral    roles that must alternate (raise_exception), selectattr, a turn compared
+                             with a turn, a slice of tojson's text, ids of nine letters
+    roles         Phi, GLM   role names as marks, map(attribute=...)
+    thinking      Qwen 3     messages[::-1] and a namespace find the last question before a tool
+                             loop; thoughts are cut out by split, rstrip and lstrip
+    turns         Gemma      no system role, content as text or as a list of parts, alternation
+
+Each is rendered over each conversation of `conversations` below. Published templates themselves are not
+among them, because their licences differ.
 """
 
 import datetime
@@ -925,6 +943,38 @@ def conversations():
         {"role": "assistant", "content": "Sunny."},
         {"role": "user", "content": "Thanks."},
     ]
+    # Two rounds of tools after one question, and answers of two tools in a row.
+    call = {"id": "call00002", "type": "function"}
+    looped = [
+        {"role": "user", "content": "Weather in both?"},
+        {
+            "role": "assistant",
+            "content": "<think>\nBern first.\n</think>\n\nI look.",
+            "tool_calls": [
+                call | {"function": {"name": "weather", "arguments": {"city": "Bern"}}},
+            ],
+        },
+        {"role": "tool", "tool_call_id": "call00002", "content": "sun"},
+        {"role": "tool", "tool_call_id": "call00002", "content": "wind"},
+        {
+            "role": "assistant",
+            "content": "",
+            "reasoning_content": "Now Basel.",
+            "tool_calls": [
+                call | {"function": {"name": "search", "arguments": {"query": "Basel", "n": 2}}},
+            ],
+        },
+        {"role": "tool", "tool_call_id": "call00002", "content": "rain"},
+    ]
+    # Where clients put a tool's answer that know no role for it.
+    answered = [*looped[:2], {"role": "user", "content": "<tool_response>\nsun\n</tool_response>"}]
+    parts = [
+        {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": " Look: "}, {"type": "image"}],
+        },
+    ]
     wrong = [
         {"role": "user", "content": "a"},
         {"role": "system", "content": "late"},
@@ -950,6 +1000,21 @@ def conversations():
             ("tools and system", {"messages": [with_system[0], *calls], "tools": tools}),
             ("tools not called", {"messages": plain, "tools": tools}),
             ("wrong order", {"messages": wrong}),
+            ("tool loop", {"messages": looped, "tools": tools}),
+            ("tool loop, no tools", {"messages": looped}),
+            ("tool answer of a user", {"messages": answered, "tools": tools}),
+            ("whole", {"messages": plain, "add_generation_prompt": False}),
+            ("parts", {"messages": parts}),
+            ("date", {"messages": with_system, "date_string": "1 Jan 2025", "thinking": True}),
+            (
+                "tools of its own",
+                {
+                    "messages": [with_system[0], *looped],
+                    "custom_tools": tools,
+                    "tools_in_user_message": False,
+                    "builtin_tools": ["search", "interpreter"],
+                },
+            ),
         ]:
             yield {
                 "name": f"{template.name}, {name}",
