@@ -42,8 +42,8 @@ use self::attempts::Attempts;
 use self::books::{Books, DepositError, OpenError};
 pub use self::conduct::Offence;
 use self::durable::Durable;
-pub use self::fleet::REPORT_AGE_MAX;
 use self::fleet::{Fleet, LoadEnd};
+pub use self::fleet::{Policy, REPORT_AGE_MAX};
 use self::queues::Queues;
 use self::requests::Requests;
 pub use self::tally::{BAND_PERCENT, BAND_TOKENS};
@@ -381,6 +381,11 @@ impl Coordinator {
         let fleet = self.fleet.count() + self.fleet.offers_count();
         let work = self.requests.count() + self.attempts.count();
         (fleet + work + self.books.accounts().count()) as u64
+    }
+
+    /// Simulations compare; a coordinator keeps [`Policy::Expected`].
+    pub const fn set_policy(&mut self, policy: Policy) {
+        self.fleet.set_policy(policy);
     }
 
     /// Plants a bug, for the proof that the oracles notice.

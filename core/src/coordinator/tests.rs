@@ -10,6 +10,7 @@ mod grudges;
 mod handover;
 mod memory;
 mod money;
+mod policies;
 mod proofs;
 mod queues;
 mod racing;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use cereus_core::coordinator::Policy;
 use cereus_core::money::MicroUsd;
 use cereus_core::time::Span;
 use cereus_sim::hardware::{Hardware, PlaceError};
@@ -25,11 +26,29 @@ use indicatif::{ProgressBar, ProgressStyle};
 const BAR_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Policy {
-    /// Rank several candidates by expected time to first content.
-    Ranked,
-    /// Any one machine that has room, without comparing.
+enum Choice {
+    /// The least expected time to first content: what a coordinator does.
+    Expected,
+    /// The fewest requests under way.
+    LeastOutstanding,
+    /// Any machine that has room.
     Random,
+    /// Each machine in turn.
+    RoundRobin,
+    /// The less loaded of two that chance picks.
+    TwoChoices,
+}
+
+impl From<Choice> for Policy {
+    fn from(choice: Choice) -> Self {
+        match choice {
+            Choice::Expected => Self::Expected,
+            Choice::LeastOutstanding => Self::LeastOutstanding,
+            Choice::Random => Self::Random,
+            Choice::RoundRobin => Self::RoundRobin,
+            Choice::TwoChoices => Self::TwoChoices,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -55,8 +74,9 @@ pub(crate) struct Args {
     /// What they serve: a name of the table of models.
     #[arg(long, default_value = "llama-3-8b-4bit")]
     model: String,
-    #[arg(long, value_enum, default_value_t = Policy::Ranked)]
-    policy: Policy,
+    /// Which of the machines that could take a request gets it.
+    #[arg(long, value_enum, default_value_t = Choice::Expected)]
+    policy: Choice,
     /// Whether machines find what they have computed of earlier prompts, by the blocks that a trace
     /// names (Mooncake's).
     #[arg(long, value_enum, default_value_t = Cache::On)]
@@ -163,9 +183,7 @@ fn config(args: &Args) -> Result<RunConfig, PlaceError> {
         ttft: Span::millis(args.slo_ttft_ms),
         tpot: Span::millis(args.slo_tpot_ms),
     };
-    if matches!(args.policy, Policy::Random) {
-        config.candidates_max = 1;
-    }
+    config.policy = args.policy.into();
     Ok(config)
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use cereus_core::config::{Catalog, Config, Limits, ModelSpec};
+use cereus_core::coordinator::Policy;
 use cereus_core::draw::Seed;
 use cereus_core::event::Trust;
 use cereus_core::money::{MicroUsd, Price};
@@ -55,7 +56,7 @@ pub struct RunConfig {
     pub rows_max: u16,
     pub context_tokens: u32,
     pub prefix_cache: PrefixCache,
-    pub candidates_max: u8,
+    pub policy: Policy,
     pub queue_depth_max: u32,
     pub queue_wait_max: Span,
     pub accounts: u32,
@@ -108,7 +109,7 @@ impl RunConfig {
             rows_max: 8,
             context_tokens: 131_072,
             prefix_cache: PrefixCache::On,
-            candidates_max: Limits::reference().candidates_max,
+            policy: Policy::default(),
             queue_depth_max: Limits::reference().queue_depth_max,
             queue_wait_max: Limits::reference().queue_wait_max,
             accounts: 64,
@@ -176,7 +177,6 @@ impl RunConfig {
             limits: Limits {
                 providers_max: self.machines,
                 accounts_max: self.accounts.saturating_add(self.machines),
-                candidates_max: self.candidates_max,
                 queue_depth_max: self.queue_depth_max,
                 queue_wait_max: self.queue_wait_max,
                 requests_max: 65_536,

@@ -143,8 +143,10 @@ pub struct World<I> {
 impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
     pub fn new(config: RunConfig, arrivals: I) -> Result<Self, RunError> {
         config.check()?;
+        let mut core = Coordinator::new(config.core());
+        core.set_policy(config.policy);
         let mut world = Self {
-            core: Coordinator::new(config.core()),
+            core,
             queue: EventQueue::new(),
             fleet: Fleet::new(&config),
             crowd: Crowd::default(),

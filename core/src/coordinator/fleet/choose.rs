@@ -2,8 +2,8 @@
 //! that it would disturb, among a handful of candidates from several sources: the shortest waits,
 //! and the asker's own machines.
 
-use super::Fleet;
 use super::pool::{Candidate, MachineTag};
+use super::{Fleet, Policy};
 use crate::config::{Config, Limits};
 use crate::draw::{Purpose, Seed};
 use crate::event::{Ask, Machines};
@@ -92,11 +92,7 @@ impl<'a> Weighing<'a> {
     /// Takes a candidate into the weighing, if it can take the request at all.
     fn weigh(&mut self, candidate: &Candidate) {
         self.inspected += 1;
-        let need = u32::try_from(self.want.need_tokens).unwrap_or(u32::MAX);
-        let has_tried = self.want.tried.contains(&candidate.machine);
-        let is_too_busy = self.want.idle_only && candidate.load > 0;
-        let is_unfit = !candidate.has.cover(self.want.demands);
-        if candidate.room_tokens < need || has_tried || is_too_busy || is_unfit {
+        if !is_fit(&self.want, candidate) {
             return;
         }
         self.weighed += 1;
@@ -119,6 +115,14 @@ impl<'a> Weighing<'a> {
     }
 }
 
+/// Whether a candidate can take a request at all.
+pub(super) fn is_fit(want: &Want<'_>, candidate: &Candidate) -> bool {
+    let need = u32::try_from(want.need_tokens).unwrap_or(u32::MAX);
+    let has_tried = want.tried.contains(&candidate.machine);
+    let is_too_busy = want.idle_only && candidate.load > 0;
+    candidate.room_tokens >= need && !has_tried && !is_too_busy && candidate.has.cover(want.demands)
+}
+
 impl Fleet {
     /// The offer to use now, or `None` when no eligible machine has room (INV-09).
     pub(crate) fn choose(&self, want: Want<'_>, config: &Config) -> Option<u32> {
@@ -138,7 +142,13 @@ impl Fleet {
         if is_settled {
             return weighing;
         }
-        self.weigh_shortest_waits(&mut weighing);
+        match self.policy {
+            Policy::Expected => self.weigh_shortest_waits(&mut weighing),
+            Policy::LeastOutstanding | Policy::Random | Policy::RoundRobin | Policy::TwoChoices => {
+                let pick = self.pick(&want, config.seed);
+                weighing.best = pick.map(|pick| (weighing.rank(pick), pick.offer));
+            }
+        }
         if weighing.best.is_none() && !want.idle_only {
             // Barred machines, while no other machine in good standing serves the model.
             let barred = &self.supply(want.model).last_resort;

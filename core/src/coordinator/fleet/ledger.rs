@@ -31,6 +31,7 @@ impl Load {
 impl Fleet {
     /// Debits one attempt (INV-08: never beyond what is believed to be there).
     pub(crate) fn reserve(&mut self, ix: u32, load: Load) {
+        self.last_sent = ix;
         let offer = self.offers.at_mut(ix);
         assert!(
             offer.gate.is_open() || offer.gate == Gate::BARRED,

@@ -5,7 +5,7 @@
 //! it counts beyond these is foreign work. Labels such as "serving" are derived, never stored.
 //!
 //! `ledger` holds debits and credits, `estimate` derives gates and expected waits, `index` keeps each
-//! model's `supply` in line, `choose` draws from it, `memory` knows machines whatever their connection
+//! model's `supply` in line, `choose` draws from it by a `policy`, `memory` knows machines whatever their connection
 //! and `standing` what their conduct is worth.
 //!
 //! Each change says what it found; afterwards [`Fleet::refresh`] brings the index in line.
@@ -20,6 +20,7 @@ mod ledger;
 mod loads;
 mod memory;
 mod offer;
+mod policy;
 mod pool;
 mod proofs;
 mod roster;
@@ -43,6 +44,7 @@ use self::loads::Loads;
 pub(crate) use self::memory::Handover;
 use self::memory::Memory;
 use self::offer::Offer;
+pub use self::policy::Policy;
 use self::pool::Candidate;
 pub(crate) use self::pool::MachineTag;
 #[cfg(test)]
@@ -154,6 +156,9 @@ pub(crate) struct Fleet {
     bare: Vec<ModelIx>,
     short: Vec<ModelIx>,
     trust_min: Trust,
+    policy: Policy,
+    /// Where the newest attempt went.
+    last_sent: u32,
 }
 
 impl Fleet {
@@ -168,6 +173,8 @@ impl Fleet {
             bare: Vec::new(),
             short: Vec::new(),
             trust_min: config.trust_min,
+            policy: Policy::default(),
+            last_sent: NIL,
         };
         fleet.set_limits(&config.limits);
         fleet.grow(config.catalog.count());

@@ -1,0 +1,72 @@
+//! Which of the machines that could take a request gets it. [`Policy::Expected`] is what a coordinator
+//! runs; the others are the field's simplest, for simulations to compare with. Whatever the policy,
+//! gates, queues, admission and money are the same.
+
+use serde::{Deserialize, Serialize};
+
+use super::Fleet;
+use super::choose::{Want, is_fit};
+use super::pool::Candidate;
+use crate::draw::{Purpose, Seed};
+
+/// See the module.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum Policy {
+    /// The least expected time to first content, with the work that it would disturb.
+    #[default]
+    Expected,
+    /// The fewest requests under way, chance among equals.
+    LeastOutstanding,
+    /// Any, with equal chance.
+    Random,
+    /// Each in turn.
+    RoundRobin,
+    /// The less loaded of two that chance picks.
+    TwoChoices,
+}
+
+impl Fleet {
+    pub(crate) const fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
+    /// The pick of a policy that compares no expectations. It looks at every machine: simulations can
+    /// afford that.
+    pub(super) fn pick(&self, want: &Want<'_>, seed: Seed) -> Option<&Candidate> {
+        let pool = &self.supply(want.model).pool;
+        let fit = pool.buckets().flatten();
+        let fit = fit.filter(|candidate| is_fit(want, candidate));
+        let chance = |candidate: &&Candidate| {
+            let which = u128::from(candidate.machine.0);
+            let draw = seed.draw(Purpose::Tie, want.request.0, which);
+            (draw, candidate.machine)
+        };
+        match self.policy {
+            Policy::Expected => unreachable!("it weighs"),
+            Policy::LeastOutstanding => fit.min_by_key(|fit| (fit.load, chance(fit))),
+            Policy::Random => fit.min_by_key(chance),
+            Policy::RoundRobin => {
+                let next = self.last_sent.wrapping_add(1);
+                fit.min_by_key(|fit| fit.offer.wrapping_sub(next))
+            }
+            Policy::TwoChoices => {
+                let mut two: [Option<&Candidate>; 2] = [None; 2];
+                for candidate in fit {
+                    let is_before = |other: &Option<&Candidate>| {
+                        other.is_none_or(|it| chance(&candidate) < chance(&it))
+                    };
+                    if is_before(&two[0]) {
+                        two = [Some(candidate), two[0]];
+                    } else if is_before(&two[1]) {
+                        two[1] = Some(candidate);
+                    }
+                }
+                two.into_iter()
+                    .flatten()
+                    .min_by_key(|one| (one.load, chance(one)))
+            }
+        }
+    }
+}
