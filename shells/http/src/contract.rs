@@ -102,6 +102,7 @@ pub fn keeps(server: &Server) {
     routes_are_told_apart(server);
     models_are_found_by_every_spelling(server);
     bodies_have_limits(server);
+    refusals_are_heard_amid_a_body(server);
     bodies_come_compressed(server);
     requests_have_ids(server);
     streams_are_not_held_back(server);
@@ -163,6 +164,23 @@ fn bodies_have_limits(server: &Server) {
     let refused = server.ask("POST", CHAT, &[], &large);
     assert_eq!(refused.status, 413);
     error(&refused);
+}
+
+/// The sender writes all before it reads, and nobody reads what it writes.
+fn refusals_are_heard_amid_a_body(server: &Server) {
+    const ATTEMPTS: usize = 12;
+    let large = vec![b' '; 12 << 20];
+    let stranger = Server {
+        key: Some("no such key".to_owned()),
+        ..server.clone()
+    };
+    for _ in 0..ATTEMPTS {
+        assert_eq!(server.ask("POST", "/v1/none", &[], &large).status, 404);
+        assert_eq!(server.ask("POST", "/v1/models", &[], &large).status, 405);
+        if server.key.is_some() {
+            assert_eq!(stranger.ask("POST", CHAT, &[], &large).status, 401);
+        }
+    }
 }
 
 /// `What is 2 + 3?` and so on would need a compressor here; a stored block of deflate needs none.

@@ -9,6 +9,7 @@ mod body;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod door;
+mod linger;
 mod listen;
 mod origin;
 mod peer;
@@ -19,7 +20,6 @@ mod server;
 mod timed;
 
 pub use self::aside::aside;
-pub use self::body::read as read_body;
 pub use self::door::{GRACE, Guest, Proxies, Room, SentAway};
 pub use self::listen::cannot_listen;
 pub use self::origin::{Names, OriginRule};

@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cereus_core::denial::Denial;
+use cereus_core::door::Origin;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::body::{Bodies, Place, Whose};
 use crate::door::Guest;
 
 /// How long a caller waits for another to go before it is told to come back.
@@ -45,13 +47,22 @@ impl Callers {
     }
 }
 
+/// What the connections of a server share.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    pub(crate) callers: Arc<Callers>,
+    pub(crate) bodies: Arc<Bodies>,
+}
+
 /// Who is at the other end; in the extensions of every request. Whoever has sent no request that the
 /// server answers under its key waits among the strangers and may be sent away; whoever has takes one
 /// of the callers' places.
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub address: SocketAddr,
-    callers: Arc<Callers>,
+    /// Whose it is, as far as its address tells.
+    origin: Option<Origin>,
+    places: Places,
     state: Arc<Mutex<State>>,
     call: Arc<Notify>,
 }
@@ -71,14 +82,20 @@ enum Standing {
 }
 
 impl Peer {
-    pub(crate) fn new(address: SocketAddr, callers: Arc<Callers>, place: Guest) -> Self {
+    pub(crate) fn new(
+        address: SocketAddr,
+        origin: Option<Origin>,
+        places: Places,
+        place: Guest,
+    ) -> Self {
         let state = State {
             standing: Standing::Stranger { _place: place },
             rests: None,
         };
         Self {
             address,
-            callers,
+            origin,
+            places,
             state: Arc::new(Mutex::new(state)),
             call: Arc::default(),
         }
@@ -92,11 +109,11 @@ impl Peer {
         if matches!(lock(&self.state).standing, Standing::Caller { .. }) {
             return Ok(());
         }
-        let places = &self.callers.places;
+        let places = &self.places.callers.places;
         let place = match Arc::clone(places).try_acquire_owned() {
             Ok(place) => place,
             Err(_) => {
-                self.callers.send_one_away();
+                self.places.callers.send_one_away();
                 let place = timeout(ADMIT_WAIT, Arc::clone(places).acquire_owned()).await;
                 let Ok(place) = place else {
                     return Err(Denial::Full {
@@ -110,11 +127,19 @@ impl Peer {
         Ok(())
     }
 
+    /// For the body of one request, which `payer` pays for if that is known.
+    pub(crate) fn place_of_body(&self, payer: Option<u64>) -> Place {
+        let account = payer.map(Whose::Account);
+        let origin = self.origin.map(Whose::Origin);
+        let whose: Vec<Whose> = account.into_iter().chain(origin).collect();
+        self.places.bodies.place(&whose)
+    }
+
     /// The connection has had its answer, so it rests and may be sent away.
     pub(crate) fn rests(&self) {
         let mut state = lock(&self.state);
         if matches!(state.standing, Standing::Caller { .. }) && state.rests.is_none() {
-            let mut resting = lock(&self.callers.resting);
+            let mut resting = lock(&self.places.callers.resting);
             resting.count += 1;
             let ticket = resting.count;
             resting.calls.insert(ticket, Arc::clone(&self.call));
@@ -125,7 +150,7 @@ impl Peer {
     /// The connection asks again or is gone, so it rests no more.
     pub(crate) fn rests_no_more(&self) {
         if let Some(ticket) = lock(&self.state).rests.take() {
-            lock(&self.callers.resting).calls.remove(&ticket);
+            lock(&self.places.callers.resting).calls.remove(&ticket);
         }
     }
 

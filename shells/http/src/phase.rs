@@ -2,7 +2,7 @@
 //! its service share this, so that each timeout is counted only where it holds.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
@@ -25,6 +25,8 @@ pub(crate) struct SharedPhase(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     phase: AtomicU8,
+    /// A body was announced and has not come whole.
+    is_owed: AtomicBool,
     /// The connection's task. hyper looks at its socket once while it answers and then not again
     /// before bytes come; the time that a connection may rest begins all the same.
     reader: AtomicWaker,
@@ -34,6 +36,7 @@ impl SharedPhase {
     pub(crate) fn new(phase: Phase) -> Self {
         Self(Arc::new(Shared {
             phase: AtomicU8::new(phase as u8),
+            is_owed: AtomicBool::new(false),
             reader: AtomicWaker::new(),
         }))
     }
@@ -49,6 +52,15 @@ impl SharedPhase {
 
     pub(crate) fn set(&self, phase: Phase) {
         self.0.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Whether the peer still sends the body of a request.
+    pub(crate) fn is_owed(&self) -> bool {
+        self.0.is_owed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn owes(&self, is_owed: bool) {
+        self.0.is_owed.store(is_owed, Ordering::Relaxed);
     }
 
     /// The answer is over: whoever waits to read looks again.

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use cereus_core::api::Envelope;
 use http_body::Frame;
 use hyper::StatusCode;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+
+use crate::body::PACKINGS;
 
 pub type Reply = Response;
 
@@ -106,6 +108,9 @@ impl IntoResponse for Failed {
             StatusCode::from_u16(envelope.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut reply = json(status, body);
         let headers = reply.headers_mut();
+        if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(PACKINGS));
+        }
         if let Some(seconds) = envelope.retry_after_s {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

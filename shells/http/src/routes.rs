@@ -7,24 +7,20 @@ use std::time::Duration;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};
-use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use bytes::Bytes;
 use cereus_core::api::{Api, Envelope};
 use cereus_core::denial::Denial;
 use cereus_core::ids::RequestId;
-use hyper::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
-};
+use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Method, StatusCode, Uri};
 use tower::{Layer as _, ServiceBuilder};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, AllowPrivateNetwork, CorsLayer};
-use tower_http::decompression::RequestDecompressionLayer;
 use tower_http::normalize_path::NormalizePathLayer;
 use uuid::Uuid;
 
-use crate::body;
+use crate::body::{self, Bodies, Packing};
 use crate::origin::{Names, OriginRule};
 use crate::peer::Peer;
 use crate::reply::{Failed, Reply, complaint, json};
@@ -96,6 +92,12 @@ pub trait Backend: Send + Sync + 'static {
         headers: &HeaderMap,
     ) -> impl Future<Output = Result<Self::Caller, Envelope>> + Send;
 
+    /// The account that pays for what a caller asks, where there are accounts: all that its keys send
+    /// has one share of the room for bodies.
+    fn payer(_caller: &Self::Caller) -> Option<u64> {
+        None
+    }
+
     /// # Errors
     /// What is wrong with the request, or why there is no answer.
     fn answer(
@@ -159,8 +161,7 @@ pub fn routes<B: Backend>(
                         origins,
                     }),
                     admit::<B>,
-                ))
-                .layer(RequestDecompressionLayer::new()),
+                )),
         );
     // The path is rewritten before it is matched, hence around the whole router.
     let trimmed = NormalizePathLayer::trim_trailing_slash().layer(inner);
@@ -174,11 +175,16 @@ async fn answer<B: Backend>(
     request: Request,
 ) -> Result<Reply, Failed> {
     let caller = backend.caller(request.headers()).await?;
-    // Nobody is there in tests of the routes alone.
-    if let Some(peer) = request.extensions().get::<Peer>() {
-        peer.admit().await.map_err(Envelope::from)?;
-    }
-    let body = body::read(request.into_body(), B::BODY_SIZE_MAX).await?;
+    let packing = Packing::of(request.headers())?;
+    let place = match request.extensions().get::<Peer>() {
+        Some(peer) => {
+            peer.admit().await.map_err(Envelope::from)?;
+            peer.place_of_body(B::payer(&caller))
+        }
+        // Nobody is there in tests of the routes alone.
+        None => Bodies::new().place(&[]),
+    };
+    let body = body::read(request.into_body(), packing, B::BODY_SIZE_MAX, place).await?;
     let call = Call { id, endpoint, body };
     Ok(backend.answer(caller, call).await?)
 }
@@ -197,8 +203,7 @@ async fn model<B: Backend>(
     Ok(json(StatusCode::OK, backend.model(&id)?))
 }
 
-/// Everything gets an id and is counted; replies of the layers inside get the envelope that clients
-/// read.
+/// Everything gets an id and is counted.
 async fn tag_and_count<B: Backend>(
     State(backend): State<Arc<B>>,
     mut request: Request,
@@ -211,11 +216,6 @@ async fn tag_and_count<B: Backend>(
     let shown = repeatable_id(request.headers()).unwrap_or_else(|| own.clone());
     request.extensions_mut().insert(RequestTag(id));
     let mut reply = next.run(request).await;
-    if reply.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE
-        && !reply.headers().contains_key(CONTENT_TYPE)
-    {
-        reply = unknown_encoding(&reply);
-    }
     backend.replied(reply.status());
     let headers = reply.headers_mut();
     headers.insert(REQUEST_ID, shown);
@@ -308,17 +308,6 @@ async fn wrong_method(method: Method, uri: Uri) -> Failed {
 /// As much of a path as an error should repeat.
 fn shortened(path: &str) -> String {
     path.chars().take(PATH_CHARS_SHOWN).collect()
-}
-
-fn unknown_encoding(refused: &Reply) -> Reply {
-    let text = "the Content-Encoding is not one that this server reads: send the body plain, or as \
-                gzip, br or zstd";
-    let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    let mut reply = Failed(complaint(status, "unsupported_content_encoding", text)).into_response();
-    if let Some(known) = refused.headers().get(ACCEPT_ENCODING) {
-        reply.headers_mut().insert(ACCEPT_ENCODING, known.clone());
-    }
-    reply
 }
 
 /// The key that a caller shows: `Authorization: Bearer KEY`, else `X-Api-Key: KEY`.

@@ -148,3 +148,14 @@ async fn a_wrong_method_is_told_what_is_right() {
     assert_eq!((status, headers["allow"].to_str().unwrap()), (405, "POST"));
     assert!(said.contains("method_not_allowed"), "{said}");
 }
+
+#[tokio::test]
+async fn a_compression_that_is_not_read_is_told_which_are() {
+    let odd = [("x-api-key", "good"), ("content-encoding", "lzma")];
+    let (status, headers, said) = ask(post_to("/v1/completions", &odd, "{}")).await;
+    assert_eq!(
+        (status, headers["accept-encoding"].to_str().unwrap()),
+        (415, "gzip, br, zstd")
+    );
+    assert!(said.contains("unsupported_content_encoding"), "{said}");
+}

@@ -13,7 +13,7 @@ use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use cereus_core::door::Origin;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -24,8 +24,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
+use crate::body::Bodies;
 use crate::door;
-use crate::peer::{Callers, Peer};
+use crate::peer::{Callers, Peer, Places};
 use crate::phase::{Phase, SharedPhase};
 use crate::timed::Timed;
 
@@ -87,6 +88,7 @@ pub async fn serve(
 ) {
     let callers = Callers::new(limits.connections_max);
     let strangers = door::strangers(limits.connections_max);
+    let bodies = Bodies::new();
     let mut open = JoinSet::new();
     loop {
         // Cancel safe: accepting, joining and waiting for a flag lose nothing.
@@ -94,8 +96,13 @@ pub async fn serve(
             accepted = accept(&listener) => match accepted {
                 Ok((stream, address)) => {
                     let connections = Arc::clone(&connections);
-                    let (place, mut sent_away) = strangers.enter(connections.origin(address.ip()));
-                    let peer = Peer::new(address, Arc::clone(&callers), place);
+                    let origin = connections.origin(address.ip());
+                    let (place, mut sent_away) = strangers.enter(origin);
+                    let places = Places {
+                        callers: Arc::clone(&callers),
+                        bodies: Arc::clone(&bodies),
+                    };
+                    let peer = Peer::new(address, origin, places, place);
                     let served =
                         connection(stream, peer.clone(), router.clone(), limits, closing.clone());
                     open.spawn(async move {
@@ -142,7 +149,8 @@ async fn connection(
         phase.set(Phase::Busy);
         peer.rests_no_more();
         request.extensions_mut().insert(peer.clone());
-        let answer = router.clone().oneshot(request.map(Body::new));
+        let request = request.map(|body| Body::new(Arriving::new(body, phase.clone())));
+        let answer = router.clone().oneshot(request);
         let resting = Resting {
             phase: phase.clone(),
             peer: peer.clone(),
@@ -177,6 +185,43 @@ async fn connection(
 /// Returns when the flag is up. Cancel safe.
 async fn turned(flag: &mut watch::Receiver<bool>) {
     let _ = flag.wait_for(|flag| *flag).await;
+}
+
+/// The body of a request. What has not come of it when the connection ends is owed.
+struct Arriving {
+    body: Incoming,
+    phase: SharedPhase,
+}
+
+impl Arriving {
+    fn new(body: Incoming, phase: SharedPhase) -> Self {
+        phase.owes(!body.is_end_stream());
+        Self { body, phase }
+    }
+}
+
+impl http_body::Body for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if self.body.is_end_stream() || matches!(polled, Poll::Ready(None)) {
+            self.phase.owes(false);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// The body of an answer. When it is gone the connection rests.

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream as Peer;
 
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use super::*;
 
@@ -17,13 +17,20 @@ async fn served(limits: HttpLimits) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let (closing, closed) = watch::channel(false);
-    let router = Router::new().route("/", get(|| async { "here" }));
+    let router = Router::new()
+        .route("/", get(|| async { "here" }))
+        .route("/{status}", post(refuse));
     let ended = tokio::spawn(serve(listener, router, limits, Arc::new(()), closed));
     Served {
         addr,
         closing,
         ended,
     }
+}
+
+/// Answers as the path says, and reads nothing of the body.
+async fn refuse(status: axum::extract::Path<u16>) -> StatusCode {
+    StatusCode::from_u16(*status).unwrap()
 }
 
 /// Long enough that no slow machine meets it.
@@ -130,4 +137,33 @@ async fn every_connection_writes_without_delay() {
         .unwrap();
     let (accepted, _) = accept(&listener).await.unwrap();
     assert!(accepted.nodelay().unwrap());
+}
+
+/// Each ends while its sender writes. More than any buffer of the system holds, and the sender reads
+/// only when it has written all.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_still_sends_when_it_is_refused_hears_why() {
+    const ATTEMPTS: usize = 40;
+    const SIZE: usize = 12 << 20;
+    let server = served(HttpLimits::with_connections(4)).await;
+    let addr = server.addr;
+    blocking(move || {
+        let body = vec![b' '; SIZE];
+        for status in [401, 402, 403, 404, 405, 413, 429] {
+            let head =
+                format!("POST /{status} HTTP/1.1\r\nhost: here\r\ncontent-length: {SIZE}\r\n\r\n");
+            for attempt in 0..ATTEMPTS {
+                let mut peer = Peer::connect(addr).unwrap();
+                peer.write_all(head.as_bytes()).unwrap();
+                peer.write_all(&body).unwrap();
+                let mut heard = String::new();
+                peer.read_to_string(&mut heard).unwrap();
+                assert!(
+                    heard.starts_with(&format!("HTTP/1.1 {status}")),
+                    "attempt {attempt}: {heard}"
+                );
+            }
+        }
+    })
+    .await;
 }

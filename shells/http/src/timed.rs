@@ -7,12 +7,13 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::linger::Linger;
 use crate::phase::{Phase, SharedPhase};
 
 pub(crate) struct Timed<S> {
@@ -25,6 +26,8 @@ pub(crate) struct Timed<S> {
     timer: Pin<Box<Sleep>>,
     /// Runs while the peer takes nothing of what is to be written.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Once the write side is shut while the peer still owes a part of a body.
+    linger: Option<Linger>,
 }
 
 /// For how long a peer may take nothing of an answer that is ready.
@@ -47,6 +50,7 @@ impl<S> Timed<S> {
             armed: Phase::Head,
             timer: Box::pin(sleep_until(Instant::now() + head_wait)),
             stalled: None,
+            linger: None,
         }
     }
 
@@ -120,7 +124,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -136,7 +140,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+        let this = self.get_mut();
+        let linger = match &mut this.linger {
+            Some(linger) => linger,
+            None => {
+                ready!(Pin::new(&mut this.inner).poll_shutdown(context))?;
+                if !this.phase.is_owed() {
+                    return Poll::Ready(Ok(()));
+                }
+                this.linger.insert(Linger::begin())
+            }
+        };
+        linger.poll(&mut this.inner, context).map(Ok)
     }
 
     fn poll_write_vectored(

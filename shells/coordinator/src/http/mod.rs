@@ -52,6 +52,10 @@ impl Backend for App {
         account(self, headers)
     }
 
+    fn payer(account: &AccountId) -> Option<u64> {
+        Some(account.0)
+    }
+
     async fn answer(self: Arc<Self>, account: AccountId, call: Call) -> Result<Reply, Envelope> {
         match call.endpoint {
             Endpoint::Chat => chat::answer(&self, account, call).await,
