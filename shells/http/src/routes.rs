@@ -282,18 +282,32 @@ fn cors(origins: &OriginRule) -> CorsLayer {
 }
 
 async fn no_route<B: Backend>(method: Method, uri: Uri) -> Failed {
-    let mut routes: Vec<String> = B::ENDPOINTS
+    let posts = B::ENDPOINTS
         .iter()
-        .map(|endpoint| format!("POST {}", endpoint.path()))
+        .map(|endpoint| ("POST", endpoint.path()));
+    let gets = B::OWN_PATHS.iter().map(|path| ("GET", *path));
+    let routes: Vec<(&str, &str)> = posts.chain([("GET", "/v1/models")]).chain(gets).collect();
+    let path = shortened(uri.path());
+    let nearest = nearest(&path, &routes)
+        .map(|(method, path)| format!(" (did you mean {method} {path}?)"))
+        .unwrap_or_default();
+    let routes: Vec<String> = routes
+        .into_iter()
+        .map(|(method, path)| format!("{method} {path}"))
         .collect();
-    routes.push("GET /v1/models".to_owned());
-    routes.extend(B::OWN_PATHS.iter().map(|path| format!("GET {path}")));
     let text = format!(
-        "there is no {method} {}; this server has {}",
-        shortened(uri.path()),
+        "there is no {method} {path}{nearest}; this server has {}",
         routes.join(", ")
     );
     complaint(StatusCode::NOT_FOUND, "not_found", text).into()
+}
+
+/// The route whose path is most like `path`, if one is.
+fn nearest<'r>(path: &str, routes: &[(&'r str, &'r str)]) -> Option<(&'r str, &'r str)> {
+    let path = path.to_ascii_lowercase();
+    let rank = |&(_, known): &(&str, &str)| strsim::damerau_levenshtein(&path, known);
+    let found = routes.iter().min_by_key(|&route| rank(route))?;
+    (rank(found) <= found.1.len() / 3).then_some(*found)
 }
 
 /// The Allow header beside it is the router's.

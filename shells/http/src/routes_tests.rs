@@ -150,6 +150,28 @@ async fn a_wrong_method_is_told_what_is_right() {
 }
 
 #[tokio::test]
+async fn a_path_that_does_not_exist_is_told_what_does_and_what_is_nearest() {
+    for (path, nearest) in [
+        ("/chat/completions", Some("POST /v1/chat/completions")),
+        ("/v1/chat/completion", Some("POST /v1/chat/completions")),
+        ("/v1/v1/completions", Some("POST /v1/completions")),
+        ("/v1/Models", Some("GET /v1/models")),
+        ("/healthz", Some("GET /health")),
+        ("/v1/images/generations", None),
+    ] {
+        let (status, _, said) = ask(post_to(path, &[], "{}")).await;
+        assert_eq!(status, 404);
+        assert!(
+            said.contains("this server has POST /v1/chat/completions"),
+            "{said}"
+        );
+        let meant = said.split("did you mean ").nth(1);
+        let meant = meant.and_then(|meant| meant.split('?').next());
+        assert_eq!(meant, nearest, "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_compression_that_is_not_read_is_told_which_are() {
     let odd = [("x-api-key", "good"), ("content-encoding", "lzma")];
     let (status, headers, said) = ask(post_to("/v1/completions", &odd, "{}")).await;
