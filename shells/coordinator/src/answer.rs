@@ -18,14 +18,26 @@ use cereus_core::time::Tick;
 
 use crate::app::App;
 use crate::control::Notice;
+use crate::ending::{About, Outcome};
 use crate::receipts::Sealing;
 
 pub(crate) struct Answer {
     id: RequestId,
+    about: About,
     arrived_at: Tick,
     /// Whose prompts it may share a provider's cache with.
     scope: String,
     shared: Mutex<Shared>,
+}
+
+/// What was asked.
+pub(crate) struct Asked {
+    pub(crate) id: RequestId,
+    pub(crate) about: About,
+    /// What is sealed to a provider.
+    pub(crate) body: Bytes,
+    /// Whose prompts it may share a provider's cache with.
+    pub(crate) scope: String,
 }
 
 struct Shared {
@@ -37,6 +49,10 @@ struct Shared {
     effects: Vec<RelayEffect>,
     sealing: Sealing,
     head: Option<Head>,
+    /// Pieces of content that came: about as many tokens.
+    piece_count: u32,
+    /// Its consumer has gone before the end.
+    has_left: bool,
     is_closed: bool,
     waker: Option<Waker>,
 }
@@ -55,23 +71,20 @@ impl fmt::Debug for Answer {
 }
 
 impl Answer {
-    pub(crate) fn new(
-        now: Tick,
-        id: RequestId,
-        body: Bytes,
-        scope: String,
-        relay: Relay,
-    ) -> Arc<Self> {
+    pub(crate) fn new(now: Tick, asked: Asked, relay: Relay) -> Arc<Self> {
         Arc::new(Self {
-            id,
+            id: asked.id,
+            about: asked.about,
             arrived_at: now,
-            scope,
+            scope: asked.scope,
             shared: Mutex::new(Shared {
                 relay,
-                body: Some(body),
+                body: Some(asked.body),
                 effects: Vec::new(),
                 sealing: Sealing::default(),
                 head: None,
+                piece_count: 0,
+                has_left: false,
                 is_closed: false,
                 waker: None,
             }),
@@ -80,6 +93,27 @@ impl Answer {
 
     pub(crate) const fn id(&self) -> RequestId {
         self.id
+    }
+
+    pub(crate) const fn about(&self) -> &About {
+        &self.about
+    }
+
+    /// Whether its reply has begun.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.shared().head == Some(Head::Open)
+    }
+
+    pub(crate) fn piece_count(&self) -> u32 {
+        self.shared().piece_count
+    }
+
+    /// Of a request that is paid for.
+    pub(crate) fn paid_outcome(&self) -> Outcome {
+        match self.shared().has_left {
+            true => Outcome::Left,
+            false => Outcome::Finished,
+        }
     }
 
     pub(crate) const fn arrived_at(&self) -> Tick {
@@ -126,7 +160,9 @@ impl Answer {
     ) -> AttemptNews {
         let mut shared = self.shared();
         shared.step(now, event, out);
-        shared.relay.news_of(attempt)
+        let news = shared.relay.news_of(attempt);
+        shared.piece_count = shared.piece_count.max(news.shown.pieces);
+        news
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -203,6 +239,13 @@ impl Shared {
         if matches!(event, RelayEvent::Denied { .. }) {
             self.body = None;
         }
+        self.has_left |= matches!(
+            event,
+            RelayEvent::ConsumerLeft
+                | RelayEvent::Denied {
+                    denial: Denial::Cancelled
+                }
+        );
         self.relay.step(now, event, &mut self.effects);
         let mut is_news = false;
         for effect in self.effects.drain(..) {

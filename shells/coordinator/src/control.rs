@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use cereus_core::config::Config;
 use cereus_core::coordinator::{Coordinator, Misuse};
+use cereus_core::denial::Denial;
 use cereus_core::effect::{Effects, Receipt, Transfer};
 use cereus_core::event::{Ask, Event};
 use cereus_core::exchange::{self, ControlEffect, ControlEvent, Witness};
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::answer::Answer;
 use crate::app::App;
+use crate::ending::Outcome;
 use crate::hint::command_on;
 use crate::journal::Recorder;
 use crate::questions::{Look, Restock, Restocked};
@@ -281,8 +283,7 @@ impl Control {
             ControlEffect::Denied { request, denial } => {
                 let waited = now.since(request.arrived_at());
                 let after_ms = waited.as_millis_floor();
-                let request = request.id();
-                tracing::info!(%request, why = denial.code(), after_ms, "request denied");
+                log_denied(&request, denial, after_ms);
                 self.app.ended(denial.code());
             }
             ControlEffect::Drained => self.is_drained = true,
@@ -344,7 +345,9 @@ impl Control {
         let request = self.exchange.request(receipt.request);
         let model = spec.map_or_else(String::new, |spec| spec.id.clone());
         let sealing = request.map_or_else(Sealing::default, |request| request.sealing());
-        let finished = Arc::new(FinishedRequest::new(receipt, model, sealing));
+        let outcome = request.map_or(Outcome::Finished, |request| request.paid_outcome());
+        let finished = FinishedRequest::new(receipt, model, sealing, outcome);
+        let finished = Arc::new(finished);
         self.entries.push(Entry::Receipt(Arc::clone(&finished)));
         self.unshown.insert(receipt.request, finished);
     }
@@ -455,6 +458,26 @@ impl Witness for Journal<'_> {
     ) {
         self.recorder.effects(effects, 0);
     }
+}
+
+/// A line for each request that gets no whole answer, without a word of what was said.
+fn log_denied(request: &Answer, denial: Denial, after_ms: u64) {
+    let about = request.about();
+    let has_begun = request.has_begun();
+    let outcome = Outcome::of(denial, has_begun);
+    tracing::info!(
+        request = %request.id(),
+        account = about.account.0,
+        model = about.model,
+        prompt_tokens = about.prompt_tokens,
+        completion_tokens = request.piece_count(),
+        status = if has_begun { 200 } else { denial.status() },
+        outcome = outcome.name(),
+        why = denial.code(),
+        after_ms,
+        "request {}",
+        outcome.name()
+    );
 }
 
 fn count_f64(count: usize) -> f64 {

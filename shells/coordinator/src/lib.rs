@@ -8,6 +8,7 @@ mod app;
 mod clock;
 mod control;
 mod directory;
+mod ending;
 mod fingerprint;
 pub mod hint;
 mod http;

@@ -11,9 +11,10 @@ use cereus_core::ids::AccountId;
 use cereus_core::relay::{Relay, Shape};
 use cereus_http::{Call, Pieces, Reply, aside, events, json};
 
-use crate::answer::{Answer, Head, Stream};
+use crate::answer::{Answer, Asked, Head, Stream};
 use crate::app::App;
 use crate::control::Notice;
+use crate::ending::About;
 use crate::store::unix_now_s;
 
 pub(super) async fn answer(
@@ -42,9 +43,20 @@ pub(super) async fn answer(
         output_tokens_max: ask.output_tokens_max,
         context_tokens: spec.context_tokens,
     };
+    let about = About {
+        account,
+        model: spec.id.clone(),
+        prompt_tokens: ask.prompt_tokens,
+    };
     drop(rules);
     let scope = app.scope_key.scope(account);
-    let answer = Answer::new(app.clock.now(), id, Bytes::from(lowered), scope, relay);
+    let asked = Asked {
+        id,
+        about,
+        body: Bytes::from(lowered),
+        scope,
+    };
+    let answer = Answer::new(app.clock.now(), asked, relay);
     drop(body);
 
     // From here on, dropping `stream` is the consumer leaving.

@@ -237,6 +237,9 @@ fn log_finished(entries: &[Entry]) {
             prompt_tokens = receipt.usage.prompt_tokens,
             completion_tokens = receipt.usage.completion_tokens,
             charged_micro_usd = receipt.charged.0,
+            // A request that is paid for had a reply.
+            status = 200,
+            outcome = finished.outcome.name(),
             first_content_ms = receipt.started_at.since(receipt.arrived_at).as_millis_floor(),
             total_ms = receipt.completed_at.since(receipt.arrived_at).as_millis_floor(),
             "request finished"

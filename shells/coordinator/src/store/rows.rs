@@ -12,6 +12,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
+use crate::ending::Outcome;
 use crate::receipts::Sealing;
 
 /// SHA-256 of a whole key, which holds 256 random bits of its own: nothing slower is needed.
@@ -180,16 +181,23 @@ pub struct FinishedRequest {
     pub receipt: Receipt,
     pub model: String,
     pub(crate) sealing: Sealing,
+    pub(crate) outcome: Outcome,
     /// Written once, for the log, the database and whoever asks.
     body: OnceLock<String>,
 }
 
 impl FinishedRequest {
-    pub(crate) const fn new(receipt: Receipt, model: String, sealing: Sealing) -> Self {
+    pub(crate) const fn new(
+        receipt: Receipt,
+        model: String,
+        sealing: Sealing,
+        outcome: Outcome,
+    ) -> Self {
         Self {
             receipt,
             model,
             sealing,
+            outcome,
             body: OnceLock::new(),
         }
     }

@@ -14,6 +14,7 @@ use super::super::{
     RequestState, Store, StoreError,
 };
 use super::{FILE_NAME, SqliteStore};
+use crate::ending::Outcome;
 use crate::receipts::{self, Sealing};
 
 fn transfer(kind: TransferKind, request: u128, legs: &[(LedgerAccount, i64)]) -> Transfer {
@@ -124,7 +125,12 @@ pub(crate) fn finished(account: AccountId, request: u128) -> FinishedRequest {
         started_at: Tick(4),
         completed_at: Tick(5),
     };
-    FinishedRequest::new(receipt, "tiny".to_owned(), Sealing::default())
+    FinishedRequest::new(
+        receipt,
+        "tiny".to_owned(),
+        Sealing::default(),
+        Outcome::Finished,
+    )
 }
 
 fn audited(store: &mut SqliteStore) -> u64 {
