@@ -39,6 +39,8 @@ pub(crate) struct App {
     pub(crate) draining: watch::Receiver<bool>,
     /// Of this run.
     pub(crate) epoch: Epoch,
+    /// Why the data folder takes no files at present.
+    pub(crate) folder_trouble: watch::Sender<Option<String>>,
     pub(crate) metrics: Metrics,
     pub(crate) proxies: Proxies,
     pub(crate) receipts: Receipts,
@@ -78,6 +80,7 @@ impl App {
             directory: parts.directory,
             draining: parts.draining,
             epoch: parts.epoch,
+            folder_trouble: watch::Sender::new(None),
             metrics: Metrics::new(),
             receipts: Receipts::new(parts.reading),
             proxies: parts.proxies,

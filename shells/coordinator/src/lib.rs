@@ -10,6 +10,7 @@ mod control;
 mod directory;
 mod ending;
 mod fingerprint;
+mod guard;
 pub mod hint;
 mod http;
 mod journal;
@@ -46,6 +47,7 @@ use crate::journal::Recorder;
 pub use crate::settings::Settings;
 use crate::settings::{CatalogSource, fresh_seed};
 use crate::store::applier::Applier;
+use crate::store::presence::Presence;
 use crate::store::watch::{self as store_watch, Listener};
 use crate::store::writer::{self, Started};
 use crate::store::{AuditExtent, Changes, FolderLock, OpenHold, StoreError, unix_now_s};
@@ -54,6 +56,9 @@ use crate::store::{AuditExtent, Changes, FolderLock, OpenHold, StoreError, unix_
 pub const UNLINKED_ACCOUNT: &str = "unlinked-machines";
 /// How long providers and idle connections may take to go once the last stream has ended.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// How long the database may take at the end. What it has not then is in the log, where the next start
+/// finds it.
+const STORE_WAIT: Duration = Duration::from_secs(30);
 /// How often the lock of a data folder is tried, and the pause between.
 const LOCK_TRIES: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
@@ -70,6 +75,11 @@ pub enum CoordinatorError {
         option: &'static str,
         source: io::Error,
     },
+    #[error(
+        "the data folder {0} under the running coordinator: nothing that it would write can be found \
+         again, so it ended. Put the folder back, or restore a backup, and start again"
+    )]
+    FolderGone(String),
     #[error("a stream still ran after {} s of draining", .0.as_secs())]
     DrainOverdue(Duration),
     #[error(
@@ -151,6 +161,10 @@ impl Drainer {
 pub async fn start(mut settings: Settings) -> Result<Running, CoordinatorError> {
     let lock = lock_folder(&settings.data).await?;
     let mut store = store::open_locked(&settings.data, &lock)?;
+    let presence = Presence::of(&settings.data).map_err(|source| StoreError::Folder {
+        path: settings.data.clone(),
+        source,
+    })?;
     let audit = store.audit(AuditExtent::SinceLast)?;
     tracing::info!(
         transfers_since_last_audit = audit.transfer_count,
@@ -239,8 +253,10 @@ pub async fn start(mut settings: Settings) -> Result<Running, CoordinatorError> 
         let router = http::metrics_router(&app);
         tokio::spawn(serve(listener, router, limits, Arc::new(()), closed))
     });
+    let app_of_guard = Arc::clone(&app);
     let ended = tokio::spawn(async move {
-        let ending = supervise(control_task, draining, settings.drain_wait_max).await;
+        let gone = guard::gone(app_of_guard, presence);
+        let ending = supervise(control_task, draining, settings.drain_wait_max, gone).await;
         closing.send_replace(true);
         let _ = timeout(CLOSE_WAIT, async {
             let metrics = async {
@@ -251,8 +267,16 @@ pub async fn start(mut settings: Settings) -> Result<Running, CoordinatorError> 
             tokio::join!(http, metrics, app.providers_gone())
         })
         .await;
-        let _ = tokio::task::spawn_blocking(move || watch.stop()).await;
-        let _ = tokio::task::spawn_blocking(move || stopper.stop()).await;
+        let stop = move || {
+            watch.stop();
+            stopper.stop();
+        };
+        if !matches!(guard::ends_within(STORE_WAIT, stop).await, Ok(true)) {
+            tracing::error!(
+                wait_s = STORE_WAIT.as_secs(),
+                "the database did not take what was left in time; the next start writes it"
+            );
+        }
         drop(lock);
         ending
     });
@@ -334,6 +358,7 @@ async fn supervise(
     mut control: JoinHandle<Ending>,
     mut draining: watch::Receiver<bool>,
     drain_wait_max: Duration,
+    gone: impl Future<Output = String>,
 ) -> Result<(), CoordinatorError> {
     let overdue = async {
         let _ = draining.wait_for(|draining| *draining).await;
@@ -345,6 +370,10 @@ async fn supervise(
             Ok(Ending::StoreFailed(reason)) => Err(CoordinatorError::StoreFailed(reason)),
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         },
+        gone = gone => {
+            control.abort();
+            Err(CoordinatorError::FolderGone(gone))
+        }
         () = overdue => {
             control.abort();
             Err(CoordinatorError::DrainOverdue(drain_wait_max))

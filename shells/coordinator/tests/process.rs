@@ -85,6 +85,62 @@ async fn a_connection_rests_as_long_as_its_setting_says() {
 }
 
 #[tokio::test]
+async fn a_coordinator_whose_data_folder_is_deleted_ends_and_says_why() {
+    let world = World::new().await;
+    fs::remove_dir_all(world.folder.path()).unwrap();
+    let ended = tokio::time::timeout(WAIT, world.running.ended()).await;
+    let why = ended.expect("it notices").unwrap_err();
+    assert!(matches!(why, CoordinatorError::FolderGone(_)), "{why}");
+    let said = why.to_string();
+    assert!(said.contains("was deleted or replaced"), "{said}");
+    assert!(said.contains("start again"), "{said}");
+}
+
+#[tokio::test]
+async fn a_drain_ends_though_the_data_folder_was_deleted() {
+    let world = World::new().await;
+    fs::remove_dir_all(world.folder.path()).unwrap();
+    world.running.drainer().drain();
+    let ended = tokio::time::timeout(WAIT, world.running.ended()).await;
+    // Well, or with the folder's loss, whichever was seen first.
+    let ended = ended.expect("a drain ends");
+    let is_folder = |error: &CoordinatorError| matches!(error, CoordinatorError::FolderGone(_));
+    assert!(ended.as_ref().err().is_none_or(is_folder), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_data_folder_that_takes_no_files_refuses_new_work_until_it_does() {
+    let world = World::new().await;
+    let mut provider = world.provider().await;
+    // In the way of the file that each look makes; it stops root too, unlike permissions.
+    let obstacle = world.folder.path().join("is-writable");
+    fs::create_dir(&obstacle).unwrap();
+    let health = until_status(&world, "refusing").await;
+    let reason = health["reason"].as_str().unwrap();
+    assert!(reason.contains("takes no new files"), "{reason}");
+    let error = api_error(world.client.chat(&question()).await);
+    assert_eq!((error.status, error.code.as_str()), (503, "ledger_busy"));
+    fs::remove_dir(&obstacle).unwrap();
+    until_status(&world, "ok").await;
+    world.warm(&mut provider).await;
+}
+
+async fn until_status(world: &World, status: &str) -> serde_json::Value {
+    let search = async {
+        loop {
+            let health = world.client.get("/health").await.unwrap();
+            if health["status"] == status {
+                return health;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(WAIT, search)
+        .await
+        .expect("it notices")
+}
+
+#[tokio::test]
 async fn malformed_frames_lose_nothing_and_an_oversized_one_ends_its_connection_only() {
     let world = World::new().await;
     let mut other = world.join(2, 8).await;

@@ -23,6 +23,9 @@ pub(super) async fn answer(
     call: Call,
 ) -> Result<Reply, Envelope> {
     let Call { id, body, endpoint } = call;
+    if app.folder_trouble.borrow().is_some() {
+        return Err(Denial::HoldOverdue.into());
+    }
     let chat = aside(body.len(), || Request::read(endpoint.api(), &body))?;
     chat.one_answer()?;
     let model = chat.named_model()?;

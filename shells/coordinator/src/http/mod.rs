@@ -121,6 +121,10 @@ async fn health(State(app): State<Arc<App>>) -> Reply {
     if app.is_draining() {
         body["draining"] = json!(true);
     }
+    if let Some(trouble) = &*app.folder_trouble.borrow() {
+        body["status"] = json!("refusing");
+        body["reason"] = json!(format!("new requests get 503: {trouble}"));
+    }
     json(StatusCode::OK, body.to_string())
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod applier;
 mod error;
 mod folder;
 mod log;
+pub(crate) mod presence;
 mod rows;
 pub(crate) mod sqlite;
 pub(crate) mod watch;

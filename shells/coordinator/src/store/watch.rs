@@ -97,8 +97,14 @@ impl Watch {
     pub(crate) fn stop(self) {
         self.is_stopping.store(true, Ordering::Release);
         match &self.socket {
-            // The thread waits in `accept`. A connection wakes it, and it sees that it is to stop.
-            Some(path) => drop(UnixStream::connect(path)),
+            // The thread waits in `accept`. A connection wakes it, and it sees that it is to stop. Where
+            // the socket's name is gone nobody can wake it, and it ends with the process.
+            Some(path) => {
+                if let Err(error) = UnixStream::connect(path) {
+                    tracing::debug!(%error, "the watch's socket is gone");
+                    return;
+                }
+            }
             None => self.thread.thread().unpark(),
         }
         let _ = self.thread.join();
