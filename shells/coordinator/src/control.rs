@@ -27,7 +27,7 @@ use crate::journal::Recorder;
 use crate::questions::{Look, Restock, Restocked};
 use crate::receipts::Sealing;
 use crate::store::writer::{Commit, Durable, Writer};
-use crate::store::{DepositId, Entry, FinishedRequest, WaitingDeposit};
+use crate::store::{DepositId, Entry, FinishedRequest, LoggedReceipt, WaitingDeposit};
 
 /// Events between consumers, providers and the coordinator before their senders wait.
 pub(crate) const INBOX_MAX: usize = 16_384;
@@ -283,7 +283,14 @@ impl Control {
             ControlEffect::Denied { request, denial } => {
                 let waited = now.since(request.arrived_at());
                 let after_ms = waited.as_millis_floor();
-                log_denied(&request, denial, after_ms);
+                let outcome = Outcome::of(denial, request.has_begun());
+                log_denied(&request, denial, outcome, after_ms);
+                if outcome == Outcome::Broken {
+                    // Behind the transfer that voids its hold, which came first.
+                    let (id, about) = (request.id(), request.about());
+                    let broken = LoggedReceipt::of_broken(id, about, request.piece_count());
+                    self.entries.push(Entry::Logged(broken));
+                }
                 self.app.ended(denial.code());
             }
             ControlEffect::Drained => self.is_drained = true,
@@ -461,17 +468,15 @@ impl Witness for Journal<'_> {
 }
 
 /// A line for each request that gets no whole answer, without a word of what was said.
-fn log_denied(request: &Answer, denial: Denial, after_ms: u64) {
+fn log_denied(request: &Answer, denial: Denial, outcome: Outcome, after_ms: u64) {
     let about = request.about();
-    let has_begun = request.has_begun();
-    let outcome = Outcome::of(denial, has_begun);
     tracing::info!(
         request = %request.id(),
         account = about.account.0,
         model = about.model,
         prompt_tokens = about.prompt_tokens,
         completion_tokens = request.piece_count(),
-        status = if has_begun { 200 } else { denial.status() },
+        status = if request.has_begun() { 200 } else { denial.status() },
         outcome = outcome.name(),
         why = denial.code(),
         after_ms,

@@ -6,6 +6,8 @@ mod support;
 use std::io;
 use std::sync::{LazyLock, Mutex};
 
+use cereus_coordinator::store::{self, RequestState};
+use cereus_core::money::MicroUsd;
 use serde_json::json;
 use support::{World, question, text_of};
 use tracing_subscriber::fmt::MakeWriter;
@@ -117,7 +119,7 @@ async fn an_answer_that_broke_off_is_named_so_with_its_model_and_tokens() {
     let id = stream.request_id().to_owned();
     drop(provider);
     text_of(&mut stream).await.unwrap_err();
-    world.drained().await.unwrap();
+    let folder = world.drained().await.unwrap();
     let parts = [
         "model=\"tiny\"",
         "prompt_tokens=",
@@ -127,6 +129,20 @@ async fn an_answer_that_broke_off_is_named_so_with_its_model_and_tokens() {
         "why=\"provider_error\"",
     ];
     holds(&line(&id, "request broken"), &parts);
+
+    let store = store::open(folder.path()).unwrap();
+    let kept = store.requests(None, 1).unwrap().remove(0);
+    assert_eq!(kept.state, RequestState::Voided);
+    assert_eq!(kept.charged, MicroUsd::ZERO);
+    assert_eq!(kept.model.as_deref(), Some("tiny"));
+    assert_eq!(kept.completion_tokens, Some(2));
+    assert!(kept.prompt_tokens > Some(0));
+    let receipt = store.receipt(kept.request).unwrap().unwrap();
+    assert!(
+        receipt.body.contains("\"outcome\":\"broken\""),
+        "{}",
+        receipt.body
+    );
 }
 
 #[tokio::test]

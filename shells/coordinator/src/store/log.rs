@@ -17,7 +17,7 @@ use cereus_core::ids::RequestId;
 use serde::{Deserialize, Serialize};
 
 use super::folder::private_file;
-use super::rows::{FinishedRequest, LoggedReceipt};
+use super::rows::LoggedReceipt;
 
 const NAMES: [&str; 2] = ["transfers.0.log", "transfers.1.log"];
 /// From here on the other file takes over. A start reads this in a moment.
@@ -163,14 +163,14 @@ impl Log {
     pub(crate) fn append<'t>(
         &mut self,
         transfers: impl Iterator<Item = &'t Transfer>,
-        receipts: impl Iterator<Item = &'t FinishedRequest>,
+        receipts: impl Iterator<Item = LoggedReceipt>,
         applied: BatchNo,
     ) -> io::Result<BatchNo> {
         self.turn(applied)?;
         let batch = Batch {
             batch: self.newest + 1,
             transfers: transfers.map(Logged::of).collect(),
-            receipts: receipts.map(LoggedReceipt::of).collect(),
+            receipts: receipts.collect(),
         };
         self.line.clear();
         self.line.extend([b' '; CHECKSUM_DIGITS + 1]);
@@ -479,8 +479,12 @@ mod tests {
         let finished = crate::store::sqlite::tests::finished(AccountId(3), 7);
         log.append([transfer(6, 9)].iter(), std::iter::empty(), 0)
             .unwrap();
-        log.append([transfer(7, 9)].iter(), [&finished].into_iter(), 0)
-            .unwrap();
+        log.append(
+            [transfer(7, 9)].iter(),
+            [LoggedReceipt::of(&finished)].into_iter(),
+            0,
+        )
+        .unwrap();
         let left = left_in(folder.path(), 0).unwrap();
         assert_eq!(left.transfers.len(), 2);
         assert_eq!(left.receipts, [LoggedReceipt::of(&finished)]);

@@ -10,9 +10,10 @@ use cereus_core::link::Owners;
 use cereus_core::money::MicroUsd;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use subtle::ConstantTimeEq as _;
 
-use crate::ending::Outcome;
+use crate::ending::{About, Outcome};
 use crate::receipts::Sealing;
 
 /// SHA-256 of a whole key, which holds 256 random bits of its own: nothing slower is needed.
@@ -145,7 +146,7 @@ pub enum Entry {
     Refused { deposit: DepositId, reason: String },
     /// What a settled request was, cost and took. Comes with its settlement.
     Receipt(Arc<FinishedRequest>),
-    /// The same, as the log had it.
+    /// The same, as the log has it, and what is kept of an answer that broke off.
     Logged(LoggedReceipt),
 }
 
@@ -171,6 +172,31 @@ impl LoggedReceipt {
             model: finished.model.clone(),
             usage: receipt.usage,
             body: finished.body().to_owned(),
+        }
+    }
+
+    /// Of an answer that broke off, with the tokens that were shown. Nobody pays for it, so no machine
+    /// earned by it.
+    pub(crate) fn of_broken(request: RequestId, about: &About, shown_tokens: u32) -> Self {
+        let usage = Usage {
+            prompt_tokens: about.prompt_tokens,
+            completion_tokens: shown_tokens,
+        };
+        let body = json!({
+            "object": "receipt",
+            "id": request.to_string(),
+            "model": about.model,
+            "outcome": Outcome::Broken.name(),
+            "usage": usage,
+            "micro_usd": { "charged": 0 },
+        });
+        Self {
+            request,
+            account: about.account,
+            machine: MachineId(0),
+            model: about.model.clone(),
+            usage,
+            body: body.to_string(),
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::applier::{self, Applier, WAITING_MAX};
 use super::log::Log;
-use super::{Entry, Store, StoreError};
+use super::{Entry, LoggedReceipt, Store, StoreError};
 
 /// Entries in one batch.
 const ENTRIES_MAX: usize = 4_096;
@@ -247,8 +247,9 @@ fn write(
         Entry::Logged(_) | Entry::Receipt(_) | Entry::Refused { .. } => None,
     });
     let receipts = entries.iter().filter_map(|entry| match entry {
-        Entry::Receipt(finished) => Some(&**finished),
-        Entry::Logged(_) | Entry::Refused { .. } | Entry::Transfer(_) => None,
+        Entry::Logged(receipt) => Some(receipt.clone()),
+        Entry::Receipt(finished) => Some(LoggedReceipt::of(finished)),
+        Entry::Refused { .. } | Entry::Transfer(_) => None,
     });
     let mut transfers = transfers.peekable();
     let began = Instant::now();
