@@ -14,7 +14,6 @@ use cereus_provider::{
     Backend, Earner, Hours, MemorySettings, ModelSource, Preload, Progress, Settings, SystemClock,
     hours_text, serve as run,
 };
-use secrecy::SecretString;
 use tokio::sync::watch;
 
 use crate::Outcome;
@@ -65,6 +64,7 @@ fn say(progress: Progress) {
 }
 
 fn settings(args: ProviderArgs) -> Result<Settings, String> {
+    let earn_key = args.earning_key()?;
     let policy = policy(args.memory_reserve_gb);
     let probe = SystemMemory::default();
     let cap = MemoryCap::new(probe.read().physical_bytes, policy);
@@ -78,15 +78,12 @@ fn settings(args: ProviderArgs) -> Result<Settings, String> {
     if !schedule.is_always() && !SystemClock.knows_its_zone() {
         tracing::warn!("the time zone is unknown: the schedule is read as UTC; TZ names another");
     }
-    let earn_key = args
-        .earn_key
-        .or_else(|| std::env::var("CEREUS_EARN_KEY").ok());
     Ok(Settings {
         coordinator: args.coordinator,
         authorities: args.authorities,
         data: args.data,
         models,
-        earn_key: SecretString::from(earn_key.unwrap_or_default()),
+        earn_key: earn_key.unwrap_or_default(),
         rows_max: args.concurrency,
         drain_wait_max: Duration::from_secs(args.drain_wait),
         hours: Hours::new(schedule),

@@ -379,6 +379,97 @@ fn an_answer_that_was_cut_is_told_with_the_bound_that_cut_it() {
     assert_eq!(complained("100"), "");
 }
 
+#[test]
+fn a_provider_says_for_whom_it_earns_also_when_its_key_is_refused() {
+    let network = Network::new();
+    let echo = ["--echo", "--model-id", "tiny"];
+    let file = network.at("earn-key");
+    std::fs::write(&file, format!("{}\n", network.key)).unwrap();
+    let with_file = ["--earn-key-file", &file];
+    let mut earns = network.provider("earns", &[&echo[..], &with_file].concat());
+    earns.line("earning for the account of ");
+    earns.logs("what this machine earns goes to the account of its earning key");
+
+    let mut nobody = network.provider("nobody", &echo);
+    nobody.line("earning for no account");
+    nobody.logs("no earning key (--earn-key)");
+
+    let wrong = "sk-cereus-nobody-has-this-one";
+    let with_key = ["--earn-key", wrong];
+    let mut refused = network.provider("refused", &[&echo[..], &with_key].concat());
+    refused.line("not taken: the coordinator does not know --earn-key");
+    refused.logs("the coordinator does not know the earning key");
+
+    for (running, key) in [(&earns, network.key.as_str()), (&refused, wrong)] {
+        assert!(!running.log().contains(key), "{}", running.log());
+    }
+    assert!(!network.coordinator.log().contains(&network.key));
+}
+
+/// Answers one request with these bytes.
+fn answering(reply: String) -> (String, thread::JoinHandle<()>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let served = thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut lines = BufReader::new(&stream).lines();
+        let mut body_size = 0;
+        loop {
+            let line = lines.next().unwrap().unwrap().to_ascii_lowercase();
+            if let Some(size) = line.strip_prefix("content-length: ") {
+                body_size = size.parse().unwrap();
+            }
+            if line.is_empty() {
+                break;
+            }
+        }
+        // The body is one line of JSON without an end of the line.
+        assert!(body_size > 0, "a chat has a body");
+        std::io::Write::write_all(&mut &stream, reply.as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let _ = std::io::copy(&mut &stream, &mut std::io::sink());
+    });
+    (address, served)
+}
+
+#[test]
+fn what_a_provider_says_to_a_terminal_is_shown_and_not_obeyed() {
+    // A title, a colour, a clipboard; one of them cut in two by the stream.
+    let pieces = [
+        "he\u{1b}]0;owned\u{7}l",
+        "l\u{1b}[3",
+        "1mo\u{1b}]52;c;aGk=\u{1b}\\ there",
+    ];
+    let mut reply = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\
+                     x-request-id: a\r\n\r\n"
+        .to_owned();
+    for piece in pieces {
+        let choices = [serde_json::json!({"index": 0, "delta": {"content": piece}})];
+        reply += &format!("data: {}\n\n", serde_json::json!({"choices": choices}));
+    }
+    reply += "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+    reply += "data: [DONE]\n\n";
+    let (address, served) = answering(reply);
+    let chat = [
+        "chat",
+        "--coordinator",
+        &address,
+        "--key",
+        "k",
+        "--model",
+        "tiny",
+        "hi",
+    ];
+    let shown = said(&chat);
+    served.join().unwrap();
+    let is_obeyed = |c: char| c.is_control() && c != '\n';
+    assert!(!shown.contains(is_obeyed), "{shown:?}");
+    assert!(
+        shown.starts_with("he") && shown.contains(" there"),
+        "{shown:?}"
+    );
+}
+
 fn post(address: &str, key: &str, body: &str) -> String {
     use std::io::{Read as _, Write as _};
     let place = address.strip_prefix("http://").unwrap();

@@ -6,6 +6,7 @@ use cereus_coordinator::settings::parse_model_id;
 use cereus_core::schedule::Window;
 use cereus_core::slots::SLOTS_MAX;
 use clap::Args;
+use secrecy::SecretString;
 
 use super::EchoArgs;
 use super::values::{parse_gib, parse_key};
@@ -53,9 +54,13 @@ pub(crate) struct ProviderArgs {
     /// Folder of the machine's key
     #[arg(long, default_value = "cereus-provider")]
     pub(crate) data: PathBuf,
-    /// An API key of the account that earns; may also be given as CEREUS_EARN_KEY
+    /// An API key of the account that earns. The list of processes (`ps`) shows it to everybody on this
+    /// machine: --earn-key-file and CEREUS_EARN_KEY do not
     #[arg(long, value_parser = parse_key)]
     pub(crate) earn_key: Option<String>,
+    /// A file that holds that key and nothing else
+    #[arg(long, value_name = "FILE", conflicts_with = "earn_key")]
+    pub(crate) earn_key_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) echo: EchoArgs,
     /// Requests that one model serves at once
@@ -67,6 +72,31 @@ pub(crate) struct ProviderArgs {
     /// Serve at these local times only, as in `mon-fri 22:00-06:00`; may be repeated
     #[arg(long = "schedule", value_name = "DAYS FROM-TO")]
     pub(crate) windows: Vec<Window>,
+}
+
+impl ProviderArgs {
+    /// The key of the account that earns, from wherever it was given.
+    pub(crate) fn earning_key(&self) -> Result<Option<SecretString>, String> {
+        let key = match (&self.earn_key, &self.earn_key_file) {
+            (Some(key), _) => Some(key.clone()),
+            (None, Some(file)) => Some(key_in(file)?),
+            (None, None) => std::env::var("CEREUS_EARN_KEY").ok(),
+        };
+        Ok(key.map(SecretString::from))
+    }
+}
+
+fn key_in(file: &Path) -> Result<String, String> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| format!("cannot read --earn-key-file {shown}: {error}"))?;
+    match text.trim() {
+        "" => Err(format!("--earn-key-file {shown} is empty")),
+        key if key.contains(char::is_whitespace) => {
+            Err(format!("--earn-key-file {shown} holds more than a key"))
+        }
+        key => Ok(key.to_owned()),
+    }
 }
 
 /// A model folder, and the name that it is to have.
@@ -109,6 +139,38 @@ mod tests {
         std::fs::create_dir(&odd).unwrap();
         let served = parse_served(odd.to_str().unwrap()).unwrap();
         assert_eq!((served.id, served.folder), (None, odd));
+    }
+
+    #[test]
+    fn an_earning_key_may_come_from_a_file_that_holds_nothing_else() {
+        use secrecy::ExposeSecret as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("key");
+        let given = |text: Option<&str>| {
+            if let Some(text) = text {
+                std::fs::write(&file, text).unwrap();
+            }
+            let words = ["cereus", "provider", "--echo", "--earn-key-file"];
+            let words = words.iter().map(std::ffi::OsStr::new);
+            let parsed = Cli::try_parse_from(words.chain([file.as_os_str()])).unwrap();
+            let crate::cli::Command::Provider(args) = parsed.command else {
+                unreachable!("it was asked for");
+            };
+            let key = args.earning_key();
+            key.map(|key| key.unwrap().expose_secret().to_owned())
+        };
+        assert!(given(None).unwrap_err().contains("--earn-key-file"));
+        assert_eq!(given(Some("sk-cereus-1\n")).unwrap(), "sk-cereus-1");
+        assert!(given(Some(" \n")).unwrap_err().contains("is empty"));
+        assert!(
+            given(Some("a\nb\n"))
+                .unwrap_err()
+                .contains("more than a key")
+        );
+        let both = ["--earn-key", "a", "--earn-key-file", "b"];
+        let words = ["cereus", "provider", "--echo"];
+        assert!(Cli::try_parse_from(words.iter().chain(&both)).is_err());
     }
 
     #[test]
