@@ -17,6 +17,10 @@ use crate::time::{Span, Tick};
 /// How long the terminal of an attempt whose consumer left may take.
 const PARKED_WAIT: Span = Span::secs(10);
 
+/// Pieces of one answer after which a machine may get more than one request at a time: more than a
+/// few words that anybody could say, and too few for a wait.
+const PIECES_TO_TRUST: u32 = 32;
+
 /// Whether the engine may still be running what we gave up.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remains {
@@ -118,7 +122,9 @@ impl Coordinator {
             self.attempts.await_sign(key, due, due);
         }
         self.note_lag(now, key);
-        self.try_out(now, provider, out);
+        if shown.pieces >= PIECES_TO_TRUST {
+            self.try_out(now, provider, out);
+        }
     }
 
     /// A machine that was sent one request at a time does what it is asked: it may get more.

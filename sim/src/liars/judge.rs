@@ -13,12 +13,16 @@ use crate::oracle::{MoneyModel, Violation, require};
 
 /// After so many attempts of its own a liar's share must have fallen.
 const ATTEMPTS_TO_LEARN: u32 = 50;
+/// Or after so many, if it has had them when half of a long world is over: with fewer nobody can know
+/// it, as it is no more than an honest machine bears.
+const ATTEMPTS_AT_HALF: u32 = 10;
 const HALF_MIN: Tick = Tick(300_000_000);
 /// And then it is at most one attempt in so many.
 const SHARE_DIVISOR: u64 = 50;
-/// A count of few: one lie more than the share, since a machine whose bar has ended, or whose memory
-/// has faded, is tried with one request, in a world of any length.
-const SLACK: u64 = 1;
+/// A count of few: two lies more than the share, since a machine whose bar has ended, or whose memory
+/// has faded, is tried with one request, in a world of any length, and one of tens of thousands of
+/// liars has luck.
+const SLACK: u64 = 2;
 /// Bytes for each token that the coordinator assumes of a model that it has seen nothing of, in
 /// thousandths, and the tokens of a template.
 const TEXT_PRIOR: u32 = 3_000;
@@ -83,7 +87,8 @@ impl Judge {
             return;
         }
         for (share, machine) in self.shares.iter_mut().zip(&plan.machines) {
-            if machine.liar.is_some_and(|liar| liar.serves_each.is_none()) {
+            let is_steady = machine.liar.is_some_and(|liar| liar.serves_each.is_none());
+            if is_steady && share.attempts >= ATTEMPTS_AT_HALF {
                 share.late_from = share.late_from.or(Some(self.attempts));
             }
         }

@@ -36,6 +36,8 @@ pub(super) struct Machine {
     /// Attempts that came to it in all, and since it last connected.
     pub(super) attempts: u32,
     pub(super) attempts_here: u32,
+    /// An answer on this connection came beyond its first words: before, one request is all that it gets.
+    pub(super) has_gone_on: bool,
 }
 
 impl Machine {
@@ -54,6 +56,7 @@ impl Machine {
             refused_at: None,
             attempts: 0,
             attempts_here: 0,
+            has_gone_on: false,
         }
     }
 
@@ -70,6 +73,7 @@ impl Machine {
         self.pending = 0;
         self.lingering = 0;
         self.attempts_here = 0;
+        self.has_gone_on = false;
     }
 
     /// An honest machine that can take a request, and of which the coordinator can know that.
@@ -79,7 +83,11 @@ impl Machine {
         let has_refused = self
             .refused_at
             .is_some_and(|at| now.since(at) < REFUSED_SPAN);
-        self.is_honest() && self.is_ready && !has_refused && used < u32::from(self.plan.rows)
+        let places = match self.has_gone_on {
+            true => u32::from(self.plan.rows),
+            false => 1,
+        };
+        self.is_honest() && self.is_ready && !has_refused && used < places
     }
 
     /// The same of one that has nothing to do.

@@ -151,6 +151,7 @@ impl World<'_> {
             Act::Complete(answer) => {
                 let machine = self.machines[attempt.machine].id;
                 asked.answered = Some((machine, answer));
+                self.machines[attempt.machine].has_gone_on = true;
                 self.ended(key);
                 self.step(&completed(conn, key, answer))?;
                 self.maybe_reconnects(attempt.machine)
@@ -173,11 +174,14 @@ impl World<'_> {
                 }
                 self.maybe_reconnects(attempt.machine)
             }
-            Act::Progress(shown) => self.step(&Event::AttemptProgressed {
-                conn,
-                attempt: key,
-                shown,
-            }),
+            Act::Progress(shown) => {
+                self.machines[attempt.machine].has_gone_on |= shown.pieces >= 32;
+                self.step(&Event::AttemptProgressed {
+                    conn,
+                    attempt: key,
+                    shown,
+                })
+            }
             Act::HangUp => {
                 let back_after = Span(self.chance.between(100_000, 3_000_000));
                 self.leaves(attempt.machine, GoneCause::Closed, back_after)
