@@ -177,7 +177,8 @@ fn known(raw: &RawValue) -> Result<Vec<Object<Token<'_>>>, Malformed> {
     if tokens.len() > TOKENS_MAX {
         return Err(Malformed);
     }
-    let top_max = usize::from(TOP_LOGPROBS_MAX);
+    // The token that was drawn stands behind the likeliest where it is not one of them.
+    let top_max = usize::from(TOP_LOGPROBS_MAX) + 1;
     let is_long = |Object(token): &Object<Token<'_>>| token.top_logprobs.len() > top_max;
     if tokens.iter().any(is_long) {
         return Err(Malformed);

@@ -178,6 +178,24 @@ fn log_probabilities_show_half_characters_by_their_bytes() {
     assert_eq!(tokens[1]["logprob"], json!(-0.000_003));
 }
 
+#[test]
+fn the_token_that_was_drawn_may_stand_behind_twenty_likelier_ones() {
+    let is_taken = |count: usize| {
+        let likely = vec![r#"{"token":"b","logprob":-1}"#; count].join(",");
+        let raw =
+            format!(r#"{{"content":[{{"token":"a","logprob":-9,"top_logprobs":[{likely}]}}]}}"#);
+        let raw: &RawValue = serde_json::from_str(&raw).unwrap();
+        let piece = Piece {
+            logprobs: Logprobs::Escaped(raw),
+            ..Piece::content("x")
+        };
+        let mut out = Vec::new();
+        piece.logprobs.write_elements(&mut out).is_ok()
+    };
+    assert!(is_taken(20) && is_taken(21));
+    assert!(!is_taken(22));
+}
+
 /// A racing attempt may have filled the answer before another goes on with it.
 #[test]
 fn a_piece_that_is_too_large_leaves_room_for_others() {
