@@ -117,6 +117,22 @@ def demanded_call(base_url, key, model):
     return calls[0].function.parsed_arguments
 
 
+def unlikely_tokens(base_url, key, model):
+    """At such a temperature tokens are drawn that are not among the likeliest twenty."""
+    seen = 0
+    for seed in range(6):
+        answer = client(base_url, key).chat.completions.create(
+            model=model, messages=ask(), max_tokens=40, temperature=2, seed=seed,
+            logprobs=True, top_logprobs=20,
+        )
+        for token in answer.choices[0].logprobs.content:
+            likely = [likely.bytes for likely in token.top_logprobs]
+            check(token.bytes in likely, "the token that was drawn is not named")
+            check(len(likely) in (20, 21), f"{len(likely)} tokens")
+            seen += len(likely) == 21
+    check(seen > 0, "no unlikely token was drawn; choose other seeds")
+
+
 def models(base_url, key, model):
     listed = [entry.id for entry in client(base_url, key).models.list()]
     check(model in listed, f"{model} is not listed")
@@ -205,7 +221,8 @@ def first_stream(base_url, key):
 
 
 CHECKS = [
-    plain_chat, streaming_chat, helper_stream, structured_chat, demanded_call, models, errors,
+    plain_chat, streaming_chat, helper_stream, structured_chat, demanded_call, unlikely_tokens,
+    models, errors,
 ]
 
 
