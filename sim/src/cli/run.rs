@@ -17,6 +17,7 @@ use cereus_sim::workload::Workload;
 use cereus_sim::world::config::{
     FLEET, FleetShare, MACHINES_MAX, PrefixCache, RunConfig, Slo, parse_fleet,
 };
+use cereus_sim::world::knowledge::Knowledge;
 use cereus_sim::world::{Progress, World};
 use clap::ValueEnum;
 use flate2::bufread::MultiGzDecoder;
@@ -52,6 +53,12 @@ impl From<Choice> for Policy {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum Told {
+    Perfect,
+    Production,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum Cache {
     Off,
     On,
@@ -77,6 +84,10 @@ pub(crate) struct Args {
     /// Which of the machines that could take a request gets it.
     #[arg(long, value_enum, default_value_t = Choice::Expected)]
     policy: Choice,
+    /// What the coordinator is told: estimates and bounds as in production, or true lengths and rates,
+    /// as an upper bound.
+    #[arg(long, value_enum, default_value_t = Told::Production)]
+    knowledge: Told,
     /// Whether machines find what they have computed of earlier prompts, by the blocks that a trace
     /// names (Mooncake's).
     #[arg(long, value_enum, default_value_t = Cache::On)]
@@ -99,8 +110,8 @@ pub(crate) struct Args {
     /// Uniform addition to the latency.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=10_000))]
     jitter_ms: u64,
-    /// Lost messages in a million; each comes late by a resend.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    /// Lost messages in a million, at most half; each comes late, by as many resends as are lost too.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=500_000))]
     loss_ppm: u32,
     /// Consumers' accounts.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -184,6 +195,10 @@ fn config(args: &Args) -> Result<RunConfig, PlaceError> {
         tpot: Span::millis(args.slo_tpot_ms),
     };
     config.policy = args.policy.into();
+    config.knowledge = match args.knowledge {
+        Told::Perfect => Knowledge::Perfect,
+        Told::Production => Knowledge::Production,
+    };
     Ok(config)
 }
 

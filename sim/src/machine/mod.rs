@@ -88,6 +88,9 @@ struct Truth {
     /// The first token is the end: nothing is said.
     is_empty: bool,
     generated: u32,
+    /// When its prompt began to be read, and how much of it was not found.
+    admitted_ns: u64,
+    computed_tokens: u32,
     started_ns: u64,
     is_decoding: bool,
 }
@@ -127,6 +130,7 @@ pub struct Machine {
     stopped: Vec<RowId>,
     ended: Vec<Ended>,
     decode_rate: Option<Ewma>,
+    prefill_rate: Option<Ewma>,
     busy_ns: u64,
     /// Steps computed.
     pub steps: u64,
@@ -155,6 +159,7 @@ impl Machine {
             stopped: Vec::new(),
             ended: Vec::new(),
             decode_rate: None,
+            prefill_rate: None,
             busy_ns: 0,
             steps: 0,
             prompts: Prompts::default(),
@@ -178,6 +183,12 @@ impl Machine {
     #[must_use]
     pub fn decode_mtps(&self) -> u32 {
         self.decode_rate.map_or(0, Ewma::value)
+    }
+
+    /// Observed rate at which prompts are read, in thousandths of a token a second; 0 before the first.
+    #[must_use]
+    pub fn prefill_mtps(&self) -> u32 {
+        self.prefill_rate.map_or(0, Ewma::value)
     }
 
     #[must_use]
@@ -220,6 +231,8 @@ impl Machine {
             stop_after: job.output_tokens_true.max(1),
             is_empty: job.output_tokens_true == 0,
             generated: 0,
+            admitted_ns: 0,
+            computed_tokens: 0,
             started_ns: 0,
             is_decoding: false,
         });
@@ -299,7 +312,7 @@ impl Machine {
             self.work = Work::Idle;
             return None;
         }
-        self.count_prompts();
+        self.count_prompts(now_ns);
         let took_ns = self.chip.step(load_of(&self.plan));
         self.busy_ns += took_ns;
         let ends_ns = now_ns + took_ns;
@@ -307,10 +320,14 @@ impl Machine {
         Some(self.due(ends_ns))
     }
 
-    fn count_prompts(&mut self) {
+    fn count_prompts(&mut self, now_ns: u64) {
         for ix in 0..self.plan.admitted.len() {
             let admitted = self.plan.admitted[ix];
-            self.prompts.tokens += u64::from(self.truth_mut(admitted.row).prompt_tokens);
+            let truth = self.truth_mut(admitted.row);
+            truth.admitted_ns = now_ns;
+            truth.computed_tokens = truth.prompt_tokens.saturating_sub(admitted.cached_tokens);
+            let prompt_tokens = truth.prompt_tokens;
+            self.prompts.tokens += u64::from(prompt_tokens);
             self.prompts.cached_tokens += u64::from(admitted.cached_tokens);
         }
     }
@@ -352,12 +369,19 @@ impl Machine {
                 let truth = self.truth_mut(chunk.row);
                 truth.started_ns = ends_ns;
                 truth.is_decoding = true;
+                let computed = u64::from(truth.computed_tokens);
+                let sample = mtps(computed, ends_ns - truth.admitted_ns);
                 if !truth.is_empty {
                     out.push(Note::Started {
                         attempt: truth.attempt,
                     });
                 }
                 self.count_token(chunk.row, 1, out);
+                if computed > 0 {
+                    self.prefill_rate
+                        .get_or_insert(Ewma::seeded(sample, RATE_SHIFT))
+                        .push(sample);
+                }
             }
         }
         for ix in 0..self.plan.decode.len() {

@@ -10,6 +10,7 @@ use cereus_core::money::{MicroUsd, Price};
 use cereus_core::time::Span;
 use thiserror::Error;
 
+use super::knowledge::{Knowledge, OUTPUT_TOKENS_DEFAULT};
 use super::net::NetConfig;
 use super::store::StoreConfig;
 use crate::hardware::{Chip, Hardware, ModelFacts, Place, PlaceError};
@@ -57,6 +58,7 @@ pub struct RunConfig {
     pub context_tokens: u32,
     pub prefix_cache: PrefixCache,
     pub policy: Policy,
+    pub knowledge: Knowledge,
     pub queue_depth_max: u32,
     pub queue_wait_max: Span,
     pub accounts: u32,
@@ -110,6 +112,7 @@ impl RunConfig {
             context_tokens: 131_072,
             prefix_cache: PrefixCache::On,
             policy: Policy::default(),
+            knowledge: Knowledge::Production,
             queue_depth_max: Limits::reference().queue_depth_max,
             queue_wait_max: Limits::reference().queue_wait_max,
             accounts: 64,
@@ -153,7 +156,7 @@ impl RunConfig {
             Hardware::built_in().pair(&share.place, &self.model)?;
         }
         let net = &self.net;
-        let slowest = net.latency_min + net.latency_spread + net.resend_after;
+        let slowest = net.latency_min + net.latency_spread + net.resends_max();
         if slowest + slowest >= self.heartbeat_every {
             return Err(RunConfigError::SlowNetwork);
         }
@@ -167,7 +170,7 @@ impl RunConfig {
             id: self.model.name.clone(),
             price: Price::DEFAULT,
             context_tokens: self.context_tokens,
-            output_tokens_default: 1_024,
+            output_tokens_default: OUTPUT_TOKENS_DEFAULT,
             weights_bytes: self.model.weights_bytes,
         };
         Config {

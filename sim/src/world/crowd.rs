@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use cereus_core::ids::RequestId;
 use cereus_core::time::{Span, Tick};
 
+use super::knowledge::Told;
 use crate::workload::Arrival;
 
 /// How a request ended for its consumer.
@@ -21,6 +22,8 @@ pub struct Asked {
     pub id: RequestId,
     pub sent_at: Tick,
     pub prompt_tokens: u32,
+    /// Of its text: what the coordinator sees.
+    pub prompt_bytes: u32,
     pub output_tokens_true: u32,
     pub output_tokens_max: u32,
     pub first_at: Option<Tick>,
@@ -42,28 +45,17 @@ pub struct Crowd {
     open: u64,
 }
 
-/// Output bounds are asked for in multiples of this: consumers round up, and the bound does not give
-/// the true length away.
-const OUTPUT_BOUND_STEP: u32 = 1_024;
-
 impl Crowd {
     /// Numbers the next request.
-    pub fn ask(
-        &mut self,
-        sent_at: Tick,
-        id_bits: u128,
-        arrival: Arrival,
-        context_tokens: u32,
-    ) -> u64 {
+    pub fn ask(&mut self, sent_at: Tick, id_bits: u128, arrival: Arrival, told: Told) -> u64 {
         let number = self.first + self.live.len() as u64;
-        let room = context_tokens.saturating_sub(arrival.prompt_tokens).max(1);
-        let rounded = arrival.output_tokens.max(1).div_ceil(OUTPUT_BOUND_STEP);
         let asked = Asked {
             id: RequestId((id_bits << 64) | u128::from(number)),
             sent_at,
             prompt_tokens: arrival.prompt_tokens.max(1),
+            prompt_bytes: told.prompt_bytes,
             output_tokens_true: arrival.output_tokens,
-            output_tokens_max: rounded.saturating_mul(OUTPUT_BOUND_STEP).min(room),
+            output_tokens_max: told.output_tokens_max,
             first_at: None,
             ended: None,
         };

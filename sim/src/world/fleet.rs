@@ -6,7 +6,9 @@ use cereus_engine::kv::KvLayout;
 use cereus_engine::scheduler::SchedulerConfig;
 
 use super::config::RunConfig;
+use super::knowledge::Benchmark;
 use crate::machine::{Machine, Note, StepDue};
+use crate::stream::Stream;
 
 const MODEL: ModelIx = ModelIx(0);
 
@@ -32,6 +34,7 @@ struct Post {
 pub(super) struct Fleet {
     machines: Vec<Machine>,
     posts: Vec<Post>,
+    benchmarks: Vec<Benchmark>,
     pub(super) notes: Vec<Note>,
 }
 
@@ -47,7 +50,12 @@ impl Fleet {
             machine.expect("limits are sane")
         });
         let machines: Vec<Machine> = machines.collect();
+        let mut stream = Stream::new(config.seed, "benchmarks");
+        let benchmarks = machines
+            .iter()
+            .map(|machine| Benchmark::of(&machine.chip, config.knowledge, &mut stream));
         Self {
+            benchmarks: benchmarks.collect(),
             posts: vec![Post::default(); machines.len()],
             machines,
             notes: Vec::new(),
@@ -74,6 +82,7 @@ impl Fleet {
             machines,
             posts,
             notes,
+            benchmarks: _,
         } = self;
         posts[ix as usize].slot = None;
         machines[ix as usize].step_done(epoch, notes)
@@ -105,11 +114,12 @@ impl Fleet {
 
     pub(super) fn spec(&self, ix: u32) -> MachineSpec {
         let chip = self.machines[ix as usize].chip;
+        let benchmark = self.benchmarks[ix as usize];
         MachineSpec {
             memory_gb: chip.memory_gb,
             bandwidth_gbs: chip.bandwidth_gbs,
-            decode_mtps: chip.decode_mtps(),
-            prefill_mtps: chip.prefill_mtps(),
+            decode_mtps: benchmark.decode_mtps,
+            prefill_mtps: benchmark.prefill_mtps,
             can_seal: true,
             private_only: false,
         }
@@ -133,7 +143,7 @@ fn slot_report(machine: &Machine) -> SlotReport {
         budget_max: capacity.budget_max,
         budget_queued: capacity.budget_queued,
         decode_mtps: machine.decode_mtps(),
-        prefill_mtps: machine.chip.prefill_mtps(),
+        prefill_mtps: machine.prefill_mtps(),
         load_ms: 0,
         wedged: false,
     }

@@ -7,6 +7,7 @@
 pub mod config;
 pub mod crowd;
 mod fleet;
+pub mod knowledge;
 pub mod ledger;
 pub mod net;
 mod pump;
@@ -28,6 +29,7 @@ use thiserror::Error;
 use self::config::{RunConfig, RunConfigError};
 use self::crowd::Crowd;
 use self::fleet::Fleet;
+use self::knowledge::Teller;
 use self::ledger::Ledger;
 use self::net::{Net, Way};
 use self::store::Store;
@@ -125,6 +127,7 @@ pub struct World<I> {
     queue: EventQueue<Happening>,
     fleet: Fleet,
     crowd: Crowd,
+    teller: Teller,
     net: Net,
     store: Store,
     ledger: Ledger,
@@ -150,6 +153,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             queue: EventQueue::new(),
             fleet: Fleet::new(&config),
             crowd: Crowd::default(),
+            teller: Teller::new(config.knowledge, config.seed),
             net: Net::new(config.net, config.seed, config.machines as usize),
             store: Store::new(config.store, config.seed),
             ledger: Ledger::default(),
@@ -287,9 +291,12 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
                 let drawn =
                     self.seed
                         .draw_wide(Purpose::Simulation, u128::from(self.tally.asked), 0);
-                let number = self
-                    .crowd
-                    .ask(now, drawn >> 64, arrival, self.config.context_tokens);
+                let prompt_tokens = arrival.prompt_tokens;
+                let room = self.config.context_tokens.saturating_sub(prompt_tokens);
+                let told = self
+                    .teller
+                    .tell(prompt_tokens, arrival.output_tokens, room.max(1));
+                let number = self.crowd.ask(now, drawn >> 64, arrival, told);
                 self.tally.asked += 1;
                 let at = now + self.net.latency();
                 self.queue.push(at, Happening::RequestArrived { number });

@@ -12,9 +12,24 @@ pub struct NetConfig {
     /// Added to the least latency, uniformly.
     pub latency_spread: Span,
     pub loss: Ratio,
-    /// A lost message comes this much later.
+    /// A lost message is sent again so much later, and each time that it is lost again after twice
+    /// the time before.
     pub resend_after: Span,
 }
+
+impl NetConfig {
+    /// By how much a message may come late.
+    #[must_use]
+    pub fn resends_max(&self) -> Span {
+        match self.loss.num {
+            0 => Span::ZERO,
+            _ => Span(self.resend_after.0 * ((1 << RESENDS_MAX) - 1)),
+        }
+    }
+}
+
+/// A link that loses more in a row would be closed.
+const RESENDS_MAX: u32 = 3;
 
 /// Which way a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +67,14 @@ impl Net {
     pub fn arrival(&mut self, now: Tick, machine: usize, way: Way) -> Tick {
         self.messages += 1;
         let mut at = now + self.latency();
-        if self.config.loss.num > 0 && self.loss.chance(self.config.loss) {
+        let mut wait = self.config.resend_after;
+        for _ in 0..RESENDS_MAX {
+            if self.config.loss.num == 0 || !self.loss.chance(self.config.loss) {
+                break;
+            }
             self.resends += 1;
-            at = at + self.config.resend_after;
+            at = at + wait;
+            wait = wait + wait;
         }
         let lane = match way {
             Way::ToCoordinator => 0,

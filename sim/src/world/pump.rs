@@ -27,8 +27,8 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             u64::from(self.config.accounts),
         );
         let ask = Ask {
-            prompt_tokens: asked.prompt_tokens,
-            prompt_tokens_bound: asked.prompt_tokens.saturating_mul(BYTES_PER_TOKEN),
+            prompt_tokens: asked.prompt_bytes.div_ceil(Ask::BYTES_PER_TOKEN),
+            prompt_tokens_bound: asked.prompt_bytes,
             output_tokens_max: asked.output_tokens_max,
             delivery: Delivery::Streamed,
             ..Ask::new(asked.id, AccountId(payer + 1), MODEL)

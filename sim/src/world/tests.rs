@@ -218,9 +218,9 @@ fn decisions_do_not_depend_on_truth_that_is_yet_to_come() {
         output_tokens,
         blocks: Vec::new(),
     };
-    let long: Vec<Arrival> = (0..40).map(|ix| arrival(ix, 1_000)).collect();
+    let long: Vec<Arrival> = (0..40).map(|ix| arrival(ix, 250)).collect();
     let short: Vec<Arrival> = (0..40)
-        .map(|ix| arrival(ix, 1 + (ix as u32 * 7) % 900))
+        .map(|ix| arrival(ix, 1 + (ix as u32 * 7) % 250))
         .collect();
     let before_any_end = Tick::ZERO + WARM_UP + Span::millis(200);
     assert_eq!(
