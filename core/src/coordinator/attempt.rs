@@ -17,6 +17,9 @@ use crate::time::{Span, Tick};
 /// How long the terminal of an attempt whose consumer left may take.
 const PARKED_WAIT: Span = Span::secs(10);
 
+/// Who leaves an answer that has said nothing for so long pays nothing for it: a word and then silence
+/// would be a living otherwise.
+const SILENCE_FREE: Span = Span::secs(10);
 /// Pieces of one answer after which a machine may get more than one request at a time: more than a
 /// few words that anybody could say, and too few for a wait.
 const PIECES_TO_TRUST: u32 = 32;
@@ -363,7 +366,14 @@ impl Coordinator {
                 for attempt in racing.iter() {
                     self.send_cancel(attempt, out);
                 }
-                if let Some(winner) = self.winner_of(key) {
+                let winner = self.winner_of(key);
+                let is_silent = |winner| self.attempts.at(winner).silent_for(now) >= SILENCE_FREE;
+                if let Some(winner) = winner.filter(|winner| is_silent(*winner)) {
+                    let attempt = self.take_attempt(winner, Remains::Lingers);
+                    self.fail(key, Denial::Cancelled, out);
+                    return self.fill(now, attempt.route().provider, out);
+                }
+                if let Some(winner) = winner {
                     self.park(now, key, winner);
                     self.counts.failed += 1;
                     out.push(Effect::Fail {

@@ -143,6 +143,11 @@ impl Attempt {
         Span(patience.max(PATIENCE_MIN.0).saturating_add(upload))
     }
 
+    /// From its newest content until now.
+    pub(super) const fn silent_for(&self, now: Tick) -> Span {
+        now.since(self.heard_at)
+    }
+
     /// Until when it may say nothing, by what its machine claims and by the prompts that the machine
     /// reads meanwhile, at most `pause_max`.
     pub(super) fn pause_until(&self, reading: Span, pause_max: Span) -> Tick {

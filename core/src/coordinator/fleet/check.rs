@@ -40,6 +40,16 @@ impl Fleet {
                 offer.place.is_some(),
                 "INV-12: the index names a stale offer"
             );
+            let is_stranger = self.providers.at(offer.provider).is_stranger();
+            assert_eq!(
+                offer.stranger_at.is_some(),
+                offer.place.is_some() && is_stranger,
+                "INV-12: the list of strangers is not theirs"
+            );
+            if let Some(at) = offer.stranger_at {
+                let listed = self.supply(offer.model).strangers.get(at as usize);
+                assert_eq!(listed, Some(&key.slot), "INV-12: misplaced");
+            }
             let Some(place) = offer.place else { continue };
             let supply = self.supply(offer.model);
             assert_eq!(supply.pool.at(place).offer, key.slot, "INV-12: misplaced");

@@ -17,6 +17,9 @@ const CONCURRENCY_BUDGETED: u32 = 24;
 const PREFILL_PER_DECODE: u64 = 12;
 /// Slow-down of a decode step for each row in the batch, in thousandths: fits published rates of a 7B model.
 const BATCH_SLOWDOWN_MILLI: u64 = 390;
+/// By so much a machine is put back of which no answer has come yet. What it claims is believed, but
+/// not before what others have shown; `choose` tries it all the same.
+const UNTRIED_US: u64 = 1_000_000;
 
 pub(super) fn gate_of(
     provider: &Provider,
@@ -147,7 +150,8 @@ pub(super) fn forecast(
 /// cold, the prompts ahead, and one decode step in the batch that it would join; and by how much the
 /// machine was later than such a forecast before. What it claims counts only until it was measured.
 fn wait_us(provider: &Provider, offer: &Offer, limits: &Limits) -> u64 {
-    claimed_wait_us(provider, offer, limits) + u64::from(provider.late_us)
+    let doubt_us = if provider.is_unknown() { UNTRIED_US } else { 0 };
+    claimed_wait_us(provider, offer, limits) + u64::from(provider.late_us) + doubt_us
 }
 
 /// The same by what the machine says of itself.

@@ -113,6 +113,16 @@ impl Provider {
         Traits::of_trust(self.trust).and(self.proofs.traits())
     }
 
+    /// Nobody has had an answer of it, on this connection or as far as its machine is remembered.
+    const fn is_unknown(&self) -> bool {
+        self.is_untried && !self.is_credible
+    }
+
+    /// And nothing speaks against it: somebody should try it.
+    const fn is_stranger(&self) -> bool {
+        self.is_unknown() && !self.has_faults && self.late_us == 0
+    }
+
     /// Serves its owner's requests alone.
     const fn is_private(&self) -> bool {
         self.spec.private_only
@@ -700,15 +710,16 @@ impl Fleet {
 
     /// Copies what a record says of a machine to its connections.
     fn recall(&mut self, record: u32) {
-        let record = self.memory.at(record);
-        let standing = record.standing;
-        for &slot in &record.here {
+        let standing = self.memory.at(record).standing;
+        for at in 0..self.memory.at(record).here.len() {
+            let slot = self.memory.at(record).here[at];
             let provider = self.providers.at_mut(slot);
             provider.is_barred = standing.barred_until().is_some();
             provider.is_on_probation = standing.is_on_probation();
             provider.late_us = standing.late_us();
             provider.has_faults = standing.has_faults();
             provider.is_credible = standing.is_credible();
+            self.list_strangers(slot);
         }
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Offer {
     pub(super) counted_warm: bool,
     pub(super) gate: Gate,
     pub(super) place: Option<Place>,
+    /// Its place in the supply's list of strangers.
+    pub(super) stranger_at: Option<u32>,
 }
 
 impl Offer {
@@ -87,6 +89,7 @@ impl Offer {
             counted_warm: false,
             gate,
             place: None,
+            stranger_at: None,
         }
     }
 

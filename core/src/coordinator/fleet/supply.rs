@@ -32,6 +32,8 @@ pub(crate) struct Supply {
     capable_count: u32,
     /// Offers of barred machines that could take some request, now or once there is room.
     pub(super) last_resort: Vec<u32>,
+    /// Open offers of machines of which no answer has come yet.
+    pub(super) strangers: Vec<u32>,
     /// How many offers each reason closes.
     closed: [u32; Gate::REASONS],
     /// Machines that should have the model in memory; those that have it and could take a request,
@@ -48,6 +50,7 @@ impl Supply {
             capable: BTreeMap::new(),
             capable_count: 0,
             last_resort: Vec::new(),
+            strangers: Vec::new(),
             closed: [0; Gate::REASONS],
             warm_min: 0,
             warm: 0,

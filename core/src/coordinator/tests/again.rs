@@ -254,6 +254,55 @@ fn a_stranger_gets_one_request_at_a_time_until_an_answer_goes_on() {
     assert_eq!(sent.count(), 2, "all that wait");
 }
 
+/// Where `asks` requests go, one after the other, with nothing else under way.
+fn previews(world: &World, asks: u128) -> std::collections::BTreeMap<ConnId, u32> {
+    let mut counts = std::collections::BTreeMap::new();
+    for id in 100..100 + asks {
+        let conn = world.core.preview(ask(id, ACCOUNT)).unwrap();
+        *counts.entry(conn).or_default() += 1;
+    }
+    counts
+}
+
+#[test]
+fn strangers_that_claim_any_speed_get_one_request_in_some_beside_a_machine_that_is_known() {
+    let mut world = World::quiet();
+    world.provider(1, 11, 8);
+    for stranger in 2..=12u64 {
+        world.stranger(stranger, u128::from(stranger) * 11, 8);
+        let boast = SlotReport {
+            decode_mtps: 1_000_000,
+            prefill_mtps: 50_000_000,
+            ..slot(8, 0)
+        };
+        world.report(ConnId(stranger), 2, boast);
+    }
+    let counts = previews(&world, 1_600);
+    let tried: u32 = counts
+        .iter()
+        .filter(|(conn, _)| conn.0 > 1)
+        .map(|(_, count)| count)
+        .sum();
+    // Four standard deviations of a binomial with 1,600 draws of a sixteenth are 39.
+    assert!(tried.abs_diff(100) < 39, "{counts:?}");
+    assert_eq!(counts.len(), 12, "each of them is tried: {counts:?}");
+}
+
+#[test]
+fn where_all_are_strangers_the_fastest_is_taken() {
+    let mut world = World::quiet();
+    for stranger in 1..=3u64 {
+        world.stranger(stranger, u128::from(stranger) * 11, 8);
+    }
+    let fast = SlotReport {
+        decode_mtps: 400_000,
+        ..slot(8, 0)
+    };
+    world.report(ConnId(3), 2, fast);
+    let counts = previews(&world, 160);
+    assert!(counts[&ConnId(3)] > 130, "{counts:?}");
+}
+
 #[test]
 fn machines_that_served_nobody_yet_do_not_say_for_all_that_there_is_no_room() {
     let mut world = World::new();
@@ -306,4 +355,34 @@ fn all_attempts_and_waits_of_a_request_share_one_deadline() {
     assert_eq!(denial, Denial::Timeout);
     assert!(world.now.since(asked_at) <= Span::millis(20_100));
     world.core.invariant_quiescent();
+}
+
+#[test]
+fn who_leaves_an_answer_that_has_fallen_silent_pays_nothing() {
+    for (silent_s, is_free) in [(0, false), (9, false), (11, true)] {
+        let mut world = World::new();
+        world.provider(1, 11, 4);
+        let (attempt, conn) = dispatched(&world.ask(5)).unwrap();
+        world.persist();
+        world.step(Event::AttemptStarted { conn, attempt });
+        world.now = world.now + Span::secs(silent_s);
+        let effects = world.step(Event::ConsumerLeft {
+            request: RequestId(5),
+        });
+        assert_eq!(failed(&effects), Some(Denial::Cancelled));
+        world.step(Event::AttemptCompleted {
+            conn,
+            attempt,
+            usage: Usage {
+                prompt_tokens: 90,
+                completion_tokens: 1,
+            },
+            shown: shown(1, 4),
+            ending: Ending::Said,
+        });
+        world.persist();
+        world.core.invariant_quiescent();
+        let left = world.core.books().account(ACCOUNT).unwrap().available;
+        assert_eq!(left == MicroUsd(1_000_000), is_free, "{silent_s}");
+    }
 }
