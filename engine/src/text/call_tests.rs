@@ -283,6 +283,88 @@ fn a_call_that_was_cut_stays_as_far_as_it_came() {
     }
 }
 
+/// The answer as its bound cuts it, and what of it was let out before.
+fn cut(calls: CallFormat, text: &str) -> (Said, Said) {
+    let mut parser = parser(&example(calls), calling());
+    let mut said = Said::default();
+    parser.push(text, &mut said);
+    let before = said.clone();
+    parser.finish(TextEnd::Cut, &mut said);
+    (said, before)
+}
+
+/// A call as each format writes it, without a text in it.
+fn plain_calls() -> impl Iterator<Item = (CallFormat, String)> {
+    let more = [
+        (
+            CallFormat::Llama,
+            "{\"name\": \"w\", \"parameters\": {\"t\": \"TEXT\"}}",
+        ),
+        (
+            CallFormat::Llama,
+            "<|python_tag|>{\"name\": \"w\", \"parameters\": {\"t\": \"TEXT\"}}",
+        ),
+        (
+            CallFormat::Harmony,
+            "<|start|>assistant to=functions.w<|channel|>commentary<|message|>{\"t\": \"TEXT\"}",
+        ),
+        (
+            CallFormat::Harmony,
+            " to=functions.w<|channel|>commentary<|message|>{\"t\": \"TEXT\"}<|call|>",
+        ),
+    ];
+    let all = CALLS.iter().map(|(format, call, _)| (*format, *call));
+    all.chain(more)
+        .map(|(format, call)| (format, call.replace("TEXT", "a")))
+}
+
+#[test]
+fn nothing_of_a_call_is_said_wherever_its_answer_was_cut() {
+    for (format, call) in plain_calls() {
+        let twice = format!("{call}\n{call}");
+        for end in (0..=twice.len()).filter(|&end| twice.is_char_boundary(end)) {
+            let (said, before) = cut(format, &twice[..end]);
+            assert_eq!(said.content.trim(), "", "of {:?}", &twice[..end]);
+            assert_eq!(before.content.trim(), "", "of {:?}", &twice[..end]);
+        }
+        let called = Called::gathered(&cut(format, &twice).0.calls);
+        let arguments: Value = serde_json::from_str(&called[0].arguments).unwrap();
+        assert_eq!(arguments, json!({"t": "a"}), "{twice}");
+    }
+}
+
+#[test]
+fn what_was_said_before_a_call_that_was_cut_stays() {
+    for (format, call) in plain_calls() {
+        if matches!(format, CallFormat::Harmony | CallFormat::Llama) {
+            continue;
+        }
+        for end in (1..call.len()).filter(|&end| call.is_char_boundary(end)) {
+            let text = format!("I look.\n\n{}", &call[..end]);
+            assert_eq!(cut(format, &text).0.content, "I look.", "of {text:?}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_in_json_that_was_cut_is_text_where_it_names_no_function() {
+    for text in [
+        "{\"q\": 1, \"na",
+        "{\"name\": \"Ada\"",
+        "{\"name\": \"Ada\", \"age\": 5",
+    ] {
+        assert_eq!(cut(CallFormat::Llama, text).0.content, text);
+    }
+}
+
+#[test]
+fn half_a_closing_mark_behind_a_whole_call_is_not_said_however_the_answer_ends() {
+    let example = example(CallFormat::Tagged);
+    let text = "<tool_call>\n{\"name\": \"w\", \"arguments\": {}}</t";
+    let said = read(parser(&example, calling()), std::iter::once(text));
+    assert_eq!((said.content.as_str(), said.calls.is_empty()), ("", false));
+}
+
 #[test]
 fn a_call_that_begins_before_the_last_one_ended_is_a_call_of_its_own() {
     let both = [("w", json!({"t": "a"})), ("w", json!({"t": "b"}))];

@@ -47,6 +47,16 @@ pub(super) fn mark_behind(text: &str) -> Option<&'static str> {
     marks.find(|mark| text.ends_with(mark))
 }
 
+/// What a reader sees of an answer that was cut before a message began.
+fn said_in_cut(text: &str) -> &str {
+    let start = text.trim_start();
+    let is_address = start.starts_with(FUNCTIONS) || FUNCTIONS.starts_with(start);
+    if is_address || BOUNDARIES.iter().any(|mark| text.contains(mark)) {
+        return "";
+    }
+    &text[..scan::hold_from(text, BOUNDARIES.into_iter())]
+}
+
 impl Harmony {
     pub(super) fn new(calling: Calling) -> Self {
         Self {
@@ -107,12 +117,20 @@ impl Harmony {
 
     pub(super) fn finish(&mut self, end: TextEnd, said: &mut Said) {
         let held = std::mem::take(&mut self.held);
-        self.take(&held, said);
+        let is_in_text = matches!(&self.mode, Mode::Calling(stream) if stream.is_within_text());
+        let is_header = matches!(self.mode, Mode::Header(_));
+        // What is held begins a mark, which is no text where the answer was cut in it.
+        if end == TextEnd::Whole || is_in_text || is_header {
+            self.take(&held, said);
+        }
         if let Mode::Header(header) = &self.mode
             && !self.has_begun
             && !header.contains(CHANNEL)
         {
-            said.content.push_str(header);
+            said.content.push_str(match end {
+                TextEnd::Cut => said_in_cut(header),
+                TextEnd::Whole => header,
+            });
         }
         // A call that was cut stays as far as it came.
         let is_call = matches!(self.mode, Mode::Call { .. } | Mode::Calling(_));

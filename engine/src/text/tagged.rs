@@ -128,17 +128,35 @@ impl Tagged {
 
     pub(super) fn finish(&mut self, end: TextEnd, said: &mut Said) {
         let held = std::mem::take(&mut self.held);
+        let is_half_mark = self.ends_in_half_mark(&held, end);
         if matches!(self.mode, Mode::Opening) {
             self.mode = Mode::Content;
         }
-        self.take(&held, said);
+        if !is_half_mark {
+            self.take(&held, said);
+        }
         let end = match end {
             TextEnd::Cut => SectionEnd::Cut,
             TextEnd::Whole => SectionEnd::Left,
         };
         self.end_call("", end, said);
-        if matches!(self.mode, Mode::Content) {
+        // The line breaks before a mark set it off, and so do those before a half of one.
+        if matches!(self.mode, Mode::Content) && !is_half_mark {
             self.section.finish(&mut said.content);
+        }
+    }
+
+    /// Whether what is held at the end is a half of a mark, and no text.
+    fn ends_in_half_mark(&self, held: &str, end: TextEnd) -> bool {
+        match &self.mode {
+            // Nothing but its closing mark follows a call that is whole.
+            Mode::Call(reader) if reader.has_called() => !held.is_empty(),
+            Mode::Call(reader) => {
+                end == TextEnd::Cut && !held.is_empty() && !reader.is_within_text()
+            }
+            // Blanks alone are no half of a mark.
+            Mode::Opening => end == TextEnd::Cut && !held.trim().is_empty(),
+            Mode::Content | Mode::Over | Mode::Reasoning => end == TextEnd::Cut && !held.is_empty(),
         }
     }
 

@@ -83,6 +83,15 @@ fn object_head(text: &str) -> Result<Head, Stop> {
     cursor.arguments(text, name, 1)
 }
 
+/// The name in `{"name": "f"`, the beginning of a call in JSON.
+pub(super) fn name_in(text: &str) -> Option<String> {
+    let mut cursor = Cursor { rest: text };
+    cursor.expect("{").ok()?;
+    let is_name = cursor.string().ok()? == "name";
+    cursor.expect(":").ok()?;
+    cursor.string().ok().filter(|_| is_name)
+}
+
 /// `name[ARGS]{`, where the mark of a further call may stand before it and an id within.
 fn mistral_head(text: &str) -> Result<Head, Stop> {
     const OPEN: &str = "[TOOL_CALLS]";

@@ -2,7 +2,7 @@
 //! be anything else, so that a long argument streams. What only shows itself as a whole is held.
 
 use super::super::dialect::CallFormat;
-use super::head::{Head, head};
+use super::head::{Head, head, name_in};
 use super::object::ObjectStream;
 use super::tags::TagStream;
 use super::{Called, ParameterTypes, read};
@@ -37,7 +37,7 @@ pub(in crate::text) enum Beginning {
 pub(in crate::text) enum SectionEnd {
     /// By its closing mark.
     Closed,
-    /// With an answer that its bound cut: a call stays as far as it came.
+    /// With an answer that its bound cut: a call stays as far as it came, or is left out.
     Cut,
     /// With the answer, before another call, or because it grew too long.
     Left,
@@ -241,6 +241,20 @@ impl CallReader {
         None
     }
 
+    /// Whether what is held may be a call of which too little came.
+    fn may_be_a_call(&self, types: &ParameterTypes) -> bool {
+        let (State::Held(body) | State::Whole(body)) = &self.state else {
+            return true;
+        };
+        match self.beginning {
+            Beginning::Mark => true,
+            Beginning::Name => match name_in(body.text.trim_start_matches(BETWEEN)) {
+                Some(name) => types.has(&name),
+                None => matches!(self.state, State::Held(_)),
+            },
+        }
+    }
+
     /// The section ended. What came of it and is no call, which is text.
     pub(in crate::text) fn finish(
         self,
@@ -254,6 +268,7 @@ impl CallReader {
         if is_under_way && end == SectionEnd::Cut {
             return None;
         }
+        let is_left_out = end == SectionEnd::Cut && self.may_be_a_call(types);
         let body = self.give_up(out)?;
         let rest = body.trim_start_matches(BETWEEN);
         if calls > 0 && rest.is_empty() {
@@ -270,6 +285,7 @@ impl CallReader {
             }
             // What models leave between a call and its closing mark says nothing.
             Some(_) | None if calls > 0 && end == SectionEnd::Closed => None,
+            Some(_) | None if is_left_out => None,
             Some(_) | None => Some(body),
         }
     }
