@@ -266,8 +266,10 @@ fn prices_are_read_anew_while_a_coordinator_runs() {
 
     write(&[("b", 70_000), ("c", 50_000)]);
     let expected = "retired a\n\
-        listed c: $0.050000 for a million tokens in, $0.200000 out, context 8192\n\
-        priced b: $0.070000 for a million tokens in, $0.200000 out, context 8192\n";
+        listed c: $0.050000 for a million tokens in, $0.200000 out, context 8192, \
+        output_tokens_default 512\n\
+        priced b: $0.070000 for a million tokens in, $0.200000 out, context 8192, \
+        output_tokens_default 512\n";
     assert_eq!(said(&reload), expected);
     let prices = lines(&["prices", "--data", &data, "--json"]);
     let names: Vec<&str> = prices.iter().map(|it| it["id"].as_str().unwrap()).collect();
@@ -548,4 +550,76 @@ fn an_answer_of_the_tiny_model_is_asked_for_and_paid_as_the_readme_says() {
     assert_eq!(requests[0]["state"], "settled");
     let earnings = lines(&["earnings", "--data", &data, "--json"]);
     assert!(earnings[0]["earned_micro_usd"].as_i64() > Some(0));
+}
+
+#[test]
+fn money_that_came_in_is_told_as_applied_or_as_waiting_for_a_coordinator() {
+    let network = Network::new();
+    let data = network.at("data");
+    let credit = [
+        "credit",
+        "--data",
+        &data,
+        "--account",
+        "me",
+        "--amount",
+        "1",
+    ];
+    let in_json = [&credit[..], &["--json"]].concat();
+    let key = [
+        "key",
+        "create",
+        "--data",
+        &data,
+        "--account",
+        "me",
+        "--credit",
+        "1",
+    ];
+    let key_in_json = [&key[..], &["--json"]].concat();
+    let given = lines(&in_json).remove(0);
+    assert_eq!(given["state"], "applied");
+    assert_eq!(lines(&key_in_json)[0]["credit"]["state"], "applied");
+    let id = given["id"].to_string();
+    let back = lines(&["credit", "reverse", "--data", &data, "--json", &id]);
+    assert_eq!(back[0]["state"], "applied");
+    assert!(!said(&credit).contains("waits"));
+
+    drop(network.coordinator);
+    let given = lines(&in_json).remove(0);
+    assert_eq!(given["state"], "waiting");
+    assert_eq!(lines(&key_in_json)[0]["credit"]["state"], "waiting");
+    for words in [&credit[..], &key[..]] {
+        let said = said(words);
+        assert!(said.contains("no coordinator runs: it waits"), "{said}");
+    }
+}
+
+#[test]
+fn a_request_that_ended_with_its_coordinator_is_told_as_unfinished() {
+    let mut network = Network::new();
+    let slow = ["--echo-pieces", "2000", "--echo-pause-ms", "50"];
+    let echo = ["--echo", "--model-id", "tiny"];
+    let mut provider = network.provider("machine", &[&echo[..], &slow].concat());
+    let machine = provider.line("machine ");
+    network.machine(&machine, |one| one["models"][0]["why_nothing"].is_null());
+    let data = network.at("data");
+    let asked = [
+        "chat",
+        "--coordinator",
+        &network.address,
+        "--key",
+        &network.key,
+    ];
+    let mut asking = Running::start(&[&asked[..], &["--model", "tiny", "hello"]].concat());
+    let mut byte = [0];
+    std::io::Read::read_exact(&mut asking.out, &mut byte).unwrap();
+    let list = ["requests", "--data", &data, "--json"];
+    assert_eq!(lines(&list)[0]["state"], "running");
+    network.coordinator.child.kill().unwrap();
+    network.coordinator.child.wait().unwrap();
+    let open = lines(&list).remove(0);
+    assert_eq!(open["state"], "unfinished");
+    let table = said(&["requests", "--data", &data]);
+    assert!(table.contains("unfinished: no coordinator runs"), "{table}");
 }

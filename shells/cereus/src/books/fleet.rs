@@ -150,6 +150,7 @@ struct Terms {
     input_micro_usd_per_mtok: i64,
     output_micro_usd_per_mtok: i64,
     context_tokens: u32,
+    output_tokens_default: u32,
 }
 
 pub(crate) fn prices(args: &PricesArgs) -> Outcome {
@@ -178,10 +179,11 @@ fn reload_prices(list: &ListArgs) -> Outcome {
         let Change { change, id, sold } = serde_json::from_value(change).map_err(text)?;
         let terms = sold.map_or_else(String::new, |sold| {
             format!(
-                ": {} for a million tokens in, {} out, context {}",
+                ": {} for a million tokens in, {} out, context {}, output_tokens_default {}",
                 dollars(sold.input_micro_usd_per_mtok),
                 dollars(sold.output_micro_usd_per_mtok),
-                sold.context_tokens
+                sold.context_tokens,
+                sold.output_tokens_default
             )
         });
         say(&format!("{change} {id}{terms}\n"))?;

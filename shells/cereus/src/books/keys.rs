@@ -5,7 +5,8 @@ use cereus_core::money::MicroUsd;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 
-use super::table::{Table, moment};
+use super::credit::{not_applied, state_name, taken_over};
+use super::table::{Table, dollars, moment};
 use super::{command_on, find, look, missing, open, text};
 use crate::Outcome;
 use crate::cli::{KeyCreateArgs, KeyListArgs, KeyRevokeArgs};
@@ -20,21 +21,30 @@ pub(crate) fn create_key(args: &KeyCreateArgs) -> Outcome {
     }
     let mut store = open(&args.data)?;
     let key = store.create_key(&args.account).map_err(text)?;
+    let mut credit = None;
     if let Some(amount) = args.credit {
         let account = find(&*store, &args.data, &args.account)?;
-        store.deposit(account, MicroUsd(amount)).map_err(text)?;
+        let id = store.deposit(account, MicroUsd(amount)).map_err(text)?;
+        credit = Some(taken_over(&*store, &args.data, id)?);
     }
     let secret = key.secret.expose_secret();
     let told = if args.quiet {
         format!("{secret}\n")
     } else if args.json {
-        let line = json!({
+        let mut line = json!({
             "key": secret, "id": key.id, "label": key.label, "account": args.account,
         });
+        if let Some(row) = &credit {
+            line["credit"] = json!({ "id": row.id.0, "state": state_name(&row.state) });
+        }
         format!("{line}\n")
     } else {
+        let credit = credit.map_or_else(String::new, |row| {
+            let (amount, state) = (dollars(row.amount.0), not_applied(&row));
+            format!("credit   {amount}{state}\n")
+        });
         format!(
-            "key      {secret}\nid       {}\naccount  {}\n\n\
+            "key      {secret}\nid       {}\naccount  {}\n{credit}\n\
              Keep the key now: only its hash is stored, it cannot be shown again.\n",
             key.id, args.account
         )
@@ -80,7 +90,7 @@ pub(crate) fn revoke_key(args: &KeyRevokeArgs) -> Outcome {
         say(&format!("{line}\n"))?;
     } else {
         say(&format!(
-            "Revoked {} ({}) of {}.\n",
+            "Revoked {} ({}) of {}. Machines that earn by it do so until they connect anew.\n",
             key.id, key.label, key.account_name
         ))?;
     }

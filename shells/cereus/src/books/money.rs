@@ -1,6 +1,6 @@
 //! `cereus account`, `cereus requests`, `cereus audit`.
 
-use cereus_coordinator::store::AuditExtent;
+use cereus_coordinator::store::{AuditExtent, RequestState, is_served};
 use serde_json::json;
 
 use super::table::{Table, dollars, moment};
@@ -44,11 +44,14 @@ pub(crate) fn list_requests(args: &RequestsArgs) -> Outcome {
         None => None,
     };
     let rows = store.requests(account, args.last).map_err(text)?;
+    // Looked at only where it says something.
+    let has_open = rows.iter().any(|row| row.state == RequestState::Running);
+    let is_served = has_open && is_served(&args.list.data);
     if args.list.json {
         for row in &rows {
             let line = json!({
                 "request": row.request.to_string(), "account": row.account_name,
-                "held_unix_s": row.held_unix_s, "state": row.state.name(),
+                "held_unix_s": row.held_unix_s, "state": state(row.state, is_served), "reason": reason(row.state, is_served),
                 "held_micro_usd": row.held.0, "charged_micro_usd": row.charged.0,
                 "model": row.model, "prompt_tokens": row.prompt_tokens,
                 "completion_tokens": row.completion_tokens,
@@ -70,10 +73,25 @@ pub(crate) fn list_requests(args: &RequestsArgs) -> Outcome {
             count(row.prompt_tokens),
             count(row.completion_tokens),
             dollars(row.charged.0),
-            row.state.name().to_owned(),
+            match reason(row.state, is_served) {
+                Some(reason) => format!("{}: {reason}", state(row.state, is_served)),
+                None => state(row.state, is_served).to_owned(),
+            },
         ]);
     }
     table.print("Nothing was asked yet.")
+}
+
+const fn state(state: RequestState, is_served: bool) -> &'static str {
+    match state {
+        RequestState::Running if !is_served => "unfinished",
+        RequestState::Running | RequestState::Settled | RequestState::Voided => state.name(),
+    }
+}
+
+fn reason(state: RequestState, is_served: bool) -> Option<&'static str> {
+    (state == RequestState::Running && !is_served)
+        .then_some("no coordinator runs; the next start gives its hold back")
 }
 
 pub(crate) fn audit(args: &AuditArgs) -> Outcome {

@@ -64,7 +64,8 @@ pub(crate) struct KeyListArgs {
 #[derive(Args)]
 #[command(after_help = "Example:\n  \
     cereus key revoke --data data key_0123456789abcdef01234567\n\n\
-    `cereus key list` shows the ids. What runs under the key finishes; nothing more is admitted.")]
+    `cereus key list` shows the ids. What runs under the key finishes; nothing more is admitted.\n\
+    A machine that earns by the key does so until it connects anew, and for nobody from then on.")]
 pub(crate) struct KeyRevokeArgs {
     #[command(flatten)]
     pub(crate) list: ListArgs,
@@ -229,7 +230,9 @@ pub(crate) struct EarningsMoveArgs {
 #[command(after_help = "Examples:\n  \
     cereus providers --data data\n  \
     cereus providers --data data --json\n\n\
-    Asks the coordinator that runs on the folder. LOAD is what a machine has of a model, ours and\n\
+    Asks the coordinator that runs on the folder. ACCOUNT is whose the machine's\n\
+    earnings are by the key that it named when it connected, also where that was revoked since: from its\n\
+    next connection on they are nobody's. LOAD is what a machine has of a model, ours and\n\
     others', of what it says that it runs at once. STATE says why no work goes there; several reasons\n\
     may hold.")]
 pub(crate) struct ProvidersArgs {

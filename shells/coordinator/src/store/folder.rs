@@ -30,6 +30,12 @@ impl Drop for FolderLock {
     }
 }
 
+/// Whether somebody holds the lock of a folder: a coordinator, or for a moment a command.
+#[must_use]
+pub fn is_served(folder: &Path) -> bool {
+    matches!(FolderLock::take(folder), Err(StoreError::InUse { .. }))
+}
+
 impl FolderLock {
     pub fn take(folder: &Path) -> Result<Self, StoreError> {
         make_folder(folder)?;
@@ -108,7 +114,9 @@ mod tests {
             FolderLock::take(folder.path()),
             Err(StoreError::InUse { .. })
         ));
+        assert!(is_served(folder.path()));
         drop(first);
+        assert!(!is_served(folder.path()));
         FolderLock::take(folder.path()).unwrap();
     }
 

@@ -25,7 +25,7 @@ use cereus_core::ids::{AccountId, Epoch, MachineId, RequestId};
 use cereus_core::money::MicroUsd;
 
 pub use error::{Disagreement, StoreError};
-pub use folder::FolderLock;
+pub use folder::{FolderLock, is_served};
 pub(crate) use folder::{make_folder, private_file};
 use log::{BatchNo, Log};
 pub use rows::{
@@ -65,6 +65,8 @@ pub trait Store: std::fmt::Debug + Send {
 
     /// Records the counter-entry of a deposit, once.
     fn reverse_deposit(&mut self, id: DepositId) -> Result<DepositRow, StoreError>;
+
+    fn find_deposit(&self, id: DepositId) -> Result<DepositRow, StoreError>;
 
     /// Moves what a machine earned for `from`, and was not moved before, to `to`. The caller has seen
     /// the proof of its owner.

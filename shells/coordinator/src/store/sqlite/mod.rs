@@ -129,6 +129,10 @@ impl Store for SqliteStore {
         deposits::find(&self.db, made)
     }
 
+    fn find_deposit(&self, id: DepositId) -> Result<DepositRow, StoreError> {
+        deposits::find(&self.db, id)
+    }
+
     fn claim_earned(
         &mut self,
         machine: MachineId,
