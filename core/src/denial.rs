@@ -180,13 +180,18 @@ impl Denial {
                 "The balance does not cover this request. Add credit or lower max_tokens."
             }
             Self::Cancelled => "The request was cancelled.",
-            Self::Client(Self::LENGTH_STATUS) => Self::TooLong.text(),
+            Self::Client(Self::LENGTH_STATUS) => {
+                "The machine that had this request counted a prompt longer than its own context. \
+                 Shorten the prompt."
+            }
             Self::Client(_) => {
                 "The provider cannot serve this request as it is written. Look for tools where the \
                  model's template takes none, a token number beyond its vocabulary, a pattern that \
                  does not compile, or a schema that is not valid; `cereus local` on the same model says which."
             }
-            Self::Draining => "The coordinator is restarting. Try again in a few seconds.",
+            Self::Draining => {
+                "The coordinator is shutting down or restarting. Try again in a few seconds."
+            }
             Self::Encryption => "The provider broke the encryption contract and was excluded.",
             Self::Full { .. } => "Every machine that serves this model is busy. Try again later.",
             Self::HoldOverdue => {

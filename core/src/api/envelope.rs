@@ -65,17 +65,21 @@ impl Envelope {
                 output_tokens_max,
                 context_tokens,
             } = sizes;
-            let who = if matches!(denial, Denial::Client(_)) {
-                " The machine that had this request counted more."
-            } else {
-                ""
-            };
-            envelope.message = Cow::Owned(format!(
-                "The model's context is {context_tokens} tokens.{who} By our estimate, a token for \
-                 {} bytes of text, the prompt has {prompt_tokens}; up to {output_tokens_max} more are \
-                 asked for. Shorten the prompt or lower max_tokens.",
-                Ask::BYTES_PER_TOKEN
-            ));
+            let bytes = Ask::BYTES_PER_TOKEN;
+            envelope.message = Cow::Owned(match denial {
+                // A machine counts the prompt alone, and its own model may hold less than is sold.
+                Denial::Client(_) => format!(
+                    "The machine that had this request counted a prompt longer than its own model's \
+                     context, which may be less than the {context_tokens} tokens that are sold and is \
+                     not known here. By our estimate, a token for {bytes} bytes of text, the prompt has \
+                     {prompt_tokens}. Shorten the prompt."
+                ),
+                _ => format!(
+                    "The model's context is {context_tokens} tokens. By our estimate, a token for \
+                     {bytes} bytes of text, the prompt has {prompt_tokens}; up to {output_tokens_max} \
+                     more are asked for. Shorten the prompt or lower max_tokens."
+                ),
+            });
         }
         envelope
     }

@@ -18,6 +18,8 @@ use crate::listen::parse_listen;
     {\"models\": [{\"id\": \"tiny\", \"input_micro_usd_per_mtok\": 50000,\n   \
     \"output_micro_usd_per_mtok\": 200000, \"context_tokens\": 2048,\n   \
     \"output_tokens_default\": 512}]}\n\n\
+    context_tokens is what prompt and answer may have together: 8192 where nobody says. A machine whose\n\
+    own model holds less refuses longer prompts; name no more than the machines can hold.\n\n\
     output_tokens_default is the most tokens that an answer may have where its request names no\n\
     max_tokens: 512 where the catalogue does not say, and at most half of the context.\n\n\
     `cereus prices reload` has a running coordinator read that file anew.\n\n\
@@ -32,7 +34,7 @@ pub(crate) struct CoordinatorArgs {
     /// Folder of the ledger and the journal; made if it is not there
     #[arg(long, default_value = "cereus-data")]
     pub(crate) data: PathBuf,
-    /// A model to sell: ID:INPUT:OUTPUT, then perhaps :CONTEXT; micro-USD for a million tokens; may be repeated
+    /// A model to sell: ID:INPUT:OUTPUT, then perhaps :CONTEXT (8192 tokens if not given); micro-USD for a million tokens; may be repeated
     #[arg(long = "model", value_parser = parse_model, value_name = "ID:IN:OUT[:CONTEXT]")]
     pub(crate) models: Vec<ModelSpec>,
     /// A JSON file of models to sell
