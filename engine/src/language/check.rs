@@ -13,6 +13,8 @@ use crate::model::ModelError;
 pub enum TemplateCheck {
     /// There is no template.
     Absent,
+    /// It cannot be read at all, and a load says so.
+    Damaged(String),
     /// Where it failed, and on what.
     Fails(String),
     Renders,
@@ -88,18 +90,20 @@ pub fn check_template(folder: &Path) -> TemplateCheck {
         Ok(()) => TemplateCheck::Renders,
         Err(Flaw::None) => TemplateCheck::Absent,
         Err(Flaw::At(text)) => TemplateCheck::Fails(text),
+        Err(Flaw::Damage(text)) => TemplateCheck::Damaged(text),
     }
 }
 
 enum Flaw {
     At(String),
+    Damage(String),
     /// Nothing to find one in.
     None,
 }
 
 impl From<ModelError> for Flaw {
     fn from(error: ModelError) -> Self {
-        Self::At(error.to_string())
+        Self::Damage(error.to_string())
     }
 }
 
@@ -109,7 +113,7 @@ fn checked(folder: &Path) -> Result<(), Flaw> {
     let takes_tools = source.contains("tools");
     let text = |token: Option<RawToken>| token.map(RawToken::into_text);
     let template = Template::new(&source, text(texts.bos_token), text(texts.eos_token))
-        .map_err(|cause| Flaw::At(format!("{file} is damaged: {cause}")))?;
+        .map_err(|cause| Flaw::Damage(format!("{file} is damaged: {cause}")))?;
     for probe in PROBES {
         if probe.rule == Rule::MustWithTools && !takes_tools {
             continue;
@@ -142,7 +146,7 @@ mod tests {
 
     fn flaw(template: &str) -> String {
         match found("chat_template.jinja", template) {
-            TemplateCheck::Fails(text) => text,
+            TemplateCheck::Damaged(text) | TemplateCheck::Fails(text) => text,
             other => panic!("{other:?} for {template}"),
         }
     }

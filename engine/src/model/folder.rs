@@ -17,6 +17,7 @@ use super::config::{Config, Numbers};
 use super::error::ModelError;
 use super::network::{Layout, Load, Model, QuantisedMatrices};
 use super::place::FOREIGN;
+use crate::language::Language;
 
 /// The longest header that a safetensors file may have, as its own library sets it.
 pub(super) const HEADER_BYTES_MAX: u64 = 100_000_000;
@@ -78,6 +79,16 @@ pub fn check_files(folder: &Path) -> Result<(), ModelError> {
         check_header(&file, &config.numbers)?;
     }
     read_json(folder, "tokenizer.json").map(drop)
+}
+
+/// [`check_files`], and whether the tokenizer and the chat template load as they will beside the
+/// weights. Takes as long as reading the tokenizer does. Reads no weights.
+///
+/// # Errors
+/// As those of [`check_files`] and [`Language::load`].
+pub fn check_folder(folder: &Path) -> Result<(), ModelError> {
+    check_files(folder)?;
+    Language::load(folder, &read_config(folder)?).map(drop)
 }
 
 fn read_config(folder: &Path) -> Result<Config, ModelError> {

@@ -21,7 +21,7 @@ pub use config::{Config, Store};
 pub use error::ModelError;
 pub use families::Family;
 #[cfg(feature = "mlx")]
-pub use folder::check_files;
+pub use folder::{check_files, check_folder};
 #[cfg(feature = "mlx")]
 pub(crate) use folder::{read_json, read_json_if_any};
 #[cfg(feature = "mlx")]

@@ -31,10 +31,8 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Outcome {
     let failed = all_checks(&checkup).filter(|check| check.verdict >= limit);
     match failed.count() {
         0 => Ok(()),
-        1 => Err("a check failed; what to do stands beside it".to_owned()),
-        count => Err(format!(
-            "{count} checks failed; what to do stands beside them"
-        )),
+        1 => Err("a check failed; its line says why".to_owned()),
+        count => Err(format!("{count} checks failed; their lines say why")),
     }
 }
 

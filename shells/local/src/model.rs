@@ -147,7 +147,8 @@ fn template_warning(folder: &std::path::Path) -> Option<String> {
             "the model's chat template fails its self-check, so some conversations will be \
              refused: {why}"
         )),
-        TemplateCheck::Renders => None,
+        // The load that follows fails by it, and its error says so.
+        TemplateCheck::Damaged(_) | TemplateCheck::Renders => None,
     }
 }
 
@@ -202,5 +203,7 @@ mod tests {
         );
         std::fs::write(&file, "{% for m in messages %}{{ m.content }}{% endfor %}").unwrap();
         assert_eq!(template_warning(folder.path()), None);
+        std::fs::write(&file, "{% for m in").unwrap();
+        assert_eq!(template_warning(folder.path()), None, "the load says it");
     }
 }

@@ -231,9 +231,10 @@ mod tests {
     fn sparse(size: u64) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let config = r#"{"model_type":"llama","hidden_size":64,"intermediate_size":128,
-            "num_hidden_layers":2,"num_attention_heads":4,"vocab_size":32,"rms_norm_eps":1e-5}"#;
+            "num_hidden_layers":2,"num_attention_heads":4,"vocab_size":640,"rms_norm_eps":1e-5}"#;
         fs::write(folder.path().join("config.json"), config).unwrap();
-        fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+        let tokenizer = include_bytes!("../../../engine/models/tiny/tokenizer.json");
+        fs::write(folder.path().join("tokenizer.json"), tokenizer).unwrap();
         let weights = folder.path().join("model.safetensors");
         fs::write(&weights, header(size)).unwrap();
         let file = fs::File::options().write(true).open(weights).unwrap();
@@ -272,6 +273,36 @@ mod tests {
         fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
         assert_eq!(check().verdict, Verdict::Fail);
         assert!(check().text.contains("tokenizer.json"), "{}", check().text);
+    }
+
+    #[cfg(feature = "mlx")]
+    #[test]
+    fn a_tokenizer_or_a_template_that_a_load_cannot_read_fails_the_check() {
+        let folder = sparse(80_000);
+        let at = |name: &str| folder.path().join(name);
+        let check = || {
+            let checkup = on(64, Strain::default(), folder.path());
+            checkup.models[0].check.clone()
+        };
+        let whole = fs::read(at("tokenizer.json")).unwrap();
+        for garbage in ["{}", "garbage", "[1]"] {
+            fs::write(at("tokenizer.json"), garbage).unwrap();
+            assert_eq!(check().verdict, Verdict::Fail, "{garbage}");
+            assert!(
+                check().text.contains("it would not load"),
+                "{}",
+                check().text
+            );
+        }
+        fs::write(at("tokenizer.json"), whole).unwrap();
+        assert_eq!(check().verdict, Verdict::Pass, "{}", check().text);
+        fs::write(at("chat_template.jinja"), "{% for m in").unwrap();
+        assert!(
+            check().text.contains("chat_template.jinja"),
+            "{}",
+            check().text
+        );
+        assert_eq!(check().verdict, Verdict::Fail);
     }
 
     #[test]

@@ -95,11 +95,12 @@ pub(super) fn model_files(folder: &Path) -> Result<Vec<ModelFile>, FilesError> {
     Ok(files)
 }
 
-/// What a load would stop at before it reads any weights: a file that is missing or cut short.
+/// What a load would stop at beside the weights' own numbers: a file that is missing or cut short, or a
+/// tokenizer or a chat template that is none.
 #[cfg(feature = "mlx")]
 #[must_use]
 pub fn missing_or_damaged(folder: &Path) -> Option<String> {
-    let checked = cereus_engine::model::check_files(folder);
+    let checked = cereus_engine::model::check_folder(folder);
     checked.err().map(|error| error.to_string())
 }
 

@@ -40,7 +40,7 @@ pub(super) fn rendering(folder: &Path) -> Rendering {
 
     match check_template(folder) {
         TemplateCheck::Absent => Rendering::Unchecked,
-        TemplateCheck::Fails(why) => Rendering::Fails(why),
+        TemplateCheck::Damaged(why) | TemplateCheck::Fails(why) => Rendering::Fails(why),
         TemplateCheck::Renders => Rendering::Renders,
     }
 }
