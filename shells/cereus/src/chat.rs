@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Write as _};
 
-use cereus_client::{ChatStream, Client, Piece};
+use cereus_client::{ChatStream, Client, ClientError, Piece};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
@@ -31,23 +31,54 @@ pub(crate) async fn chat(args: ChatArgs) -> Outcome {
     let mut stream = client.chat_stream(&body).await.map_err(text)?;
     let Shown { printed, is_cut } = print_answer(&mut stream).await?;
     if is_cut {
-        let (bound, more) = (args.max_tokens, args.max_tokens.saturating_mul(4));
-        eprintln!(
-            "cereus: the answer was cut at --max-tokens {bound}; a larger bound gives more, for instance \
-             --max-tokens {more}"
-        );
+        eprintln!("cereus: {}", cut_at(args.max_tokens));
     }
     if args.receipt && printed != Printed::InPart {
-        let path = format!("/v1/receipts/{}", stream.request_id());
-        let receipt = client.get(&path).await.map_err(text)?;
-        let receipt = receipt::table(&receipt, Paint::for_stdout());
-        say(&format!("\n{receipt}\n"))?;
+        let id = stream.request_id();
+        match client.get(&format!("/v1/receipts/{id}")).await {
+            Ok(receipt) => {
+                let receipt = receipt::table(&receipt, Paint::for_stdout());
+                say(&format!("\n{receipt}\n"))?;
+            }
+            // The answer is whole, so that this is no failure of the chat.
+            Err(error) => eprintln!("cereus: {}", without_receipt(&args.coordinator, id, &error)),
+        }
     }
     Ok(())
 }
 
+fn cut_at(bound: i64) -> String {
+    if bound < 0 {
+        return "the answer was cut at the bound that the server sets; --max-tokens names a larger one"
+            .to_owned();
+    }
+    format!(
+        "the answer was cut at --max-tokens {bound}; a larger bound gives more, for instance \
+         --max-tokens {}",
+        bound.saturating_mul(4)
+    )
+}
+
+/// Why a whole answer has no receipt beside it, and how to get that.
+fn without_receipt(server: &str, id: &str, error: &ClientError) -> String {
+    // A coordinator says "no receipt of that id"; a server without the path, that there is no such path.
+    let has_no_path = matches!(error, ClientError::Api(refused)
+        if refused.status == 404 && refused.message.starts_with("there is no GET "));
+    if has_no_path || matches!(error, ClientError::Stranger { .. }) {
+        return "the answer is whole; this server keeps no receipts, as `cereus local` keeps none: a \
+                coordinator does"
+            .to_owned();
+    }
+    format!(
+        "the answer is whole and was charged; its receipt could not be fetched ({error}). It is {id}: \
+         `curl -H 'Authorization: Bearer KEY' {}/v1/receipts/{id}` gets it as soon as the coordinator \
+         answers, and `cereus requests` lists it at the coordinator",
+        server.trim_end_matches('/').trim_end_matches("/v1")
+    )
+}
+
 /// A streamed chat of one message.
-pub(crate) fn question(model: &str, prompt: &str, max_tokens: u32) -> Value {
+pub(crate) fn question(model: &str, prompt: &str, max_tokens: i64) -> Value {
     json!({
         "model": model,
         "messages": [{ "role": "user", "content": prompt }],
@@ -105,4 +136,48 @@ pub(crate) async fn print_answer(stream: &mut ChatStream) -> Result<Shown, Strin
 
 pub(crate) fn text(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use cereus_client::ApiError;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_whose_receipt_cannot_be_had_is_told_as_given_and_charged() {
+        let gone = ClientError::Unreachable {
+            base: "http://a".to_owned(),
+            why: "refused".to_owned(),
+        };
+        let said = without_receipt("http://a/v1", "req_1", &gone);
+        for part in [
+            "was charged",
+            "http://a/v1/receipts/req_1",
+            "nothing answers at http://a",
+        ] {
+            assert!(said.contains(part), "{said}");
+        }
+        let refused = |message: &str| {
+            let error = ApiError {
+                status: 404,
+                code: "not_found".to_owned(),
+                message: message.to_owned(),
+                retry_after_s: None,
+            };
+            without_receipt("http://a", "req_1", &ClientError::Api(error))
+        };
+        assert!(
+            refused("there is no GET /v1/receipts/req_1").contains("`cereus local` keeps none")
+        );
+        assert!(refused("no receipt of that id is kept").contains("was charged"));
+    }
+
+    #[test]
+    fn a_cut_at_a_bound_that_nobody_named_names_no_number() {
+        assert!(!cut_at(-1).contains("-1"));
+        assert!(
+            cut_at(2).contains("cut at --max-tokens 2;") && cut_at(2).contains("--max-tokens 8")
+        );
+    }
 }

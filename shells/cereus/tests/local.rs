@@ -46,6 +46,29 @@ fn a_second_interrupt_waits_for_nothing() {
     assert_eq!(local.end(), Some(1));
 }
 
+#[test]
+fn a_chat_that_wants_a_receipt_hears_that_none_is_kept_here_and_has_its_answer() {
+    let local = Local::start(&["--echo", "--echo-pieces", "3"]);
+    let address = format!("http://{}", local.addr);
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_cereus"))
+        .args([
+            "chat",
+            "--coordinator",
+            &address,
+            "--key",
+            "k",
+            "--model",
+            "echo",
+        ])
+        .args(["--max-tokens", "-1", "--receipt", "hi"])
+        .output()
+        .unwrap();
+    let complained = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{complained}");
+    assert!(complained.contains("keeps no receipts"), "{complained}");
+    assert!(String::from_utf8(output.stdout).unwrap().contains("echo"));
+}
+
 /// The status of a look at the health, and whether a page of `origin` may read it.
 fn look(local: &Local, host: &str, origin: Option<&str>) -> (u16, bool) {
     let mut headers = vec![format!("host: {host}")];

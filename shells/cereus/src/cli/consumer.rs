@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use cereus_core::api::{Fault, Place, Refusal};
 use clap::Args;
 
 use super::values::parse_key;
@@ -18,14 +19,14 @@ pub(crate) struct ChatArgs {
     pub(crate) key: Option<String>,
     #[arg(long)]
     pub(crate) model: String,
-    /// Most tokens of the answer; it is cut there
-    #[arg(long, default_value_t = 256)]
-    pub(crate) max_tokens: u32,
+    /// Most tokens of the answer; it is cut there. -1 leaves that to the server
+    #[arg(long, default_value_t = 256, value_parser = parse_max_tokens)]
+    pub(crate) max_tokens: i64,
     #[arg(long)]
     pub(crate) temperature: Option<f64>,
     #[arg(long)]
     pub(crate) seed: Option<i64>,
-    /// Show what it cost and where the time went
+    /// Show what it cost and where the time went; a coordinator keeps receipts, `cereus local` none
     #[arg(long)]
     pub(crate) receipt: bool,
     /// What to ask
@@ -56,4 +57,34 @@ pub(crate) struct DemoArgs {
     /// Say the same word again and again instead of running the model
     #[arg(long)]
     pub(crate) echo: bool,
+}
+
+/// What a server takes as `max_tokens`, refused in its words.
+fn parse_max_tokens(text: &str) -> Result<i64, String> {
+    let bound: Option<i64> = text.parse().ok();
+    bound
+        .filter(|bound| *bound == -1 || *bound >= 1)
+        .ok_or_else(|| {
+            let (place, fault) = (Place::field("max_tokens"), Fault::NotWhole { least: 1 });
+            Refusal::Field { place, fault }.to_string()
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use cereus_core::api::Request;
+
+    use super::*;
+
+    #[test]
+    fn a_bound_is_taken_or_refused_as_a_server_does() {
+        for text in ["-2", "-1", "0", "1", "256", "1.5"] {
+            let body = format!(
+                r#"{{"model":"m","messages":[{{"role":"user","content":"hi"}}],"max_tokens":{text}}}"#
+            );
+            let served = Request::read_any(body.as_bytes());
+            let (here, there) = (parse_max_tokens(text).err(), served.err());
+            assert_eq!(here, there.map(|refusal| refusal.to_string()), "{text}");
+        }
+    }
 }

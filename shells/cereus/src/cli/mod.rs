@@ -148,8 +148,13 @@ mod tests {
         assert_eq!((chat.seed, chat.prompt.as_str()), (Some(-7), "-2"));
         let credit = complaint(&["credit", "--account", "ada", "--amount", "-1"]);
         assert!(credit.contains("expected dollars"), "{credit}");
-        let tokens = complaint(&["chat", "--model", "m", "--max-tokens", "-1", "hello"]);
-        assert!(tokens.contains("--max-tokens"), "{tokens}");
+        let Command::Chat(open) = read(&["chat", "--model", "m", "--max-tokens", "-1", "hi"])
+        else {
+            unreachable!("it was asked for");
+        };
+        assert_eq!(open.max_tokens, -1);
+        let tokens = complaint(&["chat", "--model", "m", "--max-tokens", "-2", "hello"]);
+        assert!(tokens.contains("max_tokens must be -1 or"), "{tokens}");
     }
 
     #[test]

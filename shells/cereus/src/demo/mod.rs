@@ -25,7 +25,7 @@ use steps::Step;
 const ACCOUNT: &str = "demo";
 const CREDIT: MicroUsd = MicroUsd(1_000_000);
 const PRICES: &str = "50000:200000";
-const ANSWER_TOKENS_MAX: u32 = 128;
+const ANSWER_TOKENS_MAX: i64 = 128;
 const COORDINATOR_WAIT: Duration = Duration::from_secs(20);
 /// A large model takes its time to load.
 const MODEL_WAIT: Duration = Duration::from_secs(600);
@@ -54,7 +54,7 @@ async fn run(args: &DemoArgs, folder: &Path, model: &Model) -> Outcome {
     let title = paint.bold("Cereus: one private chat completion, from end to end");
     let stay = match args.data {
         Some(_) => "",
-        None => " (removed at the end; --data FOLDER keeps them)",
+        None => " (removed at the end if all goes well; --data FOLDER keeps them)",
     };
     let place = format!("books, journal and logs: {}{stay}", folder.display());
     say(&format!("{title}\n{}\n\n", paint.dim(&place)))?;
