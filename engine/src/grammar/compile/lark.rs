@@ -56,7 +56,8 @@ pub(super) fn schema_name(ix: usize) -> String {
     format!("s{ix}")
 }
 
-/// A text as it stands: Lark's strings are those of JSON.
+/// A text as it stands: Lark's strings are those of JSON, but for the one control character that
+/// JSON takes as it is.
 pub(super) fn literal(text: &str) -> String {
-    Value::from(text).to_string()
+    Value::from(text).to_string().replace('\x7f', r"\u007f")
 }

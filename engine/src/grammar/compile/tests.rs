@@ -195,6 +195,17 @@ fn words_and_patterns_are_said_to_the_letter() {
     assert!(failure.text.starts_with("guided_regex"), "{failure}");
 }
 
+#[test]
+fn a_word_may_hold_any_character_for_control() {
+    let (compiler, _) = compiler("", &[]);
+    for control in (0..=0x1f).chain([0x7f]).map(char::from) {
+        let word = format!("a{control}b");
+        let choice = serde_json::to_string(&[&word]).unwrap();
+        let request = request(&format!(r#","guided_choice":{choice}"#));
+        assert_eq!(random_answer(&compiler, &request, &mut Dice(1)), word);
+    }
+}
+
 /// What the core refuses before any machine is asked is what no grammar can be made of.
 #[test]
 fn keywords_that_are_refused_by_name_are_those_that_cannot_be_compiled() {
