@@ -1,4 +1,4 @@
-//! What `GET /metrics` shows, in Prometheus's text format.
+//! What `GET /metrics` shows, in the format OpenMetrics.
 
 use std::sync::atomic::AtomicU64;
 
@@ -70,7 +70,7 @@ impl Metrics {
         metrics
     }
 
-    /// The whole page.
+    /// The whole page, in OpenMetrics.
     pub(crate) fn page(&self) -> String {
         let mut page = String::new();
         prometheus_client::encoding::text::encode(&mut page, &self.registry)

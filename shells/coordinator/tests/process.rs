@@ -368,7 +368,28 @@ async fn the_metrics_count_what_happened_on_a_port_of_their_own() {
     let elsewhere = b"GET /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let elsewhere = exchange(own, elsewhere).await;
     assert!(elsewhere.starts_with("HTTP/1.1 404"), "{elsewhere}");
+    let open = b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text\r\n\
+        Connection: close\r\n\r\n";
+    let open = exchange(own, open).await;
+    assert!(
+        open.contains("content-type: application/openmetrics-text; version=1.0.0"),
+        "{open}"
+    );
+    assert!(
+        open.contains("# TYPE cereus_completion_tokens counter"),
+        "{open}"
+    );
+    assert!(open.ends_with("# EOF\n"), "{open}");
     let page = exchange(own, request).await;
+    assert!(
+        page.contains("content-type: text/plain; version=0.0.4"),
+        "{page}"
+    );
+    assert!(
+        page.contains("# TYPE cereus_completion_tokens_total counter"),
+        "{page}"
+    );
+    assert!(!page.contains("# EOF"), "{page}");
     assert!(page.contains("cereus_providers 1"), "{page}");
     assert!(
         page.contains("cereus_requests_ended_total{name=\"finished\"} 1"),

@@ -299,7 +299,18 @@ async fn health_and_figures_are_there_for_machines() {
     };
     assert!(bound("cereus_request_tokens ") <= bound("cereus_context_tokens "));
     assert!(bound("cereus_request_tokens ") > 0);
-    assert!(page.ends_with("# EOF\n"));
+    assert!(
+        page.contains("\n# TYPE cereus_admissions_total counter\n"),
+        "{page}"
+    );
+    assert!(!page.contains("# EOF"));
+    let mut stream = TcpStream::connect(running.addr()).await.unwrap();
+    let open = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+        accept: application/openmetrics-text\r\n\r\n";
+    stream.write_all(open.as_bytes()).await.unwrap();
+    let reply = receive(stream).await;
+    assert!(reply.body.contains("\n# TYPE cereus_admissions counter\n"));
+    assert!(reply.body.ends_with("# EOF\n"));
     end(running).await;
 }
 

@@ -16,7 +16,7 @@ use cereus_core::denial::Denial;
 use cereus_core::door::Origin;
 use cereus_core::ids::AccountId;
 use cereus_http::{
-    Backend, Call, Connections, Endpoint, Failed, Names, OriginRule, Reply, bytes, complaint, json,
+    Backend, Call, Connections, Endpoint, Failed, Names, OriginRule, Reply, complaint, json,
     routes, shown_key,
 };
 use serde_json::json;
@@ -128,9 +128,8 @@ async fn health(State(app): State<Arc<App>>) -> Reply {
     json(StatusCode::OK, body.to_string())
 }
 
-async fn metrics(State(app): State<Arc<App>>) -> Reply {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    bytes(StatusCode::OK, kind, app.metrics.page())
+async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Reply {
+    cereus_http::metrics(&headers, app.metrics.page())
 }
 
 async fn receipt(

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use cereus_engine::runtime::CapacitySnapshot;
-use cereus_http::{Reply, bytes, json};
+use cereus_http::{Reply, json};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
@@ -48,7 +48,7 @@ pub(super) async fn status(State(app): State<Arc<App>>) -> Reply {
     json(StatusCode::OK, Value::from(body).to_string())
 }
 
-pub(super) async fn metrics(State(app): State<Arc<App>>) -> Reply {
+pub(super) async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Reply {
     let mut page = String::new();
     for figure in figures(&app.capacity()) {
         let Figure {
@@ -64,8 +64,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Reply {
         let _ = writeln!(page, "cereus_{name}{suffix} {value}");
     }
     page.push_str("# EOF\n");
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    bytes(StatusCode::OK, kind, page)
+    cereus_http::metrics(&headers, page)
 }
 
 fn figures(capacity: &CapacitySnapshot) -> Vec<Figure> {
