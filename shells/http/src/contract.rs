@@ -52,11 +52,17 @@ impl Server {
     /// The server does not answer in HTTP.
     #[must_use]
     pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Heard {
+        let host = self.addr.to_string();
+        let headers = [&[("host", host.as_str())], headers].concat();
+        self.ask_with(method, path, &headers, body)
+    }
+
+    /// With no Host but those among the headers.
+    fn ask_with(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Heard {
         let mut stream = TcpStream::connect(self.addr).expect("the server listens");
         stream.set_read_timeout(Some(READ_WAIT)).expect("a time");
         let mut request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-length: {}\r\n",
-            self.addr,
+            "{method} {path} HTTP/1.1\r\nconnection: close\r\ncontent-length: {}\r\n",
             body.len()
         );
         if let Some(key) = &self.key {
@@ -100,6 +106,7 @@ impl Server {
 /// The server differs.
 pub fn keeps(server: &Server) {
     routes_are_told_apart(server);
+    requests_name_one_host(server);
     models_are_found_by_every_spelling(server);
     bodies_have_limits(server);
     refusals_are_heard_amid_a_body(server);
@@ -134,7 +141,28 @@ fn routes_are_told_apart(server: &Server) {
 
     let slash = server.ask("POST", "/v1/chat/completions/", &[], &server.chat());
     assert_eq!(slash.status, 200, "a slash at the end changes nothing");
+    let twice = server.ask("POST", "/v1//chat/completions", &[], &server.chat());
+    assert_eq!(twice.status, 200, "nor does one slash too many");
     assert_eq!(server.ask("HEAD", "/health", &[], b"").status, 200);
+}
+
+fn requests_name_one_host(server: &Server) {
+    let own = server.addr.to_string();
+    let elsewhere = "http://there.example/health";
+    let here = format!("http://{own}/health");
+    let host = ("host", own.as_str());
+    for (target, hosts, status) in [
+        ("/health", &[][..], 400),
+        ("/health", &[host, host], 400),
+        (elsewhere, &[host], 400),
+        (here.as_str(), &[host], 200),
+    ] {
+        let heard = server.ask_with("GET", target, hosts, b"");
+        assert_eq!(heard.status, status, "{target} with {hosts:?}");
+        if status == 400 {
+            assert_eq!(error(&heard)["code"], "invalid_host");
+        }
+    }
 }
 
 fn models_are_found_by_every_spelling(server: &Server) {

@@ -18,6 +18,7 @@ mod phase;
 mod reply;
 mod routes;
 mod server;
+mod target;
 mod timed;
 
 pub use self::aside::aside;

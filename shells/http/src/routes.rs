@@ -15,15 +15,15 @@ use cereus_core::denial::Denial;
 use cereus_core::ids::RequestId;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Method, StatusCode, Uri};
-use tower::{Layer as _, ServiceBuilder};
+use tower::{ServiceBuilder, ServiceExt as _};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, AllowPrivateNetwork, CorsLayer};
-use tower_http::normalize_path::NormalizePathLayer;
 use uuid::Uuid;
 
 use crate::body::{self, Bodies, Packing};
 use crate::origin::{Names, OriginRule};
 use crate::peer::Peer;
 use crate::reply::{Failed, Reply, complaint, json};
+use crate::target::with_plain_path;
 
 /// How long a browser may remember what a page may ask.
 const CORS_MAX_AGE: Duration = Duration::from_secs(600);
@@ -164,8 +164,7 @@ pub fn routes<B: Backend>(
                 )),
         );
     // The path is rewritten before it is matched, hence around the whole router.
-    let trimmed = NormalizePathLayer::trim_trailing_slash().layer(inner);
-    Router::new().fallback_service(trimmed)
+    Router::new().fallback_service(inner.map_request(with_plain_path))
 }
 
 async fn answer<B: Backend>(

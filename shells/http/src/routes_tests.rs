@@ -76,6 +76,15 @@ async fn a_caller_is_known_by_either_header_before_the_body_is_read() {
 }
 
 #[tokio::test]
+async fn a_path_with_slashes_too_many_is_the_path_without() {
+    let headers = [("x-api-key", "good")];
+    for path in ["/v1//chat/completions", "//v1/chat/completions/"] {
+        let (status, _, said) = ask(post_to(path, &headers, "{}")).await;
+        assert_eq!(status, 200, "{path}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn an_id_of_a_model_may_hold_slashes_raw_or_escaped() {
     for path in ["/v1/models/a/b", "/v1/models/a%2Fb", "/v1/models/a/b/"] {
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();

@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use cereus_core::door::Origin;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, StatusCode};
@@ -28,6 +30,8 @@ use crate::body::Bodies;
 use crate::door;
 use crate::peer::{Callers, Peer, Places};
 use crate::phase::{Phase, SharedPhase};
+use crate::reply::Failed;
+use crate::target::check_host;
 use crate::timed::Timed;
 
 /// Bytes of a request's head.
@@ -150,13 +154,17 @@ async fn connection(
         peer.rests_no_more();
         request.extensions_mut().insert(peer.clone());
         let request = request.map(|body| Body::new(Arriving::new(body, phase.clone())));
+        let refused = check_host(&request).err();
         let answer = router.clone().oneshot(request);
         let resting = Resting {
             phase: phase.clone(),
             peer: peer.clone(),
         };
         async move {
-            let reply = answer.await?;
+            let reply = match refused {
+                Some(refused) => last(Failed::from(refused).into_response()),
+                None => answer.await?,
+            };
             // After an upgrade there are no more requests, so there is no rest between two of them
             // to be timed.
             let resting = (reply.status() != StatusCode::SWITCHING_PROTOCOLS).then_some(resting);
@@ -180,6 +188,13 @@ async fn connection(
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended badly");
     }
+}
+
+/// A reply after which the connection ends: what follows on it may be meant for another server.
+fn last(mut reply: Response) -> Response {
+    let close = HeaderValue::from_static("close");
+    reply.headers_mut().insert(CONNECTION, close);
+    reply
 }
 
 /// Returns when the flag is up. Cancel safe.
