@@ -6,20 +6,20 @@ use cereus_client::{ChatStream, Client, ClientError, Piece};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use crate::cli::ChatArgs;
+use crate::cli::{ChatArgs, key_in_variable, parse_key};
 use crate::demo::receipt;
 use crate::paint::Paint;
 use crate::terminal::Cleaner;
 use crate::{Outcome, say};
 
 pub(crate) async fn chat(args: ChatArgs) -> Outcome {
-    let key = args
-        .key
-        .or_else(|| std::env::var("CEREUS_API_KEY").ok())
-        .filter(|key| !key.is_empty())
-        .ok_or(
-            "no API key; give it with --key or as CEREUS_API_KEY (`cereus key create` makes one)",
-        )?;
+    let key = match args.key {
+        Some(key) => Some(key),
+        None => key_in_variable("CEREUS_API_KEY", parse_key)?,
+    };
+    let key = key.ok_or(
+        "no API key; give it with --key or as CEREUS_API_KEY (`cereus key create` makes one)",
+    )?;
     let client = Client::new(&args.coordinator, SecretString::from(key)).map_err(text)?;
     let mut body = question(&args.model, &args.prompt, args.max_tokens);
     if let Some(temperature) = args.temperature {

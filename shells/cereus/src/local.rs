@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use crate::cache;
-use crate::cli::LocalArgs;
+use crate::cli::{LocalArgs, key_in_variable, parse_key};
 use crate::provider::model_place;
 use crate::signal::asked_to_stop;
 use crate::{Outcome, say};
@@ -65,8 +65,11 @@ fn settings(args: LocalArgs) -> Result<Settings, String> {
             (named.unwrap_or_else(|| "echo".to_owned()), echo)
         }
     };
-    let key = args.key.or_else(|| std::env::var("CEREUS_LOCAL_KEY").ok());
-    let key = key.filter(|key| !key.is_empty()).map(SecretString::from);
+    let key = match args.key {
+        Some(key) => Some(key),
+        None => key_in_variable("CEREUS_LOCAL_KEY", parse_key)?,
+    };
+    let key = key.map(SecretString::from);
     let disk = args
         .cache
         .map(|folder| cache::tier(&folder, &args.data, args.cache_gb));

@@ -31,21 +31,24 @@ pub(crate) async fn serve(args: ProviderArgs) -> Outcome {
         // A second Ctrl-C means that its sender does not want to wait for the jobs that still run.
         std::process::exit(1);
     });
-    run(settings, asked, say)
+    let key = settings.earn_key.as_ref();
+    let from = key.map_or_else(String::new, |key| key.from.clone());
+    run(settings, asked, move |progress| say(progress, &from))
         .await
         .map_err(|error| error.to_string())
 }
 
-/// The demo and the tests read these lines. A reader that has gone is no reason to end.
-fn say(progress: Progress) {
+/// The demo and the tests read these lines. A reader that has gone is no reason to end. `key` is
+/// where the earning key was given.
+fn say(progress: Progress, key: &str) {
     let line = match progress {
         Progress::Challenged => "challenged".to_owned(),
         Progress::Contested => {
             "contested: another provider uses this machine's identity".to_owned()
         }
-        Progress::Earning(Earner::Account) => "earning for the account of --earn-key".to_owned(),
+        Progress::Earning(Earner::Account) => format!("earning for the account of {key}"),
         Progress::Earning(Earner::KeyUnknown) => {
-            "not taken: the coordinator does not know --earn-key; trying again".to_owned()
+            format!("not taken: the coordinator does not know the key of {key}; trying again")
         }
         Progress::Earning(Earner::Nobody) => "earning for no account: no --earn-key".to_owned(),
         Progress::Fenced { model, why } => format!("fenced {model}: {why}"),
@@ -83,7 +86,7 @@ fn settings(args: ProviderArgs) -> Result<Settings, String> {
         authorities: args.authorities,
         data: args.data,
         models,
-        earn_key: earn_key.unwrap_or_default(),
+        earn_key,
         rows_max: args.concurrency,
         drain_wait_max: Duration::from_secs(args.drain_wait),
         hours: Hours::new(schedule),

@@ -172,6 +172,46 @@ fn books_that_cannot_be_looked_for_are_not_said_to_be_absent() {
     assert!(!said.contains("there are no books"), "{said}");
 }
 
+/// What the binary says with a variable set, where that ends it.
+fn complaint_with(variable: (&str, &[u8]), args: &[&str]) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let (name, value) = variable;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cereus"));
+    let command = command.args(args).env_remove("CEREUS_API_KEY");
+    let value = std::ffi::OsStr::from_bytes(value);
+    let output = command.env(name, value).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+    said
+}
+
+#[test]
+fn a_variable_that_holds_no_key_keeps_a_command_from_starting() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("provider");
+    let provider = ["provider", "--echo", "--model-id", "tiny", "--data"];
+    let provider = [&provider[..], &[data.to_str().unwrap()]].concat();
+    let (local, chat) = (["local", "--echo"], ["chat", "--model", "tiny", "hello"]);
+    for (name, args) in [
+        ("CEREUS_LOCAL_KEY", &local[..]),
+        ("CEREUS_EARN_KEY", &provider),
+        ("CEREUS_API_KEY", &chat),
+    ] {
+        for (value, why) in [
+            (&b""[..], "the key is empty; is its variable set?"),
+            (b"ses\xffme", "outside visible ASCII"),
+        ] {
+            let said = complaint_with((name, value), args);
+            assert!(said.contains(&format!("{name}: ")), "{said}");
+            assert!(said.contains(why), "{said}");
+        }
+    }
+    let said = complaint_with(("CEREUS_EARN_KEY", b"sesame"), &provider);
+    assert!(said.contains("CEREUS_EARN_KEY: that is no key"), "{said}");
+    assert!(!data.exists(), "nothing has begun");
+}
+
 #[test]
 fn what_can_be_no_key_no_count_and_no_name_is_refused() {
     let folder = tempfile::tempdir().unwrap();

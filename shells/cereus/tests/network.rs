@@ -17,7 +17,6 @@ use cereus_provider::memory::{FixedMemory, MemoryReading};
 use cereus_provider::{
     Backend, Hours, MemorySettings, ModelSource, Preload, Progress, ProviderError, serve,
 };
-use secrecy::SecretString;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
@@ -121,7 +120,7 @@ impl World {
             coordinator: format!("http://{}", self.running.addr()),
             data: self.folder.path().join("machine"),
             models,
-            earn_key: SecretString::default(),
+            earn_key: None,
             rows_max: 4,
             drain_wait_max: WAIT,
             hours: Hours::new(Schedule::default()),

@@ -389,20 +389,23 @@ fn a_provider_says_for_whom_it_earns_also_when_its_key_is_refused() {
     std::fs::write(&file, format!("{}\n", network.key)).unwrap();
     let with_file = ["--earn-key-file", &file];
     let mut earns = network.provider("earns", &[&echo[..], &with_file].concat());
-    earns.line("earning for the account of ");
+    assert_eq!(
+        earns.line("earning for the account of "),
+        with_file.join(" ")
+    );
     earns.logs("what this machine earns goes to the account of its earning key");
 
     let mut nobody = network.provider("nobody", &echo);
     nobody.line("earning for no account");
     nobody.logs("no earning key (--earn-key)");
 
-    let wrong = "sk-cereus-nobody-has-this-one";
+    let wrong = &format!("sk-cereus-{}", "0".repeat(64));
     let with_key = ["--earn-key", wrong];
     let mut refused = network.provider("refused", &[&echo[..], &with_key].concat());
-    refused.line("not taken: the coordinator does not know --earn-key");
+    refused.line("not taken: the coordinator does not know the key of --earn-key");
     refused.logs("the coordinator does not know the earning key");
 
-    for (running, key) in [(&earns, network.key.as_str()), (&refused, wrong)] {
+    for (running, key) in [(&earns, network.key.as_str()), (&refused, wrong.as_str())] {
         assert!(!running.log().contains(key), "{}", running.log());
     }
     assert!(!network.coordinator.log().contains(&network.key));

@@ -18,10 +18,10 @@ pub enum ProviderError {
     #[error("cannot take certificates from {path} ({why}); --authorities names a file in PEM")]
     Authorities { path: PathBuf, why: String },
     #[error(
-        "whoever is on the way to {0} could read --earn-key and spend with it; use https:// (a \
-         proxy in front of the coordinator adds it), or serve without a key"
+        "whoever is on the way to {coordinator} could read the key of {from} and spend with it; use \
+         https:// (a proxy in front of the coordinator adds it), or serve without a key"
     )]
-    EarnKeyExposed(String),
+    EarnKeyExposed { coordinator: String, from: String },
     #[error(
         "cannot use the folder {folder} ({source}); choose another with --data, or change its owner"
     )]

@@ -40,8 +40,8 @@ pub struct Settings {
     pub data: PathBuf,
     /// In order of preference: the first are loaded at the start.
     pub models: Vec<ModelSource>,
-    /// An API key of the account that earns; empty for none.
-    pub earn_key: SecretString,
+    /// `None`: it earns for no account.
+    pub earn_key: Option<EarnKey>,
     /// Requests that one model serves at once.
     pub rows_max: u16,
     /// How long running jobs may finish after SIGTERM, or when the owner's hours end.
@@ -49,6 +49,14 @@ pub struct Settings {
     pub hours: Hours,
     pub memory: MemorySettings,
     pub preload: Preload,
+}
+
+/// An API key of the account that earns.
+#[derive(Debug)]
+pub struct EarnKey {
+    pub secret: SecretString,
+    /// The option, file or variable that gave it, as messages name it.
+    pub from: String,
 }
 
 /// What bounds the models in memory.

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cereus_provider::{ProviderError, Settings, serve};
+use cereus_provider::{EarnKey, ProviderError, Settings, serve};
 use futures_util::StreamExt as _;
 use secrecy::SecretString;
 use serde_json::Value;
@@ -25,7 +25,10 @@ fn earning(coordinator: &str, data: &std::path::Path) -> Settings {
     Settings {
         coordinator: coordinator.to_owned(),
         data: data.to_owned(),
-        earn_key: SecretString::from(EARN_KEY),
+        earn_key: Some(EarnKey {
+            secret: SecretString::from(EARN_KEY),
+            from: "CEREUS_EARN_KEY".to_owned(),
+        }),
         ..settings(16, vec![echo("tiny", 1, Duration::ZERO)])
     }
 }
@@ -40,7 +43,11 @@ async fn refused(settings: Settings) -> ProviderError {
 async fn an_earning_key_is_not_sent_where_others_could_read_it() {
     let data = tempfile::tempdir().unwrap();
     let error = refused(earning("http://192.0.2.1:8080", data.path())).await;
-    assert!(matches!(error, ProviderError::EarnKeyExposed(_)), "{error}");
+    assert!(
+        matches!(error, ProviderError::EarnKeyExposed { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("of CEREUS_EARN_KEY"), "{error}");
     assert!(error.to_string().contains("https://"), "{error}");
     assert!(!error.to_string().contains(EARN_KEY));
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use cereus_core::api::{Fault, Place, Refusal};
 use clap::Args;
 
-use super::values::parse_key;
+use super::values::{KeyOption, parse_key};
 
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
@@ -15,7 +15,7 @@ pub(crate) struct ChatArgs {
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     pub(crate) coordinator: String,
     /// The API key; may also be given as CEREUS_API_KEY
-    #[arg(long, value_parser = parse_key)]
+    #[arg(long, value_parser = KeyOption(parse_key))]
     pub(crate) key: Option<String>,
     #[arg(long)]
     pub(crate) model: String,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use cereus_coordinator::settings::parse_model_id;
 use clap::Args;
 
-use super::values::{parse_key, parse_some_gib};
+use super::values::{KeyOption, parse_key, parse_some_gib};
 use super::{EchoArgs, LISTEN_DEFAULT};
 use crate::listen::parse_listen;
 
@@ -31,7 +31,7 @@ pub(crate) struct LocalArgs {
     #[arg(long, value_parser = parse_model_id)]
     pub(crate) model_id: Option<String>,
     /// A key that clients must send; may also be given as CEREUS_LOCAL_KEY; none asks for nothing
-    #[arg(long, value_parser = parse_key)]
+    #[arg(long, value_parser = KeyOption(parse_key))]
     pub(crate) key: Option<String>,
     /// Requests answered together
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]

@@ -21,6 +21,7 @@ pub(crate) use operator::{
     PricesCommand, ProvidersArgs, RequestsArgs,
 };
 pub(crate) use provider::ProviderArgs;
+pub(crate) use values::{key_in_variable, parse_key};
 
 pub(crate) const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
 

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use cereus_coordinator::settings::parse_model_id;
 use cereus_core::schedule::Window;
 use cereus_core::slots::SLOTS_MAX;
+use cereus_provider::EarnKey;
 use clap::Args;
 use secrecy::SecretString;
 
 use super::EchoArgs;
-use super::values::{parse_gib, parse_key};
+use super::values::{KeyOption, key_in_file, key_in_variable, parse_account_key, parse_gib};
 
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
@@ -56,7 +57,7 @@ pub(crate) struct ProviderArgs {
     pub(crate) data: PathBuf,
     /// An API key of the account that earns. The list of processes (`ps`) shows it to everybody on this
     /// machine: --earn-key-file and CEREUS_EARN_KEY do not
-    #[arg(long, value_parser = parse_key)]
+    #[arg(long, value_parser = KeyOption(parse_account_key))]
     pub(crate) earn_key: Option<String>,
     /// A file that holds that key and nothing else
     #[arg(long, value_name = "FILE", conflicts_with = "earn_key")]
@@ -76,26 +77,25 @@ pub(crate) struct ProviderArgs {
 
 impl ProviderArgs {
     /// The key of the account that earns, from wherever it was given.
-    pub(crate) fn earning_key(&self) -> Result<Option<SecretString>, String> {
-        let key = match (&self.earn_key, &self.earn_key_file) {
-            (Some(key), _) => Some(key.clone()),
-            (None, Some(file)) => Some(key_in(file)?),
-            (None, None) => std::env::var("CEREUS_EARN_KEY").ok(),
+    pub(crate) fn earning_key(&self) -> Result<Option<EarnKey>, String> {
+        const OPTION: &str = "--earn-key";
+        const FILE_OPTION: &str = "--earn-key-file";
+        const VARIABLE: &str = "CEREUS_EARN_KEY";
+        let (key, from) = match (&self.earn_key, &self.earn_key_file) {
+            (Some(key), _) => (Some(key.clone()), OPTION.to_owned()),
+            (None, Some(file)) => {
+                let key = key_in_file(FILE_OPTION, file, parse_account_key)?;
+                (Some(key), format!("{FILE_OPTION} {}", file.display()))
+            }
+            (None, None) => {
+                let key = key_in_variable(VARIABLE, parse_account_key)?;
+                (key, VARIABLE.to_owned())
+            }
         };
-        Ok(key.map(SecretString::from))
-    }
-}
-
-fn key_in(file: &Path) -> Result<String, String> {
-    let shown = file.display();
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| format!("cannot read --earn-key-file {shown}: {error}"))?;
-    match text.trim() {
-        "" => Err(format!("--earn-key-file {shown} is empty")),
-        key if key.contains(char::is_whitespace) => {
-            Err(format!("--earn-key-file {shown} holds more than a key"))
-        }
-        key => Ok(key.to_owned()),
+        Ok(key.map(|key| EarnKey {
+            secret: SecretString::from(key),
+            from,
+        }))
     }
 }
 
@@ -157,18 +157,20 @@ mod tests {
             let crate::cli::Command::Provider(args) = parsed.command else {
                 unreachable!("it was asked for");
             };
-            let key = args.earning_key();
-            key.map(|key| key.unwrap().expose_secret().to_owned())
+            let key = args.earning_key()?.unwrap();
+            assert_eq!(key.from, format!("--earn-key-file {}", file.display()));
+            Ok::<_, String>(key.secret.expose_secret().to_owned())
         };
+        let whole = format!("sk-cereus-{}", "0a".repeat(32));
         assert!(given(None).unwrap_err().contains("--earn-key-file"));
-        assert_eq!(given(Some("sk-cereus-1\n")).unwrap(), "sk-cereus-1");
+        assert_eq!(given(Some(&format!("{whole}\n"))).unwrap(), whole);
         assert!(given(Some(" \n")).unwrap_err().contains("is empty"));
         assert!(
-            given(Some("a\nb\n"))
+            given(Some(&format!("{whole}\n{whole}\n")))
                 .unwrap_err()
                 .contains("more than a key")
         );
-        let both = ["--earn-key", "a", "--earn-key-file", "b"];
+        let both = ["--earn-key", &whole, "--earn-key-file", "b"];
         let words = ["cereus", "provider", "--echo"];
         assert!(Cli::try_parse_from(words.iter().chain(&both)).is_err());
     }

@@ -55,6 +55,20 @@ pub struct ApiKey {
     pub secret: SecretString,
 }
 
+impl ApiKey {
+    pub(super) const PREFIX: &'static str = "sk-cereus-";
+    /// Of the secret part, which is written as twice so many hexadecimal digits.
+    pub(super) const SECRET_BYTES: usize = 32;
+
+    /// Whether a text can be a key at all: what is cut short or of another service cannot.
+    #[must_use]
+    pub fn has_form(text: &str) -> bool {
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        text.strip_prefix(Self::PREFIX)
+            .is_some_and(|it| it.len() == 2 * Self::SECRET_BYTES && it.bytes().all(is_digit))
+    }
+}
+
 /// A key as listed.
 #[derive(Clone, Debug)]
 pub struct KeyRow {

@@ -34,7 +34,10 @@ impl Run {
                     self.agent.key_text(),
                     &self.offered,
                     self.settings.memory.probe.read(),
-                    self.settings.earn_key.expose_secret(),
+                    self.settings
+                        .earn_key
+                        .as_ref()
+                        .map_or("", |key| key.secret.expose_secret()),
                     unix_now_s(),
                 );
                 self.step(AgentEvent::Connected {
@@ -255,7 +258,7 @@ impl Run {
             Notice::Joined => {
                 tracing::info!("joined the coordinator");
                 self.steps.push(Progress::Joined);
-                if self.settings.earn_key.expose_secret().is_empty() {
+                if self.settings.earn_key.is_none() {
                     tracing::warn!(
                         "no earning key (--earn-key): what this machine earns is written down \
                          for no account until its owner claims it (`cereus earnings prove`); \
@@ -287,7 +290,9 @@ impl Run {
             }
             Notice::EarnKeyUnknown => {
                 tracing::warn!(
-                    "the coordinator does not know the earning key (--earn-key): asking again; \
+                let key = self.settings.earn_key.as_ref();
+                let from = key.map_or("none", |key| key.from.as_str());
+                    "the coordinator does not know the earning key ({from}): asking again; \
                      `cereus key create` at the coordinator makes one"
                 );
                 self.steps.push(Progress::Earning(Earner::KeyUnknown));

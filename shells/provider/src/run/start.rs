@@ -11,7 +11,6 @@ use cereus_core::memory::MemoryCap;
 use cereus_core::slots::{PressureLimits, SlotsConfig};
 use cereus_core::time::Span;
 use cereus_core::wire::REPORTED_SLOTS_MAX;
-use secrecy::ExposeSecret as _;
 use zeroize::Zeroizing;
 
 use crate::address::Address;
@@ -24,8 +23,13 @@ use crate::{ProviderError, Settings};
 /// The way to the coordinator. The earning key can be spent with, so nobody on the way may read it.
 pub(super) fn route(settings: &Settings) -> Result<Route, ProviderError> {
     let address = Address::parse(&settings.coordinator)?;
-    if !settings.earn_key.expose_secret().is_empty() && !address.is_confidential() {
-        return Err(ProviderError::EarnKeyExposed(settings.coordinator.clone()));
+    if let Some(key) = &settings.earn_key
+        && !address.is_confidential()
+    {
+        return Err(ProviderError::EarnKeyExposed {
+            coordinator: settings.coordinator.clone(),
+            from: key.from.clone(),
+        });
     }
     Route::new(address, settings.authorities.as_deref())
 }

@@ -20,7 +20,6 @@ use cereus_provider::{
     Backend, Hours, MemorySettings, ModelSource, Preload, Progress, ProviderError, Settings, serve,
 };
 use futures_util::{SinkExt as _, StreamExt as _};
-use secrecy::SecretString;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
@@ -52,7 +51,7 @@ pub(crate) fn settings(physical_gib: u64, models: Vec<ModelSource>) -> Settings 
         authorities: None,
         data: std::path::PathBuf::new(),
         models,
-        earn_key: SecretString::default(),
+        earn_key: None,
         rows_max: 4,
         drain_wait_max: WAIT,
         hours: Hours::new(Schedule::default()),

@@ -10,8 +10,6 @@ use super::super::rows::{AccountRow, ApiKey, KeyHash, KeyRow};
 use super::super::{StoreError, unix_now_s};
 use super::{account_id, row_id};
 
-const KEY_PREFIX: &str = "sk-cereus-";
-const KEY_BYTES: usize = 32;
 const ID_BYTES: usize = 12;
 /// Characters of the secret part that a label shows at each end.
 const LABEL_CHARS: usize = 4;
@@ -74,7 +72,7 @@ pub(super) fn list(db: &Connection) -> Result<Vec<AccountRow>, StoreError> {
 pub(super) fn create_key(db: &mut Connection, account: &str) -> Result<ApiKey, StoreError> {
     let tx = db.transaction()?;
     let account = ensure(&tx, account)?;
-    let secret = format!("{KEY_PREFIX}{}", random_hex(KEY_BYTES));
+    let secret = format!("{}{}", ApiKey::PREFIX, random_hex(ApiKey::SECRET_BYTES));
     let key = ApiKey {
         id: format!("key_{}", random_hex(ID_BYTES)),
         label: label_of(&secret),
@@ -135,7 +133,7 @@ fn read_key(row: &Row<'_>) -> rusqlite::Result<KeyRow> {
 
 /// A key's readable form: the prefix, the first and the last characters.
 fn label_of(secret: &str) -> String {
-    let first = &secret[..KEY_PREFIX.len() + LABEL_CHARS];
+    let first = &secret[..ApiKey::PREFIX.len() + LABEL_CHARS];
     let last = &secret[secret.len() - LABEL_CHARS..];
     format!("{first}...{last}")
 }
