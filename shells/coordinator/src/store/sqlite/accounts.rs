@@ -19,15 +19,14 @@ const KEY_COLUMNS: &str = "k.id, k.label, k.account, a.name, k.created_at, k.dis
     FROM api_keys k JOIN accounts a ON a.id = k.account";
 
 pub(super) fn ensure(db: &Connection, name: &str) -> Result<AccountId, StoreError> {
-    let is_fit =
-        (1..=NAME_CHARS_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control);
-    if !is_fit {
-        return Err(StoreError::Request(format!(
-            "an account's name has 1 to {NAME_CHARS_MAX} characters, none of them for control"
-        )));
-    }
     if let Some(id) = find(db, name)? {
         return Ok(id);
+    }
+    if !is_name(name) {
+        return Err(StoreError::Request(format!(
+            "an account's name has 1 to {NAME_CHARS_MAX} characters that can be seen, and between \
+             them single spaces"
+        )));
     }
     db.execute(
         "INSERT INTO accounts (name, created_at) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
@@ -35,6 +34,52 @@ pub(super) fn ensure(db: &Connection, name: &str) -> Result<AccountId, StoreErro
     )?;
     let id = find(db, name)?;
     id.ok_or_else(|| StoreError::Request(format!("the account {name} vanished")))
+}
+
+/// Whether an account may be called so: two names that look alike would be one to whoever gives
+/// money to an account.
+fn is_name(name: &str) -> bool {
+    let is_blank = |char: char| char.is_whitespace() && char != ' ';
+    let has_odd =
+        name.contains(|char: char| is_blank(char) || char.is_control() || is_unseen(char));
+    (1..=NAME_CHARS_MAX).contains(&name.chars().count())
+        && name.trim() == name
+        && !name.contains("  ")
+        && !has_odd
+}
+
+/// Characters of the category Cf, those that Unicode says may be left out of what is shown
+/// (`Default_Ignorable_Code_Point`), and the pattern of Braille without a dot.
+fn is_unseen(char: char) -> bool {
+    matches!(
+        char,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{600}'..='\u{605}'
+            | '\u{61c}'
+            | '\u{6dd}'
+            | '\u{70f}'
+            | '\u{890}'..='\u{891}'
+            | '\u{8e2}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{2800}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{110bd}'
+            | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
 }
 
 pub(super) fn find(db: &Connection, name: &str) -> Result<Option<AccountId>, StoreError> {
@@ -142,4 +187,48 @@ fn random_hex(bytes: usize) -> String {
     let mut random = vec![0; bytes];
     secure_rand_bytes(&mut random).expect("the system gives randomness");
     hex::encode(random)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_has_a_name_that_no_other_looks_like_for_what_is_not_seen() {
+        let longest = "a".repeat(NAME_CHARS_MAX);
+        for name in [
+            "ada",
+            "ada lovelace",
+            "\u{e5}da",
+            "\u{963f}\u{8fbe}",
+            &longest,
+        ] {
+            assert!(is_name(name), "{name:?}");
+        }
+        let longer = format!("{longest}a");
+        for name in [
+            "",
+            " ",
+            " ada",
+            "ada ",
+            "ada\n",
+            "a  da",
+            "a\tda",
+            "a\u{a0}da",
+            "a\u{2028}da",
+            "a\u{1b}da",
+            "a\u{7f}da",
+            "a\u{200b}da",
+            "\u{feff}ada",
+            "a\u{202e}da",
+            "a\u{ad}da",
+            "a\u{2066}da",
+            "a\u{e0041}da",
+            "a\u{fe0f}da",
+            "\u{3164}",
+            &longer,
+        ] {
+            assert!(!is_name(name), "{name:?}");
+        }
+    }
 }
