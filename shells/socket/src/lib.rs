@@ -6,6 +6,7 @@
 //! what the owner itself queued. Used by the coordinator (a socket that was accepted) and the
 //! provider (one that it dialled).
 
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -17,12 +18,39 @@ use futures_util::{Sink as _, Stream as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 use tokio_websockets::{ClientBuilder, CloseCode, Error, Limits, Message, ServerBuilder};
-use tokio_websockets::{Payload, WebSocketStream};
+use tokio_websockets::{Payload, WebSocketStream, upgrade};
 
 /// Pings that may wait for their pong. A peer that pings and reads nothing is not read either.
 const PONGS_MAX: u8 = 8;
 /// How long a peer may take over the closing handshake.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+/// A peer that speaks HTTP, and nothing else at that address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotUpgraded {
+    pub status: u16,
+}
+
+impl fmt::Display for NotUpgraded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "it answered with the status {} and no upgrade",
+            self.status
+        )
+    }
+}
+
+impl std::error::Error for NotUpgraded {}
+
+fn dial_error(error: Error) -> io::Error {
+    match error {
+        Error::Upgrade(upgrade::Error::DidNotSwitchProtocols(status)) => {
+            io::Error::other(NotUpgraded { status })
+        }
+        error => io::Error::other(error),
+    }
+}
 
 /// What comes from a socket.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,11 +94,11 @@ where
     /// The client's end: upgrades a fresh connection to the host of `uri`.
     ///
     /// # Errors
-    /// The peer does not upgrade, or the connection broke.
+    /// The peer does not upgrade, which [`NotUpgraded`] within tells, or the connection broke.
     pub async fn connected(uri: http::Uri, stream: S, frame_size_max: usize) -> io::Result<Self> {
         let limits = Limits::default().max_payload_len(Some(frame_size_max));
         let client = ClientBuilder::from_uri(uri).limits(limits);
-        let (stream, _) = client.connect_on(stream).await.map_err(io::Error::other)?;
+        let (stream, _) = client.connect_on(stream).await.map_err(dial_error)?;
         Ok(Self::new(stream))
     }
 

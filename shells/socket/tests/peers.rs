@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use cereus_socket::{Heard, Socket};
+use cereus_socket::{Heard, NotUpgraded, Socket};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::time::timeout;
@@ -46,6 +46,18 @@ async fn frames_go_both_ways_and_the_writer_hears_when_they_are_on_the_wire() {
         panic!("a frame was due");
     };
     assert_eq!(&*frame, b"from the peer");
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_upgrade_is_known_by_its_status() {
+    let (ours, mut theirs) = duplex(PIPE_BYTES);
+    let reply = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+    theirs.write_all(reply).await.unwrap();
+    let uri = "ws://peer.example/".parse().unwrap();
+    let dialled = timeout(WAIT, Socket::connected(uri, ours, 1 << 10)).await;
+    let error = dialled.expect("it goes on").unwrap_err();
+    let told = error.get_ref().and_then(|it| it.downcast_ref());
+    assert_eq!(told, Some(&NotUpgraded { status: 404 }));
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use cereus_socket::Heard;
 use secrecy::ExposeSecret as _;
 
 use super::{FRAMES_MAX, Run, unix_now_s};
-use crate::dial::Socket;
+use crate::dial::{Socket, why_failed};
 use crate::engines::{First, JobBody, JobNews};
 use crate::report::{State, heartbeat, register_frame};
 use crate::{Earner, Progress};
@@ -47,7 +47,8 @@ impl Run {
             }
             Err(error) => {
                 let address = self.route.address();
-                tracing::warn!(%address, why = %error, "cannot reach the coordinator yet; trying again");
+                let why = why_failed(&error);
+                tracing::warn!(%address, why, "cannot reach the coordinator yet; trying again");
                 self.step(AgentEvent::DialFailed { session });
             }
         }
@@ -289,9 +290,9 @@ impl Run {
                 self.steps.push(Progress::Contested);
             }
             Notice::EarnKeyUnknown => {
-                tracing::warn!(
                 let key = self.settings.earn_key.as_ref();
                 let from = key.map_or("none", |key| key.from.as_str());
+                tracing::warn!(
                     "the coordinator does not know the earning key ({from}): asking again; \
                      `cereus key create` at the coordinator makes one"
                 );
