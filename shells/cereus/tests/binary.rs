@@ -330,7 +330,11 @@ fn an_operator_sees_and_mends_keys_and_money_from_the_command_line() {
     assert_eq!(accounts[0]["account"], "ada");
     assert_eq!(accounts[0]["keys"], 1);
     let revoke = [&["key", "revoke", id][..], &data].concat();
-    assert!(text(&cereus(&revoke).stdout).contains("Revoked"));
+    assert!(text(&cereus(&revoke).stdout).starts_with("Revoked"));
+    let again = text(&cereus(&revoke).stdout);
+    assert!(again.contains("was revoked before"), "{again}");
+    let again = lines(&[&revoke[..], &["--json"]].concat());
+    assert_eq!(again[0]["was_revoked"], true);
     let keys = lines(&with(&["key", "list", "--json"]));
     assert_eq!(keys[0]["revoked"], true);
     assert!(complaint(&with(&["key", "revoke", "key_none"])).contains(&hint("key list")));

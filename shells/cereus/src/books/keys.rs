@@ -1,6 +1,7 @@
 //! `cereus key`.
 
 use cereus_coordinator::UNLINKED_ACCOUNT;
+use cereus_coordinator::store::RevokedKey;
 use cereus_core::money::MicroUsd;
 use secrecy::ExposeSecret as _;
 use serde_json::json;
@@ -83,16 +84,19 @@ pub(crate) fn list_keys(args: &KeyListArgs) -> Outcome {
 }
 
 pub(crate) fn revoke_key(args: &KeyRevokeArgs) -> Outcome {
-    let key = look(&args.list.data)?.revoke_key(&args.id);
-    let key = key.map_err(|error| missing(error, &args.list.data))?;
+    let revoked = look(&args.list.data)?.revoke_key(&args.id);
+    let RevokedKey { key, was_revoked } =
+        revoked.map_err(|error| missing(error, &args.list.data))?;
     if args.list.json {
-        let line = json!({ "id": key.id, "account": key.account_name, "revoked": true });
-        say(&format!("{line}\n"))?;
-    } else {
-        say(&format!(
-            "Revoked {} ({}) of {}. Machines that earn by it do so until they connect anew.\n",
-            key.id, key.label, key.account_name
-        ))?;
+        let line = json!({
+            "id": key.id, "account": key.account_name, "revoked": true, "was_revoked": was_revoked,
+        });
+        return say(&format!("{line}\n"));
     }
-    Ok(())
+    let named = format!("{} ({}) of {}", key.id, key.label, key.account_name);
+    say(&if was_revoked {
+        format!("{named} was revoked before.\n")
+    } else {
+        format!("Revoked {named}. Machines that earn by it do so until they connect anew.\n")
+    })
 }

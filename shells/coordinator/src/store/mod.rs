@@ -31,7 +31,7 @@ use log::{BatchNo, Log};
 pub use rows::{
     AccountRow, ApiKey, Audit, AuditExtent, Changes, DepositId, DepositRow, DepositState, Entry,
     FinishedRequest, KeyHash, KeyRow, LoggedReceipt, OpenHold, RequestRow, RequestState,
-    StoredReceipt, WaitingDeposit,
+    RevokedKey, StoredReceipt, WaitingDeposit,
 };
 pub use sqlite::FILE_NAME;
 pub use watch::ask_coordinator;
@@ -58,7 +58,7 @@ pub trait Store: std::fmt::Debug + Send {
     fn keys(&self) -> Result<Vec<KeyRow>, StoreError>;
 
     /// Ends a key for good. Once more is no error.
-    fn revoke_key(&mut self, id: &str) -> Result<KeyRow, StoreError>;
+    fn revoke_key(&mut self, id: &str) -> Result<RevokedKey, StoreError>;
 
     /// Records money that came in. A coordinator applies it, now or at its next start.
     fn deposit(&mut self, account: AccountId, amount: MicroUsd) -> Result<DepositId, StoreError>;

@@ -81,6 +81,14 @@ pub struct KeyRow {
     pub(crate) hash: KeyHash,
 }
 
+/// A key that is ended for good.
+#[derive(Clone, Debug)]
+pub struct RevokedKey {
+    pub key: KeyRow,
+    /// It was before, so this changed nothing.
+    pub was_revoked: bool,
+}
+
 /// An account with its money.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccountRow {

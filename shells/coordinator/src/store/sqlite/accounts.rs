@@ -6,7 +6,7 @@ use orion::util::secure_rand_bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::super::rows::{AccountRow, ApiKey, KeyHash, KeyRow};
+use super::super::rows::{AccountRow, ApiKey, KeyHash, KeyRow, RevokedKey};
 use super::super::{StoreError, unix_now_s};
 use super::{account_id, row_id};
 
@@ -150,9 +150,9 @@ pub(super) fn key_of_row(db: &Connection, rowid: i64) -> Result<Option<KeyRow>, 
     Ok(statement.query_row([rowid], read_key).optional()?)
 }
 
-pub(super) fn revoke_key(db: &mut Connection, id: &str) -> Result<KeyRow, StoreError> {
+pub(super) fn revoke_key(db: &mut Connection, id: &str) -> Result<RevokedKey, StoreError> {
     let tx = db.transaction()?;
-    tx.execute(
+    let count = tx.execute(
         "UPDATE api_keys SET disabled = 1 WHERE id = ? AND disabled = 0",
         [id],
     )?;
@@ -160,7 +160,8 @@ pub(super) fn revoke_key(db: &mut Connection, id: &str) -> Result<KeyRow, StoreE
     let key = tx.query_row(&sql, [id], read_key).optional()?;
     let key = key.ok_or_else(|| StoreError::NoKey(id.to_owned()))?;
     tx.commit()?;
-    Ok(key)
+    let was_revoked = count == 0;
+    Ok(RevokedKey { key, was_revoked })
 }
 
 fn read_key(row: &Row<'_>) -> rusqlite::Result<KeyRow> {

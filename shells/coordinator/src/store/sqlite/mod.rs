@@ -20,7 +20,7 @@ use super::folder::unwritable;
 use super::log::BatchNo;
 use super::rows::{
     AccountRow, ApiKey, Audit, AuditExtent, Changes, DepositId, DepositRow, Entry, KeyRow,
-    LoggedReceipt, OpenHold, RequestRow, StoredReceipt,
+    LoggedReceipt, OpenHold, RequestRow, RevokedKey, StoredReceipt,
 };
 use super::{Store, StoreError, make_folder, private_file, unix_now_s, watch};
 
@@ -111,7 +111,7 @@ impl Store for SqliteStore {
         accounts::keys(&self.db)
     }
 
-    fn revoke_key(&mut self, id: &str) -> Result<KeyRow, StoreError> {
+    fn revoke_key(&mut self, id: &str) -> Result<RevokedKey, StoreError> {
         let key = accounts::revoke_key(&mut self.db, id)?;
         self.tell_coordinator();
         Ok(key)
