@@ -25,6 +25,9 @@ pub(crate) fn tier(folder: &Path, data: &Path, size_max: u64) -> Result<DiskTier
         )
     };
     for path in [folder, data] {
+        if path.exists() && !path.is_dir() {
+            return Err(unusable(path, &"not a folder"));
+        }
         let mut builder = DirBuilder::new();
         let made = builder.recursive(true).mode(0o700).create(path);
         made.map_err(|cause| unusable(path, &cause))?;

@@ -166,10 +166,25 @@ fn books_that_cannot_be_looked_for_are_not_said_to_be_absent() {
     let file = folder.path().join("file");
     fs::write(&file, b"").unwrap();
     let data = file.to_str().unwrap();
-    let said = complaint(&["account", "list", "--data", data]);
-    let part = format!("cannot read the books in {data} (Not a directory");
-    assert!(said.contains(&part), "{said}");
-    assert!(!said.contains("there are no books"), "{said}");
+    let below = format!("{data}/below");
+    for (data, why) in [(data, "not a folder)"), (&below, "Not a directory")] {
+        let said = complaint(&["account", "list", "--data", data]);
+        let part = format!("cannot read the books in {data} ({why}");
+        assert!(said.contains(&part), "{said}");
+        assert!(!said.contains("there are no books"), "{said}");
+    }
+    let cache = ["local", "--echo", "--cache", data];
+    assert!(complaint(&cache).contains("(not a folder)"));
+    let other = folder.path().join("cache");
+    let other = ["local", "--echo", "--cache", other.to_str().unwrap()];
+    assert!(complaint(&[&other[..], &["--data", data]].concat()).contains("(not a folder)"));
+    let demo = [
+        "demo", "--once", "--echo", "--model", "tiny", "--data", data,
+    ];
+    assert!(complaint(&demo).contains("(not a folder)"));
+    let create = ["key", "create", "--account", "ada", "--data", data];
+    let said = complaint(&create);
+    assert!(said.contains("(not a folder)"), "{said}");
 }
 
 /// What the binary says with a variable set, where that ends it.

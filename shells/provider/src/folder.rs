@@ -32,6 +32,9 @@ impl FolderLock {
             folder: folder.to_owned(),
             source,
         };
+        if folder.exists() && !folder.is_dir() {
+            return Err(unusable(io::Error::other("not a folder")));
+        }
         fs::create_dir_all(folder).map_err(unusable)?;
         let file = File::create(folder.join(LOCK_NAME)).map_err(unusable)?;
         match file.try_lock() {
@@ -55,5 +58,12 @@ mod tests {
         assert!(refused.contains("--data"), "{refused}");
         drop(first);
         FolderLock::take(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_file_is_said_to_be_no_folder() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let refused = FolderLock::take(file.path()).unwrap_err().to_string();
+        assert!(refused.contains("(not a folder)"), "{refused}");
     }
 }

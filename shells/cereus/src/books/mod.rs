@@ -43,6 +43,12 @@ fn open(data: &Path) -> Result<Box<dyn Store>, String> {
 
 /// For every other command: a folder without books is most likely a slip.
 fn look(data: &Path) -> Result<Box<dyn Store>, String> {
+    if data.exists() && !data.is_dir() {
+        return Err(format!(
+            "cannot read the books in {} (not a folder); --data names the coordinator's folder",
+            data.display()
+        ));
+    }
     let found = data.join(FILE_NAME).try_exists();
     let is_there = found.map_err(|error| {
         format!(

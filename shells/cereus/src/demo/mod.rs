@@ -109,12 +109,14 @@ fn prepare(args: &DemoArgs) -> Result<(PathBuf, Model), String> {
     let folder = args.data.clone().unwrap_or_else(|| {
         std::env::temp_dir().join(format!("cereus-demo-{}", std::process::id()))
     });
-    std::fs::create_dir_all(&folder).map_err(|error| {
-        format!(
-            "cannot write to {} ({error}); choose another with --data",
-            folder.display()
-        )
-    })?;
+    let unusable = |why: &dyn std::fmt::Display| {
+        let folder = folder.display();
+        format!("cannot write to {folder} ({why}); choose another with --data")
+    };
+    if folder.exists() && !folder.is_dir() {
+        return Err(unusable(&"not a folder"));
+    }
+    std::fs::create_dir_all(&folder).map_err(|error| unusable(&error))?;
     Ok((
         folder,
         Model {

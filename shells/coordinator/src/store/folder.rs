@@ -63,7 +63,7 @@ pub(crate) fn make_folder(folder: &Path) -> Result<(), StoreError> {
     }
     let about = fs::metadata(folder).map_err(|source| unwritable(folder, source))?;
     if !about.is_dir() {
-        return Err(unwritable(folder, io::ErrorKind::NotADirectory.into()));
+        return Err(unwritable(folder, io::Error::other("not a folder")));
     }
     let mode = about.permissions().mode();
     let is_ours = folder.join(FILE_NAME).exists() && mode & STICKY == 0;
