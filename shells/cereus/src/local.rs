@@ -104,10 +104,10 @@ pub(crate) fn kv_bytes_max(asked: Option<u64>) -> Result<u64, String> {
     }
 }
 
-pub(crate) fn limits(connections: usize, idle_timeout_s: u64) -> HttpLimits {
+pub(crate) fn limits(connections: u32, idle_timeout_s: u64) -> HttpLimits {
     HttpLimits {
         idle_wait: Duration::from_secs(idle_timeout_s),
-        ..HttpLimits::with_connections(connections.clamp(1, 1_000_000))
+        ..HttpLimits::with_connections(usize::try_from(connections).unwrap_or(usize::MAX))
     }
 }
 

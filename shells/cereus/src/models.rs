@@ -77,13 +77,18 @@ fn found(args: &ModelsListArgs) -> Result<Scan, String> {
     }
     let mut found = Scan::default();
     for root in &args.folders {
-        let unreadable = |error| format!("cannot read the folder {} ({error})", root.display());
-        std::fs::read_dir(root).map_err(unreadable)?;
+        check_root(root)?;
         let scan = scan_whole(root);
         found.models.extend(scan.models);
         found.passed_over.extend(scan.passed_over);
     }
     Ok(found)
+}
+
+/// A folder of models that is none is a slip, and not a folder without models.
+pub(crate) fn check_root(root: &Path) -> Result<(), String> {
+    let unreadable = |error| format!("cannot read the folder {} ({error})", root.display());
+    std::fs::read_dir(root).map(drop).map_err(unreadable)
 }
 
 fn passed_over_text(passed_over: &[PassedOver]) -> String {
@@ -182,11 +187,20 @@ fn row(one: &Listed) -> [String; 6] {
     [
         model.id.clone(),
         or_dash(Some(model.model_type.clone()).filter(|it| !it.is_empty())),
-        gib_text(model.size_bytes),
-        gib_text(model.estimated_bytes()),
+        size_text(model.size_bytes),
+        size_text(model.estimated_bytes()),
         or_dash(model.parameters.map(count_text)),
         or_dash(model.quantisation.clone()),
     ]
+}
+
+/// Of a model: those below a gibibyte would look alike in hundredths of one.
+fn size_text(bytes: u64) -> String {
+    if bytes >= 1 << 30 {
+        return gib_text(bytes);
+    }
+    let tenths = u128::from(bytes) * 10 / (1 << 20);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
 }
 
 /// In the unit that people name models by: `870 k`, `494 M`, `7.6 B`.
@@ -221,6 +235,19 @@ fn as_json(one: &Listed) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_below_a_gibibyte_are_in_mebibytes() {
+        for (bytes, text) in [
+            (0, "0.0 MiB"),
+            (3_500_000, "3.3 MiB"),
+            ((1 << 30) - 1, "1023.9 MiB"),
+            (1 << 30, "1.00 GiB"),
+            (5 << 29, "2.50 GiB"),
+        ] {
+            assert_eq!(size_text(bytes), text);
+        }
+    }
 
     #[test]
     fn counts_are_rounded_to_what_models_are_named_by() {

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::Outcome;
 use crate::cli::ProviderArgs;
-use crate::models::misfit;
+use crate::models::{check_root, misfit};
 use crate::signal::asked_to_stop;
 
 pub(crate) async fn serve(args: ProviderArgs) -> Outcome {
@@ -126,6 +126,7 @@ fn sources(args: &ProviderArgs, cap: &MemoryCap) -> Result<Vec<ModelSource>, Str
         sources.push(ModelSource { id, backend });
     }
     for root in &args.roots {
+        check_root(root)?;
         let count = sources.len();
         let found = scan(root).into_iter().filter(|it| is_servable(cap, it));
         sources.extend(found.map(|model| ModelSource {

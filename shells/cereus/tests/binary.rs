@@ -504,6 +504,13 @@ fn what_is_wrong_with_a_start_is_said_with_a_way_out() {
     ];
     assert!(complaint(&empty).contains("--model-catalog"));
 
+    let nowhere = at("nowhere");
+    let said = complaint(&["provider", "--models", &nowhere]);
+    assert!(
+        said.contains(&format!("cannot read the folder {nowhere}")),
+        "{said}"
+    );
+
     let address = [
         "provider",
         "--echo",

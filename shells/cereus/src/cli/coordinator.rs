@@ -47,8 +47,8 @@ pub(crate) struct CoordinatorArgs {
     #[arg(long, default_value_t = 120)]
     pub(crate) queue_wait: u64,
     /// Open connections of consumers; one more waits a little and is told to come back
-    #[arg(long, default_value_t = 4_096)]
-    pub(crate) connections: usize,
+    #[arg(long, default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) connections: u32,
     /// Seconds that a connection may rest between two requests
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) idle_timeout: u64,

@@ -40,8 +40,8 @@ pub(crate) struct LocalArgs {
     #[arg(long, default_value_t = 64)]
     pub(crate) waiting: u16,
     /// Open HTTP connections; further ones wait
-    #[arg(long, default_value_t = 256)]
-    pub(crate) connections: usize,
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) connections: u32,
     /// Seconds that a connection may rest between two requests
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) idle_timeout: u64,

@@ -135,7 +135,7 @@ pub(crate) struct CreditReverseArgs {
     #[command(flatten)]
     pub(crate) list: ListArgs,
     /// The credit's number
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = parse_credit_id)]
     pub(crate) id: i64,
 }
 
@@ -289,6 +289,16 @@ pub(crate) struct AuditArgs {
     pub(crate) list: ListArgs,
 }
 
+/// As `cereus credit list` shows it.
+fn parse_credit_id(text: &str) -> Result<i64, String> {
+    let id = text.parse().ok().filter(|id| *id > 0);
+    id.ok_or_else(|| {
+        format!(
+            "`{text}`: expected a credit's number as `cereus credit list` shows it, for instance 7"
+        )
+    })
+}
+
 /// US dollars as whole millionths, without floating point.
 fn parse_usd(text: &str) -> Result<i64, String> {
     use cereus_core::money::{DEPOSIT_MAX, MicroUsd};
@@ -296,7 +306,10 @@ fn parse_usd(text: &str) -> Result<i64, String> {
     let amount = millionths(text)
         .filter(|amount| *amount > 0)
         .ok_or_else(|| {
-            format!("`{text}`: expected dollars, for instance 5 or 2.50, to the millionth")
+            format!(
+                "`{text}`: expected dollars, more than none and to the millionth, for instance 5 or \
+                 2.50"
+            )
         })?;
     if !MicroUsd(amount).is_within(DEPOSIT_MAX) {
         return Err(format!(
@@ -337,6 +350,16 @@ mod tests {
             "99999999999999999999",
         ] {
             assert!(parse_usd(text).is_err(), "{text}");
+        }
+        assert!(parse_usd("0").unwrap_err().contains("more than none"));
+    }
+
+    #[test]
+    fn a_credit_is_named_by_its_number() {
+        assert_eq!(parse_credit_id("7"), Ok(7));
+        for text in ["", "abc", "0", "-1", "7.5", "9223372036854775808"] {
+            let said = parse_credit_id(text).unwrap_err();
+            assert!(said.contains("`cereus credit list`"), "{said}");
         }
     }
 }
