@@ -97,6 +97,7 @@ async fn sold(world: &World) -> Vec<String> {
 async fn models_come_and_go_without_a_reconnect_and_the_journal_replays() {
     let (world, file) = world().await;
     let mut provider = world.join_with(1, 8, &[MODEL, OTHER]).await;
+    world.warm(&mut provider).await;
     let error = api_error(ask(&world, OTHER).await.unwrap());
     assert_eq!(error.status, 404, "not sold yet");
     let asked = ask(&world, MODEL);
