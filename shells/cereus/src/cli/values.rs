@@ -173,7 +173,7 @@ mod tests {
         assert_eq!(read(whole.as_bytes()).as_deref(), Ok(whole.as_str()));
         for wrong in [
             "sesame",
-            "sk-cereus-",
+            "sk-cereus-0a0a",
             "sk-other-00",
             &whole[..whole.len() - 1],
             &whole.replace('a', "A"),
