@@ -34,7 +34,7 @@ pub(crate) struct Answer {
 pub(crate) struct Asked {
     pub(crate) id: RequestId,
     pub(crate) about: About,
-    /// What is sealed to a provider.
+    /// What is sealed to a provider, with its place in the room for bodies.
     pub(crate) body: Bytes,
     /// Whose prompts it may share a provider's cache with.
     pub(crate) scope: String,
@@ -42,8 +42,9 @@ pub(crate) struct Asked {
 
 struct Shared {
     relay: Relay,
-    /// What is sealed to a provider; each attempt seals it anew. It goes with a denial, after which the
-    /// request may still be waited for by its receipt.
+    /// What is sealed to a provider; each attempt seals it anew. It goes once no other provider can need
+    /// it, and its room with it: with the first bytes that the consumer sees, or with a denial, after
+    /// which the request may still be waited for by its receipt.
     body: Option<Bytes>,
     /// Reused by every step.
     effects: Vec<RelayEffect>,
@@ -236,7 +237,10 @@ impl Stream {
 impl Shared {
     /// What concerns the consumer is done here.
     fn step(&mut self, now: Tick, event: RelayEvent<'_>, out: &mut Vec<RelayEffect>) {
-        if matches!(event, RelayEvent::Denied { .. }) {
+        if matches!(
+            event,
+            RelayEvent::ConsumerLeft | RelayEvent::Denied { .. } | RelayEvent::Finished { .. }
+        ) {
             self.body = None;
         }
         self.has_left |= matches!(
@@ -252,6 +256,7 @@ impl Shared {
             match effect {
                 RelayEffect::Open => {
                     self.head = Some(Head::Open);
+                    self.body = None;
                     is_news = true;
                 }
                 RelayEffect::Readable => is_news = true,

@@ -1,8 +1,10 @@
 //! What the tasks of one coordinator process share.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use cereus_core::door::DoorLimits;
 use cereus_core::effect::Receipt;
@@ -41,6 +43,9 @@ pub(crate) struct App {
     pub(crate) epoch: Epoch,
     /// Why the data folder takes no files at present.
     pub(crate) folder_trouble: watch::Sender<Option<String>>,
+    /// Bodies that are read and lowered at the same time. Each takes its size once more meanwhile, which
+    /// the room for bodies does not count: more at once would be no faster.
+    pub(crate) lowering: Semaphore,
     pub(crate) metrics: Metrics,
     pub(crate) proxies: Proxies,
     pub(crate) receipts: Receipts,
@@ -81,6 +86,7 @@ impl App {
             draining: parts.draining,
             epoch: parts.epoch,
             folder_trouble: watch::Sender::new(None),
+            lowering: Semaphore::new(thread::available_parallelism().map_or(1, NonZero::get)),
             metrics: Metrics::new(),
             receipts: Receipts::new(parts.reading),
             proxies: parts.proxies,

@@ -22,6 +22,7 @@ mod target;
 mod timed;
 
 pub use self::aside::aside;
+pub use self::body::Kept;
 pub use self::door::{GRACE, Guest, Proxies, Room, SentAway};
 pub use self::listen::cannot_listen;
 pub use self::metrics::metrics;

@@ -9,7 +9,6 @@ use axum::extract::{Path, Request, State};
 use axum::middleware::{self, Next};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
-use bytes::Bytes;
 use cereus_core::api::{Api, Envelope};
 use cereus_core::denial::Denial;
 use cereus_core::ids::RequestId;
@@ -19,7 +18,7 @@ use tower::{ServiceBuilder, ServiceExt as _};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, AllowPrivateNetwork, CorsLayer};
 use uuid::Uuid;
 
-use crate::body::{self, Bodies, Packing};
+use crate::body::{self, Bodies, Kept, Packing};
 use crate::origin::{Names, OriginRule};
 use crate::peer::Peer;
 use crate::reply::{Failed, Reply, complaint, json};
@@ -67,7 +66,7 @@ impl Endpoint {
 pub struct Call {
     pub id: RequestId,
     pub endpoint: Endpoint,
-    pub body: Bytes,
+    pub body: Kept,
 }
 
 /// The id under which a request is known here; in the extensions of every request.

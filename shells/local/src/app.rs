@@ -9,6 +9,7 @@ use cereus_engine::failure::{Failure, Reason};
 use cereus_engine::kv::Scope;
 use cereus_engine::runtime::CapacitySnapshot;
 use cereus_engine::scheduler::RowId;
+use cereus_http::Kept;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::answer::Answer;
@@ -19,7 +20,15 @@ use crate::row_events::RowEvents;
 const LOCAL_SCOPE: &[u8] = b"local";
 
 /// A request's place among those that run or wait: its answers share it, however many they are.
-pub(crate) type Place = Arc<OwnedSemaphorePermit>;
+pub(crate) type Place = Arc<Waiting>;
+
+/// What one request holds while it runs or waits.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    _permit: OwnedSemaphorePermit,
+    /// Its conversation waits in the engine: that counts in the room for bodies as its body did.
+    _body: Kept,
+}
 
 #[derive(Debug)]
 pub(crate) struct App {
@@ -31,6 +40,15 @@ pub(crate) struct App {
     places: Arc<Semaphore>,
     draining: watch::Receiver<bool>,
     next_row: AtomicU64,
+}
+
+impl Waiting {
+    pub(crate) fn new(permit: OwnedSemaphorePermit, body: Kept) -> Place {
+        Arc::new(Self {
+            _permit: permit,
+            _body: body.emptied(),
+        })
+    }
 }
 
 impl App {
@@ -64,13 +82,13 @@ impl App {
         self.model.engine.capacity()
     }
 
-    /// A place for one request.
+    /// A permit for one request.
     ///
     /// # Errors
-    /// All are taken.
-    pub(crate) fn place(&self) -> Result<Place, Failure> {
+    /// All are given.
+    pub(crate) fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
         let permit = Arc::clone(&self.places).try_acquire_owned();
-        permit.map(Arc::new).map_err(|_| {
+        permit.map_err(|_| {
             let text = "every place for a request is taken; try again later";
             Failure::new(Reason::QueueFull, text)
         })

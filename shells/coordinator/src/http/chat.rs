@@ -26,6 +26,8 @@ pub(super) async fn answer(
     if app.folder_trouble.borrow().is_some() {
         return Err(Denial::HoldOverdue.into());
     }
+    // Read and lowered in one go: what that takes beside the body is bounded by the turns.
+    let turn = app.lowering.acquire().await;
     let chat = aside(body.len(), || Request::read(endpoint.api(), &body))?;
     chat.one_answer()?;
     let model = chat.named_model()?;
@@ -36,6 +38,8 @@ pub(super) async fn answer(
     let mut lowered = Vec::with_capacity(body.len() + 64);
     aside(body.len(), || {
         chat.lower(&spec.id, ask.output_tokens_max, &mut lowered);
+        // Withheld members may have been most of it.
+        lowered.shrink_to_fit();
     });
     let created = u64::try_from(unix_now_s()).unwrap_or_default();
     let writer = Writer::relayed(chat.api, id, created, model);
@@ -51,16 +55,18 @@ pub(super) async fn answer(
         model: spec.id.clone(),
         prompt_tokens: ask.prompt_tokens,
     };
-    drop(rules);
+    drop((rules, chat));
+    // The body is freed, and its room as far as it is not needed for what takes its place.
+    let body = Bytes::from(body.replaced_by(lowered));
+    drop(turn);
     let scope = app.scope_key.scope(account);
     let asked = Asked {
         id,
         about,
-        body: Bytes::from(lowered),
+        body,
         scope,
     };
     let answer = Answer::new(app.clock.now(), asked, relay);
-    drop(body);
 
     // From here on, dropping `stream` is the consumer leaving.
     let stream = Stream::new(Arc::clone(app), id, Arc::clone(&answer));

@@ -11,7 +11,7 @@ use hyper::StatusCode;
 use thiserror::Error;
 use tokio::time::{Instant, timeout};
 
-use super::{SMALL, not_as_said};
+use super::{BODY_WAIT, SMALL, not_as_said};
 use crate::reply::complaint;
 
 /// How long a pause of its sender may be.
@@ -27,6 +27,8 @@ const _: () = assert!(PACE_WINDOW.as_secs() == 5, "so many seconds of the pace")
 pub(super) struct Arrival {
     body: Body,
     size: usize,
+    /// What is left of the time for all of it. Waits of this side, for room, do not count.
+    wait_left: Duration,
     /// Of the running window: what has come, and how long its sender was waited for. Waits of this
     /// side do not count.
     window_size: usize,
@@ -43,6 +45,7 @@ impl Arrival {
         Self {
             body,
             size: 0,
+            wait_left: BODY_WAIT,
             window_size: 0,
             waited: Duration::ZERO,
         }
@@ -55,7 +58,7 @@ impl Arrival {
     /// The next piece; `None` after the last.
     ///
     /// # Errors
-    /// 408 when its sender pauses too long or is too slow, 400 when it broke off.
+    /// 408 when its sender pauses or takes too long or is too slow, 400 when it broke off.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Envelope> {
         loop {
             let is_large = self.size > SMALL;
@@ -64,8 +67,14 @@ impl Arrival {
                 false => PAUSE_MAX,
             };
             let begun = Instant::now();
-            let frame = timeout(wait_max, self.body.frame()).await;
-            self.waited += begun.elapsed();
+            let frame = timeout(wait_max.min(self.wait_left), self.body.frame()).await;
+            let took = begun.elapsed();
+            self.waited += took;
+            self.wait_left = self.wait_left.saturating_sub(took);
+            if frame.is_err() && self.wait_left.is_zero() {
+                let text = format!("the body did not arrive within {} s", BODY_WAIT.as_secs());
+                return Err(late(text));
+            }
             if frame.is_err() && !is_large {
                 let text = format!("the body paused for {} s", PAUSE_MAX.as_secs());
                 return Err(late(text));

@@ -8,49 +8,45 @@ use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use cereus_core::api::{Envelope, Refusal};
 use http_body::Body as _;
 use hyper::StatusCode;
 use tokio::io::AsyncReadExt as _;
 use tokio::task::coop::consume_budget;
-use tokio::time::timeout;
 
 use self::arrival::Arrival;
 pub(crate) use self::packing::{PACKINGS, Packing};
+pub use self::room::Kept;
 pub(crate) use self::room::{Bodies, Place, Whose};
 use crate::reply::complaint;
 
+/// How long a sender may be waited for, all in all.
 const BODY_WAIT: Duration = Duration::from_secs(60);
-/// Bytes of a body that has not come whole which need no room and keep no pace: most are smaller.
+/// Bytes of a body that need no room and keep no pace: most are smaller.
 const SMALL: usize = 64 << 10;
 
-/// All of a body of at most `size_max` bytes, after its compression was undone.
+/// All of a body of at most `size_max` bytes, after its compression was undone, in what it needs of its
+/// place.
 ///
 /// # Errors
-/// 413 when it is larger, 408 when it takes or pauses too long, 429 when too many large ones come at
-/// once, 400 when it breaks off or is not what its Content-Encoding says.
+/// 413 when it is larger, 408 when its sender takes or pauses too long, 429 when too many large ones
+/// come at once or are kept, 400 when it breaks off or is not what its Content-Encoding says.
 pub(crate) async fn read(
     body: Body,
     packing: Packing,
     size_max: usize,
     place: Place,
-) -> Result<Bytes, Envelope> {
-    let collected = async {
-        match packing {
-            Packing::Plain => collect(body, size_max, place).await,
-            Packing::Brotli | Packing::Gzip | Packing::Zstd => {
-                unpack(body, packing, size_max, place).await
-            }
+) -> Result<Kept, Envelope> {
+    match packing {
+        Packing::Plain => collect(body, size_max, place).await,
+        Packing::Brotli | Packing::Gzip | Packing::Zstd => {
+            unpack(body, packing, size_max, place).await
         }
-    };
-    timeout(BODY_WAIT, collected).await.unwrap_or_else(|_| {
-        let text = format!("the body did not arrive within {} s", BODY_WAIT.as_secs());
-        Err(complaint(StatusCode::REQUEST_TIMEOUT, "timeout", text))
-    })
+    }
 }
 
-async fn collect(body: Body, size_max: usize, mut place: Place) -> Result<Bytes, Envelope> {
+async fn collect(body: Body, size_max: usize, mut place: Place) -> Result<Kept, Envelope> {
     let announced = body.size_hint().lower();
     let announced = usize::try_from(announced).unwrap_or(usize::MAX);
     if announced > size_max {
@@ -68,17 +64,16 @@ async fn collect(body: Body, size_max: usize, mut place: Place) -> Result<Bytes,
         if size > size_max {
             return Err(Refusal::TooLarge { size_max }.into());
         }
-        if read.is_empty() && arrival.is_over() {
-            // The usual case: all came at once, and is handed on without a copy.
-            return Ok(piece);
-        }
         if size > SMALL {
             place.hold(size).await?;
         }
+        if read.is_empty() && arrival.is_over() {
+            // The usual case: all came at once, and is handed on without a copy.
+            return Ok(Kept::of(piece, place));
+        }
         read.extend_from_slice(&piece);
     }
-    // Once whole it is parsed at once and dropped, so its place is free again.
-    Ok(read.freeze())
+    Ok(Kept::of(read.freeze(), place))
 }
 
 async fn unpack(
@@ -86,7 +81,7 @@ async fn unpack(
     packing: Packing,
     size_max: usize,
     mut place: Place,
-) -> Result<Bytes, Envelope> {
+) -> Result<Kept, Envelope> {
     let mut arrival = Arrival::of(body);
     // Its beginning comes before there is a decoder, so that nobody has one for sending nothing.
     let mut first = BytesMut::new();
@@ -110,13 +105,18 @@ async fn unpack(
         if size > size_max {
             return Err(Refusal::TooLarge { size_max }.into());
         }
+        if size > SMALL {
+            // Nobody knows how much there is: all of a share at once, as above.
+            place.promise(decoder_size + size_max).await?;
+        }
         place.hold(decoder_size + size).await?;
         read.extend_from_slice(&piece);
         piece.clear();
         // A decoder that has its input never waits by itself.
         consume_budget().await;
     }
-    Ok(read.freeze())
+    drop(plain);
+    Ok(Kept::of(read.freeze(), place))
 }
 
 /// What a decoder met: what its input was refused for, else that it is none of its own.

@@ -1,7 +1,9 @@
 //! By a clock that stands still unless all wait for it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use cereus_core::door::Origin;
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::sleep;
@@ -35,7 +37,8 @@ fn in_two(whole: &[u8]) -> Body {
 
 async fn read_plain(body: Body) -> Result<Bytes, u16> {
     let read = read(body, Packing::Plain, SIZE_MAX, Bodies::new().place(&[]));
-    read.await.map_err(|refused| refused.status)
+    let read = read.await.map(Bytes::from);
+    read.map_err(|refused| refused.status)
 }
 
 async fn read_zstd(frame: &[u8]) -> Result<Bytes, u16> {
@@ -45,7 +48,8 @@ async fn read_zstd(frame: &[u8]) -> Result<Bytes, u16> {
         SIZE_MAX,
         Bodies::new().place(&[ONE]),
     );
-    read.await.map_err(|refused| refused.status)
+    let read = read.await.map(Bytes::from);
+    read.map_err(|refused| refused.status)
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,6 +119,114 @@ async fn others_are_read_while_one_fills_its_share_with_slow_bodies() {
         assert!(matches!(refused.status, 408 | 429), "{refused:?}");
     }
     bodies.place(&[ONE]).hold(SHARE_SIZE).await.unwrap();
+}
+
+/// What else of the room one may have at once, by a clock that costs nothing.
+async fn has_room(bodies: &Arc<Bodies>, whose: &[Whose], size: usize) -> bool {
+    bodies.place(whose).hold(size).await.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_of_a_body_counts_in_its_share_until_its_last_clone_is_dropped() {
+    let bodies = Bodies::with_room(ROOM_KIB);
+    let large = vec![b' '; SIZE_MAX];
+    let at_once = Body::from(large.clone());
+    for body in [in_two(&large), at_once] {
+        let kept = read(body, Packing::Plain, SIZE_MAX, bodies.place(&[ONE])).await;
+        let kept = Bytes::from(kept.unwrap());
+        assert!(!has_room(&bodies, &[ONE], 1).await);
+        assert!(has_room(&bodies, &[OTHER], SHARE_SIZE).await);
+        let part = kept.slice(..1);
+        drop(kept);
+        assert!(!has_room(&bodies, &[ONE], 1).await, "its memory is held");
+        drop(part);
+        assert!(has_room(&bodies, &[ONE], SHARE_SIZE).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_instead_of_a_body_has_the_room_of_its_own_size() {
+    let bodies = Bodies::with_room(ROOM_KIB);
+    let large = vec![b' '; SIZE_MAX];
+    let place = bodies.place(&[ONE]);
+    let kept = read(in_two(&large), Packing::Plain, SIZE_MAX, place).await;
+    let kept = kept.unwrap().replaced_by(vec![b' '; SIZE_MAX / 2]);
+    assert!(!has_room(&bodies, &[ONE], SHARE_SIZE / 2 + 1).await);
+    assert!(has_room(&bodies, &[ONE], SHARE_SIZE / 2).await);
+    let kept = kept.replaced_by(vec![b' '; SMALL]);
+    assert!(has_room(&bodies, &[ONE], SHARE_SIZE).await);
+    assert_eq!(kept.len(), SMALL);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_decoder_took_is_free_once_the_body_is_there() {
+    // With a share of nine megabytes and more there is room for the window.
+    let bodies = Bodies::with_room(ROOM_KIB * 16);
+    let frame = zstd(WINDOW_8_MIB, SIZE_MAX / BLOCK_SIZE);
+    let place = bodies.place(&[ONE]);
+    let kept = read(in_two(&frame), Packing::Zstd, SIZE_MAX, place).await;
+    let kept = kept.unwrap();
+    assert_eq!(kept.len(), SIZE_MAX);
+    assert!(has_room(&bodies, &[ONE], 16 * SHARE_SIZE - SIZE_MAX).await);
+    assert!(!has_room(&bodies, &[ONE], 16 * SHARE_SIZE - SIZE_MAX + 1).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_that_a_body_waits_for_room_is_not_its_senders() {
+    let bodies = Bodies::with_room(ROOM_KIB);
+    let mut other = bodies.place(&[ONE]);
+    other.hold(SHARE_SIZE).await.unwrap();
+    // At 51 s the body is large and needs room, and at 59 s it has some: too late for another byte, did
+    // the wait count.
+    let size = SMALL + (64 << 10);
+    let slow = stream::iter(0..60).then(|second| async move {
+        sleep(Duration::from_secs(1)).await;
+        let size = if second < 50 { 1 } else { SMALL + 1 };
+        Ok::<_, io::Error>(vec![b' '; size])
+    });
+    let body = Body::from_stream(slow.take(55));
+    let place = bodies.place(&[ONE]);
+    let reading = read(body, Packing::Plain, SIZE_MAX, place);
+    let freeing = async {
+        sleep(Duration::from_secs(59)).await;
+        drop(other);
+    };
+    let (read, ()) = tokio::join!(reading, freeing);
+    assert!(read.unwrap().len() > size);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_finds_no_room_is_told_so_and_not_that_it_was_late() {
+    let bodies = Bodies::with_room(ROOM_KIB);
+    let large = vec![b' '; SIZE_MAX];
+    let place = bodies.place(&[ONE]);
+    let kept = read(in_two(&large), Packing::Plain, SIZE_MAX, place).await;
+    let begun = tokio::time::Instant::now();
+    let read_again = || {
+        let place = bodies.place(&[ONE]);
+        tokio::spawn(read(in_two(&large), Packing::Plain, SIZE_MAX, place))
+    };
+    for refused in (0..20).map(|_| read_again()).collect::<Vec<_>>() {
+        assert_eq!(refused.await.unwrap().unwrap_err().status, 429);
+    }
+    assert!(begun.elapsed() < BODY_WAIT);
+    drop(kept);
+    assert!(read_again().await.unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn compressed_bodies_that_come_side_by_side_do_not_wait_for_each_other() {
+    // Room in a share for one decoder, and the body that is read.
+    let bodies = Bodies::with_room(ROOM_KIB * 11);
+    let frame = zstd(WINDOW_8_MIB, SIZE_MAX / BLOCK_SIZE);
+    let read_one = || {
+        let place = bodies.place(&[ONE]);
+        let reading = read(in_two(&frame), Packing::Zstd, SIZE_MAX, place);
+        tokio::spawn(async { reading.await.map(|kept| kept.len()) })
+    };
+    for read in (0..8).map(|_| read_one()).collect::<Vec<_>>() {
+        assert_eq!(read.await.unwrap().ok(), Some(SIZE_MAX));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use cereus_http::{Call, Pieces, Reply, aside, events, json};
 
 use super::known;
 use crate::answer::{self, Stream};
-use crate::app::{App, unix_now_s};
+use crate::app::{App, Waiting, unix_now_s};
 use crate::wire::{StreamWriter, UsageChunk, envelope, whole};
 
 const MEMORY_TOKENS: &str = "x-memory-tokens-max";
@@ -22,12 +22,17 @@ pub(super) async fn reply(app: &Arc<App>, call: Call) -> Result<Reply, Envelope>
     let request = aside(bytes, || Request::read(endpoint.api(), &body))?;
     known(app, request.model.as_deref())?;
     let refused = |failure| envelope(&failure);
-    let place = app.place().map_err(refused)?;
+    let permit = app.permit().map_err(refused)?;
     let (mut answers, mut heads) = (vec![], vec![]);
+    let asked = aside(bytes, || ChatRequest::each(&request));
+    let (choices, echo, api, delivery) =
+        (request.choices, request.echo, request.api, request.delivery);
+    let include_usage = request.include_usage;
+    let place = Waiting::new(permit, body);
     aside(bytes, || {
-        for asked in ChatRequest::each(&request) {
-            for choice in 0..request.choices {
-                heads.push(head(&asked, request.echo));
+        for asked in asked {
+            for choice in 0..choices {
+                heads.push(head(&asked, echo));
                 let asked = asked.choice(u64::from(choice));
                 let answer = app.ask(asked, Arc::clone(&place));
                 answers.push(answer.map_err(refused)?);
@@ -35,14 +40,14 @@ pub(super) async fn reply(app: &Arc<App>, call: Call) -> Result<Reply, Envelope>
         }
         Ok::<_, Envelope>(())
     })?;
-    let per_prompt = request.choices as usize;
-    let writer = Writer::direct(request.api, id, unix_now_s(), &app.model_id).of_answers(heads);
-    match request.delivery {
+    let per_prompt = choices as usize;
+    let writer = Writer::direct(api, id, unix_now_s(), &app.model_id).of_answers(heads);
+    match delivery {
         Delivery::Streamed => {
             for answer in &mut answers {
                 answer.accepted().await.map_err(refused)?;
             }
-            let usage = if request.include_usage {
+            let usage = if include_usage {
                 UsageChunk::Last
             } else {
                 UsageChunk::Absent
