@@ -14,10 +14,9 @@ use crate::store::presence::{Presence, Trouble};
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Returns when the folder is gone, with what to say of it. While it takes no files nothing new that
+/// Returns when the folder is gone or its log was changed, with what to say of it. While it takes no files nothing new that
 /// costs money is let in.
-pub(crate) async fn gone(app: Arc<App>, presence: Presence) -> String {
-    let presence = Arc::new(presence);
+pub(crate) async fn gone(app: Arc<App>, presence: Arc<Presence>) -> Trouble {
     loop {
         sleep(LOOK_EVERY).await;
         let looked = Arc::clone(&presence);
@@ -29,7 +28,7 @@ pub(crate) async fn gone(app: Arc<App>, presence: Presence) -> String {
                     tracing::info!("the data folder takes files again: requests are let in");
                 }
             }
-            Err(trouble @ Trouble::Gone(_)) => return trouble.to_string(),
+            Err(trouble @ (Trouble::Gone(_) | Trouble::Log(_))) => return trouble,
             Err(trouble @ Trouble::Unwritable { .. }) => refuse(&app.folder_trouble, &trouble),
         }
     }

@@ -47,7 +47,7 @@ use crate::journal::Recorder;
 pub use crate::settings::Settings;
 use crate::settings::{CatalogSource, fresh_seed};
 use crate::store::applier::Applier;
-use crate::store::presence::Presence;
+use crate::store::presence::{Presence, Trouble};
 use crate::store::watch::{self as store_watch, Listener};
 use crate::store::writer::{self, Started};
 use crate::store::{AuditExtent, Changes, FolderLock, OpenHold, StoreError, unix_now_s};
@@ -87,6 +87,13 @@ pub enum CoordinatorError {
          change its owner"
     )]
     Journal { folder: PathBuf, source: io::Error },
+    #[error(
+        "{0}: another program changed the log of transfers under the running coordinator, so it ended \
+         and wrote no more to it. What the log held was to go to the database as it ended; an error \
+         before this one says if it did not. Keep other programs, such as a rotation of logs, away \
+         from the data folder, and start again"
+    )]
+    LogChanged(String),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(
@@ -197,7 +204,10 @@ pub async fn start(mut settings: Settings) -> Result<Running, CoordinatorError> 
         applier,
         stopper,
         durable,
+        log,
     } = writer::start(store, &settings.data)?;
+    let presence = Arc::new(presence.with_log(log));
+    let applied = applier.clone();
 
     let (control, inbox) = mpsc::channel(INBOX_MAX);
     let (drain, draining) = watch::channel(false);
@@ -255,8 +265,15 @@ pub async fn start(mut settings: Settings) -> Result<Running, CoordinatorError> 
     });
     let app_of_guard = Arc::clone(&app);
     let ended = tokio::spawn(async move {
-        let gone = guard::gone(app_of_guard, presence);
+        let gone = guard::gone(app_of_guard, Arc::clone(&presence));
         let ending = supervise(control_task, draining, settings.drain_wait_max, gone).await;
+        let ending = match (ending, presence.look_at_log()) {
+            // Whoever wrote to it saw it first.
+            (Err(CoordinatorError::StoreFailed(_)), Err(changed)) => {
+                Err(CoordinatorError::LogChanged(changed.to_string()))
+            }
+            (ending, _) => ending,
+        };
         closing.send_replace(true);
         let _ = timeout(CLOSE_WAIT, async {
             let metrics = async {
@@ -271,7 +288,15 @@ pub async fn start(mut settings: Settings) -> Result<Running, CoordinatorError> 
             watch.stop();
             stopper.stop();
         };
-        if !matches!(guard::ends_within(STORE_WAIT, stop).await, Ok(true)) {
+        let has_stopped = matches!(guard::ends_within(STORE_WAIT, stop).await, Ok(true));
+        let unwritten = applied.unwritten();
+        if unwritten > 0 && matches!(ending, Err(CoordinatorError::LogChanged(_))) {
+            tracing::error!(
+                unwritten,
+                "the database did not take these entries of the log that was changed, and no start can \
+                 find them again: keep the folder for an inquiry, and restore a backup of all of it"
+            );
+        } else if !has_stopped {
             tracing::error!(
                 wait_s = STORE_WAIT.as_secs(),
                 "the database did not take what was left in time; the next start writes it"
@@ -358,7 +383,7 @@ async fn supervise(
     mut control: JoinHandle<Ending>,
     mut draining: watch::Receiver<bool>,
     drain_wait_max: Duration,
-    gone: impl Future<Output = String>,
+    gone: impl Future<Output = Trouble>,
 ) -> Result<(), CoordinatorError> {
     let overdue = async {
         let _ = draining.wait_for(|draining| *draining).await;
@@ -370,9 +395,15 @@ async fn supervise(
             Ok(Ending::StoreFailed(reason)) => Err(CoordinatorError::StoreFailed(reason)),
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         },
-        gone = gone => {
+        trouble = gone => {
             control.abort();
-            Err(CoordinatorError::FolderGone(gone))
+            let said = trouble.to_string();
+            match trouble {
+                Trouble::Gone(_) | Trouble::Unwritable { .. } => {
+                    Err(CoordinatorError::FolderGone(said))
+                }
+                Trouble::Log(_) => Err(CoordinatorError::LogChanged(said)),
+            }
         }
         () = overdue => {
             control.abort();

@@ -97,6 +97,27 @@ async fn a_coordinator_whose_data_folder_is_deleted_ends_and_says_why() {
 }
 
 #[tokio::test]
+async fn a_coordinator_whose_log_is_cut_ends_and_the_next_one_has_all_transfers() {
+    let world = World::new().await;
+    let mut provider = world.provider().await;
+    world.warm(&mut provider).await;
+    let log = world.folder.path().join("transfers.0.log");
+    assert!(fs::metadata(&log).unwrap().len() > 0);
+    fs::File::create(&log).unwrap();
+    let ended = tokio::time::timeout(WAIT, world.running.ended()).await;
+    let why = ended.expect("it notices").unwrap_err();
+    assert!(matches!(why, CoordinatorError::LogChanged(_)), "{why}");
+    let said = why.to_string();
+    assert!(said.contains("transfers.0.log has 0 bytes"), "{said}");
+    assert_eq!(fs::metadata(&log).unwrap().len(), 0, "nothing was written");
+    let next = start(settings(world.folder.path())).await.unwrap();
+    next.drainer().drain();
+    next.ended().await.unwrap();
+    let store = store::open(world.folder.path()).unwrap();
+    assert!(!store.requests(None, 9).unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_drain_ends_though_the_data_folder_was_deleted() {
     let world = World::new().await;
     fs::remove_dir_all(world.folder.path()).unwrap();

@@ -109,6 +109,12 @@ impl Applier {
         self.shared.state().applied
     }
 
+    /// Entries that were handed in and are not written.
+    pub(crate) fn unwritten(&self) -> u64 {
+        let state = self.shared.state();
+        state.handed_in - state.written
+    }
+
     /// Waits until all that was handed in so far can be read; false if that takes too long, or nothing
     /// is written any more.
     pub(crate) fn settle(&self) -> bool {

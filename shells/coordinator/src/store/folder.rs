@@ -78,13 +78,16 @@ pub(crate) fn make_folder(folder: &Path) -> Result<(), StoreError> {
 
 /// Opens a file for its owner alone, made if it is not there; closes an older one to others.
 pub(crate) fn private_file(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(FILE_MODE)
-        .open(path)?;
+    private(path, OpenOptions::new().write(true).truncate(false))
+}
+
+/// The same of a file that only grows: what is written goes to its end, wherever that is by then.
+pub(super) fn private_growing_file(path: &Path) -> io::Result<File> {
+    private(path, OpenOptions::new().append(true))
+}
+
+fn private(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let file = options.read(true).create(true).mode(FILE_MODE).open(path)?;
     if file.metadata()?.permissions().mode() & OTHERS != 0 {
         file.set_permissions(Permissions::from_mode(FILE_MODE))?;
     }

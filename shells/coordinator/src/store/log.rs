@@ -6,17 +6,21 @@
 //!
 //! A line is the checksum of what follows, in hexadecimal, and a batch as JSON. Two files take turns: when
 //! one has become long, the next batch goes to the other as soon as the database has all that is in it.
+//!
+//! Nobody else may write to them. Where somebody did, nothing more is written: a line behind a hole, or
+//! behind lines that are gone, would keep every start from reading on.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use cereus_core::effect::{Cause, Posting, Postings, Transfer, TransferKind};
 use cereus_core::ids::RequestId;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use super::folder::private_file;
+use super::folder::private_growing_file;
 use super::rows::LoggedReceipt;
 
 const NAMES: [&str; 2] = ["transfers.0.log", "transfers.1.log"];
@@ -37,10 +41,28 @@ pub(crate) struct Log {
     current: usize,
     newest: BatchNo,
     line: Vec<u8>,
+    /// What somebody else did to a file, once it was seen.
+    changed: Option<Changed>,
+    /// A write failed: how long the file is tells nothing any more.
+    has_failed: bool,
+}
+
+/// A file is not as this process left it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum Changed {
+    #[error("{} was deleted or replaced", .0.display())]
+    Gone(PathBuf),
+    #[error("{} has {found} bytes and not the {written} that were written", path.display())]
+    Length {
+        path: PathBuf,
+        found: u64,
+        written: u64,
+    },
 }
 
 #[derive(Debug)]
 struct Half {
+    path: PathBuf,
     file: File,
     size: u64,
     /// 0 while it is empty.
@@ -139,9 +161,10 @@ impl Log {
     /// Opens the log to go on after `applied`, which is all that there is in it.
     pub(crate) fn open(folder: &Path, applied: BatchNo) -> io::Result<Self> {
         let half = |name| {
-            let file = private_file(&folder.join(name))?;
+            let path = folder.join(name);
             let mut half = Half {
-                file,
+                file: private_growing_file(&path)?,
+                path,
                 size: 0,
                 newest: 0,
             };
@@ -156,11 +179,47 @@ impl Log {
             current: 0,
             newest: applied,
             line: Vec::new(),
+            changed: None,
+            has_failed: false,
         })
     }
 
-    /// Makes a batch durable. The database has all up to `applied`.
+    /// Whether the files are as they were left.
+    ///
+    /// # Errors
+    /// Somebody has changed one, now or before.
+    pub(crate) fn look(&mut self) -> Result<(), Changed> {
+        if self.changed.is_none() && !self.has_failed {
+            self.changed = self.files.iter().find_map(|half| half.look().err());
+        }
+        self.changed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Makes a batch durable. The database has all up to `applied`. After an error nothing more is.
+    ///
+    /// # Errors
+    /// The disk refuses, or a file was changed by somebody else: then nothing is written.
     pub(crate) fn append<'t>(
+        &mut self,
+        transfers: impl Iterator<Item = &'t Transfer>,
+        receipts: impl Iterator<Item = LoggedReceipt>,
+        applied: BatchNo,
+    ) -> io::Result<BatchNo> {
+        if self.changed.is_none()
+            && !self.has_failed
+            && let Err(changed) = self.files[self.current].check_length()
+        {
+            self.changed = Some(changed);
+        }
+        if let Some(changed) = &self.changed {
+            return Err(io::Error::other(changed.clone()));
+        }
+        let appended = self.append_to_file(transfers, receipts, applied);
+        self.has_failed |= appended.is_err();
+        appended
+    }
+
+    fn append_to_file<'t>(
         &mut self,
         transfers: impl Iterator<Item = &'t Transfer>,
         receipts: impl Iterator<Item = LoggedReceipt>,
@@ -179,7 +238,7 @@ impl Log {
         write!(&mut self.line[..CHECKSUM_DIGITS], "{checksum:08x}")?;
         self.line.push(b'\n');
         let half = &mut self.files[self.current];
-        half.file.write_all_at(&self.line, half.size)?;
+        half.file.write_all(&self.line)?;
         half.file.sync_data()?;
         half.size += u64::try_from(self.line.len()).unwrap_or(u64::MAX);
         half.newest = batch.batch;
@@ -199,6 +258,31 @@ impl Log {
 }
 
 impl Half {
+    /// Of the file that is open.
+    fn check_length(&self) -> Result<(), Changed> {
+        match self.file.metadata() {
+            Ok(about) if about.len() != self.size => Err(Changed::Length {
+                path: self.path.clone(),
+                found: about.len(),
+                written: self.size,
+            }),
+            // A disk that cannot say is about to refuse the write as well.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Also whether its name still leads to it.
+    fn look(&self) -> Result<(), Changed> {
+        let gone = || Err(Changed::Gone(self.path.clone()));
+        match (std::fs::metadata(&self.path), self.file.metadata()) {
+            (Ok(named), Ok(open)) if (named.dev(), named.ino()) != (open.dev(), open.ino()) => {
+                gone()
+            }
+            (Err(error), _) if error.kind() == io::ErrorKind::NotFound => gone(),
+            _ => self.check_length(),
+        }
+    }
+
     /// Empty for good: no line of before may come up again behind a new one after a crash.
     fn clear(&mut self) -> io::Result<()> {
         if self.file.metadata()?.len() > 0 {
@@ -448,6 +532,44 @@ mod tests {
             error.to_string(),
             "transfers.1.log, byte 0: batch 3 follows where 2 should"
         );
+    }
+
+    #[test]
+    fn a_file_that_somebody_else_changed_is_seen_and_nothing_is_written_to_it() {
+        type Change = fn(&Path);
+        let changes: [Change; 4] = [
+            |path| drop(File::create(path).unwrap()),
+            |path| std::fs::write(path, "longer than it was".repeat(99)).unwrap(),
+            |path| std::fs::remove_file(path).unwrap(),
+            |path| {
+                std::fs::rename(path, path.with_extension("1")).unwrap();
+                File::create(path).unwrap();
+            },
+        ];
+        for (ix, change) in changes.into_iter().enumerate() {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(NAMES[0]);
+            let mut log = Log::open(folder.path(), 0).unwrap();
+            let one = [transfer(1, 9)];
+            let append = |log: &mut Log| log.append(one.iter(), std::iter::empty(), 0);
+            append(&mut log).unwrap();
+            log.look().unwrap();
+            change(&path);
+            let is_length = ix < 2;
+            if is_length {
+                // Before each write, whether or not anybody has looked.
+                let error = append(&mut log).unwrap_err().to_string();
+                assert!(error.contains("transfers.0.log has "), "{error}");
+            }
+            let found = std::fs::read(&path).ok();
+            let changed = log.look().unwrap_err();
+            assert_eq!(matches!(changed, Changed::Length { .. }), is_length);
+            append(&mut log).unwrap_err();
+            assert_eq!(std::fs::read(&path).ok(), found, "nothing was written");
+            // What the database has since taken is not missed by the next start.
+            assert!(left_in(folder.path(), 1).unwrap().transfers.is_empty());
+            Log::open(folder.path(), 1).unwrap().look().unwrap();
+        }
     }
 
     #[test]

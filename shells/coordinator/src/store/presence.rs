@@ -7,10 +7,12 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use thiserror::Error;
 
 use super::FILE_NAME;
+use super::log::{Changed, Log};
 
 /// Made and removed at every look.
 const PROBE_NAME: &str = "is-writable";
@@ -20,6 +22,7 @@ const PROBE_NAME: &str = "is-writable";
 pub(crate) struct Presence {
     folder: PathBuf,
     found: [Place; 2],
+    log: Option<Arc<Mutex<Log>>>,
 }
 
 /// Device and inode of a name.
@@ -32,6 +35,9 @@ pub(crate) enum Trouble {
     /// For good: what is written from now on is lost.
     #[error("{} was deleted or replaced", .0.display())]
     Gone(PathBuf),
+    /// For good: the log of transfers cannot be written any further.
+    #[error(transparent)]
+    Log(#[from] Changed),
     /// May pass.
     #[error("{} takes no new files ({})", folder.display(), source)]
     Unwritable { folder: PathBuf, source: io::Error },
@@ -43,7 +49,24 @@ impl Presence {
         Ok(Self {
             folder: folder.to_owned(),
             found: places(folder)?,
+            log: None,
         })
+    }
+
+    /// From now on it looks at the log as well.
+    pub(crate) fn with_log(self, log: Arc<Mutex<Log>>) -> Self {
+        Self {
+            log: Some(log),
+            ..self
+        }
+    }
+
+    /// What somebody else did to the log, if that was seen or can be seen now.
+    pub(crate) fn look_at_log(&self) -> Result<(), Changed> {
+        let Some(log) = &self.log else {
+            return Ok(());
+        };
+        log.lock().expect("no holder of this lock panics").look()
     }
 
     pub(crate) fn look(&self) -> Result<(), Trouble> {
@@ -55,6 +78,7 @@ impl Presence {
             }
             Err(error) => return Err(self.unwritable(error)),
         }
+        self.look_at_log()?;
         let probe = self.folder.join(PROBE_NAME);
         File::create(&probe)
             .and_then(|_| fs::remove_file(&probe))
@@ -105,6 +129,18 @@ mod tests {
         presence.look().unwrap();
         fs::remove_dir_all(&folder).unwrap();
         assert!(matches!(presence.look(), Err(Trouble::Gone(_))));
+    }
+
+    #[test]
+    fn a_log_that_is_cut_under_its_writer_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Arc::new(Mutex::new(Log::open(folder.path(), 0).unwrap()));
+        let presence = made(folder.path()).with_log(log);
+        presence.look().unwrap();
+        fs::write(folder.path().join("transfers.1.log"), "x").unwrap();
+        let trouble = presence.look().unwrap_err();
+        assert!(matches!(trouble, Trouble::Log(_)), "{trouble}");
+        assert!(trouble.to_string().contains("transfers.1.log"), "{trouble}");
     }
 
     #[test]

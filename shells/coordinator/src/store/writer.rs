@@ -74,6 +74,7 @@ pub(crate) struct Started {
     pub(crate) applier: Applier,
     pub(crate) stopper: Stopper,
     pub(crate) durable: watch::Receiver<Durable>,
+    pub(crate) log: Arc<Mutex<Log>>,
 }
 
 /// Ends the threads.
@@ -107,6 +108,7 @@ pub(crate) fn start(store: Box<dyn Store>, folder: &Path) -> Result<Started, Sto
         .spawn(move || thread.run(&told))
         .map_err(StoreError::Thread)?;
     Ok(Started {
+        log: Arc::clone(&log),
         writer: Writer {
             log,
             applier: applier.clone(),
@@ -297,6 +299,7 @@ mod tests {
             applier,
             stopper,
             mut durable,
+            log: _,
         } = start(store, folder.path()).unwrap();
         for number in 1..=600 {
             if number == 200 {
