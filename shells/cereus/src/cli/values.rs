@@ -1,6 +1,8 @@
 //! How values are written.
 
 use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use cereus_coordinator::store::ApiKey;
@@ -76,11 +78,25 @@ fn key_of_value(
     key.transpose().map_err(|why| format!("{name}: {why}"))
 }
 
+/// Bytes of a file that holds a key and nothing else.
+const KEY_FILE_SIZE_MAX: u64 = 4 << 10;
+
 /// The key in the file that an option named.
 pub(crate) fn key_in_file(option: &str, file: &Path, read: ReadKey) -> Result<String, String> {
     let shown = file.display();
-    let bytes =
-        std::fs::read(file).map_err(|error| format!("cannot read {option} {shown}: {error}"))?;
+    let unread = |error: io::Error| format!("cannot read {option} {shown}: {error}");
+    // Before it is opened: that of a pipe would wait for its writer.
+    if !fs::metadata(file).map_err(unread)?.is_file() {
+        return Err(format!("{option} {shown} is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(file).map_err(unread)?;
+    let read_size = file.take(KEY_FILE_SIZE_MAX + 1).read_to_end(&mut bytes);
+    if read_size.map_err(unread)? as u64 > KEY_FILE_SIZE_MAX {
+        return Err(format!(
+            "{option} {shown} is larger than {KEY_FILE_SIZE_MAX} bytes, so it holds more than a key"
+        ));
+    }
     // Some editors begin every text with a byte order mark.
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     if text.trim_ascii().is_empty() {
@@ -143,7 +159,7 @@ mod tests {
             (b"ses\x7fme", Err("visible ASCII")),
         ] {
             let value = OsStr::from_bytes(bytes);
-            std::fs::write(&file, bytes).unwrap();
+            fs::write(&file, bytes).unwrap();
             for key in [
                 parse_key(bytes),
                 key_of_value("CEREUS_KEY", Some(value), parse_key).map(Option::unwrap),
@@ -159,7 +175,7 @@ mod tests {
             }
         }
         assert_eq!(key_of_value("CEREUS_KEY", None, parse_key), Ok(None));
-        std::fs::write(&file, b"\xef\xbb\xbfsesame\r\n").unwrap();
+        fs::write(&file, b"\xef\xbb\xbfsesame\r\n").unwrap();
         let marked = key_in_file("--key-file", &file, parse_key);
         assert_eq!(marked.as_deref(), Ok("sesame"));
     }
@@ -178,7 +194,7 @@ mod tests {
             &whole[..whole.len() - 1],
             &whole.replace('a', "A"),
         ] {
-            std::fs::write(&file, wrong).unwrap();
+            fs::write(&file, wrong).unwrap();
             let of_file = key_in_file("--earn-key-file", &file, read).unwrap_err();
             assert!(of_file.starts_with("--earn-key-file "), "{of_file}");
             let value = Some(OsStr::new(wrong));
@@ -194,6 +210,22 @@ mod tests {
                 assert!(!said.contains(&format!(" {wrong}")), "{said}");
             }
         }
+    }
+
+    #[test]
+    fn a_key_is_read_from_a_small_regular_file_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        for odd in [folder.path(), Path::new("/dev/zero"), pipe.as_path()] {
+            let why = key_in_file("--key-file", odd, parse_key).unwrap_err();
+            assert!(why.contains("no regular file"), "{why}");
+        }
+        let file = folder.path().join("key");
+        fs::write(&file, "k".repeat(300 << 10)).unwrap();
+        let why = key_in_file("--key-file", &file, parse_key).unwrap_err();
+        assert!(why.contains("is larger than"), "{why}");
     }
 
     #[test]
