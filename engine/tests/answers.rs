@@ -157,15 +157,15 @@ fn thoughts_and_calls_are_told_apart_and_the_end_says_that_there_were_calls() {
 }
 
 #[test]
-fn a_call_cut_by_the_bound_is_text_and_the_end_is_the_bound() {
-    let (said, finished) = answer(CALLS, r#","max_tokens":50"#);
-    assert_eq!(finished.reason, FinishReason::Length);
-    assert!(said.calls.is_empty());
-    assert!(
-        said.content.starts_with("Look.<tool_call>{"),
-        "{}",
-        said.content
-    );
+fn nothing_of_a_call_cut_by_the_bound_is_text_and_the_end_is_the_bound() {
+    // In the opening mark, in the call's body, and in the closing mark behind a whole call.
+    for (bound, calls) in [(28, 0), (40, 0), (50, 1)] {
+        let (said, finished) = answer(CALLS, &format!(r#","max_tokens":{bound}"#));
+        assert_eq!(finished.reason, FinishReason::Length, "{bound}");
+        assert_eq!(said.content, "Look.", "{bound}");
+        let begun = said.calls.iter().filter(|call| call.begun.is_some());
+        assert_eq!(begun.count(), calls, "{bound}");
+    }
 }
 
 #[test]

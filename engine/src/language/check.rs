@@ -188,7 +188,7 @@ mod tests {
         let config = r#"{"chat_template":7}"#;
         assert!(matches!(
             found("tokenizer_config.json", config),
-            TemplateCheck::Fails(_)
+            TemplateCheck::Damaged(_)
         ));
     }
 

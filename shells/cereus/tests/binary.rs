@@ -373,9 +373,10 @@ fn the_doctor_explains_what_a_model_would_take() {
     let model = folder.path().join("llama-tiny");
     fs::create_dir(&model).unwrap();
     let config = r#"{"model_type":"llama","hidden_size":64,"intermediate_size":128,
-        "num_hidden_layers":8,"num_attention_heads":4,"vocab_size":32,"rms_norm_eps":1e-5}"#;
+        "num_hidden_layers":8,"num_attention_heads":4,"vocab_size":640,"rms_norm_eps":1e-5}"#;
     fs::write(model.join("config.json"), config).unwrap();
-    fs::write(model.join("tokenizer.json"), "{}").unwrap();
+    let tiny = env!("CARGO_MANIFEST_DIR").to_owned() + "/../../engine/models/tiny/tokenizer.json";
+    fs::copy(tiny, model.join("tokenizer.json")).unwrap();
     let tensor = br#"{"w":{"dtype":"F32","shape":[249,1000],"data_offsets":[0,996000]}}"#;
     let mut weights = 3_992_u64.to_le_bytes().to_vec();
     weights.extend(tensor);

@@ -19,7 +19,7 @@ const BENCHMARK_MILLI: u64 = 150;
 /// Consumers who say nothing of the length of an answer get the model's default.
 const UNBOUNDED: Ratio = Ratio::new(1, 2);
 const BOUNDS: [u32; 6] = [256, 512, 1_024, 2_048, 4_096, 16_384];
-/// See [`UNBOUNDED`].
+/// What such a consumer is promised.
 pub const OUTPUT_TOKENS_DEFAULT: u32 = 4_096;
 
 /// What is asked for a prompt of so many tokens and an answer of so many.
