@@ -17,8 +17,8 @@ use crate::time::{Span, Tick};
 /// How long the terminal of an attempt whose consumer left may take.
 const PARKED_WAIT: Span = Span::secs(10);
 
-/// Who leaves an answer that has said nothing for so long pays nothing for it: a word and then silence
-/// would be a living otherwise.
+/// Who leaves an answer that has said a few words and then nothing for so long pays nothing for it: that
+/// would be a living otherwise. Of an answer that had come further, what was delivered is paid.
 const SILENCE_FREE: Span = Span::secs(10);
 /// Pieces of one answer after which a machine may get more than one request at a time: more than a
 /// few words that anybody could say, and too few for a wait.
@@ -131,7 +131,7 @@ impl Coordinator {
     }
 
     /// A machine that was sent one request at a time does what it is asked: it may get more.
-    pub(super) fn try_out(&mut self, now: Tick, provider: u32, out: &mut Effects) {
+    fn try_out(&mut self, now: Tick, provider: u32, out: &mut Effects) {
         if self.fleet.goes_on(provider) {
             self.fleet.refresh(provider, &self.config);
             self.fill(now, provider, out);
@@ -367,8 +367,12 @@ impl Coordinator {
                     self.send_cancel(attempt, out);
                 }
                 let winner = self.winner_of(key);
-                let is_silent = |winner| self.attempts.at(winner).silent_for(now) >= SILENCE_FREE;
-                if let Some(winner) = winner.filter(|winner| is_silent(*winner)) {
+                let is_hollow = |winner: &Key| {
+                    let attempt = self.attempts.at(*winner);
+                    attempt.silent_for(now) >= SILENCE_FREE
+                        && attempt.shown().pieces < PIECES_TO_TRUST
+                };
+                if let Some(winner) = winner.filter(is_hollow) {
                     let attempt = self.take_attempt(winner, Remains::Lingers);
                     self.fail(key, Denial::Cancelled, out);
                     return self.fill(now, attempt.route().provider, out);

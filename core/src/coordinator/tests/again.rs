@@ -358,13 +358,20 @@ fn all_attempts_and_waits_of_a_request_share_one_deadline() {
 }
 
 #[test]
-fn who_leaves_an_answer_that_has_fallen_silent_pays_nothing() {
-    for (silent_s, is_free) in [(0, false), (9, false), (11, true)] {
+fn who_leaves_a_few_words_that_silence_followed_pays_nothing() {
+    for (pieces, silent_s, is_free) in
+        [(1, 0, false), (1, 9, false), (1, 11, true), (32, 11, false)]
+    {
         let mut world = World::new();
         world.provider(1, 11, 4);
         let (attempt, conn) = dispatched(&world.ask(5)).unwrap();
         world.persist();
         world.step(Event::AttemptStarted { conn, attempt });
+        world.step(Event::AttemptProgressed {
+            conn,
+            attempt,
+            shown: shown(pieces, 4 * pieces),
+        });
         world.now = world.now + Span::secs(silent_s);
         let effects = world.step(Event::ConsumerLeft {
             request: RequestId(5),
@@ -375,9 +382,9 @@ fn who_leaves_an_answer_that_has_fallen_silent_pays_nothing() {
             attempt,
             usage: Usage {
                 prompt_tokens: 90,
-                completion_tokens: 1,
+                completion_tokens: pieces,
             },
-            shown: shown(1, 4),
+            shown: shown(pieces, 4 * pieces),
             ending: Ending::Said,
         });
         world.persist();
