@@ -129,6 +129,7 @@ pub mod ids;
 pub mod journal;
 pub mod link;
 pub mod lookup;
+mod memo;
 pub mod memory;
 pub mod money;
 pub mod relay;

@@ -61,7 +61,7 @@ impl Coordinator {
             .spec(ask.model)
             .filter(|_| catalog.is_sold(ask.model))
             .ok_or(Denial::UnknownModel)?;
-        let want = Want::of(&ask);
+        let want = self.want(&ask);
         let terms = Terms::new(spec.price, self.config.fee_percent);
         if want.need_tokens > u64::from(spec.context_tokens) {
             return Err(Denial::TooLong);
@@ -87,7 +87,9 @@ impl Coordinator {
         })?;
         let wait_max = self.config.limits.first_content_wait_max;
         let deadline = now + ask.content_within.map_or(wait_max, |own| own.min(wait_max));
-        let key = self.requests.admit(now, ask, terms, hold, deadline);
+        let key = self
+            .requests
+            .admit(now, ask, terms, hold, deadline, want.output_tokens);
         self.durable.awaits(key, transfer.seq);
         out.post(transfer);
         match way {

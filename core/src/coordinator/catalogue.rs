@@ -24,6 +24,7 @@ impl Coordinator {
         let models = self.config.catalog.count();
         self.queues.grow(models);
         self.tallies.resize_with(models, super::Tally::new);
+        self.lengths.grow(models);
         self.fleet.grow(models);
     }
 

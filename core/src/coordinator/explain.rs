@@ -43,8 +43,13 @@ impl Coordinator {
     #[must_use]
     pub fn preview(&self, ask: Ask) -> Option<ConnId> {
         self.config.catalog.spec(ask.model)?;
-        let offer = self.fleet.choose(Want::of(&ask), &self.config)?;
+        let offer = self.fleet.choose(self.want(&ask), &self.config)?;
         Some(self.fleet.seller(offer).id.conn)
+    }
+
+    /// What a request that has just come looks for.
+    pub(super) fn want(&self, ask: &Ask) -> Want<'static> {
+        Want::of(ask, self.lengths.expected(ask))
     }
 
     /// Changes nothing; the same code decides for real.
@@ -60,7 +65,7 @@ impl Coordinator {
         if self.config.catalog.spec(ask.model).is_none() {
             return explanation;
         }
-        let want = Want::of(&ask);
+        let want = self.want(&ask);
         explanation.outlook = match self.preview(ask) {
             Some(conn) => Outlook::Now(conn),
             None => match self.fleet.reach(&want) {

@@ -20,6 +20,7 @@ mod conduct;
 mod durable;
 pub mod explain;
 mod fleet;
+mod lengths;
 mod provider;
 mod queues;
 mod requests;
@@ -44,6 +45,7 @@ pub use self::conduct::Offence;
 use self::durable::Durable;
 use self::fleet::{Fleet, LoadEnd};
 pub use self::fleet::{Policy, REPORT_AGE_MAX};
+use self::lengths::Lengths;
 use self::queues::Queues;
 use self::requests::Requests;
 pub use self::tally::{BAND_PERCENT, BAND_TOKENS};
@@ -228,6 +230,7 @@ pub struct Coordinator {
     queues: Queues,
     /// By model.
     tallies: Vec<Tally>,
+    lengths: Lengths,
     timers: Timers,
     durable: Durable,
     is_draining: bool,
@@ -252,6 +255,7 @@ impl Coordinator {
             attempts: Attempts::new(attempts_max(limits)),
             queues: Queues::new(models),
             tallies: vec![Tally::new(); models],
+            lengths: Lengths::new(models),
             timers: Timers::new(limits),
             durable: Durable::default(),
             is_draining: false,

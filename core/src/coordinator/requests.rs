@@ -105,6 +105,8 @@ pub(super) struct Request {
     is_released: bool,
     /// Content must have begun by then, whatever fails or waits until then.
     deadline: Tick,
+    /// What its answer will have, more or less.
+    output_tokens: u32,
     attempts: u8,
     capacity_refusals: u8,
     tried: [MachineTag; TRIED_MAX],
@@ -156,7 +158,7 @@ impl Request {
         Want {
             nth: self.attempts,
             tried: self.tried(),
-            ..Want::of(&self.ask)
+            ..Want::of(&self.ask, self.output_tokens)
         }
     }
 
@@ -341,6 +343,7 @@ impl Requests {
         terms: Terms,
         hold: Hold,
         deadline: Tick,
+        output_tokens: u32,
     ) -> Key {
         let request = Request {
             ask,
@@ -352,6 +355,7 @@ impl Requests {
             is_hold_durable: false,
             is_released: false,
             deadline,
+            output_tokens,
             attempts: 0,
             capacity_refusals: 0,
             tried: [MachineTag::NOBODY; TRIED_MAX],

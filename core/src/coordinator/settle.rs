@@ -66,6 +66,8 @@ impl Coordinator {
         };
         if claim.is_whole() && offence.is_none() && !is_parked {
             self.tallies[usize::from(ask.model.0)].learn(route.payee, &ask, claim);
+            let tokens = judged.usage.completion_tokens;
+            self.lengths.learn(ask.account, ask.model, tokens);
         }
         if !is_empty && self.mischief != Mischief::ForgetsLateness {
             let took = attempt.streams_for(now);

@@ -1,8 +1,8 @@
-//! Which machine serves a request: the least expected time to first content, with the decode work
-//! that it would disturb, among a handful of candidates from several sources: the shortest waits,
-//! and the asker's own machines.
+//! Which machine serves a request: the least cost, in time that somebody waits ([`super::cost`]), among a
+//! few candidates of each class of speed, or the asker's own machines.
 
-use super::pool::{Candidate, MachineTag};
+use super::cost::{Cost, Work, prefill_us};
+use super::pool::{Candidate, MachineTag, least_of};
 use super::{Fleet, Policy};
 use crate::config::{Config, Limits};
 use crate::draw::{Purpose, Seed};
@@ -10,12 +10,10 @@ use crate::event::{Ask, Machines};
 use crate::ids::{AccountId, ModelIx, RequestId};
 use crate::traits::Traits;
 
-/// A prefill stalls the rows that decode on the same machine; their delay counts a quarter of ours.
-const INTERFERENCE_DIVISOR: u64 = 4;
 /// Candidates that one choice looks at, those without room among them: the cost of a choice does
 /// not grow with the fleet.
-pub(crate) const INSPECTED_MAX: usize = 256;
-/// Of them, in one bucket, or among the asker's own machines.
+pub(crate) const INSPECTED_MAX: usize = 512;
+/// Of them, of one class, or among the asker's own machines.
 pub(crate) const INSPECTED_PER_SOURCE_MAX: usize = 64;
 
 /// So many requests have one among them that tries a machine of which no answer has come yet.
@@ -28,6 +26,8 @@ pub(crate) struct Want<'a> {
     pub(crate) account: AccountId,
     pub(crate) model: ModelIx,
     pub(crate) prompt_tokens: u32,
+    /// As expected.
+    pub(crate) output_tokens: u32,
     /// Tokens that a machine must have room for.
     pub(crate) need_tokens: u64,
     /// What a machine must have.
@@ -42,19 +42,27 @@ pub(crate) struct Want<'a> {
 }
 
 impl Want<'_> {
-    /// Of a request that has just come.
-    pub(crate) const fn of(ask: &Ask) -> Self {
+    /// Of a request that has just come, whose answer will have about so many tokens.
+    pub(crate) const fn of(ask: &Ask, output_tokens: u32) -> Self {
         Self {
             request: ask.request,
             account: ask.account,
             model: ask.model,
             prompt_tokens: ask.prompt_tokens,
+            output_tokens,
             need_tokens: ask.prompt_tokens as u64 + ask.output_tokens_max as u64,
             demands: ask.demands(),
             machines: ask.machines,
             nth: 0,
             tried: &[],
             idle_only: false,
+        }
+    }
+
+    const fn work(&self) -> Work {
+        Work {
+            prompt_tokens: self.prompt_tokens,
+            output_tokens: self.output_tokens,
         }
     }
 }
@@ -74,8 +82,9 @@ pub(crate) struct Weighing<'a> {
     best: Option<(Rank, u32)>,
     pub(crate) inspected: usize,
     weighed: usize,
+    /// Of one class, and of one shelf.
     weighed_max: usize,
-    per_bucket_max: usize,
+    per_shelf_max: usize,
 }
 
 impl<'a> Weighing<'a> {
@@ -88,7 +97,7 @@ impl<'a> Weighing<'a> {
             inspected: 0,
             weighed: 0,
             weighed_max,
-            per_bucket_max: weighed_max.div_ceil(2),
+            per_shelf_max: weighed_max.div_ceil(2),
         }
     }
 
@@ -106,12 +115,9 @@ impl<'a> Weighing<'a> {
     }
 
     fn rank(&self, candidate: &Candidate) -> Rank {
-        let prompt = u64::from(self.want.prompt_tokens);
-        let prefill_us = prompt * u64::from(candidate.prefill_us_per_ktok) / 1_000;
-        let disturbed_us = prefill_us * u64::from(candidate.load) / INTERFERENCE_DIVISOR;
         let machine = u128::from(candidate.machine.0);
         Rank {
-            cost_us: u64::from(candidate.wait_us) + prefill_us + disturbed_us,
+            cost_us: Cost::of(self.want.work(), candidate).total_us(),
             tie: self.seed.draw(Purpose::Tie, self.want.request.0, machine),
             machine: candidate.machine,
         }
@@ -149,7 +155,7 @@ impl Fleet {
             Policy::Expected => {
                 self.weigh_strangers(&mut weighing);
                 if weighing.best.is_none() {
-                    self.weigh_shortest_waits(&mut weighing);
+                    self.weigh_classes(&mut weighing);
                 }
             }
             Policy::LeastOutstanding | Policy::Random | Policy::RoundRobin | Policy::TwoChoices => {
@@ -197,26 +203,45 @@ impl Fleet {
         }
     }
 
-    /// A few of each bucket, from a drawn place on, shortest waits first.
-    fn weigh_shortest_waits(&self, weighing: &mut Weighing<'_>) {
+    /// A few of each class, the fastest first, as long as one could be better than the best so far.
+    fn weigh_classes(&self, weighing: &mut Weighing<'_>) {
+        let prompt_tokens = u64::from(weighing.want.prompt_tokens);
+        for class in self.supply(weighing.want.model).pool.classes() {
+            let us_per_ktok = u32::try_from(least_of(class)).expect("less than a minute");
+            let least_us = prefill_us(prompt_tokens, us_per_ktok);
+            if weighing.best.is_some_and(|(rank, _)| rank.cost_us <= least_us)
+                || weighing.inspected >= INSPECTED_MAX
+            {
+                return;
+            }
+            self.weigh_class(class, weighing);
+        }
+    }
+
+    /// A few of each shelf, from a drawn place on, shortest waits first.
+    fn weigh_class(&self, class: u8, weighing: &mut Weighing<'_>) {
         let want = weighing.want;
         let pool = &self.supply(want.model).pool;
-        for (depth, bucket) in (0u128..).zip(pool.buckets()) {
-            let draw_ix = (u128::from(want.nth) << 64) | depth;
-            let count = bucket.len() as u64;
+        let (mut weighed_left, mut looks_left) = (weighing.weighed_max, INSPECTED_PER_SOURCE_MAX);
+        for (depth, shelf) in (0u128..).zip(pool.shelves(class)) {
+            let draw_ix = (u128::from(want.nth) << 64) | (u128::from(class) << 32) | depth;
+            let count = shelf.len() as u64;
             let start =
                 weighing
                     .seed
                     .draw_below(Purpose::Candidate, want.request.0, draw_ix, count);
-            let (before, after) = bucket.split_at(usize::try_from(start).expect("an index"));
+            let (before, after) = shelf.split_at(usize::try_from(start).expect("an index"));
             let weighed_before = weighing.weighed;
-            for candidate in after.iter().chain(before).take(INSPECTED_PER_SOURCE_MAX) {
+            let quota = weighing.per_shelf_max.min(weighed_left);
+            for candidate in after.iter().chain(before).take(looks_left) {
                 weighing.weigh(candidate);
-                if weighing.weighed - weighed_before == weighing.per_bucket_max {
+                looks_left -= 1;
+                if weighing.weighed - weighed_before == quota {
                     break;
                 }
             }
-            if weighing.weighed >= weighing.weighed_max || weighing.inspected >= INSPECTED_MAX {
+            weighed_left -= weighing.weighed - weighed_before;
+            if weighed_left == 0 || looks_left == 0 {
                 return;
             }
         }

@@ -4,7 +4,7 @@
 use super::gate::Gate;
 use super::offer::Offer;
 use super::pool::Candidate;
-use super::{Provider, REFERENCE_PROMPT_TOKENS};
+use super::{Provider, REFERENCE_PROMPT_TOKENS, cost};
 use crate::config::{Limits, ModelSpec};
 use crate::event::{SlotState, Thermal, Trust};
 use crate::time::Span;
@@ -15,11 +15,13 @@ const CONCURRENCY_UNREPORTED: u32 = 4;
 const CONCURRENCY_BUDGETED: u32 = 24;
 /// Prefill rate assumed from a decode rate. With four, prompts were refused that would have been in time.
 const PREFILL_PER_DECODE: u64 = 12;
-/// Slow-down of a decode step for each row in the batch, in thousandths: fits published rates of a 7B model.
-const BATCH_SLOWDOWN_MILLI: u64 = 390;
 /// By so much a machine is put back of which no answer has come yet. What it claims is believed, but
 /// not before what others have shown; `choose` tries it all the same.
 const UNTRIED_US: u64 = 1_000_000;
+/// And what it claims of its speed counts as a good machine's at most: 1,000 tokens of a prompt a second,
+/// and 40 of an answer.
+const UNTRIED_PREFILL_US_PER_KTOK: u32 = 1_000_000;
+const UNTRIED_STEP_US: u32 = 25_000;
 
 pub(super) fn gate_of(
     provider: &Provider,
@@ -63,14 +65,27 @@ pub(super) fn candidate_of(
     offer: &Offer,
     limits: &Limits,
 ) -> Candidate {
+    let prefill_us_per_ktok = prefill_us_per_ktok(provider, offer);
     Candidate {
         machine: provider.tag,
         offer: ix,
         wait_us: u32::try_from(wait_us(provider, offer, limits)).unwrap_or(u32::MAX),
-        prefill_us_per_ktok: prefill_us_per_ktok(provider, offer),
+        prefill_us_per_ktok: believed(provider, prefill_us_per_ktok, UNTRIED_PREFILL_US_PER_KTOK),
+        step_us: believed(provider, alone_us(provider, offer), UNTRIED_STEP_US),
         room_tokens: offer.room_tokens(),
         load: offer.load(),
         has: provider.has(),
+    }
+}
+
+/// A time that a machine claims, as it counts: times as much as it was found slower, and at least what a
+/// good machine takes while nobody knows it.
+fn believed(provider: &Provider, claimed_us: u32, untried_us: u32) -> u32 {
+    let slow_us = u64::from(claimed_us) * u64::from(provider.slow_milli) / 1_000;
+    let slow_us = u32::try_from(slow_us).unwrap_or(u32::MAX);
+    match provider.is_unknown() {
+        true => slow_us.max(untried_us),
+        false => slow_us,
     }
 }
 
@@ -109,7 +124,16 @@ pub(super) fn reading_us(provider: &Provider, offer: &Offer) -> u64 {
 
 fn step_us(provider: &Provider, offer: &Offer) -> u64 {
     let alone_us = 1_000_000_000 / decode_mtps(provider, offer);
-    alone_us * (1_000 + BATCH_SLOWDOWN_MILLI * u64::from(offer.load())) / 1_000
+    cost::batch_step_us(alone_us, offer.load())
+}
+
+/// One token of a lone answer. What a machine observes is of its load; its benchmark is not.
+fn alone_us(provider: &Provider, offer: &Offer) -> u32 {
+    let mtps = match provider.spec.decode_mtps {
+        0 => decode_mtps(provider, offer),
+        benchmark => u64::from(benchmark),
+    };
+    u32::try_from(1_000_000_000 / mtps).unwrap_or(u32::MAX)
 }
 
 /// Thousandths of a token a second, never zero.
@@ -141,8 +165,8 @@ pub(super) fn forecast(
     prompt_tokens: u32,
     limits: &Limits,
 ) -> Span {
-    let per_ktok = u64::from(prefill_us_per_ktok(provider, offer));
-    let prefill_us = u64::from(prompt_tokens) * per_ktok / 1_000;
+    let per_ktok = prefill_us_per_ktok(provider, offer);
+    let prefill_us = cost::prefill_us(prompt_tokens.into(), per_ktok);
     Span(claimed_wait_us(provider, offer, limits).saturating_add(prefill_us))
 }
 

@@ -1,8 +1,8 @@
 //! Keeps each model's supply in line with the ledger.
 
 use super::estimate::{candidate_of, gate_of};
-use super::pool::bucket_of;
-use super::{Fleet, REFERENCE_PROMPT_TOKENS};
+use super::pool::Pool;
+use super::Fleet;
 use crate::config::Config;
 use crate::ids::ModelIx;
 
@@ -36,9 +36,6 @@ impl Fleet {
         let is_resident = offer.report.state.is_resident();
         let is_warm = is_resident && gate.is_capable();
         let candidate = candidate_of(provider, ix, offer, &config.limits);
-        let reference_us =
-            REFERENCE_PROMPT_TOKENS * u64::from(candidate.prefill_us_per_ktok) / 1_000;
-        let bucket = bucket_of(u64::from(candidate.wait_us) + reference_us);
         if was != gate || counted_tokens != capacity_tokens || counted_has != has {
             self.supplies[model].leave(ix, was, counted_has, counted_tokens);
             self.supplies[model].enter(ix, gate, has, capacity_tokens);
@@ -47,14 +44,14 @@ impl Fleet {
             }
         }
         let place = match place {
-            Some(place) if gate.is_open() && place.bucket == bucket => {
+            Some(place) if gate.is_open() && Pool::is_home(place, &candidate) => {
                 self.supplies[model].pool.replace(place, candidate);
                 Some(place)
             }
             _ => {
                 self.take_out(ix);
                 gate.is_open()
-                    .then(|| self.supplies[model].pool.put(bucket, candidate))
+                    .then(|| self.supplies[model].pool.put(candidate))
             }
         };
         let is_stranger =

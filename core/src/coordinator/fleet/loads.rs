@@ -21,7 +21,9 @@ const REST: Span = Span::secs(120);
 /// The same for one that was about to restart.
 const REST_DRAINING: Span = Span::secs(30);
 /// Machines that one choice looks at.
-const INSPECTED_MAX: usize = 64;
+const INSPECTED_MAX: usize = 256;
+/// Of them, of machines that are about equally fast.
+const INSPECTED_PER_CLASS_MAX: usize = 32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 enum Phase {
@@ -126,9 +128,13 @@ impl Fleet {
             let tie = config.seed.draw(Purpose::Load, model, u128::from(tag));
             Some((resident.count(), spare, tie, tag, slot))
         };
-        // Cold machines wait the longest, so they stand last.
-        let buckets: Vec<&[Candidate]> = supply.pool.buckets().collect();
-        let candidates = buckets.into_iter().rev().flatten().take(INSPECTED_MAX);
+        // Cold machines wait the longest, so they stand last in each class.
+        let last = |class| {
+            let shelves: Vec<&[Candidate]> = supply.pool.shelves(class).collect();
+            let last = shelves.into_iter().rev().flatten();
+            last.take(INSPECTED_PER_CLASS_MAX)
+        };
+        let candidates = supply.pool.classes().flat_map(last).take(INSPECTED_MAX);
         let (.., provider) = candidates.filter_map(rank).min()?;
         let until = now + LOAD_WAIT_MAX;
         let chosen = self.providers.at_mut(provider);

@@ -12,6 +12,7 @@
 
 mod check;
 mod choose;
+mod cost;
 mod estimate;
 mod gate;
 mod habits;
@@ -93,6 +94,7 @@ pub(crate) struct Provider {
     is_barred: bool,
     is_on_probation: bool,
     late_us: u32,
+    slow_milli: u32,
     has_faults: bool,
     is_credible: bool,
     /// Place of its machine's record.
@@ -308,7 +310,9 @@ impl Fleet {
     /// An answer of so many tokens was streamed in this time.
     pub(crate) fn streamed(&mut self, slot: u32, ix: u32, tokens: u32, actual: Span) {
         let expected = self.answer_time(ix, tokens);
-        self.took(slot, expected, actual);
+        let record = self.providers.at(slot).record;
+        self.memory.at_mut(record).standing.streamed(expected, actual);
+        self.recall(record);
     }
 
     /// So many tokens were streamed so far. `true`: that is late beyond doubt, and it was noted.
@@ -316,7 +320,7 @@ impl Fleet {
         let expected = self.answer_time(ix, tokens);
         let is_late = standing::is_late(expected, so_far);
         if is_late {
-            self.took(slot, expected, so_far);
+            self.streamed(slot, ix, tokens, so_far);
         }
         is_late
     }
@@ -394,6 +398,7 @@ impl Fleet {
             is_barred: false,
             is_on_probation: false,
             late_us: 0,
+            slow_milli: 1_000,
             has_faults: false,
             is_credible: false,
             record: NIL,
@@ -476,7 +481,7 @@ impl Fleet {
         provider.report = *report;
         provider.reported_at = now;
         provider.is_stale = false;
-        if provider.late_us > 0 {
+        if provider.late_us > 0 || provider.slow_milli > 1_000 {
             let record = provider.record;
             self.memory.at_mut(record).standing.fade(now);
             self.recall(record);
@@ -717,6 +722,7 @@ impl Fleet {
             provider.is_barred = standing.barred_until().is_some();
             provider.is_on_probation = standing.is_on_probation();
             provider.late_us = standing.late_us();
+            provider.slow_milli = standing.slow_milli();
             provider.has_faults = standing.has_faults();
             provider.is_credible = standing.is_credible();
             self.list_strangers(slot);

@@ -36,8 +36,7 @@ impl Fleet {
     /// afford that.
     pub(super) fn pick(&self, want: &Want<'_>, seed: Seed) -> Option<&Candidate> {
         let pool = &self.supply(want.model).pool;
-        let fit = pool.buckets().flatten();
-        let fit = fit.filter(|candidate| is_fit(want, candidate));
+        let fit = pool.iter().filter(|candidate| is_fit(want, candidate));
         let chance = |candidate: &&Candidate| {
             let which = u128::from(candidate.machine.0);
             let draw = seed.draw(Purpose::Tie, want.request.0, which);

@@ -1,6 +1,6 @@
 //! What a machine's conduct is worth: the faults that it has not made good, the bar that they bring,
-//! and by how much it is later than its own figures say. It belongs to the machine and not to a
-//! connection (INV-13).
+//! by how much it is later than its own figures say, and how many times as slow. It belongs to the machine
+//! and not to a connection (INV-13).
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,10 @@ const LATE_FADE_EVERY: Span = Span::secs(4);
 /// takes one away, and each two of the count double the time. At most to half in half an hour.
 const LATE_AGAIN: u8 = 2;
 const LATE_AGAIN_MAX: u8 = 10;
+/// Up to twice what its figures say is explained by what else it does; from there on they count times as
+/// much. In thousandths, and no single answer counts for more.
+const SLOW_MILLI_NONE: u32 = 1_000;
+const SLOW_MILLI_MAX: u64 = 64_000;
 /// What a refusal counts; each answer that begins takes one away. So a machine that is honest about
 /// its room, and now and then a report behind, never comes far.
 const REFUSAL: u8 = 2;
@@ -38,7 +42,7 @@ const REFUSAL: u8 = 2;
 const REFUSALS_BORNE: u8 = 16;
 
 /// See the module.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Standing {
     faults: u8,
     /// Good answers since the last fault, or since they made one good.
@@ -48,11 +52,30 @@ pub(crate) struct Standing {
     /// By how much its answers come later than what it says of its speed lets expect.
     late_us: u32,
     late_again: u8,
+    /// How many times as slow it is, in thousandths.
+    slow_milli: u32,
     faded_at: Tick,
     refusals: u8,
     refused_at: Tick,
     /// It has served a request since it last spoke against one.
     is_credible: bool,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self {
+            faults: 0,
+            good: 0,
+            barred_until: Tick::ZERO,
+            late_us: 0,
+            late_again: 0,
+            slow_milli: SLOW_MILLI_NONE,
+            faded_at: Tick::ZERO,
+            refusals: 0,
+            refused_at: Tick::ZERO,
+            is_credible: false,
+        }
+    }
 }
 
 /// How much a machine refuses.
@@ -129,8 +152,30 @@ impl Standing {
         (self.barred_until > Tick::ZERO).then_some(self.barred_until)
     }
 
-    /// An answer took `actual` where its machine's own figures let expect `expected`.
+    /// First content took `actual` where its machine's own figures let expect `expected`.
     pub(super) fn took(&mut self, expected: Span, actual: Span) {
+        self.slows(Span(expected.0.saturating_mul(2)), actual);
+        self.comes(expected, actual);
+    }
+
+    /// The rest of an answer took `actual` where twice what its machine says of itself is `twice`.
+    pub(super) fn streamed(&mut self, twice: Span, actual: Span) {
+        self.slows(twice, actual);
+        self.comes(twice, actual);
+    }
+
+    fn slows(&mut self, twice: Span, actual: Span) {
+        let allowed = twice.0.saturating_add(LATE_ALLOWED.0);
+        let ratio_milli = u128::from(actual.0) * u128::from(SLOW_MILLI_NONE) / u128::from(allowed);
+        let ratio_milli = u64::try_from(ratio_milli).unwrap_or(u64::MAX);
+        let ratio_milli = ratio_milli.clamp(SLOW_MILLI_NONE.into(), SLOW_MILLI_MAX);
+        let old = u64::from(self.slow_milli);
+        let new = old - (old >> LATE_SHIFT) + (ratio_milli >> LATE_SHIFT);
+        let new = new.max(SLOW_MILLI_NONE.into());
+        self.slow_milli = u32::try_from(new).expect("at most the greatest ratio");
+    }
+
+    fn comes(&mut self, expected: Span, actual: Span) {
         let late_us = late_us(expected, actual);
         let old_us = u64::from(self.late_us);
         let new_us = old_us - (old_us >> LATE_SHIFT) + (late_us >> LATE_SHIFT);
@@ -155,6 +200,11 @@ impl Standing {
         self.faded_at = now;
         let shift = LATE_FADE_SHIFT + u32::from(self.late_again / 2);
         self.late_us -= self.late_us.div_ceil(1 << shift);
+        self.slow_milli -= (self.slow_milli - SLOW_MILLI_NONE).div_ceil(1 << shift);
+    }
+
+    pub(super) fn slow_milli(self) -> u32 {
+        self.slow_milli
     }
 
     pub(super) fn late_us(self) -> u32 {
@@ -181,7 +231,9 @@ impl Standing {
 
     /// Nothing that would have to be remembered.
     pub(super) fn is_spotless(self) -> bool {
-        let is_punctual = self.late_us < LATE_WORTH_US && self.late_again == 0;
+        let is_punctual = self.late_us < LATE_WORTH_US
+            && self.late_again == 0
+            && self.slow_milli < 2 * SLOW_MILLI_NONE;
         self.faults == 0 && is_punctual && self.refusals == 0
     }
 }

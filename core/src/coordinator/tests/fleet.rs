@@ -158,7 +158,7 @@ fn a_choice_looks_at_no_more_machines_than_stated_however_many_are_too_small() {
     }
     let ask = ask(1, ACCOUNT);
     let core = &world.core;
-    let inspected = core.fleet.weighing(Want::of(&ask), &core.config).inspected;
+    let inspected = core.fleet.weighing(core.want(&ask), &core.config).inspected;
     assert!(inspected <= INSPECTED_MAX + INSPECTED_PER_SOURCE_MAX);
     assert_eq!(refused(&world.ask(1)), None, "it waits");
 }
