@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Limits, ModelSpec};
 use crate::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId};
 use crate::money::{MicroUsd, Price};
+use crate::prefix::Prefix;
 use crate::time::{Span, Tick};
 use crate::traits::Traits;
 
@@ -289,6 +290,8 @@ pub struct Ask {
     pub machines: Machines,
     /// Content must begin within this time, where it is less than the coordinator's own limit.
     pub content_within: Option<Span>,
+    /// The beginning of the prompt, by name.
+    pub prefix: Prefix,
 }
 
 impl Ask {
@@ -307,6 +310,7 @@ impl Ask {
             trust_min: Trust::None,
             machines: Machines::Any,
             content_within: None,
+            prefix: Prefix::NONE,
         }
     }
 

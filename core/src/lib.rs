@@ -132,6 +132,7 @@ pub mod lookup;
 mod memo;
 pub mod memory;
 pub mod money;
+pub mod prefix;
 pub mod relay;
 pub mod schedule;
 pub mod slab;

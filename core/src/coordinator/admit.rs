@@ -173,13 +173,17 @@ impl Coordinator {
     pub(super) fn dispatch(&mut self, now: Tick, key: Key, offer: u32, out: &mut Effects) {
         let seller = self.fleet.seller(offer);
         let want = self.requests.at(key).want();
+        let cached_tokens = self.fleet.cached_tokens(offer, &want);
         let load = Load {
             prompt_tokens: want.prompt_tokens,
+            fresh_tokens: want.prompt_tokens - cached_tokens,
             need_tokens: want.need_tokens,
         };
         self.timers.clear(Due::Queued(key));
         let limits = &self.config.limits;
         let forecast = self.fleet.forecast(offer, load.prompt_tokens, limits);
+        self.fleet
+            .note_prefix(offer, want.prefix, load.fresh_tokens, want.output_tokens);
         self.fleet.reserve(offer, load);
         let route = Route {
             request: key,

@@ -371,6 +371,7 @@ mod tests {
             payee: AccountId(1),
             load: Load {
                 prompt_tokens: 1_000,
+                fresh_tokens: 1_000,
                 need_tokens: 1_050,
             },
             forecast,

@@ -48,7 +48,7 @@ impl Coordinator {
     }
 
     /// What a request that has just come looks for.
-    pub(super) fn want(&self, ask: &Ask) -> Want<'static> {
+    pub(super) fn want<'a>(&self, ask: &'a Ask) -> Want<'a> {
         Want::of(ask, self.lengths.expected(ask))
     }
 

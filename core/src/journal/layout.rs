@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use super::writer::append;
 use crate::ids::{AccountId, AttemptKey, ConnId, MachineId, ModelIx, RequestId};
 use crate::money::MicroUsd;
+use crate::prefix::Prefix;
 use crate::time::{Span, Tick};
 use crate::traits::Traits;
 
@@ -59,6 +60,7 @@ leaves!(
     MachineId,
     MicroUsd,
     ModelIx,
+    Prefix,
     RequestId,
     Span,
     String,

@@ -18,6 +18,7 @@ use crate::event::{
 };
 use crate::ids::{AccountId, AttemptKey, ConnId, Epoch, MachineId, ModelIx, RequestId};
 use crate::money::{MicroUsd, Price};
+use crate::prefix::Prefix;
 use crate::relay::{Entry, Fate, Told, Trail};
 use crate::time::{Span, Tick};
 use crate::traits::Traits;
@@ -55,10 +56,12 @@ choice! {
         27 ModelRetired { model: ModelIx },
         29 LimitsChanged { limits: Whole<AllLimits> },
         30 AccountCredited { account: AccountId, amount: MicroUsd, reference: Option<u64> },
-        31 Arrived { @0 ask: AskLayout },
         32 ProviderAttested { conn: ConnId, gives: Traits, valid_for: Span },
         33 WarmMinChanged { model: ModelIx, machines: u16 },
+        34 Arrived { @0 ask: AskLayout },
     } was {
+        // Before the beginnings of prompts had names.
+        31 |bytes| ThirdAsk::take(bytes).map(Event::Arrived),
         // Before a request could demand anything of a machine.
         22 |bytes| SecondAsk::take(bytes).map(Event::Arrived),
         // Before a credit said where it was recorded.
@@ -211,7 +214,25 @@ structure! {
         trust_min: TrustLayout,
         machines: Whose,
         content_within: Maybe<Span>,
+        prefix: Prefix,
     }
+}
+
+structure! {
+    /// Of version 2, up to record 33.
+    ThirdAsk: was Ask {
+        request: RequestId,
+        account: AccountId,
+        model: ModelIx,
+        prompt_tokens: u32,
+        prompt_tokens_bound: u32,
+        output_tokens_max: u32,
+        delivery: How,
+        needs: Traits,
+        trust_min: TrustLayout,
+        machines: Whose,
+        content_within: Maybe<Span>,
+    } plus Ask::new(request, account, model)
 }
 
 structure! {

@@ -1,9 +1,11 @@
 //! Steps the core by one event and carries out in the simulated world what it then orders.
 
+use cereus_core::digest::Mix;
 use cereus_core::draw::Purpose;
 use cereus_core::effect::{Effect, Effects};
 use cereus_core::event::{Ask, AttemptFault, Delivery, Ending, Event, Shown, Usage};
 use cereus_core::ids::{AccountId, AttemptKey, RequestId};
+use cereus_core::prefix::{BLOCK_TOKENS, Prefix};
 use cereus_core::time::Tick;
 use cereus_engine::scheduler::Refused;
 
@@ -31,6 +33,10 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             prompt_tokens_bound: asked.prompt_bytes,
             output_tokens_max: asked.output_tokens_max,
             delivery: Delivery::Streamed,
+            prefix: match self.config.prefix_cache {
+                PrefixCache::Off => Prefix::NONE,
+                PrefixCache::On => prefix_of(self.crowd.blocks(number), asked.prompt_tokens),
+            },
             ..Ask::new(asked.id, AccountId(payer + 1), MODEL)
         };
         self.tell(now, &Event::Arrived(ask))
@@ -220,6 +226,12 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
     pub(super) fn end(&mut self, request: RequestId, end: End) {
         self.crowd.end(request, end);
     }
+}
+
+/// What production would name of a prompt: the blocks of a trace are as long, and the same tenant's.
+fn prefix_of(blocks: &[u64], prompt_tokens: u32) -> Prefix {
+    let full = (prompt_tokens / BLOCK_TOKENS) as usize;
+    Prefix::of(blocks.iter().take(full).map(|block| Mix::of(block) as u64))
 }
 
 /// An answer of so many tokens, each a piece of its own.

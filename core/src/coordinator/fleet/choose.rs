@@ -8,6 +8,7 @@ use crate::config::{Config, Limits};
 use crate::draw::{Purpose, Seed};
 use crate::event::{Ask, Machines};
 use crate::ids::{AccountId, ModelIx, RequestId};
+use crate::prefix::Prefix;
 use crate::traits::Traits;
 
 /// Candidates that one choice looks at, those without room among them: the cost of a choice does
@@ -30,6 +31,8 @@ pub(crate) struct Want<'a> {
     pub(crate) output_tokens: u32,
     /// Tokens that a machine must have room for.
     pub(crate) need_tokens: u64,
+    /// The beginning of the prompt, by name.
+    pub(crate) prefix: &'a Prefix,
     /// What a machine must have.
     pub(crate) demands: Traits,
     pub(crate) machines: Machines,
@@ -41,9 +44,9 @@ pub(crate) struct Want<'a> {
     pub(crate) idle_only: bool,
 }
 
-impl Want<'_> {
+impl<'a> Want<'a> {
     /// Of a request that has just come, whose answer will have about so many tokens.
-    pub(crate) const fn of(ask: &Ask, output_tokens: u32) -> Self {
+    pub(crate) const fn of(ask: &'a Ask, output_tokens: u32) -> Self {
         Self {
             request: ask.request,
             account: ask.account,
@@ -51,6 +54,7 @@ impl Want<'_> {
             prompt_tokens: ask.prompt_tokens,
             output_tokens,
             need_tokens: ask.prompt_tokens as u64 + ask.output_tokens_max as u64,
+            prefix: &ask.prefix,
             demands: ask.demands(),
             machines: ask.machines,
             nth: 0,
@@ -59,9 +63,19 @@ impl Want<'_> {
         }
     }
 
-    const fn work(&self) -> Work {
+    /// Of the prompt, as far as it reaches: what a token is the machine decides.
+    pub(crate) fn tokens_of(&self, blocks: u16) -> u32 {
+        let tokens = u64::from(self.prompt_tokens) * u64::from(blocks);
+        let of_all = tokens / u64::from(self.prefix.blocks()).max(1);
+        // The last token is always read.
+        let most = self.prompt_tokens.saturating_sub(1);
+        u32::try_from(of_all).map_or(most, |tokens| tokens.min(most))
+    }
+
+    const fn work(&self, cached_tokens: u32) -> Work {
         Work {
             prompt_tokens: self.prompt_tokens,
+            cached_tokens,
             output_tokens: self.output_tokens,
         }
     }
@@ -103,21 +117,26 @@ impl<'a> Weighing<'a> {
 
     /// Takes a candidate into the weighing, if it can take the request at all.
     fn weigh(&mut self, candidate: &Candidate) {
+        self.weigh_with(candidate, 0);
+    }
+
+    /// The same of one whose machine has read so much of the prompt.
+    fn weigh_with(&mut self, candidate: &Candidate, cached_tokens: u32) {
         self.inspected += 1;
         if !is_fit(&self.want, candidate) {
             return;
         }
         self.weighed += 1;
-        let rank = self.rank(candidate);
+        let rank = self.rank(candidate, cached_tokens);
         if self.best.is_none_or(|(leader, _)| rank < leader) {
             self.best = Some((rank, candidate.offer));
         }
     }
 
-    fn rank(&self, candidate: &Candidate) -> Rank {
+    fn rank(&self, candidate: &Candidate, cached_tokens: u32) -> Rank {
         let machine = u128::from(candidate.machine.0);
         Rank {
-            cost_us: Cost::of(self.want.work(), candidate).total_us(),
+            cost_us: Cost::of(self.want.work(cached_tokens), candidate).total_us(),
             tie: self.seed.draw(Purpose::Tie, self.want.request.0, machine),
             machine: candidate.machine,
         }
@@ -155,12 +174,13 @@ impl Fleet {
             Policy::Expected => {
                 self.weigh_strangers(&mut weighing);
                 if weighing.best.is_none() {
+                    self.weigh_readers(&mut weighing);
                     self.weigh_classes(&mut weighing);
                 }
             }
             Policy::LeastOutstanding | Policy::Random | Policy::RoundRobin | Policy::TwoChoices => {
                 let pick = self.pick(&want, config.seed);
-                weighing.best = pick.map(|pick| (weighing.rank(pick), pick.offer));
+                weighing.best = pick.map(|pick| (weighing.rank(pick, 0), pick.offer));
             }
         }
         if weighing.best.is_none() && !want.idle_only {
@@ -199,6 +219,17 @@ impl Fleet {
         for &offer in offers.iter().take(INSPECTED_PER_SOURCE_MAX) {
             if self.may_serve(offer, weighing.want.tried) {
                 weighing.weigh(&self.candidate(offer, limits));
+            }
+        }
+    }
+
+    /// Those whose machines have read a part of the prompt before.
+    fn weigh_readers(&self, weighing: &mut Weighing<'_>) {
+        let want = weighing.want;
+        for found in self.found(&want) {
+            if let Some(place) = self.offers.at(found.offer).place {
+                let candidate = self.supply(want.model).pool.at(place);
+                weighing.weigh_with(candidate, want.tokens_of(found.blocks));
             }
         }
     }

@@ -26,6 +26,8 @@ const SLOWED_PERCENT: u64 = 100;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Work {
     pub(crate) prompt_tokens: u32,
+    /// Of these, what the machine has read before.
+    pub(crate) cached_tokens: u32,
     /// As expected: what its consumer allows says little.
     pub(crate) output_tokens: u32,
 }
@@ -48,7 +50,7 @@ pub(crate) struct Cost {
 impl Cost {
     pub(crate) fn of(work: Work, candidate: &Candidate) -> Self {
         let load = u64::from(candidate.load);
-        let prefill_us = shared_prefill_us(u64::from(work.prompt_tokens), candidate);
+        let prefill_us = shared_prefill_us(work, candidate);
         let output = u64::from(work.output_tokens);
         let alone_us = u64::from(candidate.step_us);
         let slowdown_us = output * alone_us * BATCH_SLOWDOWN_MILLI * load / 1_000;
@@ -82,12 +84,14 @@ pub(super) const fn prefill_us(prompt_tokens: u64, us_per_ktok: u32) -> u64 {
 }
 
 /// The same beside rows that decode, each of whose steps takes a piece of the prompt along.
-fn shared_prefill_us(prompt_tokens: u64, candidate: &Candidate) -> u64 {
-    let lone_us = prefill_us(prompt_tokens, candidate.prefill_us_per_ktok);
+fn shared_prefill_us(work: Work, candidate: &Candidate) -> u64 {
+    let (prompt, cached) = (work.prompt_tokens.into(), work.cached_tokens.into());
+    let whole_us = prefill_us(prompt, candidate.prefill_us_per_ktok);
+    let lone_us = whole_us - prefill_us(cached, candidate.prefill_us_per_ktok);
     if candidate.load == 0 {
         return lone_us;
     }
-    let steps = prompt_tokens.div_ceil(CHUNK_TOKENS);
+    let steps = (prompt - cached).div_ceil(CHUNK_TOKENS);
     lone_us + steps * batch_step_us(candidate.step_us.into(), candidate.load)
 }
 

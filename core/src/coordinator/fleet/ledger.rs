@@ -15,6 +15,8 @@ const REFUSALS_COUNTED_MAX: u8 = 6;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Load {
     pub(crate) prompt_tokens: u32,
+    /// Of these, what the machine has not read before, as far as is known.
+    pub(crate) fresh_tokens: u32,
     pub(crate) need_tokens: u64,
 }
 
@@ -43,7 +45,7 @@ impl Fleet {
         );
         offer.pending += 1;
         offer.reserved_tokens += load.need_tokens;
-        offer.prefill_tokens += u64::from(load.prompt_tokens);
+        offer.prefill_tokens += u64::from(load.fresh_tokens);
         let provider = offer.provider;
         self.providers.at_mut(provider).pending += 1;
     }
@@ -58,7 +60,7 @@ impl Fleet {
 
     /// First content came: the prompt is no longer ahead of anybody.
     pub(crate) fn prefilled(&mut self, ix: u32, load: Load) {
-        self.offers.at_mut(ix).prefill_tokens -= u64::from(load.prompt_tokens);
+        self.offers.at_mut(ix).prefill_tokens -= u64::from(load.fresh_tokens);
     }
 
     /// Credits one attempt back. What the engine may still run (`lingers`) stays visible as load
@@ -79,7 +81,7 @@ impl Fleet {
             offer.accepted_tokens -= load.need_tokens;
         }
         if !was_started {
-            offer.prefill_tokens -= u64::from(load.prompt_tokens);
+            offer.prefill_tokens -= u64::from(load.fresh_tokens);
         }
         if lingers {
             offer.linger(load.need_tokens);

@@ -23,6 +23,7 @@ mod memory;
 mod offer;
 mod policy;
 mod pool;
+mod prefixes;
 mod proofs;
 mod roster;
 mod standing;
@@ -50,6 +51,7 @@ use self::pool::Candidate;
 pub(crate) use self::pool::MachineTag;
 #[cfg(test)]
 pub(crate) use self::proofs::PROOFS_MAX;
+use self::prefixes::Prefixes;
 use self::proofs::Proofs;
 pub(crate) use self::standing::{FAULTS_TO_BAR, Refusing};
 pub(crate) use self::supply::{Reach, Supply};
@@ -165,6 +167,7 @@ pub(crate) struct Fleet {
     /// Offers of machines that serve their owner alone.
     own: BTreeMap<(ModelIx, AccountId), Vec<u32>>,
     memory: Memory,
+    prefixes: Prefixes,
     bare: Vec<ModelIx>,
     short: Vec<ModelIx>,
     trust_min: Trust,
@@ -182,6 +185,7 @@ impl Fleet {
             supplies: Vec::new(),
             own: BTreeMap::new(),
             memory: Memory::new(0),
+            prefixes: Prefixes::new(),
             bare: Vec::new(),
             short: Vec::new(),
             trust_min: config.trust_min,

@@ -23,6 +23,8 @@ pub(crate) struct Offer {
     pub(super) accepted_tokens: u64,
     /// Prompt tokens sent whose first content has not come.
     pub(super) prefill_tokens: u64,
+    /// All that was sent on this connection, in blocks of prompts.
+    pub(super) sent_blocks: u64,
     /// Work that is not ours, as last reported.
     foreign: u32,
     foreign_tokens: u64,
@@ -75,6 +77,7 @@ impl Offer {
             accepted: 0,
             accepted_tokens: 0,
             prefill_tokens: 0,
+            sent_blocks: 0,
             foreign: 0,
             foreign_tokens: 0,
             lingering: 0,

@@ -1,0 +1,115 @@
+//! Which machines have read the beginning of a prompt before, as far as their memory goes: those that
+//! were sent it, until they were sent as much else as they hold.
+
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use super::Fleet;
+use super::choose::Want;
+use super::pool::MachineTag;
+use crate::digest::Mix;
+use crate::ids::ModelIx;
+use crate::memo::Memo;
+use crate::prefix::{BLOCK_TOKENS, Prefix};
+
+/// Names that are remembered, each for each machine that has read it.
+const HELD_MAX: u32 = 131_072;
+/// Machines that one request finds.
+pub(super) const FOUND_MAX: usize = 8;
+/// Blocks that a machine holds which does not say how much.
+const BLOCKS_UNREPORTED: u64 = 128;
+
+/// A machine has read what the name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Holder {
+    machine: MachineTag,
+    conn: u64,
+    /// What it had been sent by then, in blocks.
+    sent_blocks: u64,
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Prefixes {
+    held: Memo<Holder>,
+}
+
+/// An offer whose machine has read so much of a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) offer: u32,
+    pub(super) blocks: u16,
+}
+
+impl Prefixes {
+    pub(super) const fn new() -> Self {
+        Self {
+            held: Memo::new(HELD_MAX),
+        }
+    }
+}
+
+impl Fleet {
+    /// A request goes to an offer: its machine will have read the prompt.
+    pub(crate) fn note_prefix(&mut self, ix: u32, prefix: &Prefix, fresh_tokens: u32, output: u32) {
+        let offer = self.offers.at_mut(ix);
+        let tokens = u64::from(fresh_tokens) + u64::from(output);
+        offer.sent_blocks += tokens.div_ceil(BLOCK_TOKENS.into());
+        let provider = self.providers.at(offer.provider);
+        let holder = Holder {
+            machine: provider.tag,
+            conn: provider.conn.0,
+            sent_blocks: offer.sent_blocks,
+        };
+        for named in prefix.named() {
+            let name = of_model(named.name, offer.model);
+            let is_same = |held: &Holder| held.machine == holder.machine;
+            self.prefixes.held.put(name, holder, is_same);
+        }
+    }
+
+    /// The offers whose machines have read most of the prompt, each with how much.
+    pub(super) fn found(&self, want: &Want<'_>) -> SmallVec<[Found; FOUND_MAX]> {
+        let mut found: SmallVec<[Found; FOUND_MAX]> = SmallVec::new();
+        for named in want.prefix.named().rev() {
+            let name = of_model(named.name, want.model);
+            for holder in self.prefixes.held.of(name) {
+                let Some(offer) = self.offer_of_holder(holder, want.model) else {
+                    continue;
+                };
+                let is_known = found.iter().any(|it| it.offer == offer);
+                if !is_known && found.len() < FOUND_MAX {
+                    let blocks = named.blocks;
+                    found.push(Found { offer, blocks });
+                }
+            }
+        }
+        found
+    }
+
+    /// The tokens of a prompt that an offer's machine need not read.
+    pub(crate) fn cached_tokens(&self, ix: u32, want: &Want<'_>) -> u32 {
+        let found = self.found(want);
+        let found = found.iter().find(|found| found.offer == ix);
+        found.map_or(0, |found| want.tokens_of(found.blocks))
+    }
+
+    /// The offer of the machine that holds it, as long as it is in its memory.
+    fn offer_of_holder(&self, holder: &Holder, model: ModelIx) -> Option<u32> {
+        let slots = self.memory.here_by_tag(holder.machine).iter();
+        let mut same = slots.filter(|&&slot| self.providers.at(slot).conn.0 == holder.conn);
+        let ix = self.offer_of(*same.next()?, model)?;
+        let offer = self.offers.at(ix);
+        let holds_blocks = match offer.report.capacity_tokens() {
+            Some(tokens) => tokens / u64::from(BLOCK_TOKENS),
+            None => BLOCKS_UNREPORTED,
+        };
+        let since = offer.sent_blocks.checked_sub(holder.sent_blocks)?;
+        (since <= holds_blocks && offer.report.state.is_resident()).then_some(ix)
+    }
+}
+
+/// A prefix of a model: another's memory of the same text is of no use.
+fn of_model(name: u64, model: ModelIx) -> u64 {
+    Mix::of(&(name, model)) as u64
+}
