@@ -238,6 +238,10 @@ pub struct Limits {
     /// A second attempt begins when the first has shown nothing for this share, in percent, of the
     /// time that its machine's forecast gives it. Nought: none does.
     pub second_attempt_percent: u8,
+    /// Where waits have been longer than `overload_wait_max` for so long, more is asked than the fleet can
+    /// do: what would wait longer is turned away at once.
+    pub overload_after: Span,
+    pub overload_wait_max: Span,
 }
 
 /// A coordinator's whole configuration.
@@ -276,6 +280,8 @@ impl Limits {
             cold_load_default: Span::secs(30),
             candidates_max: 8,
             second_attempt_percent: 0,
+            overload_after: Span::secs(10),
+            overload_wait_max: Span::secs(1),
         }
     }
 }

@@ -73,7 +73,9 @@ impl Coordinator {
             });
             return Err(self.full(ask.request, ask.model));
         }
-        let way = match self.fleet.choose(want, &self.config) {
+        let chosen = self.fleet.choose(want, &self.config);
+        self.bear(now, &want, chosen)?;
+        let way = match chosen {
             Some(offer) => Way::Now(offer),
             None => self.place_in_queue(&want)?,
         };
@@ -184,7 +186,7 @@ impl Coordinator {
         let forecast = self.fleet.forecast(offer, load.prompt_tokens, limits);
         self.fleet
             .note_prefix(offer, want.prefix, load.fresh_tokens, want.output_tokens);
-        self.fleet.reserve(offer, load);
+        self.fleet.reserve(now, offer, load);
         let route = Route {
             request: key,
             conn: seller.id.conn,
@@ -289,6 +291,15 @@ impl Coordinator {
         let wait_s = interval_ms.map_or(RETRY_AFTER_UNMEASURED_S, |interval_ms| {
             (depth * u64::from(interval_ms)).div_ceil(1_000)
         });
+        self.come_back(request, wait_s)
+    }
+
+    /// Everybody is busy for so long.
+    pub(super) fn busy_for(&self, request: RequestId, wait: Span) -> Denial {
+        self.come_back(request, wait.0.div_ceil(1_000_000))
+    }
+
+    fn come_back(&self, request: RequestId, wait_s: u64) -> Denial {
         let wait_s = wait_s.clamp(RETRY_AFTER_MIN_S, RETRY_AFTER_MAX_S);
         let spread = wait_s / 4 + 1;
         let jitter = self

@@ -114,6 +114,10 @@ impl Attempt {
         self.dispatched_at
     }
 
+    pub(super) const fn started_at(&self) -> Tick {
+        self.started_at
+    }
+
     /// From dispatch until now.
     pub(super) const fn age(&self, now: Tick) -> Span {
         now.since(self.dispatched_at)

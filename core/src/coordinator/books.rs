@@ -21,6 +21,8 @@ pub struct Account {
     pub held: MicroUsd,
     /// Earned by this account's machines in this process's life.
     pub earned: MicroUsd,
+    /// Holds that are open.
+    open: u32,
 }
 
 /// Money set aside for one request. Consumed by value: it cannot be settled twice.
@@ -77,6 +79,9 @@ pub struct Books {
     accounts: Vec<Account>,
     by_id: Lookup<AccountId>,
     accounts_max: u32,
+    /// Accounts with open holds, and how many these are.
+    busy_count: u32,
+    open_count: u32,
     /// What came in from outside, negated.
     clearing: MicroUsd,
     platform: MicroUsd,
@@ -90,6 +95,8 @@ impl Books {
             accounts: Vec::new(),
             by_id: Lookup::default(),
             accounts_max,
+            busy_count: 0,
+            open_count: 0,
             clearing: MicroUsd::ZERO,
             platform: MicroUsd::ZERO,
             last_seq: epoch.origin(),
@@ -166,6 +173,7 @@ impl Books {
         }
         account.available -= amount;
         account.held += amount;
+        self.count_hold(row);
         let postings = Postings::listed(&[
             (LedgerAccount::Consumer(id), -amount),
             (LedgerAccount::Held(id), amount),
@@ -192,6 +200,7 @@ impl Books {
     ) -> Result<Hold, HoldError> {
         let row = self.by_id.get(id).ok_or(HoldError::UnknownAccount)? as usize;
         self.accounts[row].held += amount;
+        self.count_hold(row);
         self.clearing -= amount;
         Ok(Hold {
             account: id,
@@ -327,6 +336,24 @@ impl Books {
         );
         account.held -= hold.amount;
         account.available += returned;
+        account.open -= 1;
+        self.open_count -= 1;
+        self.busy_count -= u32::from(account.open == 0);
+    }
+
+    fn count_hold(&mut self, row: usize) {
+        let account = &mut self.accounts[row];
+        self.busy_count += u32::from(account.open == 0);
+        self.open_count += 1;
+        account.open += 1;
+    }
+
+    /// Whether an account has at most half as many requests under way as the others with any have on
+    /// average.
+    #[must_use]
+    pub fn is_light(&self, id: AccountId) -> bool {
+        let open = self.account(id).map_or(0, |account| account.open);
+        2 * u64::from(open) * u64::from(self.busy_count) <= u64::from(self.open_count)
     }
 
     fn earn(&mut self, beneficiary: Beneficiary, amount: MicroUsd) {
@@ -352,6 +379,7 @@ impl Books {
             available: zero,
             held: zero,
             earned: zero,
+            open: 0,
         });
         self.by_id.insert(id, row);
         Some(row as usize)

@@ -25,6 +25,7 @@ impl Coordinator {
         self.queues.grow(models);
         self.tallies.resize_with(models, super::Tally::new);
         self.lengths.grow(models);
+        self.overload.grow(models);
         self.fleet.grow(models);
     }
 

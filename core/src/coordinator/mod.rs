@@ -21,6 +21,7 @@ mod durable;
 pub mod explain;
 mod fleet;
 mod lengths;
+mod overload;
 mod provider;
 mod queues;
 mod requests;
@@ -46,6 +47,7 @@ use self::durable::Durable;
 use self::fleet::{Fleet, LoadEnd};
 pub use self::fleet::{Policy, REPORT_AGE_MAX};
 use self::lengths::Lengths;
+use self::overload::Overload;
 use self::queues::Queues;
 use self::requests::Requests;
 pub use self::tally::{BAND_PERCENT, BAND_TOKENS};
@@ -231,6 +233,7 @@ pub struct Coordinator {
     /// By model.
     tallies: Vec<Tally>,
     lengths: Lengths,
+    overload: Overload,
     timers: Timers,
     durable: Durable,
     is_draining: bool,
@@ -256,6 +259,7 @@ impl Coordinator {
             queues: Queues::new(models),
             tallies: vec![Tally::new(); models],
             lengths: Lengths::new(models),
+            overload: Overload::new(models),
             timers: Timers::new(limits),
             durable: Durable::default(),
             is_draining: false,

@@ -70,9 +70,10 @@ impl Coordinator {
             self.lengths.learn(ask.account, ask.model, tokens);
         }
         if !is_empty && self.mischief != Mischief::ForgetsLateness {
-            let took = attempt.streams_for(now);
+            let since = attempt.started_at();
             let tokens = judged.usage.completion_tokens;
-            self.fleet.streamed(slot, route.offer, tokens, took);
+            self.fleet
+                .streamed_since(now, slot, route.offer, tokens, since);
         }
         match offence {
             Some(offence) => self.strike(now, slot, offence),

@@ -50,6 +50,8 @@ fn config() -> Config {
     };
     let limits = Limits {
         queue_depth_max: 4,
+        // What waits in these tests is not told that it would wait for too long.
+        overload_after: Span::secs(86_400),
         ..Limits::reference()
     };
     Config {

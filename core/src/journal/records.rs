@@ -54,11 +54,11 @@ choice! {
         25 ModelListed { spec: Whole<Model> },
         26 ModelPriced { model: ModelIx, price: Prices },
         27 ModelRetired { model: ModelIx },
-        29 LimitsChanged { limits: Whole<AllLimits> },
         30 AccountCredited { account: AccountId, amount: MicroUsd, reference: Option<u64> },
         32 ProviderAttested { conn: ConnId, gives: Traits, valid_for: Span },
         33 WarmMinChanged { model: ModelIx, machines: u16 },
         34 Arrived { @0 ask: AskLayout },
+        35 LimitsChanged { limits: Whole<AllLimits> },
     } was {
         // Before the beginnings of prompts had names.
         31 |bytes| ThirdAsk::take(bytes).map(Event::Arrived),
@@ -84,6 +84,10 @@ choice! {
             usage: UsageLayout::take(bytes)?,
             shown: Shown { text_bytes: u32::take(bytes)?, ..Shown::default() },
             ending: Ending::Said,
+        }),
+        // Before overload had limits.
+        29 |bytes| SecondLimits::take(bytes).map(|limits| Event::LimitsChanged {
+            limits: Cow::Owned(limits),
         }),
         // Before a request could have two attempts at a time.
         28 |bytes| FirstLimits::take(bytes).map(|limits| Event::LimitsChanged {
@@ -375,7 +379,31 @@ structure! {
         cold_load_default: Span,
         candidates_max: u8,
         second_attempt_percent: u8,
+        overload_after: Span,
+        overload_wait_max: Span,
     }
+}
+
+structure! {
+    /// Until the limits of overload came.
+    SecondLimits: was Limits {
+        accounts_max: u32,
+        providers_max: u32,
+        models_per_provider_max: u16,
+        requests_max: u32,
+        queue_depth_max: u32,
+        queue_wait_max: Span,
+        accept_wait_max: Span,
+        accept_wait_per_prompt_token: Span,
+        first_content_wait_max: Span,
+        idle_wait_max: Span,
+        attempts_max: u8,
+        capacity_refusals_max: u8,
+        challenge_fresh_max: Span,
+        cold_load_default: Span,
+        candidates_max: u8,
+        second_attempt_percent: u8,
+    } plus Limits::reference()
 }
 
 structure! {

@@ -240,7 +240,9 @@ impl Fleet {
         for class in self.supply(weighing.want.model).pool.classes() {
             let us_per_ktok = u32::try_from(least_of(class)).expect("less than a minute");
             let least_us = prefill_us(prompt_tokens, us_per_ktok);
-            if weighing.best.is_some_and(|(rank, _)| rank.cost_us <= least_us)
+            if weighing
+                .best
+                .is_some_and(|(rank, _)| rank.cost_us <= least_us)
                 || weighing.inspected >= INSPECTED_MAX
             {
                 return;

@@ -22,6 +22,10 @@ const STALLED_PERCENT: u64 = 40;
 const ANSWER_PERCENT: u64 = 50;
 const SLOWED_PERCENT: u64 = 100;
 
+/// 15 tokens a second: as fast as people read.
+const SLOWEST_STEP_US: u64 = 66_667;
+const OVERCOMMIT_PERCENT: u64 = 120;
+
 /// The size of a request, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Work {
@@ -100,6 +104,90 @@ pub(super) const fn batch_step_us(alone_us: u64, rows_before: u32) -> u64 {
     alone_us * (1_000 + BATCH_SLOWDOWN_MILLI * rows_before as u64) / 1_000
 }
 
+/// Rows of which each still gets its tokens at a pleasant pace, by the time that a lone one takes, and a
+/// fifth more, since not all are busy at all times; at most `base`.
+pub(super) fn rows_of_quality(alone_us: u64, base: u32) -> u32 {
+    // alone * (1 + slowdown * rows) <= the slowest pace
+    let spare_us = SLOWEST_STEP_US.saturating_sub(alone_us);
+    let rows = spare_us * 1_000 / (alone_us.max(1) * BATCH_SLOWDOWN_MILLI);
+    let rows = rows.clamp(1, base.max(1).into());
+    let more = (rows * OVERCOMMIT_PERCENT).div_ceil(100);
+    u32::try_from(more).unwrap_or(u32::MAX).min(base)
+}
+
 const fn percent(us: u64, percent: u64) -> u64 {
     us * percent / 100
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rows_of_a_machine_follow_from_its_lone_pace() {
+        // Lone tokens a second, in tenths; the published caps with a base of 24 and of 8.
+        let published = [
+            (150, 2, 2),
+            (250, 2, 2),
+            (300, 3, 3),
+            (400, 5, 5),
+            (500, 6, 6),
+            (501, 8, 8),
+            (600, 9, 8),
+            (800, 14, 8),
+            (1_000, 17, 8),
+        ];
+        for (tenths, of_24, of_8) in published {
+            let alone_us = 10_000_000 / tenths;
+            assert_eq!(rows_of_quality(alone_us, 24), of_24, "{tenths}");
+            assert_eq!(rows_of_quality(alone_us, 8), of_8, "{tenths}");
+        }
+        assert_eq!(rows_of_quality(20_000, 1), 1);
+        assert_eq!(rows_of_quality(400_000, 8), 2, "slow, and still of use");
+    }
+
+    fn candidate(load: u32) -> Candidate {
+        Candidate {
+            machine: super::super::pool::MachineTag(1),
+            offer: 0,
+            wait_us: 20_000,
+            prefill_us_per_ktok: 1_000_000,
+            step_us: 20_000,
+            room_tokens: u32::MAX,
+            load,
+            has: crate::traits::Traits::NONE,
+        }
+    }
+
+    #[test]
+    fn each_token_of_a_long_prompt_costs_more_and_what_was_read_costs_nothing() {
+        let short = prefill_us(512, 1_000_000);
+        let long = prefill_us(8_192, 1_000_000);
+        assert!(long > 16 * short && long < 24 * short, "{short} {long}");
+        let work = |cached_tokens| Work {
+            prompt_tokens: 8_192,
+            cached_tokens,
+            output_tokens: 100,
+        };
+        let whole = Cost::of(work(0), &candidate(0));
+        let rest = Cost::of(work(7_168), &candidate(0));
+        assert_eq!(whole.prefill_us, long);
+        // The last 1,024 tokens look at all before them.
+        assert!(
+            (1_500_000..2_000_000).contains(&rest.prefill_us),
+            "{rest:?}"
+        );
+        assert_eq!(whole.answer_us, rest.answer_us);
+    }
+
+    #[test]
+    fn whoever_works_already_makes_a_machine_dearer() {
+        let work = Work {
+            prompt_tokens: 1_000,
+            cached_tokens: 0,
+            output_tokens: 200,
+        };
+        let costs = [0, 1, 2, 4].map(|load| Cost::of(work, &candidate(load)).total_us());
+        assert!(costs.is_sorted_by(|one, next| one < next), "{costs:?}");
+    }
 }

@@ -54,6 +54,7 @@ pub(super) fn gate_of(
     let cap = provider_cap(provider, offer);
     let slot_cap = u32::from(offer.report.concurrency_max);
     let slot_cap = if slot_cap > 0 { slot_cap } else { cap };
+    let slot_cap = quality_cap(provider, offer, slot_cap);
     let is_full = offer.load() >= slot_cap || provider.pending >= cap || offer.room_tokens() == 0;
     gate.add_if(Gate::FULL, is_full);
     gate
@@ -127,13 +128,28 @@ fn step_us(provider: &Provider, offer: &Offer) -> u64 {
     cost::batch_step_us(alone_us, offer.load())
 }
 
-/// One token of a lone answer. What a machine observes is of its load; its benchmark is not.
+/// One token of a lone answer: as we saw it, by the machine's benchmark, or as it observes itself, which
+/// is of its load.
 fn alone_us(provider: &Provider, offer: &Offer) -> u32 {
+    if offer.lone_step_us > 0 {
+        return offer.lone_step_us;
+    }
     let mtps = match provider.spec.decode_mtps {
         0 => decode_mtps(provider, offer),
         benchmark => u64::from(benchmark),
     };
     u32::try_from(1_000_000_000 / mtps).unwrap_or(u32::MAX)
+}
+
+/// Requests that an offer may run at once without any answer coming more slowly than is pleasant. Of a
+/// machine whose speed with this very model nobody knows, as many as it says.
+fn quality_cap(provider: &Provider, offer: &Offer, base: u32) -> u32 {
+    let has_one_model = provider.offers.len() == 1 && provider.spec.decode_mtps > 0;
+    if offer.lone_step_us == 0 && !has_one_model {
+        return base;
+    }
+    let alone_us = u64::from(alone_us(provider, offer)) * u64::from(provider.slow_milli) / 1_000;
+    cost::rows_of_quality(alone_us, base)
 }
 
 /// Thousandths of a token a second, never zero.

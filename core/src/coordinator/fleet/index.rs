@@ -1,8 +1,8 @@
 //! Keeps each model's supply in line with the ledger.
 
+use super::Fleet;
 use super::estimate::{candidate_of, gate_of};
 use super::pool::Pool;
-use super::Fleet;
 use crate::config::Config;
 use crate::ids::ModelIx;
 

@@ -32,7 +32,7 @@ impl Load {
 
 impl Fleet {
     /// Debits one attempt (INV-08: never beyond what is believed to be there).
-    pub(crate) fn reserve(&mut self, ix: u32, load: Load) {
+    pub(crate) fn reserve(&mut self, now: Tick, ix: u32, load: Load) {
         self.last_sent = ix;
         let offer = self.offers.at_mut(ix);
         assert!(
@@ -47,7 +47,11 @@ impl Fleet {
         offer.reserved_tokens += load.need_tokens;
         offer.prefill_tokens += u64::from(load.fresh_tokens);
         let provider = offer.provider;
-        self.providers.at_mut(provider).pending += 1;
+        let provider = self.providers.at_mut(provider);
+        provider.pending += 1;
+        if provider.pending > 1 {
+            provider.crowded_at = now;
+        }
     }
 
     /// The provider counts this attempt in its reports from now on.

@@ -49,9 +49,9 @@ use self::offer::Offer;
 pub use self::policy::Policy;
 use self::pool::Candidate;
 pub(crate) use self::pool::MachineTag;
+use self::prefixes::Prefixes;
 #[cfg(test)]
 pub(crate) use self::proofs::PROOFS_MAX;
-use self::prefixes::Prefixes;
 use self::proofs::Proofs;
 pub(crate) use self::standing::{FAULTS_TO_BAR, Refusing};
 pub(crate) use self::supply::{Reach, Supply};
@@ -72,6 +72,8 @@ pub const REPORT_AGE_MAX: Span = Span::secs(30);
 const MACHINES_PER_PROVIDER: u32 = 2;
 /// Prompt at which machines are compared for the buckets.
 const REFERENCE_PROMPT_TOKENS: u64 = 512;
+/// Tokens of an answer from which on it tells how fast its machine is.
+const TOKENS_MEASURED: u32 = 16;
 
 /// One live connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -109,6 +111,8 @@ pub(crate) struct Provider {
     offers: SmallVec<[u32; 4]>,
     /// Our attempts on it.
     pending: u32,
+    /// When it last had more than one request at a time.
+    crowded_at: Tick,
 }
 
 impl Provider {
@@ -297,6 +301,15 @@ impl Fleet {
         )
     }
 
+    /// How long a request would wait at an offer before its prompt is begun. `None`: for nobody, or only
+    /// for its own machine.
+    pub(crate) fn wait_of(&self, ix: u32, limits: &Limits) -> Option<Span> {
+        let candidate = self.candidate(ix, limits);
+        let is_private = self.providers.at(self.offers.at(ix).provider).is_private();
+        let waits = candidate.load > 0 && !is_private;
+        waits.then_some(Span(candidate.wait_us.into()))
+    }
+
     /// Time that an answer of so many tokens may take by what its machine says of itself.
     pub(crate) fn answer_time(&self, ix: u32, tokens: u32) -> Span {
         let offer = self.offers.at(ix);
@@ -311,11 +324,40 @@ impl Fleet {
         Span(reading_us.fold(0, u64::saturating_add))
     }
 
+    /// An answer of so many tokens was streamed since then.
+    pub(crate) fn streamed_since(
+        &mut self,
+        now: Tick,
+        slot: u32,
+        ix: u32,
+        tokens: u32,
+        since: Tick,
+    ) {
+        let took = now.since(since);
+        let provider = self.providers.at(slot);
+        let is_alone = provider.pending == 0 && provider.crowded_at < since;
+        let offer = self.offers.at_mut(ix);
+        if tokens >= TOKENS_MEASURED && is_alone && offer.others() == 0 {
+            let step_us = took.0 / u64::from(tokens - 1);
+            let step_us = u32::try_from(step_us).unwrap_or(u32::MAX).max(1);
+            let old_us = if offer.lone_step_us == 0 {
+                step_us
+            } else {
+                offer.lone_step_us
+            };
+            offer.lone_step_us = old_us - old_us / 4 + step_us / 4;
+        }
+        self.streamed(slot, ix, tokens, took);
+    }
+
     /// An answer of so many tokens was streamed in this time.
-    pub(crate) fn streamed(&mut self, slot: u32, ix: u32, tokens: u32, actual: Span) {
+    fn streamed(&mut self, slot: u32, ix: u32, tokens: u32, actual: Span) {
         let expected = self.answer_time(ix, tokens);
         let record = self.providers.at(slot).record;
-        self.memory.at_mut(record).standing.streamed(expected, actual);
+        self.memory
+            .at_mut(record)
+            .standing
+            .streamed(expected, actual);
         self.recall(record);
     }
 
@@ -411,6 +453,7 @@ impl Fleet {
             is_stale: false,
             offers: SmallVec::new(),
             pending: 0,
+            crowded_at: Tick::ZERO,
         };
         let slot = self.providers.insert(provider)?.slot;
         self.by_conn.insert(id.conn, slot);

@@ -25,6 +25,8 @@ pub(crate) struct Offer {
     pub(super) prefill_tokens: u64,
     /// All that was sent on this connection, in blocks of prompts.
     pub(super) sent_blocks: u64,
+    /// For a token of an answer that had the machine to itself, as we saw it come; 0 = never.
+    pub(super) lone_step_us: u32,
     /// Work that is not ours, as last reported.
     foreign: u32,
     foreign_tokens: u64,
@@ -78,6 +80,7 @@ impl Offer {
             accepted_tokens: 0,
             prefill_tokens: 0,
             sent_blocks: 0,
+            lone_step_us: 0,
             foreign: 0,
             foreign_tokens: 0,
             lingering: 0,

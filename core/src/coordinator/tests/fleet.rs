@@ -1,7 +1,7 @@
 //! What the fleet offers, to whom, and what closes it.
 
 use super::*;
-use crate::coordinator::fleet::{INSPECTED_MAX, INSPECTED_PER_SOURCE_MAX, Want};
+use crate::coordinator::fleet::{INSPECTED_MAX, INSPECTED_PER_SOURCE_MAX};
 
 fn conn_of(effects: &[Effect]) -> Option<ConnId> {
     dispatched(effects).map(|(_, conn)| conn)

@@ -20,6 +20,8 @@ fn is_alarmed(effects: &[Effect]) -> bool {
 fn serve(world: &mut World, (attempt, conn): (AttemptKey, ConnId)) -> Receipt {
     world.step(Event::AttemptAccepted { conn, attempt });
     world.step(Event::AttemptStarted { conn, attempt });
+    // At the pace that its bandwidth lets expect, so that neither machine is better than the other.
+    world.now = world.now + Span::millis(19 * 50);
     complete(world, (attempt, conn), usage(90, 20), shown(20, 80));
     world.persist();
     *world.out.receipts.last().expect("it is finished")
