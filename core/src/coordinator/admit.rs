@@ -287,9 +287,9 @@ impl Coordinator {
     /// Everybody is busy: come back when the queue will have drained, spread by a keyed draw.
     pub(super) fn full(&self, request: RequestId, model: ModelIx) -> Denial {
         let depth = u64::from(self.queues.count(model)) + 1;
-        let interval_ms = self.queues.interval_ms(model);
-        let wait_s = interval_ms.map_or(RETRY_AFTER_UNMEASURED_S, |interval_ms| {
-            (depth * u64::from(interval_ms)).div_ceil(1_000)
+        let interval_us = self.queues.interval_us(model);
+        let wait_s = interval_us.map_or(RETRY_AFTER_UNMEASURED_S, |interval_us| {
+            (depth * u64::from(interval_us)).div_ceil(1_000_000)
         });
         self.come_back(request, wait_s)
     }

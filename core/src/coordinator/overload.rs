@@ -19,31 +19,50 @@ const LIGHT_FACTOR: u64 = 3;
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Overload {
-    /// By model: since when no request has found a short wait.
-    since: Vec<Option<Tick>>,
+    models: Vec<State>,
 }
+
+/// Of one model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct State {
+    is_overloaded: bool,
+    /// By how much waits have been long for more time than they were short, at most the limit.
+    long_for: Span,
+    asked_at: Tick,
+}
+
+/// One request stands for no more time than this.
+const ASK_MAX: Span = Span::secs(1);
 
 impl Overload {
     pub(super) fn new(models: usize) -> Self {
         Self {
-            since: vec![None; models],
+            models: vec![State::default(); models],
         }
     }
 
     /// Models were listed: so many places there are.
     pub(super) fn grow(&mut self, models: usize) {
-        self.since.resize(models, None);
+        self.models.resize(models, State::default());
     }
 
-    /// A request found this wait. Whether waits have been long for too long.
+    /// A request found this wait. Whether waits are long, from when they have been long for long enough
+    /// until they have been short for as long: a few small requests find room at any time.
     fn stands(&mut self, now: Tick, model: ModelIx, wait: Span, limits: &Limits) -> bool {
-        let since = &mut self.since[usize::from(model.0)];
-        if wait <= limits.overload_wait_max {
-            *since = None;
-            return false;
+        let state = &mut self.models[usize::from(model.0)];
+        let passed = now.since(state.asked_at).min(ASK_MAX).0;
+        state.asked_at = now;
+        let long_for = match wait > limits.overload_wait_max {
+            true => state.long_for.0.saturating_add(passed),
+            false => state.long_for.0.saturating_sub(passed),
+        };
+        state.long_for = Span(long_for).min(limits.overload_after);
+        if state.long_for == limits.overload_after {
+            state.is_overloaded = true;
+        } else if state.long_for == Span::ZERO {
+            state.is_overloaded = false;
         }
-        let since = *since.get_or_insert(now);
-        now.since(since) >= limits.overload_after
+        state.is_overloaded
     }
 }
 
@@ -64,7 +83,7 @@ impl Coordinator {
             Some(offer) => self.fleet.wait_of(offer, limits),
             None => self.wait_in_queue(want.model),
         };
-        let Some(wait) = wait else { return Ok(()) };
+        let wait = wait.unwrap_or(Span::ZERO);
         if !self.overload.stands(now, want.model, wait, limits) {
             return Ok(());
         }
@@ -81,9 +100,9 @@ impl Coordinator {
 
     /// `None`: no answer has ended while somebody waited, so nobody knows.
     fn wait_in_queue(&self, model: ModelIx) -> Option<Span> {
-        let interval_ms = self.queues.interval_ms(model)?;
+        let interval_us = self.queues.interval_us(model)?;
         let depth = u64::from(self.queues.count(model)) + 1;
-        Some(Span::millis(depth * u64::from(interval_ms)))
+        Some(Span(depth * u64::from(interval_us)))
     }
 }
 
@@ -91,19 +110,32 @@ impl Coordinator {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_burst_passes_and_a_standing_wait_is_overload() {
+    /// Whether waits count as long after each of these seconds, in which one request in ten finds a short
+    /// wait, or all do.
+    fn after(seconds: &[bool]) -> Vec<bool> {
         let mut overload = Overload::new(1);
         let limits = Limits::reference();
-        let model = ModelIx(0);
-        let long = limits.overload_wait_max + Span::millis(1);
-        let at = |ms| Tick(0) + Span::millis(ms);
-        assert!(!overload.stands(at(0), model, long, &limits));
-        let after_ms = limits.overload_after.as_millis_floor();
-        assert!(!overload.stands(at(after_ms - 1), model, long, &limits));
-        assert!(overload.stands(at(after_ms), model, long, &limits));
-        let short = limits.overload_wait_max;
-        assert!(!overload.stands(at(after_ms + 1), model, short, &limits));
-        assert!(!overload.stands(at(after_ms + 2), model, long, &limits));
+        let mut now = Tick(0);
+        let mut stands = |is_long: bool, nth: u64| {
+            now = now + Span::millis(100);
+            let wait = match is_long && nth > 0 {
+                true => limits.overload_wait_max + Span::millis(1),
+                false => limits.overload_wait_max,
+            };
+            overload.stands(now, ModelIx(0), wait, &limits)
+        };
+        let second = |&is_long: &bool| (0..10).map(|nth| stands(is_long, nth)).last();
+        seconds.iter().filter_map(second).collect()
+    }
+
+    #[test]
+    fn a_burst_passes_and_waits_that_stay_long_are_overload_until_they_stay_short() {
+        let burst = [[true; 8].as_slice(), &[false; 8]].concat();
+        assert!(after(&burst).iter().all(|stands| !stands));
+        let flood = [[true; 20].as_slice(), &[false; 4], &[true; 4], &[false; 20]].concat();
+        let stands = after(&flood);
+        assert_eq!(stands.iter().position(|stands| *stands), Some(12));
+        assert!(stands[12..28].iter().all(|stands| *stands), "as it was");
+        assert!(!stands[47]);
     }
 }

@@ -53,7 +53,7 @@ struct Queue {
     /// The last completion that left somebody waiting.
     completed_at: Option<Tick>,
     /// Between two completions while somebody waited.
-    interval_ms: Option<Ewma>,
+    interval_us: Option<Ewma>,
 }
 
 impl Queue {
@@ -63,7 +63,7 @@ impl Queue {
             count: 0,
             need_tokens_min: u64::MAX,
             completed_at: None,
-            interval_ms: None,
+            interval_us: None,
         }
     }
 
@@ -225,19 +225,19 @@ impl Queues {
     pub(super) fn completed(&mut self, now: Tick, model: ModelIx) {
         let queue = &mut self.models[usize::from(model.0)];
         if let Some(since) = queue.completed_at {
-            let interval = now.since(since).as_millis_floor();
+            let interval = now.since(since).0;
             let interval = u32::try_from(interval).unwrap_or(u32::MAX);
-            match &mut queue.interval_ms {
+            match &mut queue.interval_us {
                 Some(average) => average.push(interval),
-                None => queue.interval_ms = Some(Ewma::seeded(interval, PACE_SHIFT)),
+                None => queue.interval_us = Some(Ewma::seeded(interval, PACE_SHIFT)),
             }
         }
         queue.completed_at = (queue.count > 0).then_some(now);
     }
 
     /// Expected time from one completion to the next; `None` before it was measured.
-    pub(super) fn interval_ms(&self, model: ModelIx) -> Option<u32> {
-        self.of(model).interval_ms.map(Ewma::value)
+    pub(super) fn interval_us(&self, model: ModelIx) -> Option<u32> {
+        self.of(model).interval_us.map(Ewma::value)
     }
 
     /// No waiting request of this model needs fewer tokens. `None`: none waits.

@@ -68,6 +68,7 @@ impl Coordinator {
             self.tallies[usize::from(ask.model.0)].learn(route.payee, &ask, claim);
             let tokens = judged.usage.completion_tokens;
             self.lengths.learn(ask.account, ask.model, tokens);
+            self.fleet.learn(ask.model, route.load.fresh_tokens, tokens);
         }
         if !is_empty && self.mischief != Mischief::ForgetsLateness {
             let since = attempt.started_at();

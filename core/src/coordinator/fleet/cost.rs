@@ -104,12 +104,13 @@ pub(super) const fn batch_step_us(alone_us: u64, rows_before: u32) -> u64 {
     alone_us * (1_000 + BATCH_SLOWDOWN_MILLI * rows_before as u64) / 1_000
 }
 
-/// Rows of which each still gets its tokens at a pleasant pace, by the time that a lone one takes, and a
-/// fifth more, since not all are busy at all times; at most `base`.
-pub(super) fn rows_of_quality(alone_us: u64, base: u32) -> u32 {
-    // alone * (1 + slowdown * rows) <= the slowest pace
+/// Rows of which each still gets its tokens at a pleasant pace, and a fifth more, since not all are busy at
+/// all times; at most `base`. By the time that a lone token takes, and by what the prompts of the rows that
+/// take one another's place hold each token up: `stalled_us`, shared among the tokens of an answer.
+pub(super) fn rows_of_quality(alone_us: u64, stalled_us: u64, base: u32) -> u32 {
     let spare_us = SLOWEST_STEP_US.saturating_sub(alone_us);
-    let rows = spare_us * 1_000 / (alone_us.max(1) * BATCH_SLOWDOWN_MILLI);
+    let each_us = alone_us * BATCH_SLOWDOWN_MILLI / 1_000 + stalled_us;
+    let rows = spare_us / each_us.max(1);
     let rows = rows.clamp(1, base.max(1).into());
     let more = (rows * OVERCOMMIT_PERCENT).div_ceil(100);
     u32::try_from(more).unwrap_or(u32::MAX).min(base)
@@ -139,11 +140,17 @@ mod tests {
         ];
         for (tenths, of_24, of_8) in published {
             let alone_us = 10_000_000 / tenths;
-            assert_eq!(rows_of_quality(alone_us, 24), of_24, "{tenths}");
-            assert_eq!(rows_of_quality(alone_us, 8), of_8, "{tenths}");
+            assert_eq!(rows_of_quality(alone_us, 0, 24), of_24, "{tenths}");
+            assert_eq!(rows_of_quality(alone_us, 0, 8), of_8, "{tenths}");
         }
-        assert_eq!(rows_of_quality(20_000, 1), 1);
-        assert_eq!(rows_of_quality(400_000, 8), 2, "slow, and still of use");
+        assert_eq!(rows_of_quality(20_000, 0, 1), 1);
+        assert_eq!(rows_of_quality(400_000, 0, 8), 2, "slow, and still of use");
+        assert_eq!(rows_of_quality(10_000, 0, 24), 17);
+        assert_eq!(
+            rows_of_quality(10_000, 6_000, 24),
+            6,
+            "prompts come between"
+        );
     }
 
     fn candidate(load: u32) -> Candidate {

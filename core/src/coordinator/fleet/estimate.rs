@@ -4,6 +4,7 @@
 use super::gate::Gate;
 use super::offer::Offer;
 use super::pool::Candidate;
+use super::supply::Typical;
 use super::{Provider, REFERENCE_PROMPT_TOKENS, cost};
 use crate::config::{Limits, ModelSpec};
 use crate::event::{SlotState, Thermal, Trust};
@@ -28,6 +29,7 @@ pub(super) fn gate_of(
     offer: &Offer,
     spec: &ModelSpec,
     trust_min: Trust,
+    typical: Option<Typical>,
 ) -> Gate {
     let mut gate = Gate::OPEN;
     let state = offer.report.state;
@@ -54,7 +56,7 @@ pub(super) fn gate_of(
     let cap = provider_cap(provider, offer);
     let slot_cap = u32::from(offer.report.concurrency_max);
     let slot_cap = if slot_cap > 0 { slot_cap } else { cap };
-    let slot_cap = quality_cap(provider, offer, slot_cap);
+    let slot_cap = quality_cap(provider, offer, typical, slot_cap);
     let is_full = offer.load() >= slot_cap || provider.pending >= cap || offer.room_tokens() == 0;
     gate.add_if(Gate::FULL, is_full);
     gate
@@ -143,13 +145,18 @@ fn alone_us(provider: &Provider, offer: &Offer) -> u32 {
 
 /// Requests that an offer may run at once without any answer coming more slowly than is pleasant. Of a
 /// machine whose speed with this very model nobody knows, as many as it says.
-fn quality_cap(provider: &Provider, offer: &Offer, base: u32) -> u32 {
+fn quality_cap(provider: &Provider, offer: &Offer, typical: Option<Typical>, base: u32) -> u32 {
     let has_one_model = provider.offers.len() == 1 && provider.spec.decode_mtps > 0;
     if offer.lone_step_us == 0 && !has_one_model {
         return base;
     }
     let alone_us = u64::from(alone_us(provider, offer)) * u64::from(provider.slow_milli) / 1_000;
-    cost::rows_of_quality(alone_us, base)
+    let stalled_us = typical.map_or(0, |typical| {
+        let per_ktok = prefill_us_per_ktok(provider, offer);
+        let prompt_us = cost::prefill_us(typical.fresh_tokens().into(), per_ktok);
+        prompt_us / u64::from(typical.output_tokens())
+    });
+    cost::rows_of_quality(alone_us, stalled_us, base)
 }
 
 /// Thousandths of a token a second, never zero.

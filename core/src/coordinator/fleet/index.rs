@@ -23,7 +23,13 @@ impl Fleet {
             .catalog
             .spec(offer.model)
             .expect("offers name models of the catalogue");
-        let gate = gate_of(provider, offer, spec, self.trust_min);
+        let gate = gate_of(
+            provider,
+            offer,
+            spec,
+            self.trust_min,
+            self.supply(offer.model).typical,
+        );
         if provider.is_private() {
             self.offers.at_mut(ix).gate = gate;
             return;

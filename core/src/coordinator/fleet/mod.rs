@@ -54,6 +54,7 @@ use self::prefixes::Prefixes;
 pub(crate) use self::proofs::PROOFS_MAX;
 use self::proofs::Proofs;
 pub(crate) use self::standing::{FAULTS_TO_BAR, Refusing};
+use self::supply::Typical;
 pub(crate) use self::supply::{Reach, Supply};
 use super::requests::TRIED_MAX;
 use crate::config::{Config, Limits};
@@ -322,6 +323,15 @@ impl Fleet {
         let offers = provider.offers.iter().map(|ix| self.offers.at(*ix));
         let reading_us = offers.map(|offer| estimate::reading_us(provider, offer));
         Span(reading_us.fold(0, u64::saturating_add))
+    }
+
+    /// A request of a model was like this.
+    pub(crate) fn learn(&mut self, model: ModelIx, fresh_tokens: u32, output_tokens: u32) {
+        let first = Typical::first(fresh_tokens, output_tokens);
+        let typical = &mut self.supplies[usize::from(model.0)].typical;
+        typical
+            .get_or_insert(first)
+            .push(fresh_tokens, output_tokens);
     }
 
     /// An answer of so many tokens was streamed since then.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gate::Gate;
 use super::pool::Pool;
+use crate::ewma::Ewma;
 use crate::traits::Traits;
 
 /// Whether waiting can help a request.
@@ -41,6 +42,42 @@ pub(crate) struct Supply {
     pub(super) warm_min: u32,
     pub(super) warm: u32,
     pub(super) loading: u32,
+    /// Nothing before the first answer.
+    pub(super) typical: Option<Typical>,
+}
+
+/// The newest request weighs one in 128, so that what follows from the mean stays calm.
+const TYPICAL_SHIFT: u8 = 7;
+
+/// What requests of a model are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct Typical {
+    fresh: Ewma,
+    output: Ewma,
+}
+
+impl Typical {
+    pub(super) const fn first(fresh_tokens: u32, output_tokens: u32) -> Self {
+        Self {
+            fresh: Ewma::seeded(fresh_tokens, TYPICAL_SHIFT),
+            output: Ewma::seeded(output_tokens, TYPICAL_SHIFT),
+        }
+    }
+
+    pub(super) const fn push(&mut self, fresh_tokens: u32, output_tokens: u32) {
+        self.fresh.push(fresh_tokens);
+        self.output.push(output_tokens);
+    }
+
+    /// Of the prompt, what the machine had not read before.
+    pub(super) const fn fresh_tokens(&self) -> u32 {
+        self.fresh.value()
+    }
+
+    /// At least one.
+    pub(super) fn output_tokens(&self) -> u32 {
+        self.output.value().max(1)
+    }
 }
 
 impl Supply {
@@ -55,6 +92,7 @@ impl Supply {
             warm_min: 0,
             warm: 0,
             loading: 0,
+            typical: None,
         }
     }
 
