@@ -1,6 +1,7 @@
 //! Command lines of the binary.
 
 pub(crate) mod liars;
+mod options;
 pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod swarm;

@@ -1,0 +1,167 @@
+//! The options that make a world, the same for every command that runs one.
+
+use cereus_core::coordinator::Policy;
+use cereus_core::money::MicroUsd;
+use cereus_core::time::Span;
+use cereus_sim::hardware::{Hardware, PlaceError};
+use cereus_sim::machine::Pace;
+use cereus_sim::stream::Ratio;
+use cereus_sim::world::config::{
+    FLEET, FleetShare, MACHINES_MAX, PrefixCache, RunConfig, Slo, parse_fleet,
+};
+use cereus_sim::world::knowledge::Knowledge;
+use clap::ValueEnum;
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Choice {
+    /// The least expected time to first content: what a coordinator does.
+    Expected,
+    /// The fewest requests under way.
+    LeastOutstanding,
+    /// Any machine that has room.
+    Random,
+    /// Each machine in turn.
+    RoundRobin,
+    /// The less loaded of two that chance picks.
+    TwoChoices,
+}
+
+impl From<Choice> for Policy {
+    fn from(choice: Choice) -> Self {
+        match choice {
+            Choice::Expected => Self::Expected,
+            Choice::LeastOutstanding => Self::LeastOutstanding,
+            Choice::Random => Self::Random,
+            Choice::RoundRobin => Self::RoundRobin,
+            Choice::TwoChoices => Self::TwoChoices,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Told {
+    Perfect,
+    Production,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Cache {
+    Off,
+    On,
+}
+
+/// All but the trace, the seed and the policy: those are what commands vary.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(MACHINES_MAX)))]
+    machines: u32,
+    /// Arrivals come this many times as fast as they were recorded.
+    #[arg(long, default_value = "1", value_parser = parse_ppm)]
+    speedup: Ppm,
+    /// Mix of machines as chip/gigabytes:weight,...
+    #[arg(long, default_value = FLEET, value_parser = parse_mix)]
+    fleet: Mix,
+    /// What they serve: a name of the table of models.
+    #[arg(long, default_value = "llama-3-8b-4bit")]
+    model: String,
+    /// What the coordinator is told: estimates and bounds as in production, or true lengths and rates,
+    /// as an upper bound.
+    #[arg(long, value_enum, default_value_t = Told::Production)]
+    knowledge: Told,
+    /// Whether machines find what they have computed of earlier prompts, by the blocks that a trace
+    /// names (Mooncake's).
+    #[arg(long, value_enum, default_value_t = Cache::On)]
+    prefix_cache: Cache,
+    /// Rows that a machine computes together.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    rows: u16,
+    /// Requests that may wait for one model.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    queue: u32,
+    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    queue_wait_s: u64,
+    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(0..=86_400_000))]
+    slo_ttft_ms: u64,
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=86_400_000))]
+    slo_tpot_ms: u64,
+    /// Least one-way latency of a link.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    latency_ms: u64,
+    /// Uniform addition to the latency.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    jitter_ms: u64,
+    /// Lost messages in a million, at most half; each comes late, by as many resends as are lost too.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(0..=500_000))]
+    loss_ppm: u32,
+    /// Consumers' accounts.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    accounts: u32,
+    /// Deposit of each account in whole US dollars.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    balance_usd: u32,
+    /// Advance decode token by token. The digest is the same.
+    #[arg(long)]
+    slow: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ppm(u64);
+
+#[derive(Clone, Debug)]
+struct Mix(Vec<FleetShare>);
+
+impl Options {
+    /// At the reference seed, with the policy that a coordinator runs.
+    pub(super) fn config(&self) -> Result<RunConfig, PlaceError> {
+        let mut config = RunConfig::reference(self.machines);
+        config.fleet.clone_from(&self.fleet.0);
+        config.model = Hardware::built_in().model(&self.model)?.clone();
+        config.pace = if self.slow { Pace::Step } else { Pace::Leap };
+        config.speedup_ppm = self.speedup.0;
+        config.rows_max = self.rows;
+        config.prefix_cache = match self.prefix_cache {
+            Cache::Off => PrefixCache::Off,
+            Cache::On => PrefixCache::On,
+        };
+        config.queue_depth_max = self.queue;
+        config.queue_wait_max = Span::secs(self.queue_wait_s);
+        config.accounts = self.accounts;
+        config.balance = MicroUsd(i64::from(self.balance_usd) * 1_000_000);
+        config.net.latency_min = Span::millis(self.latency_ms);
+        config.net.latency_spread = Span::millis(self.jitter_ms);
+        config.net.loss = Ratio::ppm(self.loss_ppm);
+        config.slo = Slo {
+            ttft: Span::millis(self.slo_ttft_ms),
+            tpot: Span::millis(self.slo_tpot_ms),
+        };
+        config.knowledge = match self.knowledge {
+            Told::Perfect => Knowledge::Perfect,
+            Told::Production => Knowledge::Production,
+        };
+        Ok(config)
+    }
+}
+
+fn parse_ppm(text: &str) -> Result<Ppm, String> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let number = |text: &str| {
+        text.parse::<u64>()
+            .map_err(|_| format!("`{text}` is no number"))
+    };
+    if fraction.len() > 6 {
+        return Err("at most six digits after the point".into());
+    }
+    let parts = number(&format!("0{fraction:0<6}"))?;
+    let ppm = number(whole)?
+        .checked_mul(1_000_000)
+        .and_then(|whole| whole.checked_add(parts))
+        .ok_or("too large")?;
+    if ppm == 0 {
+        return Err("must be above zero".into());
+    }
+    Ok(Ppm(ppm))
+}
+
+fn parse_mix(text: &str) -> Result<Mix, String> {
+    parse_fleet(text).map(Mix)
+}
