@@ -16,6 +16,7 @@ use clap::Parser;
 fn main() -> ExitCode {
     sigpipe::reset();
     match cli::Cli::parse().command {
+        cli::Command::Compare(args) => cli::compare::run(&args),
         cli::Command::Liars(args) => cli::liars::run(&args),
         cli::Command::Replay(args) => cli::replay::run(&args),
         cli::Command::Run(args) => cli::run::run(&args),

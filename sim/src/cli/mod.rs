@@ -1,10 +1,14 @@
 //! Command lines of the binary.
 
+pub(crate) mod compare;
 pub(crate) mod liars;
 mod options;
 pub(crate) mod replay;
 pub(crate) mod run;
+mod several;
 pub(crate) mod swarm;
+mod tables;
+mod trace;
 mod worlds;
 
 use clap::{Parser, Subcommand};
@@ -19,6 +23,8 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Which policy serves users best? Runs several over the same seeds and says what differs.
+    Compare(compare::Args),
     /// What can liars do? Runs random worlds in which up to a third of the machines lie.
     Liars(liars::Args),
     /// What did production do? Feeds a recorded journal to a fresh coordinator and compares.
@@ -48,6 +54,20 @@ mod tests {
             let said = complaint(words);
             assert!(said.contains(option), "{words:?}: {said}");
         }
+    }
+
+    #[test]
+    fn a_comparison_takes_loads_or_a_speedup_and_names_its_policies() {
+        let parse = |words: &[&str]| {
+            let first = ["cereus-sim", "compare", "trace.csv"];
+            Cli::try_parse_from(first.iter().chain(words))
+        };
+        assert!(parse(&["--load", "0.5,0.8", "--policies", "random,two-choices"]).is_ok());
+        assert!(parse(&["--speedup", "1.5", "--seeds", "3"]).is_ok());
+        assert!(parse(&["--speedup", "1.5", "--load", "0.8"]).is_err());
+        assert!(parse(&["--load", "0"]).is_err());
+        let said = parse(&["--policies", "best"]).unwrap_err().to_string();
+        assert!(said.contains("least-outstanding"), "{said}");
     }
 
     #[test]

@@ -12,9 +12,11 @@ use cereus_sim::world::config::{
 use cereus_sim::world::knowledge::Knowledge;
 use clap::ValueEnum;
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+/// A policy by its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Choice {
     /// The least expected time to first content: what a coordinator does.
+    #[default]
     Expected,
     /// The fewest requests under way.
     LeastOutstanding,
@@ -38,6 +40,12 @@ impl From<Choice> for Policy {
     }
 }
 
+/// As it is given on the command line.
+pub(super) fn choice_name(choice: Choice) -> String {
+    let value = choice.to_possible_value();
+    value.expect("no choice is hidden").get_name().to_owned()
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Told {
     Perfect,
@@ -53,6 +61,7 @@ enum Cache {
 /// All but the trace, the seed and the policy: those are what commands vary.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
+    /// How many machines serve.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(MACHINES_MAX)))]
     machines: u32,
     /// Arrivals come this many times as fast as they were recorded.
@@ -78,10 +87,13 @@ pub(super) struct Options {
     /// Requests that may wait for one model.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     queue: u32,
+    /// A request that has waited so long is refused.
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     queue_wait_s: u64,
+    /// The objective: the first token comes within this time,
     #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(0..=86_400_000))]
     slo_ttft_ms: u64,
+    /// and each later one takes at most this time, on average over the answer.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=86_400_000))]
     slo_tpot_ms: u64,
     /// Least one-way latency of a link.
@@ -104,8 +116,9 @@ pub(super) struct Options {
     slow: bool,
 }
 
+/// A number with up to six digits after the point, above zero.
 #[derive(Clone, Copy, Debug)]
-struct Ppm(u64);
+pub(super) struct Ppm(pub(super) u64);
 
 #[derive(Clone, Debug)]
 struct Mix(Vec<FleetShare>);
@@ -142,7 +155,7 @@ impl Options {
     }
 }
 
-fn parse_ppm(text: &str) -> Result<Ppm, String> {
+pub(super) fn parse_ppm(text: &str) -> Result<Ppm, String> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let number = |text: &str| {
         text.parse::<u64>()

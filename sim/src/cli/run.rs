@@ -1,30 +1,41 @@
 //! `cereus-sim run FILE`.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::io::{self, BufReader, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use cereus_sim::hardware::PlaceError;
+use cereus_sim::record::Keep;
 use cereus_sim::report::Report;
 use cereus_sim::workload::Workload;
 use cereus_sim::world::config::RunConfig;
-use cereus_sim::world::{Progress, World};
-use flate2::bufread::MultiGzDecoder;
+use cereus_sim::world::{Progress, Ran, World};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::options::{Choice, Options};
+use super::tables::Table;
+use super::trace::{Trace, unpacked};
 
 /// A bar appears when a run takes longer than this.
 const BAR_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+EXAMPLES
+    cargo xtask sim run azure.csv --machines 60
+        what the users of 60 machines would have seen
+    cargo xtask sim run azure.csv --machines 60 --speedup 1.5 --policy random --json | jq .goodput_ppm
+        half as many requests again, sent to machines by chance
+    cargo xtask sim run mooncake.jsonl --machines 300 --csv requests.csv --series series.csv
+        the same with a row for each request, and one for each stretch of time")]
 pub(crate) struct Args {
-    /// A trace: Azure (.csv), BurstGPT (.csv) or Mooncake (.jsonl), as it is or compressed with gzip.
-    file: PathBuf,
+    #[command(flatten)]
+    trace: Trace,
     #[command(flatten)]
     options: Options,
+    /// What chance draws from: the order of the fleet, the links, what is told.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Which of the machines that could take a request gets it.
@@ -33,6 +44,14 @@ pub(crate) struct Args {
     /// The report as one JSON object; the speed goes to standard error.
     #[arg(long)]
     json: bool,
+    /// Writes a row for each request: times in microseconds from the start of the world, machine,
+    /// attempts, tokens and end.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Writes what happened over time, in a few hundred rows: arrivals, requests that waited and were on
+    /// machines, rows in use, refusals, answers within the objective.
+    #[arg(long, value_name = "FILE")]
+    series: Option<PathBuf>,
     /// Print what the world did: events by kind.
     #[arg(long)]
     stats: bool,
@@ -46,31 +65,36 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("{}: {error}", args.file.display());
+            eprintln!("{}: {error}", args.trace.file.display());
             ExitCode::FAILURE
         }
     }
 }
 
 fn simulate(args: &Args, began: Instant) -> Result<Report, Box<dyn std::error::Error>> {
-    let file = File::open(&args.file)?;
+    let file = File::open(&args.trace.file)?;
     let size = file.metadata()?.len();
     let bar = Bar::new(size, began);
     let read = bar.bytes.wrap_read(file);
     let workload = Workload::open(unpacked(BufReader::with_capacity(1 << 16, read))?)?;
-    let world = World::new(config(args)?, workload)?;
-    let report = world.run(|progress| bar.show(progress));
+    let rows = args.csv.as_deref().map(Table::create).transpose()?;
+    let series = args.series.as_deref().map(Table::create).transpose()?;
+    let keep = if rows.is_some() {
+        Keep::Rows
+    } else {
+        Keep::Nothing
+    };
+    let world = World::new(config(args)?, workload)?.keeping(keep);
+    let ran = world.run_recorded(|progress| bar.show(progress));
     bar.bytes.finish_and_clear();
-    Ok(report?)
-}
-
-/// The trace, whether or not it is compressed with gzip.
-fn unpacked<'a>(mut file: impl BufRead + 'a) -> io::Result<Box<dyn BufRead + 'a>> {
-    if file.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
-        let unpacked = BufReader::with_capacity(1 << 16, MultiGzDecoder::new(file));
-        return Ok(Box::new(unpacked));
+    let Ran { report, record } = ran?;
+    if let Some(table) = rows {
+        table.rows(&record.rows)?;
     }
-    Ok(Box::new(file))
+    if let Some(table) = series {
+        table.series(&record.series)?;
+    }
+    Ok(report)
 }
 
 fn config(args: &Args) -> Result<RunConfig, PlaceError> {

@@ -52,6 +52,8 @@ pub enum Note {
     Completed {
         attempt: AttemptKey,
         prompt_tokens: u32,
+        /// Of the prompt, found and not computed.
+        cached_tokens: u32,
         completion_tokens: u32,
     },
     Progressed {
@@ -434,6 +436,7 @@ impl Machine {
             out.push(Note::Completed {
                 attempt: truth.attempt,
                 prompt_tokens: truth.prompt_tokens,
+                cached_tokens: truth.prompt_tokens - truth.computed_tokens,
                 completion_tokens: if truth.is_empty { 0 } else { end.generated },
             });
         }

@@ -200,6 +200,7 @@ fn an_answer_of_nothing_begins_with_its_end() {
     let nothing = Note::Completed {
         attempt: attempt(0),
         prompt_tokens: 10,
+        cached_tokens: 0,
         completion_tokens: 0,
     };
     assert_eq!(notes, [nothing]);

@@ -9,7 +9,7 @@ use cereus_core::denial::Denial;
 use cereus_core::digest::Mix;
 use cereus_core::effect::{Alarm, Receipt};
 use cereus_core::event::SlotReport;
-use cereus_core::time::Tick;
+use cereus_core::time::{Span, Tick};
 use serde::Serialize;
 
 pub use histogram::Histogram;
@@ -52,6 +52,17 @@ pub struct Tally {
     pub wakes: u64,
     pub cancels: u64,
     pub machine_refusals: u64,
+}
+
+/// What the consumer of a whole answer saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// None where nothing was said.
+    pub ttft: Option<Span>,
+    /// For each token after the first; none where there is no such token.
+    pub tpot: Option<Span>,
+    /// Whether it met the objective.
+    pub is_good: bool,
 }
 
 /// A part of a whole, summed over samples.
@@ -229,7 +240,7 @@ impl Tally {
     }
 
     /// A whole answer reached its consumer at `at`.
-    pub fn finish(&mut self, at: Tick, asked: &Asked, receipt: &Receipt) {
+    pub fn finish(&mut self, at: Tick, asked: &Asked, receipt: &Receipt) -> Served {
         self.finished += 1;
         self.attempts += u64::from(receipt.attempts);
         self.prompt_tokens += u64::from(receipt.usage.prompt_tokens);
@@ -237,10 +248,11 @@ impl Tally {
         // An answer that is over before its hold was seen to be durable comes all at once.
         let first_at = asked.first_at.unwrap_or(at);
         let ttft = first_at.since(asked.sent_at);
-        if receipt.usage.completion_tokens == 0 {
-            self.empty += 1;
-        } else {
+        let has_content = receipt.usage.completion_tokens > 0;
+        if has_content {
             self.ttft_us.note(ttft.0);
+        } else {
+            self.empty += 1;
         }
         self.latency_us.note(at.since(asked.sent_at).0);
         self.queue_us
@@ -250,9 +262,15 @@ impl Tally {
         if later_tokens > 0 {
             self.tpot_us.note(tpot_us);
         }
-        if ttft <= self.slo.ttft && tpot_us <= self.slo.tpot.0 {
+        let is_good = ttft <= self.slo.ttft && tpot_us <= self.slo.tpot.0;
+        if is_good {
             self.good += 1;
             self.good_tokens += u64::from(receipt.usage.completion_tokens);
+        }
+        Served {
+            ttft: has_content.then_some(ttft),
+            tpot: (later_tokens > 0).then_some(Span(tpot_us)),
+            is_good,
         }
     }
 

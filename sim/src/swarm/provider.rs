@@ -184,6 +184,7 @@ impl Provider {
                 Note::Completed {
                     attempt,
                     prompt_tokens,
+                    cached_tokens: _,
                     completion_tokens,
                 } => {
                     self.say(now, attempt, completion_tokens, acts);

@@ -219,14 +219,29 @@ impl RunConfig {
         census
     }
 
-    /// The chip of each machine. The seed decides the order alone.
+    /// The chip of each machine.
     #[must_use]
     pub fn fleet(&self) -> Vec<Chip> {
-        let mut fleet = Vec::new();
-        for (share, count) in self.fleet.iter().zip(self.counts()) {
+        let of = |share: &FleetShare| {
             let chip = Hardware::built_in().pair(&share.place, &self.model);
-            let chip = chip.expect("the configuration was checked");
-            fleet.extend(core::iter::repeat_n(chip, count as usize));
+            chip.expect("the configuration was checked")
+        };
+        let chips: Vec<Chip> = self.fleet.iter().map(of).collect();
+        self.kinds().into_iter().map(|ix| chips[ix]).collect()
+    }
+
+    /// The name of each machine's kind.
+    pub fn kind_names(&self) -> impl Iterator<Item = String> {
+        let kinds = self.kinds().into_iter();
+        kinds.map(|ix| self.fleet[ix].place.to_string())
+    }
+
+    /// The place in the mix of each machine's kind. The seed decides the order alone.
+    #[must_use]
+    pub fn kinds(&self) -> Vec<usize> {
+        let mut fleet = Vec::new();
+        for (ix, count) in self.counts().into_iter().enumerate() {
+            fleet.extend(core::iter::repeat_n(ix, count as usize));
         }
         let mut stream = Stream::new(self.seed, "fleet");
         for ix in (1..fleet.len()).rev() {

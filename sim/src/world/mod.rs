@@ -35,6 +35,7 @@ use self::net::{Net, Way};
 use self::store::Store;
 use crate::machine::{Note, Prompts, StepDue};
 use crate::queue::EventQueue;
+use crate::record::{Keep, Record, Recorder};
 use crate::report::{Report, Tally};
 use crate::stream::Stream;
 use crate::workload::{Arrival, WorkloadError, sped_up};
@@ -120,6 +121,13 @@ pub struct Progress {
     pub asked: u64,
 }
 
+/// A run that has come to its end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ran {
+    pub report: Report,
+    pub record: Record,
+}
+
 /// See the module.
 pub struct World<I> {
     config: RunConfig,
@@ -132,6 +140,7 @@ pub struct World<I> {
     store: Store,
     ledger: Ledger,
     tally: Tally,
+    recorder: Recorder,
     arrivals: I,
     /// What [`Happening::Sent`] is of.
     upcoming: Option<Arrival>,
@@ -158,6 +167,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             store: Store::new(config.store, config.seed),
             ledger: Ledger::default(),
             tally: Tally::new(config.slo),
+            recorder: Recorder::new(Tick::ZERO + WARM_UP, config.kind_names()),
             arrivals,
             upcoming: None,
             names: Vec::new(),
@@ -171,8 +181,20 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
         Ok(world)
     }
 
+    /// Says what the record of the run keeps.
+    #[must_use]
+    pub const fn keeping(mut self, keep: Keep) -> Self {
+        self.recorder.keep(keep);
+        self
+    }
+
     /// Runs to the end: every request has ended and everything is durable.
-    pub fn run(mut self, mut progress: impl FnMut(Progress)) -> Result<Report, RunError> {
+    pub fn run(self, progress: impl FnMut(Progress)) -> Result<Report, RunError> {
+        self.run_recorded(progress).map(|ran| ran.report)
+    }
+
+    /// The same, with the record.
+    pub fn run_recorded(mut self, mut progress: impl FnMut(Progress)) -> Result<Ran, RunError> {
         while let Some((now, happening)) = self.queue.pop() {
             match happening {
                 Happening::StepDone { .. } => self.tally.step_events += 1,
@@ -230,6 +252,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             Happening::ReportArrived { machine } => {
                 let beat = self.fleet.take_beat(machine);
                 self.tally.sample(&beat.slot);
+                self.recorder.sampled(now, &beat.slot);
                 let conn = fleet::conn(machine);
                 let slots = [beat.slot];
                 let slots = Cow::Borrowed(slots.as_slice());
@@ -297,6 +320,8 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
                     .teller
                     .tell(prompt_tokens, arrival.output_tokens, room.max(1));
                 let number = self.crowd.ask(now, drawn >> 64, arrival, told);
+                let asked = self.crowd.asked(number).expect("it was just asked");
+                self.recorder.asked(now, number, asked);
                 self.tally.asked += 1;
                 let at = now + self.net.latency();
                 self.queue.push(at, Happening::RequestArrived { number });
@@ -372,7 +397,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
         self.net.arrival(now, machine as usize, Way::ToCoordinator)
     }
 
-    fn conclude(self) -> Report {
+    fn conclude(self) -> Ran {
         let now = self.queue.now();
         let totals = self.ledger.totals();
         assert_eq!(totals.sum(), 0, "money is neither made nor lost (INV-03)");
@@ -394,7 +419,9 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             tokens: sum.tokens + one.tokens,
             cached_tokens: sum.cached_tokens + one.cached_tokens,
         });
-        self.tally.report(crate::report::Closing {
+        let busy_of_each = self.fleet.machines().map(crate::machine::Machine::busy_ns);
+        let record = self.recorder.close(now, busy_of_each);
+        let report = self.tally.report(crate::report::Closing {
             began: Tick::ZERO + WARM_UP,
             ended: now,
             machines: self.fleet.len() as u64,
@@ -408,6 +435,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             store_writes: self.store.writes,
             money: totals,
             core_digest: self.core.running_digest(),
-        })
+        });
+        Ran { report, record }
     }
 }

@@ -28,6 +28,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             1,
             u64::from(self.config.accounts),
         );
+        self.recorder.admitted(number, AccountId(payer + 1));
         let ask = Ask {
             prompt_tokens: asked.prompt_bytes.div_ceil(Ask::BYTES_PER_TOKEN),
             prompt_tokens_bound: asked.prompt_bytes,
@@ -106,8 +107,10 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             Note::Completed {
                 attempt,
                 prompt_tokens,
+                cached_tokens,
                 completion_tokens,
             } => {
+                self.recorder.completed(attempt, cached_tokens);
                 let usage = Usage {
                     prompt_tokens,
                     completion_tokens,
@@ -170,6 +173,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
                 let machine = fleet::of_conn(conn);
                 let at = self.net.arrival(now, machine as usize, Way::ToMachine);
                 let number = Crowd::number(request);
+                self.recorder.dispatched(now, number, attempt, machine);
                 self.queue.push(
                     at,
                     Happening::Dispatched {
@@ -189,20 +193,26 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             Effect::Release { request, .. } => {
                 let at = now + self.net.latency();
                 self.crowd.begin(request, at);
+                self.recorder.began(Crowd::number(request), at);
             }
             Effect::Refuse { request, denial } => {
                 self.end(request, End::Refused);
                 self.tally.refuse(denial);
+                self.recorder.refused(now, Crowd::number(request), denial);
             }
             Effect::Fail { request, denial } => {
                 self.end(request, End::Failed);
                 self.tally.fail(denial);
+                self.recorder.failed(now, Crowd::number(request), denial);
             }
             Effect::Finish { request, receipt } => {
                 let at = now + self.net.latency();
                 let asked = self.crowd.end(request, End::Finished);
-                self.tally
-                    .finish(at, &asked, &out.receipts[receipt as usize]);
+                let receipt = &out.receipts[receipt as usize];
+                let served = self.tally.finish(at, &asked, receipt);
+                let number = Crowd::number(request);
+                self.recorder
+                    .finished(now, number, at, receipt.usage, &served);
             }
             Effect::Post { transfer } => {
                 let transfer = &out.transfers[transfer as usize];
