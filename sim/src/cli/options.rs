@@ -22,8 +22,12 @@ pub(super) enum Choice {
     LeastOutstanding,
     /// Any machine that has room.
     Random,
+    /// What the network that this one is compatible with did: the least of a cost in milliseconds.
+    Reference,
     /// Each machine in turn.
     RoundRobin,
+    /// Always the same machine for an account, while that has no more than its share.
+    Sticky,
     /// The less loaded of two that chance picks.
     TwoChoices,
 }
@@ -34,7 +38,9 @@ impl From<Choice> for Policy {
             Choice::Expected => Self::Expected,
             Choice::LeastOutstanding => Self::LeastOutstanding,
             Choice::Random => Self::Random,
+            Choice::Reference => Self::Reference,
             Choice::RoundRobin => Self::RoundRobin,
+            Choice::Sticky => Self::Sticky,
             Choice::TwoChoices => Self::TwoChoices,
         }
     }

@@ -178,7 +178,12 @@ impl Fleet {
                     self.weigh_classes(&mut weighing);
                 }
             }
-            Policy::LeastOutstanding | Policy::Random | Policy::RoundRobin | Policy::TwoChoices => {
+            Policy::LeastOutstanding
+            | Policy::Random
+            | Policy::Reference
+            | Policy::RoundRobin
+            | Policy::Sticky
+            | Policy::TwoChoices => {
                 let pick = self.pick(&want, config.seed);
                 weighing.best = pick.map(|pick| (weighing.rank(pick, 0), pick.offer));
             }

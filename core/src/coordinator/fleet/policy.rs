@@ -1,6 +1,8 @@
 //! Which of the machines that could take a request gets it. [`Policy::Expected`] is what a coordinator
-//! runs; the others are the field's simplest, for simulations to compare with. Whatever the policy,
-//! gates, queues, admission and money are the same.
+//! runs; the others are the field's, for simulations to compare with. Whatever the policy, gates,
+//! queues, admission and money are the same.
+
+mod reference;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +11,7 @@ use super::choose::{Want, is_fit};
 use super::pool::Candidate;
 use crate::draw::{Purpose, Seed};
 
-/// See the module.
+/// See the module. Snapshots number them: what is newer stands below.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -25,7 +27,15 @@ pub enum Policy {
     RoundRobin,
     /// The less loaded of two that chance picks.
     TwoChoices,
+    /// What the network that this one is compatible with did: the least of a cost in milliseconds.
+    Reference,
+    /// Always the same machine for an account, while that has no more than its share.
+    Sticky,
 }
+
+/// A machine that has more than this share of the mean load is passed over, in thousandths, as
+/// consistent hashing with bounded loads does.
+const BOUND_MILLI: u64 = 1_250;
 
 impl Fleet {
     pub(crate) const fn set_policy(&mut self, policy: Policy) {
@@ -66,6 +76,35 @@ impl Fleet {
                     .flatten()
                     .min_by_key(|one| (one.load, chance(one)))
             }
+            Policy::Reference => {
+                let offers = fit.map(|candidate| candidate.offer);
+                let offer = self.cheapest_by_reference(offers, want, seed)?;
+                let place = self.offers.at(offer).place.expect("it came from the pool");
+                Some(pool.at(place))
+            }
+            Policy::Sticky => self.pick_sticky(want, seed),
         }
+    }
+
+    /// Machines stand in an order that is the account's own; the first is taken that is not loaded
+    /// beyond its bound.
+    fn pick_sticky(&self, want: &Want<'_>, seed: Seed) -> Option<&Candidate> {
+        let pool = &self.supply(want.model).pool;
+        let all = || pool.iter();
+        let count = pool.count() as u64;
+        let load: u64 = all().map(|candidate| u64::from(candidate.load)).sum();
+        // With the newcomer, rounded up: somebody is always below.
+        let bound = ((load + 1) * BOUND_MILLI).div_ceil(count.max(1) * 1_000);
+        let order = |candidate: &&Candidate| {
+            let which = u128::from(candidate.machine.0);
+            let draw = seed.draw(Purpose::Tie, u128::from(want.account.0), which);
+            (draw, candidate.machine)
+        };
+        let fit = || all().filter(|candidate| is_fit(want, candidate));
+        let bounded = fit().filter(|candidate| u64::from(candidate.load) < bound);
+        // Those below the bound may have no room for this request.
+        bounded
+            .min_by_key(order)
+            .or_else(|| fit().min_by_key(order))
     }
 }

@@ -58,3 +58,83 @@ fn the_less_loaded_of_two_stays_close_to_even() {
         "{shares:?}"
     );
 }
+
+#[test]
+fn an_account_stays_with_one_machine_until_that_has_more_than_its_share() {
+    let mut world = World::quiet();
+    world.core.set_policy(Policy::Sticky);
+    for machine in 1..=4u64 {
+        world.provider(machine, u128::from(machine) * 11, 100);
+        world.report(ConnId(machine), 2, slot(100, 1_000_000));
+    }
+    let first = |world: &World, id| world.core.preview(ask(id, ACCOUNT)).unwrap();
+    let home = first(&world, 1);
+    assert!((2..60).all(|id| first(&world, id) == home));
+    let others = (1..60).map(|other| {
+        let account = AccountId(10_000 + other);
+        world.core.preview(ask(u128::from(other), account)).unwrap()
+    });
+    let machines: std::collections::BTreeSet<ConnId> = others.collect();
+    assert_eq!(machines.len(), 4, "other accounts live elsewhere");
+    let mut shares = BTreeMap::new();
+    for id in 1..=40 {
+        let (_, conn) = dispatched(&world.ask(id)).unwrap();
+        *shares.entry(conn).or_insert(0u32) += 1;
+    }
+    let most = shares.values().max().copied().unwrap();
+    assert_eq!(shares[&home], most);
+    // A quarter above ten.
+    assert!((11..=13).contains(&most), "{shares:?}");
+}
+
+/// The terms by hand: 3,000 ms for each that is queued and 750 for each pending, so that three requests
+/// in a row weigh more than a machine of half the speed; near costs are the same.
+#[test]
+fn the_reference_cost_is_its_formula() {
+    let mut world = World::quiet();
+    world.core.set_policy(Policy::Reference);
+    world.provider(1, 11, 100);
+    world.provider(2, 22, 100);
+    let of = |decode_mtps| SlotReport {
+        decode_mtps,
+        ..slot(100, 1_000_000)
+    };
+    // 50 tokens take 0.5 s, and 10 s.
+    world.report(ConnId(1), 2, of(100_000));
+    world.report(ConnId(2), 2, of(5_000));
+    let sent: Vec<u64> = (1..=8)
+        .map(|id| dispatched(&world.ask(id)).unwrap().1.0)
+        .collect();
+    // One more costs 3.75 s here. Beside two it is 0.5 + 7.5 s, near enough to 10 s, and the other has
+    // fewer queued.
+    assert_eq!(sent[..3], [1, 1, 2]);
+    // Nothing is near 30 s: a model that has to be loaded.
+    let cold = SlotReport {
+        state: SlotState::Absent,
+        ..of(100_000)
+    };
+    world.report(ConnId(1), 3, cold);
+    world.report(ConnId(2), 3, of(100_000));
+    assert_eq!(world.core.preview(ask(100, ACCOUNT)), Some(ConnId(2)));
+}
+
+#[test]
+fn the_reference_holds_tokens_in_use_against_a_machine() {
+    let mut world = World::quiet();
+    world.core.set_policy(Policy::Reference);
+    world.provider(1, 11, 100);
+    world.provider(2, 22, 100);
+    let of = |budget_used| SlotReport {
+        decode_mtps: 100_000,
+        budget_used,
+        ..slot(100, 1_000_000)
+    };
+    // 400 tokens are 4 s, beyond the 3 s in which costs are the same; 200 are not.
+    world.report(ConnId(1), 2, of(400));
+    world.report(ConnId(2), 2, of(0));
+    let to_second = |world: &World, id| world.core.preview(ask(id, ACCOUNT)) == Some(ConnId(2));
+    assert!((100..200).all(|id| to_second(&world, id)));
+    world.report(ConnId(1), 3, of(200));
+    let count = (100..300).filter(|id| to_second(&world, *id)).count();
+    assert!(count.abs_diff(100) <= 30, "{count} of 200 by chance");
+}
