@@ -10,6 +10,7 @@ pub mod hardware;
 pub mod liars;
 pub mod machine;
 pub mod oracle;
+pub mod page;
 pub mod queue;
 pub mod record;
 pub mod replay;

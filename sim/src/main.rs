@@ -19,7 +19,9 @@ fn main() -> ExitCode {
         cli::Command::Compare(args) => cli::compare::run(&args),
         cli::Command::Liars(args) => cli::liars::run(&args),
         cli::Command::Replay(args) => cli::replay::run(&args),
+        cli::Command::Report(args) => cli::report::run(&args),
         cli::Command::Run(args) => cli::run::run(&args),
+        cli::Command::Sweep(args) => cli::sweep::run(&args),
         cli::Command::Swarm(args) => cli::swarm::run(&args),
     }
 }

@@ -3,13 +3,12 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use cereus_sim::study::{Comparison, Contender, GOODPUT_MIN_PPM, rate_milli};
-use cereus_sim::workload::Arrival;
+use cereus_sim::study::{Comparison, GOODPUT_MIN_PPM, rate_milli};
 use cereus_sim::world::config::RunConfig;
 use serde_json::json;
 
 use super::options::{Choice, Options, Ppm, choice_name};
-use super::several::{Several, bar, measured};
+use super::several::{Several, bar};
 use super::trace::Trace;
 
 #[derive(Debug, clap::Args)]
@@ -90,12 +89,14 @@ fn compare(args: &Args) -> Result<String, Box<dyn Error>> {
     bar.set_message("");
     let mut comparisons = Vec::new();
     for load in &loads {
-        let contenders = contend(args, &config, &policies, load.speedup_ppm, &arrivals, &bar)?;
+        let under = RunConfig {
+            speedup_ppm: load.speedup_ppm,
+            ..config.clone()
+        };
+        let contest = args.several.contest(&under, &policies, &arrivals, &bar)?;
         comparisons.push(Comparison {
             load_ppm: load.share_ppm,
-            speedup_ppm: load.speedup_ppm,
-            rate_milli: rate_milli(&arrivals, load.speedup_ppm),
-            contenders,
+            ..contest
         });
     }
     bar.finish_and_clear();
@@ -119,37 +120,9 @@ fn policies(asked: &[Choice]) -> Vec<Choice> {
     policies
 }
 
-fn scaled(ppm: u64, share_ppm: u64) -> u64 {
+pub(super) fn scaled(ppm: u64, share_ppm: u64) -> u64 {
     let scaled = u128::from(ppm) * u128::from(share_ppm) / 1_000_000;
     u64::try_from(scaled).unwrap_or(u64::MAX).max(1)
-}
-
-fn contend(
-    args: &Args,
-    config: &RunConfig,
-    policies: &[Choice],
-    speedup_ppm: u64,
-    arrivals: &[Arrival],
-    bar: &indicatif::ProgressBar,
-) -> Result<Vec<Contender>, Box<dyn Error>> {
-    let seeds = args.several.seeds();
-    let of = |&choice: &Choice| {
-        let config = config.clone();
-        seeds.clone().map(move |seed| RunConfig {
-            seed,
-            speedup_ppm,
-            policy: choice.into(),
-            ..config.clone()
-        })
-    };
-    let configs: Vec<RunConfig> = policies.iter().flat_map(of).collect();
-    let runs = args.several.run(&configs, arrivals, bar, measured)?;
-    let runs = runs.chunks(seeds.count());
-    let contenders = policies.iter().zip(runs).map(|(&choice, runs)| Contender {
-        name: choice_name(choice),
-        runs: runs.to_vec(),
-    });
-    Ok(contenders.collect())
 }
 
 fn text_of(

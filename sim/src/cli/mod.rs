@@ -4,9 +4,11 @@ pub(crate) mod compare;
 pub(crate) mod liars;
 mod options;
 pub(crate) mod replay;
+pub(crate) mod report;
 pub(crate) mod run;
 mod several;
 pub(crate) mod swarm;
+pub(crate) mod sweep;
 mod tables;
 mod trace;
 mod worlds;
@@ -29,8 +31,12 @@ pub(crate) enum Command {
     Liars(liars::Args),
     /// What did production do? Feeds a recorded journal to a fresh coordinator and compares.
     Replay(replay::Args),
+    /// The same with pictures: one HTML page of a fleet, its policies, its limits and its machines.
+    Report(report::Args),
     /// What would users have seen? Feeds a trace of arrivals to a simulated fleet.
     Run(run::Args),
+    /// How few machines are enough? Looks for the smallest fleet that meets an objective.
+    Sweep(sweep::Args),
     /// Can it break? Runs random worlds with faults, one for each seed, under every oracle.
     Swarm(swarm::Args),
 }

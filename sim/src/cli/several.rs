@@ -6,11 +6,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use cereus_sim::study::{self, Capacity, Measured, capacity};
+use cereus_sim::study::{self, Capacity, Comparison, Contender, Measured, capacity, rate_milli};
 use cereus_sim::workload::Arrival;
 use cereus_sim::world::config::RunConfig;
 use cereus_sim::world::{Ran, RunError};
 use indicatif::{ProgressBar, ProgressStyle};
+
+use super::options::{Choice, choice_name};
 
 /// Seeds that a search for the capacity takes the mean of.
 const CAPACITY_SEEDS: u64 = 2;
@@ -66,6 +68,38 @@ impl Several {
         results.collect()
     }
 
+    /// Each policy at every seed, under the load of `config`.
+    pub(super) fn contest(
+        &self,
+        config: &RunConfig,
+        policies: &[Choice],
+        arrivals: &[Arrival],
+        bar: &ProgressBar,
+    ) -> Result<Comparison, RunError> {
+        let seeds = self.seeds();
+        let of = |&choice: &Choice| {
+            let config = config.clone();
+            seeds.clone().map(move |seed| RunConfig {
+                seed,
+                policy: choice.into(),
+                ..config.clone()
+            })
+        };
+        let configs: Vec<RunConfig> = policies.iter().flat_map(of).collect();
+        let runs = self.run(&configs, arrivals, bar, |ran| Measured::of(&ran))?;
+        let runs = runs.chunks(seeds.count());
+        let contenders = policies.iter().zip(runs).map(|(&choice, runs)| Contender {
+            name: choice_name(choice),
+            runs: runs.to_vec(),
+        });
+        Ok(Comparison {
+            load_ppm: None,
+            speedup_ppm: config.speedup_ppm,
+            rate_milli: rate_milli(arrivals, config.speedup_ppm),
+            contenders: contenders.collect(),
+        })
+    }
+
     /// How fast the arrivals may come with `config`'s policy.
     pub(super) fn capacity(
         &self,
@@ -107,10 +141,6 @@ impl Several {
         self.seeds()
             .take(usize::try_from(CAPACITY_SEEDS).expect("few"))
     }
-}
-
-pub(super) fn measured(ran: Ran) -> Measured {
-    Measured::of(&ran)
 }
 
 /// Counts worlds, on a terminal only.

@@ -50,6 +50,15 @@ impl Histogram {
         u64::try_from(mean).expect("a mean is at most the largest value")
     }
 
+    /// For each value that was noted, up to a bucket's width, how many are at most as large.
+    pub fn cumulative(&self) -> impl Iterator<Item = (u64, u64)> {
+        let steps = self.buckets.iter_recorded();
+        steps.scan(0, |sum, step| {
+            *sum += step.count_since_last_iteration();
+            Some((step.value_iterated_to().min(self.max), *sum))
+        })
+    }
+
     /// The least value that this share of the values does not exceed, up to a bucket's width.
     #[must_use]
     pub fn per_mille(&self, share: u32) -> u64 {
@@ -71,6 +80,9 @@ mod tests {
             assert!(got >= truth && got - truth <= truth / 128, "{share}: {got}");
         }
         assert_eq!(histogram.mean(), 5_000);
+        let (value, below) = histogram.cumulative().nth(200).unwrap();
+        assert!(below.abs_diff(value) <= value / 128, "{below} of {value}");
+        assert_eq!(histogram.cumulative().last(), Some((10_000, 10_000)));
     }
 
     #[test]

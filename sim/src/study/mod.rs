@@ -5,11 +5,13 @@ mod capacity;
 mod comparison;
 mod interval;
 mod measure;
+mod smallest;
 
 pub use capacity::{Capacity, GOODPUT_MIN_PPM, capacity};
 pub use comparison::{Comparison, Contender};
 pub use interval::{Interval, median};
 pub use measure::{Measure, Measured, Unit};
+pub use smallest::{Smallest, smallest};
 
 use crate::workload::Arrival;
 use crate::world::config::RunConfig;
