@@ -166,6 +166,10 @@ pub enum Mischief {
     PaysClaims,
     /// Who was told of an end before the settlement pays without a receipt.
     LostReceipt,
+    /// A machine that passes its challenge stays closed until it reports again.
+    UnopenedGate,
+    /// What a machine has shown counts until somebody is woken to look at it.
+    ClosesWhenWoken,
 }
 
 /// What happened so far, for metrics and for the conservation check (INV-01).
@@ -285,6 +289,9 @@ impl Coordinator {
         let first_effect = out.list.len();
         self.now = now;
         self.steps += 1;
+        if self.mischief != Mischief::ClosesWhenWoken || matches!(event, Event::Woke) {
+            self.close_overdue(now);
+        }
         self.apply(now, event, out);
         self.fall_back(now, out);
         self.order_loads(now, out);
@@ -612,6 +619,24 @@ impl Coordinator {
         }
     }
 
+    /// INV-07, INV-10: what a machine has shown counts until its time is up, whether somebody was woken
+    /// at that moment or not.
+    fn close_overdue(&mut self, now: Tick) {
+        let mut fired = core::mem::take(&mut self.fired);
+        self.timers.expire_closing(now, &mut fired);
+        for due in fired.drain(..) {
+            match due {
+                Due::Challenge(key) => self.on_challenge_expired(key),
+                Due::Proof(key) => self.on_proof_expired(now, key),
+                Due::Report(key) => self.on_report_aged(now, key),
+                Due::Attempt(..) | Due::Bar(_) | Due::Load(_) | Due::Queued(_) | Due::Second(_) => {
+                    unreachable!("these wait for a wake")
+                }
+            }
+        }
+        self.fired = fired;
+    }
+
     fn on_woke(&mut self, now: Tick, out: &mut Effects) {
         let mut fired = core::mem::take(&mut self.fired);
         self.timers.expire(now, &mut fired);
@@ -619,12 +644,12 @@ impl Coordinator {
             match due {
                 Due::Attempt(key, reason) => self.on_overdue(now, key, reason, out),
                 Due::Bar(key) => self.on_bar_lifted(now, key, out),
-                Due::Challenge(key) => self.on_challenge_expired(key),
                 Due::Load(key) => self.on_load_overdue(now, key),
-                Due::Proof(key) => self.on_proof_expired(now, key),
                 Due::Queued(key) => self.on_queue_overdue(key, out),
-                Due::Report(key) => self.on_report_aged(now, key),
                 Due::Second(key) => self.on_second_due(now, key, out),
+                Due::Challenge(_) | Due::Proof(_) | Due::Report(_) => {
+                    unreachable!("these close a machine, which comes first")
+                }
             }
         }
         self.fired = fired;

@@ -75,4 +75,10 @@ impl Coordinator {
     pub fn roster(&self) -> Vec<Present> {
         self.fleet.roster(self.now)
     }
+
+    /// One of them.
+    #[must_use]
+    pub fn present(&self, conn: ConnId) -> Option<Present> {
+        self.fleet.present_at(self.now, conn)
+    }
 }

@@ -43,6 +43,19 @@ impl Due {
             Self::Second(_) => WakeReason::SecondDue,
         }
     }
+
+    /// Whether a machine stays open beyond what it has shown until somebody looks. Those come before all
+    /// else that happens: a process that was stopped for a while hears of requests before it wakes.
+    const fn closes(self) -> bool {
+        match self {
+            Self::Challenge(_) | Self::Proof(_) | Self::Report(_) => true,
+            Self::Attempt(..)
+            | Self::Bar(_)
+            | Self::Load(_)
+            | Self::Queued(_)
+            | Self::Second(_) => false,
+        }
+    }
 }
 
 /// Timers of one provider: [`Due::Bar`], [`Due::Challenge`], [`Due::Report`], [`Due::Load`] and
@@ -61,6 +74,8 @@ pub(super) enum Armed {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Timers {
     wheel: Wheel<Due>,
+    /// Those that close a machine, apart: see [`Due::closes`].
+    closing: Wheel<Due>,
     /// The timer of each subject, by its place.
     attempts: Vec<Key>,
     requests: Vec<Key>,
@@ -87,6 +102,7 @@ impl Timers {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             wheel: Wheel::new(timers_max(limits)),
+            closing: Wheel::new(timers_max(limits)),
             attempts: Vec::new(),
             requests: Vec::new(),
             providers: Vec::new(),
@@ -96,12 +112,13 @@ impl Timers {
 
     pub(super) fn set_limits(&mut self, limits: &Limits) {
         self.wheel.set_limit(timers_max(limits));
+        self.closing.set_limit(timers_max(limits));
     }
 
     /// Sets a subject's timer, in place of the one that it had.
     pub(super) fn set(&mut self, at: Tick, due: Due) -> Armed {
         self.clear(due);
-        let timer = self.wheel.arm(at, due);
+        let timer = self.wheel_of(due).arm(at, due);
         *self.place(due) = timer.unwrap_or(Key::NONE);
         self.has_lost |= timer.is_none();
         match timer {
@@ -119,7 +136,7 @@ impl Timers {
     /// Takes a subject's timer away, if it has one of this kind.
     pub(super) fn clear(&mut self, due: Due) {
         let timer = core::mem::replace(self.place(due), Key::NONE);
-        self.wheel.cancel(timer);
+        self.wheel_of(due).cancel(timer);
     }
 
     pub(super) fn clear_provider(&mut self, provider: Key) {
@@ -134,18 +151,30 @@ impl Timers {
         timers.is_some_and(|timers| timers[2] != Key::NONE)
     }
 
-    /// What is due by now, in order of time, is appended to `fired`.
+    /// What is due by now of those that close a machine, in order of time, is appended to `fired`.
+    pub(super) fn expire_closing(&mut self, now: Tick, fired: &mut Vec<Due>) {
+        let before = fired.len();
+        self.closing.expire(now, fired);
+        self.forget(&fired[before..]);
+    }
+
+    /// What is due by now of the others, in order of time, is appended to `fired`.
     pub(super) fn expire(&mut self, now: Tick, fired: &mut Vec<Due>) {
         let before = fired.len();
         self.wheel.expire(now, fired);
-        for &due in &fired[before..] {
+        self.forget(&fired[before..]);
+    }
+
+    fn forget(&mut self, fired: &[Due]) {
+        for &due in fired {
             *self.place(due) = Key::NONE;
         }
     }
 
     pub(super) fn next_wake(&self) -> Option<(Tick, WakeReason)> {
-        let (at, due) = self.wheel.next_wake()?;
-        Some((at, due.reason()))
+        let wakes = [self.closing.next_wake(), self.wheel.next_wake()];
+        let next = wakes.into_iter().flatten().min_by_key(|(at, _)| *at);
+        next.map(|(at, due)| (at, due.reason()))
     }
 
     /// `true`, once: a timer found no room.
@@ -154,13 +183,21 @@ impl Timers {
     }
 
     pub(super) fn count(&self) -> usize {
-        self.wheel.count()
+        self.wheel.count() + self.closing.count()
     }
 
     /// A wheel without any room, to see what is done then.
     #[cfg(test)]
     pub(super) fn close(&mut self) {
         self.wheel.set_limit(0);
+        self.closing.set_limit(0);
+    }
+
+    const fn wheel_of(&mut self, due: Due) -> &mut Wheel<Due> {
+        match due.closes() {
+            true => &mut self.closing,
+            false => &mut self.wheel,
+        }
     }
 
     fn place(&mut self, due: Due) -> &mut Key {
@@ -200,6 +237,7 @@ mod tests {
 
     fn fired(timers: &mut Timers, now: Tick) -> Vec<Due> {
         let mut fired = Vec::new();
+        timers.expire_closing(now, &mut fired);
         timers.expire(now, &mut fired);
         fired
     }

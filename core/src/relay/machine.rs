@@ -315,6 +315,7 @@ impl Relay {
         });
         match relayed {
             Ok(fate) => self.trail.note(now, Some(attempt), Told::Chunk(fate)),
+            Err(Breach::Encryption) if self.mischief == RelayMischief::SkipsDamaged => {}
             Err(breach) => self.break_off(now, attempt, &breach, out),
         }
     }

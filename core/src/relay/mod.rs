@@ -204,6 +204,8 @@ pub enum RelayMischief {
     LastBegunWins,
     #[default]
     None,
+    /// A piece that does not open is left out, and the answer goes on.
+    SkipsDamaged,
 }
 
 /// What went by, for metrics.

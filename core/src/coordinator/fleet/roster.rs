@@ -4,6 +4,7 @@ use super::gate::Gate;
 use super::offer::Offer;
 use super::{Fleet, Provider};
 use crate::coordinator::roster::{Audience, Offered, Present};
+use crate::ids::ConnId;
 use crate::time::Tick;
 
 impl Fleet {
@@ -15,6 +16,11 @@ impl Fleet {
             .collect();
         roster.sort_unstable_by_key(|present| present.conn);
         roster
+    }
+
+    pub(crate) fn present_at(&self, now: Tick, conn: ConnId) -> Option<Present> {
+        let slot = self.find(conn)?;
+        Some(self.present(now, slot, self.providers.at(slot)))
     }
 
     fn present(&self, now: Tick, slot: u32, provider: &Provider) -> Present {

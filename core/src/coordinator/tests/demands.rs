@@ -51,6 +51,7 @@ fn what_no_machine_has_is_refused_at_once_and_counted_by_its_reason() {
     assert_eq!(conn_of(&world.ask(3)), Some(ConnId(1)));
 }
 
+/// INV-07.
 #[test]
 fn who_demands_trust_waits_for_a_machine_that_has_it_and_takes_no_other() {
     let mut world = World::new();

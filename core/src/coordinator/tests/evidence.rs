@@ -209,3 +209,26 @@ fn a_machine_gets_nothing_on_the_strength_of_an_old_report() {
     world.report(ConnId(1), 2, slot(4, 0));
     assert_eq!(conn_of(&world.ask(3)), Some(ConnId(1)));
 }
+
+/// INV-10: a process that was stopped finds what came meanwhile before it is woken.
+#[test]
+fn an_old_report_counts_for_nothing_though_nobody_was_woken() {
+    let mut world = World::new();
+    world.provider(1, HONEST, 4);
+    world.now = world.now + REPORT_AGE_MAX;
+    let effects = world.ask(1);
+    assert_eq!(dispatched(&effects), None, "{effects:?}");
+    world.report(ConnId(1), 9, slot(4, 0));
+    assert!(dispatched(&world.ask(2)).is_some());
+}
+
+/// INV-07.
+#[test]
+fn a_challenge_that_was_passed_long_ago_counts_for_nothing_though_nobody_was_woken() {
+    let mut world = World::new();
+    world.provider(1, HONEST, 4);
+    world.now = world.now + world.core.config().limits.challenge_fresh_max;
+    world.report(ConnId(1), 9, slot(4, 0));
+    let effects = world.ask(1);
+    assert_eq!(dispatched(&effects), None, "{effects:?}");
+}

@@ -114,3 +114,14 @@ fn more_proofs_than_are_kept_raise_an_alarm_and_change_nothing() {
     });
     world.core.invariant_quiescent();
 }
+
+/// INV-07.
+#[test]
+fn a_proof_that_has_expired_opens_nothing_though_nobody_was_woken() {
+    let mut world = World::new();
+    world.provider(1, 11, 4);
+    world.step(proven(hardware(), Span::secs(20)));
+    world.now = world.now + Span::secs(20);
+    let effects = world.step(trusting(1));
+    assert!(matches!(refused(&effects), Some(Denial::NoneSuited { .. })));
+}

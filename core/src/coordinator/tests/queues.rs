@@ -66,6 +66,8 @@ fn an_idle_hour_does_not_count_as_the_pace_of_the_queue() {
         let running = dispatched(&world.ask(id)).unwrap();
         complete(&mut world, running);
         world.now = Tick(world.now.0 + hour);
+        world.step(Event::ProviderVerified { conn: ConnId(1) });
+        world.report(ConnId(1), 2 + u64::try_from(id).unwrap(), slot(1, 0));
     }
     for id in 10..15 {
         world.ask(id);
@@ -86,6 +88,7 @@ fn the_pace_of_a_busy_queue_sets_the_time_to_come_back() {
     }
     for id in 6..12 {
         world.now = Tick(world.now.0 + 8_000_000);
+        world.report(ConnId(1), u64::try_from(id).unwrap(), slot(1, 0));
         running = dispatched(&complete(&mut world, running)).unwrap();
         world.ask(id);
     }
