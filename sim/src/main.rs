@@ -1,4 +1,4 @@
-//! `cereus-sim`: `run` a workload, `replay` a journal, `swarm` over seeds, or `liars`.
+//! `cereus-sim`: `run` a workload, `replay` a journal, `swarm` over seeds, `shrink` one of them, or `liars`.
 //!
 //! The only place of this crate that reads a clock, and only to say how long it took.
 #![allow(
@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         cli::Command::Report(args) => cli::report::run(&args),
         cli::Command::Run(args) => cli::run::run(&args),
         cli::Command::Sweep(args) => cli::sweep::run(&args),
+        cli::Command::Shrink(args) => cli::shrink::run(&args),
         cli::Command::Swarm(args) => cli::swarm::run(&args),
     }
 }

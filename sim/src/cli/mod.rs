@@ -7,6 +7,7 @@ pub(crate) mod replay;
 pub(crate) mod report;
 pub(crate) mod run;
 mod several;
+pub(crate) mod shrink;
 pub(crate) mod swarm;
 pub(crate) mod sweep;
 mod tables;
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     Run(run::Args),
     /// How few machines are enough? Looks for the smallest fleet that meets an objective.
     Sweep(sweep::Args),
+    /// Why does it break? Looks for the smallest world in which a seed of the swarm still does.
+    Shrink(shrink::Args),
     /// Can it break? Runs random worlds with faults, one for each seed, under every oracle.
     Swarm(swarm::Args),
 }

@@ -48,7 +48,8 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn show(at: Tick, event: &Event<'_>, effects: &Effects) {
+/// Prints an event and what followed from it.
+pub(super) fn show(at: Tick, event: &Event<'_>, effects: &Effects) {
     println!("{:>12}.{:06} {event:?}", at.0 / 1_000_000, at.0 % 1_000_000);
     for effect in &effects.list {
         println!("{:>19}   {effect:?}", "");

@@ -24,6 +24,10 @@ impl Seeds {
         self.seed..self.seed.saturating_add(self.seeds)
     }
 
+    pub(super) const fn count(&self) -> u64 {
+        self.seeds
+    }
+
     pub(super) fn bar(&self) -> ProgressBar {
         if !std::io::stderr().is_terminal() {
             return ProgressBar::hidden();
@@ -64,5 +68,8 @@ pub(super) fn report_failure(command: &str, plant: Option<&str>, failure: &Failu
         "repeat it with: cargo xtask sim {command} --seed {} --seeds 1",
         failure.seed
     );
+    if command == "swarm" {
+        eprintln!("make it small: cargo xtask sim shrink {}", failure.seed);
+    }
     ExitCode::FAILURE
 }

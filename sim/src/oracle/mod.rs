@@ -18,7 +18,7 @@ use cereus_core::ids::ConnId;
 use cereus_core::time::Tick;
 use thiserror::Error;
 
-pub use fleet::FleetModel;
+pub use fleet::{ANSWERED_FOR, FleetModel};
 pub use money::MoneyModel;
 pub use requests::RequestModel;
 pub use shadow::Shadow;
@@ -65,7 +65,7 @@ impl Watch {
     #[must_use]
     pub fn new(core: &Coordinator) -> Self {
         Self {
-            fleet: FleetModel::default(),
+            fleet: FleetModel::new(&core.config().limits),
             requests: RequestModel::new(&core.config().limits),
             shadow: Shadow::new(core.clone()),
         }
@@ -95,6 +95,7 @@ impl Watch {
             }
             self.requests.effect(effect, out, money, &self.fleet)?;
         }
+        self.fleet.require_open(now, origin, event, core)?;
         self.counts(core)
     }
 

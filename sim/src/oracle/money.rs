@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cereus_core::coordinator::Coordinator;
 use cereus_core::effect::{LedgerAccount, Receipt, Transfer, TransferKind};
 use cereus_core::ids::{AccountId, Epoch, RequestId};
-use cereus_core::money::MicroUsd;
 
 use super::{Violation, require};
 
@@ -42,13 +42,6 @@ pub struct MoneyModel {
     unreceipted: BTreeSet<RequestId>,
 }
 
-/// What a restarting coordinator is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recovered {
-    pub balances: Vec<(AccountId, MicroUsd)>,
-    pub holds: Vec<(AccountId, RequestId, MicroUsd)>,
-}
-
 impl MoneyModel {
     #[must_use]
     pub fn new() -> Self {
@@ -83,6 +76,28 @@ impl MoneyModel {
         Ok(())
     }
 
+    /// INV-29: beside a settlement that charges something goes its receipt, so that whoever paid has
+    /// one, whatever becomes of the process in the same moment.
+    pub fn require_receipt_beside(
+        transfer: &Transfer,
+        receipt: Option<&Receipt>,
+    ) -> Result<(), Violation> {
+        let charged = paid(transfer);
+        if transfer.kind != TransferKind::Settle || charged == 0 {
+            return Ok(());
+        }
+        require(
+            receipt.is_some_and(|it| it.charged.0 == charged),
+            "INV-29",
+            || {
+                format!(
+                    "transfer {} charges {charged} beside {receipt:?}",
+                    transfer.seq
+                )
+            },
+        )
+    }
+
     /// A receipt goes to the store.
     pub fn receipted(&mut self, receipt: &Receipt) {
         self.unreceipted.remove(&receipt.request);
@@ -95,28 +110,38 @@ impl MoneyModel {
         })
     }
 
-    /// The coordinator's process died: what was not durable never happened.
-    /// The next one numbers its transfers from the origin of `next`.
-    pub fn crash(&mut self, next: Epoch) -> Recovered {
+    /// The coordinator's process died: what counts is in `log`, heard of or not, and the rest never
+    /// happened. The next process numbers its transfers from the origin of `next`.
+    pub fn crash<'t>(
+        &mut self,
+        next: Epoch,
+        log: impl Iterator<Item = &'t Transfer>,
+    ) -> Result<(), Violation> {
         self.unreceipted.clear();
         self.pending.clear();
         self.first = next.origin() + 1;
-        self.live = self.durable.clone();
-        let balance = |(account, amount): (&LedgerAccount, &i64)| match account {
-            LedgerAccount::Consumer(id) => Some((*id, MicroUsd(*amount))),
-            LedgerAccount::Clearing
-            | LedgerAccount::Held(_)
-            | LedgerAccount::Platform
-            | LedgerAccount::Provider(_) => None,
-        };
-        let open = self.live.holds.iter();
-        let open = open.filter(|(_, hold)| hold.state == HoldState::Open);
-        Recovered {
-            balances: self.live.balances.iter().filter_map(balance).collect(),
-            holds: open
-                .map(|(&request, hold)| (hold.account, request, MicroUsd(hold.amount)))
-                .collect(),
+        let mut books = Books::default();
+        for transfer in log {
+            books.apply(transfer)?;
         }
+        self.live = books.clone();
+        self.durable = books;
+        Ok(())
+    }
+
+    /// INV-03: what each account may spend is the sum of its entries, in the core and here.
+    pub fn require_balances(&self, core: &Coordinator) -> Result<(), Violation> {
+        for account in core.books().accounts() {
+            let consumer = LedgerAccount::Consumer(account.id);
+            let sum = self.live.balances.get(&consumer).copied().unwrap_or(0);
+            require(account.available.0 == sum, "INV-03", || {
+                format!(
+                    "{:?} may spend {} and its entries sum to {sum}",
+                    account.id, account.available.0
+                )
+            })?;
+        }
+        Ok(())
     }
 
     /// INV-05: the hold of `request` is on disk.

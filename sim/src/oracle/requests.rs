@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cereus_core::config::Limits;
 use cereus_core::effect::{Effect, Effects, Receipt};
-use cereus_core::event::Event;
+use cereus_core::event::{Delivery, Event};
 use cereus_core::ids::{AttemptKey, ConnId, ModelIx, RequestId};
 
 use super::fleet::{FleetModel, Room};
@@ -17,12 +17,15 @@ struct AttemptModel {
     conn: ConnId,
     /// The provider was told to stop.
     is_cancelled: bool,
+    /// Content of it has come.
+    has_started: bool,
     model: ModelIx,
     need_tokens: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct AskModel {
+    is_streamed: bool,
     is_released: bool,
     attempts: u8,
     model: ModelIx,
@@ -114,6 +117,7 @@ impl RequestModel {
                 self.arrived += 1;
                 let need = u64::from(ask.prompt_tokens) + u64::from(ask.output_tokens_max);
                 let model = AskModel {
+                    is_streamed: ask.delivery == Delivery::Streamed,
                     model: ask.model,
                     need_tokens: need,
                     ..AskModel::default()
@@ -125,6 +129,12 @@ impl RequestModel {
                 let model = self.attempts.remove(attempt);
                 if let Some(model) = model.filter(|model| model.conn != *conn) {
                     self.attempts.insert(*attempt, model);
+                }
+            }
+            Event::AttemptStarted { conn, attempt } => {
+                let model = self.attempts.get_mut(attempt);
+                if let Some(model) = model.filter(|model| model.conn == *conn) {
+                    model.has_started = true;
                 }
             }
             Event::ProviderLeft { conn, .. } => self.drop_conn(*conn),
@@ -142,7 +152,6 @@ impl RequestModel {
             | Event::ModelLoadFailed { .. }
             | Event::ConsumerLeft { .. }
             | Event::AttemptAccepted { .. }
-            | Event::AttemptStarted { .. }
             | Event::AttemptProgressed { .. }
             | Event::DrainBegan
             | Event::Woke
@@ -183,6 +192,7 @@ impl RequestModel {
                     request,
                     conn,
                     is_cancelled: false,
+                    has_started: false,
                     model: ask.model,
                     need_tokens: ask.need_tokens,
                 };
@@ -249,10 +259,14 @@ impl RequestModel {
     }
 
     /// INV-25: a second attempt runs beside one that has shown nothing, where the limits allow it.
+    /// What was gathered of a plain answer that broke off is shown to nobody.
     fn require_room_beside(&self, request: RequestId) -> Result<(), Violation> {
         let others = self.live_of(request).count();
-        let is_released = self.open.get(&request).is_some_and(|ask| ask.is_released);
-        let most = usize::from(self.has_seconds && !is_released);
+        let mut live = self.live_of(request);
+        let has_started = live.any(|attempt| self.attempts[&attempt].has_started);
+        let ask = self.open.get(&request);
+        let is_shown = ask.is_some_and(|ask| ask.is_released && ask.is_streamed);
+        let most = usize::from(self.has_seconds && !is_shown && !has_started);
         require(others <= most, "INV-25", || {
             format!("{request} is sent out beside {others} attempts")
         })

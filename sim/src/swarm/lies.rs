@@ -2,19 +2,42 @@
 
 use super::plan::Lie;
 
+/// Frames after which a mute machine answers no challenge.
+const MUTE_FROM: u64 = 6;
+
 /// Whether a frame that the agent wrote is of this type: the type comes first in all of them.
 pub(super) fn is_of(frame: &[u8], kind: &str) -> bool {
     let start = format!("{{\"type\":\"{kind}\"");
     frame.starts_with(start.as_bytes())
 }
 
-/// The frames that go out in place of `frame`.
-pub(super) fn told(lie: Lie, frame: &[u8]) -> Vec<Vec<u8>> {
+/// The frames that go out in place of `frame`, the `count`th of its provider. One that swaps keeps a
+/// piece back in `kept`.
+pub(super) fn told(lie: Lie, frame: &[u8], count: u64, kept: &mut Option<Vec<u8>>) -> Vec<Vec<u8>> {
     let is_chunk = is_of(frame, "inference_response_chunk");
     match lie {
-        Lie::BlackHole | Lie::Deaf | Lie::None | Lie::OverClaim | Lie::Refuses => {
+        Lie::BlackHole
+        | Lie::Blames
+        | Lie::Breaks
+        | Lie::Deaf
+        | Lie::None
+        | Lie::OverClaim
+        | Lie::Refuses => {
             vec![frame.to_vec()]
         }
+        Lie::Mute if is_of(frame, "attestation_response") && count > MUTE_FROM => Vec::new(),
+        Lie::Damages if is_chunk && count.is_multiple_of(3) => vec![forged(frame)],
+        Lie::Repeats if is_chunk => vec![frame.to_vec(), frame.to_vec()],
+        Lie::Swaps if is_chunk && kept.is_none() => {
+            *kept = Some(frame.to_vec());
+            Vec::new()
+        }
+        // Whatever comes next, the piece that was kept back follows a piece, or precedes the rest.
+        Lie::Swaps => match (is_chunk, kept.take()) {
+            (true, Some(before)) => vec![frame.to_vec(), before],
+            (false, Some(before)) => vec![before, frame.to_vec()],
+            (_, None) => vec![frame.to_vec()],
+        },
         Lie::Doubles => {
             let is_doubled = [
                 "inference_accepted",
@@ -33,7 +56,9 @@ pub(super) fn told(lie: Lie, frame: &[u8]) -> Vec<Vec<u8>> {
         ],
         Lie::Plaintext if is_chunk => vec![plaintext(frame)],
         Lie::WrongKey if is_chunk => vec![forged(frame)],
-        Lie::Garbage | Lie::Plaintext | Lie::WrongKey => vec![frame.to_vec()],
+        Lie::Damages | Lie::Garbage | Lie::Mute | Lie::Plaintext | Lie::Repeats | Lie::WrongKey => {
+            vec![frame.to_vec()]
+        }
     }
 }
 

@@ -2,87 +2,37 @@
 //! the sealing and the relays are simulated too; everything that can break breaks for a while, then
 //! nothing does, and what was asked must come to its end.
 
+mod clock;
 mod coordinator;
 mod disk;
 mod lies;
+mod log;
+pub mod marks;
 mod net;
 mod people;
 pub mod plan;
+mod plant;
 mod provider;
+pub mod shrink;
 #[cfg(test)]
 mod tests;
 mod text;
 mod turns;
 mod world;
 
-use cereus_core::coordinator::Mischief;
+use cereus_core::effect::Effects;
+use cereus_core::event::Event;
 use cereus_core::time::Tick;
 use thiserror::Error;
 
 use crate::oracle::Violation;
-use plan::Plan;
+use marks::Marks;
+use plan::{Only, Plan};
+pub use plant::Plant;
 use world::World;
 
-/// A bug put in on purpose, to prove that an oracle notices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Plant {
-    DoubleSettle,
-    DroppedChunk,
-    LeakedHold,
-    LostCancel,
-    LostReceipt,
-    OldConnection,
-    OlderAttempt,
-    StaleReport,
-    UnheardTerminal,
-}
-
-impl Plant {
-    pub const ALL: [Self; 9] = [
-        Self::DoubleSettle,
-        Self::DroppedChunk,
-        Self::LeakedHold,
-        Self::LostCancel,
-        Self::LostReceipt,
-        Self::OldConnection,
-        Self::OlderAttempt,
-        Self::StaleReport,
-        Self::UnheardTerminal,
-    ];
-
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::DoubleSettle => "double-settle",
-            Self::DroppedChunk => "dropped-chunk",
-            Self::LeakedHold => "leaked-hold",
-            Self::LostCancel => "lost-cancel",
-            Self::LostReceipt => "lost-receipt",
-            Self::OldConnection => "old-connection",
-            Self::OlderAttempt => "older-attempt",
-            Self::StaleReport => "stale-report",
-            Self::UnheardTerminal => "unheard-terminal",
-        }
-    }
-
-    /// The bugs of the coordinator; the others are in what surrounds it.
-    const fn in_core(self) -> Option<Mischief> {
-        match self {
-            Self::DoubleSettle => Some(Mischief::DoubleSettle),
-            Self::LeakedHold => Some(Mischief::LeakedHold),
-            Self::LostCancel => Some(Mischief::LostCancel),
-            Self::LostReceipt => Some(Mischief::LostReceipt),
-            Self::StaleReport => Some(Mischief::StaleReport),
-            Self::DroppedChunk
-            | Self::OldConnection
-            | Self::OlderAttempt
-            | Self::UnheardTerminal => None,
-        }
-    }
-}
-
 /// What one world went through. The sums over all seeds tell whether the generator is lazy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tally {
     pub events: u64,
     pub core_steps: u64,
@@ -98,6 +48,9 @@ pub struct Tally {
     pub loads: u64,
     /// Planned and without an object when their time came.
     pub skipped: u64,
+    /// In microseconds.
+    pub simulated_us: u64,
+    pub marks: Marks,
     pub digest: u128,
 }
 
@@ -115,6 +68,8 @@ impl Tally {
         self.stale_events += other.stale_events;
         self.loads += other.loads;
         self.skipped += other.skipped;
+        self.simulated_us += other.simulated_us;
+        self.marks.add(&other.marks);
         self.digest = self.digest.rotate_left(1) ^ other.digest;
     }
 }
@@ -128,7 +83,43 @@ pub struct Failure {
     pub violation: Violation,
 }
 
+/// Sees each step of the coordinator.
+pub type Observer = fn(Tick, &Event<'_>, &Effects);
+
+/// One world to run.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    pub seed: u64,
+    pub plant: Option<Plant>,
+    pub only: Only,
+    pub observer: Option<Observer>,
+}
+
+impl Trial {
+    /// The whole world of that seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        Self {
+            seed,
+            plant: None,
+            only: Only::default(),
+            observer: None,
+        }
+    }
+
+    /// Runs it to its end.
+    pub fn run(&self) -> Result<Tally, Box<Failure>> {
+        let mut plan = Plan::draw(self.seed);
+        plan.keep(&self.only);
+        World::new(plan, self).run().map_err(Box::new)
+    }
+}
+
 /// Runs the world of one seed to its end.
 pub fn run_seed(seed: u64, plant: Option<Plant>) -> Result<Tally, Box<Failure>> {
-    World::new(Plan::draw(seed), plant).run().map_err(Box::new)
+    Trial {
+        plant,
+        ..Trial::of(seed)
+    }
+    .run()
 }

@@ -1,18 +1,26 @@
-//! Sockets between providers and the coordinator: ordered while they live, late when clogged, and
-//! dead at one end before the other.
+//! Sockets between providers and the coordinator: ordered while they live, late when clogged, silent
+//! across a partition, and dead at one end before the other.
 
 use std::collections::BTreeMap;
 
 use cereus_core::ids::ConnId;
 use cereus_core::time::{Span, Tick};
 
-use super::plan::Plan;
+use super::plan::{Machines, Outage, Plan};
 use crate::stream::Stream;
+
+/// Frames that a system takes from a process for a peer that takes none.
+const BUFFERED_MAX: u8 = 4;
+/// How long a system tries to reach whoever does not answer.
+const DIAL_WAIT: Span = Span::secs(3);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Socket {
     pub(super) machine: u32,
     pub(super) is_coordinator_open: bool,
+    /// What is sent into it arrives nowhere, its end neither.
+    is_dead: bool,
+    buffered: u8,
     latest_up: Tick,
     latest_down: Tick,
 }
@@ -23,6 +31,14 @@ struct Clog {
     until: Tick,
 }
 
+/// The link of one machine.
+#[derive(Clone, Copy, Debug, Default)]
+struct Link {
+    clog: Clog,
+    /// Nothing passes until then.
+    parted_until: Tick,
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Net {
@@ -30,7 +46,7 @@ pub(super) struct Net {
     spread: Span,
     stream: Stream,
     sockets: BTreeMap<ConnId, Socket>,
-    clogs: Vec<Clog>,
+    links: Vec<Link>,
     count: u64,
 }
 
@@ -41,7 +57,7 @@ impl Net {
             spread: plan.latency_spread,
             stream: Stream::new(plan.seed, "latency"),
             sockets: BTreeMap::new(),
-            clogs: vec![Clog::default(); plan.machines.len()],
+            links: vec![Link::default(); plan.machines.len()],
             count: 0,
         }
     }
@@ -53,6 +69,8 @@ impl Net {
         let socket = Socket {
             machine,
             is_coordinator_open: true,
+            is_dead: false,
+            buffered: 0,
             latest_up: Tick::ZERO,
             latest_down: Tick::ZERO,
         };
@@ -67,13 +85,27 @@ impl Net {
     }
 
     pub(super) fn clog(&mut self, machine: u32, extra: Span, until: Tick) {
-        self.clogs[machine as usize] = Clog { extra, until };
+        self.links[machine as usize].clog = Clog { extra, until };
+    }
+
+    /// What is on its way arrives; nothing else does, until then or for ever.
+    pub(super) fn part(&mut self, machines: Machines, until: Tick, outage: Outage) {
+        for (machine, link) in (0..).zip(&mut self.links) {
+            if machines.has(machine) {
+                link.parted_until = link.parted_until.max(until);
+            }
+        }
+        if outage == Outage::Silent {
+            for socket in self.sockets.values_mut() {
+                socket.is_dead |= machines.has(socket.machine);
+            }
+        }
     }
 
     pub(super) fn heal(&mut self) {
         self.min = Span::millis(1);
         self.spread = Span::millis(4);
-        self.clogs.fill(Clog::default());
+        self.links.fill(Link::default());
     }
 
     /// One way between a consumer and the coordinator.
@@ -81,36 +113,53 @@ impl Net {
         self.min + Span(self.stream.below(self.spread.0 + 1))
     }
 
-    /// How long a write into this socket takes before it is the network's.
-    pub(super) fn write(&self, now: Tick, conn: ConnId) -> Span {
-        Span(100) + self.extra(now, self.sockets[&conn].machine)
+    /// When somebody who dials finds that nobody answers, if nobody does.
+    pub(super) fn dial_fails(&self, now: Tick, machine: u32) -> Option<Tick> {
+        let is_parted = now < self.links[machine as usize].parted_until;
+        is_parted.then_some(now + DIAL_WAIT)
     }
 
-    pub(super) fn up(&mut self, now: Tick, conn: ConnId) -> Tick {
-        let at = self.at(now, conn);
+    /// When a write into this socket is the network's; `None`: never.
+    pub(super) fn write(&mut self, now: Tick, conn: ConnId) -> Option<Tick> {
+        let link = self.links[self.sockets[&conn].machine as usize];
+        let extra = extra(now, link.clog);
+        let socket = self.socket(conn);
+        let waits = socket.is_dead || now < link.parted_until;
+        socket.buffered = match waits {
+            true => socket.buffered.saturating_add(1),
+            false => 0,
+        };
+        let is_full = socket.buffered > BUFFERED_MAX;
+        let from = match is_full {
+            true if socket.is_dead => return None,
+            true => link.parted_until,
+            false => now,
+        };
+        Some(from + Span(100) + extra)
+    }
+
+    /// When what is sent now arrives at the coordinator; `None`: never.
+    pub(super) fn up(&mut self, now: Tick, conn: ConnId) -> Option<Tick> {
+        let at = self.at(now, conn)?;
         let socket = self.socket(conn);
         socket.latest_up = socket.latest_up.max(at);
-        socket.latest_up
+        Some(socket.latest_up)
     }
 
-    pub(super) fn down(&mut self, now: Tick, conn: ConnId) -> Tick {
-        let at = self.at(now, conn);
+    /// When what is sent now arrives at the provider; `None`: never.
+    pub(super) fn down(&mut self, now: Tick, conn: ConnId) -> Option<Tick> {
+        let at = self.at(now, conn)?;
         let socket = self.socket(conn);
         socket.latest_down = socket.latest_down.max(at);
-        socket.latest_down
+        Some(socket.latest_down)
     }
 
-    fn at(&mut self, now: Tick, conn: ConnId) -> Tick {
-        now + self.latency() + self.extra(now, self.sockets[&conn].machine)
-    }
-
-    fn extra(&self, now: Tick, machine: u32) -> Span {
-        let clog = self.clogs[machine as usize];
-        if now < clog.until {
-            clog.extra
-        } else {
-            Span::ZERO
-        }
+    fn at(&mut self, now: Tick, conn: ConnId) -> Option<Tick> {
+        let latency = self.latency();
+        let socket = self.sockets[&conn];
+        let link = self.links[socket.machine as usize];
+        let at = now.max(link.parted_until) + latency + extra(now, link.clog);
+        (!socket.is_dead).then_some(at)
     }
 
     /// Sockets whose coordinator's end is open.
@@ -120,5 +169,13 @@ impl Net {
             .iter()
             .filter(|(_, socket)| socket.is_coordinator_open);
         open.map(|(conn, _)| *conn).collect()
+    }
+}
+
+fn extra(now: Tick, clog: Clog) -> Span {
+    if now < clog.until {
+        clog.extra
+    } else {
+        Span::ZERO
     }
 }

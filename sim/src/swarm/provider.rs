@@ -22,6 +22,7 @@ use cereus_core::wire::proof::{Blob, MachineKey};
 use cereus_engine::kv::KvLayout;
 use cereus_engine::scheduler::{Refused, SchedulerConfig};
 
+use super::clock::Clock;
 use super::coordinator::key_bytes;
 use super::plan::{Lie, PROBE_TOKENS, Plan, PlannedMachine, model_name};
 use super::{lies, text};
@@ -82,6 +83,10 @@ pub(super) struct Provider {
     jobs: u32,
     /// The first heartbeat of a session, as the network may deliver it again.
     first_beat: Option<(SessionId, Vec<u8>)>,
+    /// A piece that one who swaps keeps back.
+    kept_back: Option<Vec<u8>>,
+    sent: u64,
+    pub(super) clock: Clock,
     out: AgentOut,
 }
 
@@ -132,6 +137,9 @@ impl Provider {
             running: BTreeMap::new(),
             jobs: 0,
             first_beat: None,
+            kept_back: None,
+            sent: 0,
+            clock: Clock::default(),
             out: AgentOut::default(),
         }
     }
@@ -141,6 +149,8 @@ impl Provider {
         self.machine.reset();
         self.running.clear();
         self.first_beat = None;
+        self.kept_back = None;
+        self.clock = Clock::default();
         self.resident = resident_at_start(self.models, self.begins_cold);
         let is_attested = self.identity.is_some();
         self.agent = agent(now, self.seed, self.ix, life, is_attested, self.models);
@@ -151,14 +161,14 @@ impl Provider {
     }
 
     pub(super) fn next_wake(&self) -> Option<Tick> {
-        self.agent.next_wake().map(|(at, _)| at)
+        self.agent.next_wake().map(|(at, _)| self.clock.world(at))
     }
 
     /// Something happened to the process.
     pub(super) fn step(&mut self, now: Tick, event: AgentEvent<'_>, acts: &mut Vec<Act>) {
         let mut out = core::mem::take(&mut self.out);
         out.clear();
-        self.agent.step(now, event, &mut out);
+        self.agent.step(self.clock.read(now), event, &mut out);
         for effect in &out.list {
             self.follow(now, effect, acts);
         }
@@ -180,6 +190,10 @@ impl Provider {
         for note in notes {
             match note {
                 Note::Started { attempt } => self.say(now, attempt, 1, acts),
+                Note::Progressed { attempt, .. } if self.lie == Lie::Breaks => {
+                    acts.extend(self.machine.cancel(now, attempt).map(Act::Step));
+                    self.end(now, attempt, JobEnd::Failed(JobFault::Internal), acts);
+                }
                 Note::Progressed { attempt, tokens } => self.say(now, attempt, tokens, acts),
                 Note::Completed {
                     attempt,
@@ -248,7 +262,7 @@ impl Provider {
     /// Steps the agent from inside its own effects, with a buffer of its own.
     fn again(&mut self, now: Tick, event: AgentEvent<'_>, acts: &mut Vec<Act>) {
         let mut out = AgentOut::default();
-        self.agent.step(now, event, &mut out);
+        self.agent.step(self.clock.read(now), event, &mut out);
         for effect in &out.list {
             self.follow(now, effect, acts);
         }
@@ -263,7 +277,8 @@ impl Provider {
         if is_beat && is_new {
             self.first_beat = Some((session, frame.to_vec()));
         }
-        for frame in lies::told(self.lie, frame) {
+        self.sent += 1;
+        for frame in lies::told(self.lie, frame, self.sent, &mut self.kept_back) {
             acts.push(Act::Send { session, frame });
         }
     }
@@ -292,6 +307,7 @@ impl Provider {
         };
         let taken = match self.lie {
             Lie::BlackHole => Ok(None),
+            Lie::Blames => Err(Refused::TooLong),
             Lie::Refuses => Err(Refused::QueueFull),
             _ => self.machine.submit(now, &job, &[]),
         };

@@ -31,11 +31,15 @@ pub(super) struct Answers {
     answers: BTreeMap<RequestId, Answering>,
     /// What consumers heard, in order, until the coordinator passes it on.
     replies: Vec<(RequestId, Reply)>,
-    /// One for all: here nobody listens.
-    secret: SecretKey,
+    seed: Seed,
+    /// Secrets that were given out.
+    secrets: u64,
     nonces: u64,
     plant: Option<Plant>,
     dropping: Stream,
+    /// A piece that comes after the next one, and whether that one has come.
+    kept_back: Option<(RequestId, AttemptKey, String)>,
+    gave_one: bool,
     relay_out: Vec<RelayEffect>,
 }
 
@@ -44,10 +48,13 @@ impl Answers {
         Self {
             answers: BTreeMap::new(),
             replies: Vec::new(),
-            secret: SecretKey::from_bytes(key_bytes(seed, u128::MAX)),
+            seed,
+            secrets: 0,
             nonces: 0,
             plant,
             dropping: Stream::new(world, "dropped chunks"),
+            kept_back: None,
+            gave_one: false,
             relay_out: Vec::new(),
         }
     }
@@ -55,6 +62,7 @@ impl Answers {
     pub(super) fn open(&mut self, request: RequestId, chat: &Request<'_>, ask: Ask, model: &str) {
         let mischief = match self.plant {
             Some(Plant::OlderAttempt) => RelayMischief::LastBegunWins,
+            Some(Plant::SkipsDamaged) => RelayMischief::SkipsDamaged,
             Some(_) | None => RelayMischief::None,
         };
         self.answers.entry(request).or_insert_with(|| {
@@ -133,11 +141,53 @@ impl Answers {
         }
     }
 
-    fn is_dropped(&mut self, event: &RelayEvent<'_>) -> bool {
-        self.plant == Some(Plant::DroppedChunk)
-            && matches!(event, RelayEvent::SealedCame { .. })
-            && self.dropping.chance(Ratio::new(1, 4))
+    /// What a bug of the process makes of a piece of an answer.
+    fn planted(&mut self, event: &RelayEvent<'_>) -> Planted {
+        let what = match self.plant {
+            Some(Plant::DroppedChunk) => Planted::Dropped,
+            Some(Plant::RepeatedChunk) => Planted::Repeated,
+            Some(Plant::SwappedChunks) if self.kept_back.is_none() => Planted::KeptBack,
+            Some(_) | None => Planted::Nothing,
+        };
+        let is_chunk = matches!(event, RelayEvent::SealedCame { .. });
+        match what != Planted::Nothing && is_chunk && self.dropping.chance(Ratio::new(1, 4)) {
+            true => what,
+            false => Planted::Nothing,
+        }
     }
+
+    /// The piece that was kept back follows the one after it.
+    fn give_back(
+        &mut self,
+        now: Tick,
+        request: RequestId,
+        attempt: AttemptKey,
+        out: &mut Vec<RelayEffect>,
+    ) {
+        let is_due = |(of, by, _): &mut (RequestId, AttemptKey, String)| {
+            self.gave_one && *of == request && *by == attempt
+        };
+        let Some((.., ciphertext)) = self.kept_back.take_if(is_due) else {
+            self.gave_one = self.kept_back.is_some();
+            return;
+        };
+        self.gave_one = false;
+        let ciphertext = ciphertext.as_str();
+        let event = RelayEvent::SealedCame {
+            attempt,
+            ciphertext,
+        };
+        self.relay(now, request, event, out);
+    }
+}
+
+/// See [`Answers::planted`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Planted {
+    Dropped,
+    KeptBack,
+    Nothing,
+    Repeated,
 }
 
 impl Host for Answers {
@@ -151,15 +201,28 @@ impl Host for Answers {
         event: RelayEvent<'_>,
         out: &mut Vec<RelayEffect>,
     ) -> AttemptNews {
-        if !self.is_dropped(&event) {
-            self.relay(now, *request, event, out);
+        match self.planted(&event) {
+            Planted::Nothing => self.relay(now, *request, event, out),
+            Planted::Dropped => {}
+            Planted::Repeated => {
+                self.relay(now, *request, event.clone(), out);
+                self.relay(now, *request, event, out);
+            }
+            Planted::KeptBack => {
+                if let RelayEvent::SealedCame { ciphertext, .. } = event {
+                    self.kept_back = Some((*request, attempt, ciphertext.to_owned()));
+                }
+            }
         }
+        self.give_back(now, *request, attempt, out);
         let answering = self.answers.get(request);
         answering.map_or_else(AttemptNews::default, |it| it.relay.news_of(attempt))
     }
 
     fn secret(&mut self) -> Option<SecretKey> {
-        Some(self.secret.clone())
+        self.secrets += 1;
+        let whose = u128::MAX - u128::from(self.secrets);
+        Some(SecretKey::from_bytes(key_bytes(self.seed, whose)))
     }
 
     fn seal(&mut self, request: &RequestId, wire: WireId, with: &RequestKey) -> Option<Vec<u8>> {

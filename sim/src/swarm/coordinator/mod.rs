@@ -6,6 +6,7 @@
 //! step of the core goes by the oracles.
 
 mod answers;
+pub(super) mod recording;
 mod tasks;
 mod witness;
 
@@ -15,6 +16,7 @@ use cereus_core::api::{Api, Request};
 use cereus_core::coordinator::Coordinator;
 use cereus_core::denial::Denial;
 use cereus_core::draw::{Purpose, Seed};
+use cereus_core::effect::Transfer;
 use cereus_core::event::Event;
 use cereus_core::exchange::{
     Connection, ConnectionEffect, Control, ControlEffect, ControlEvent, ExchangeMischief, Order,
@@ -25,11 +27,13 @@ use cereus_core::relay::RelayEvent;
 use cereus_core::time::{Span, Tick};
 use cereus_core::wire::proof::Posture;
 
-use super::Plant;
+use super::marks::{Marker, Marks};
 use super::plan::{Plan, TaskPlan};
+use super::{Observer, Plant, Trial};
 use crate::oracle::{MoneyModel, Origin, Terminals, Violation, Watch};
 use crate::stream::Stream;
 use answers::Answers;
+use recording::{Recording, Torn};
 
 /// What the world does for the coordinator.
 #[derive(Clone, Debug)]
@@ -38,7 +42,7 @@ pub(super) enum ProcessEffect {
         conn: ConnId,
     },
     Post {
-        seq: u64,
+        transfer: Transfer,
     },
     /// Something waits for this task: let it run when it may.
     Run {
@@ -122,12 +126,16 @@ pub(super) struct CoordinatorProcess {
     machines: BTreeMap<ConnId, MachineId>,
     newest: BTreeMap<MachineId, ConnId>,
     plant: Option<Plant>,
+    observer: Option<Observer>,
+    recording: Option<Recording>,
+    marker: Marker,
     control_out: Vec<ControlEffect<RequestId>>,
     connection_out: Vec<ConnectionEffect>,
 }
 
 impl CoordinatorProcess {
-    pub(super) fn new(plan: &Plan, life: u64, plant: Option<Plant>) -> Self {
+    pub(super) fn new(plan: &Plan, life: u64, trial: &Trial, left: Torn) -> Self {
+        let (plant, observer) = (trial.plant, trial.observer);
         let config = plan.core(life);
         let seed = config.seed;
         // As in production, a cancelled attempt is remembered for longer than the core waits for it.
@@ -145,9 +153,11 @@ impl CoordinatorProcess {
             owners: Owners::default(),
         };
         let mut control = Control::new(config);
-        if let Some(mischief) = plant.and_then(Plant::in_core) {
-            control.core_mut().dangerous_plant(mischief);
-        }
+        let mischief = plant.and_then(Plant::in_core).unwrap_or_default();
+        control.core_mut().dangerous_plant(mischief);
+        let recording = plan
+            .has_journal
+            .then(|| Recording::begin(control.core(), mischief, left));
         Self {
             watch: Watch::new(control.core()),
             control,
@@ -163,6 +173,9 @@ impl CoordinatorProcess {
             machines: BTreeMap::new(),
             newest: BTreeMap::new(),
             plant,
+            observer,
+            recording,
+            marker: Marker::default(),
             control_out: Vec::new(),
             connection_out: Vec::new(),
         }
@@ -250,6 +263,14 @@ impl CoordinatorProcess {
         self.want(task, by);
     }
 
+    pub(super) const fn marks(&self) -> &Marks {
+        &self.marker.marks
+    }
+
+    pub(super) const fn take_recording(&mut self) -> Option<Recording> {
+        self.recording.take()
+    }
+
     /// INV-31, over all requests of this life.
     pub(super) fn require_trails(&self) -> Result<(), Violation> {
         self.answers.require_trails()
@@ -279,6 +300,8 @@ impl CoordinatorProcess {
 
 /// What the coordinator works with beside itself.
 pub(super) struct Surroundings<'a> {
+    /// What its clock says.
+    pub(super) now: Tick,
     pub(super) money: &'a mut MoneyModel,
     pub(super) effects: &'a mut Vec<ProcessEffect>,
     /// Draws what a task takes first.

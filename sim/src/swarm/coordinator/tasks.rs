@@ -11,7 +11,7 @@ use cereus_core::time::Tick;
 
 use super::witness::Oracles;
 use super::{Checked, CoordinatorProcess, Heard, ProcessEffect, Surroundings, Task};
-use crate::oracle::{Origin, Violation, require};
+use crate::oracle::{MoneyModel, Origin, Violation, require};
 use crate::swarm::Plant;
 
 /// Events of one turn of the control task.
@@ -144,6 +144,9 @@ impl CoordinatorProcess {
                 watch: &mut self.watch,
                 money: by.money,
                 origin: origin.take(),
+                observer: self.observer,
+                marker: &mut self.marker,
+                recording: self.recording.as_mut(),
                 steps: 0,
                 verdict: Ok(()),
             };
@@ -151,7 +154,7 @@ impl CoordinatorProcess {
             by.steps += oracles.steps;
             oracles.verdict?;
             for effect in out.drain(..) {
-                self.follow_control(now, effect, &mut refused, by);
+                self.follow_control(now, effect, &mut refused, by)?;
             }
             by.money.require_receipts()?;
             self.control_out = out;
@@ -166,7 +169,7 @@ impl CoordinatorProcess {
         effect: ControlEffect<RequestId>,
         refused: &mut VecDeque<ControlEvent<RequestId>>,
         by: &mut Surroundings<'_>,
-    ) {
+    ) -> Checked {
         match effect {
             ControlEffect::Charged { receipt, .. } => by.money.receipted(&receipt),
             ControlEffect::Finished { request, receipt } => {
@@ -195,7 +198,10 @@ impl CoordinatorProcess {
                 }
             }
             ControlEffect::Post { transfer, .. } => {
-                by.effects.push(ProcessEffect::Post { seq: transfer.seq });
+                let receipt = transfer.request();
+                let receipt = receipt.and_then(|request| self.core().settled(request));
+                MoneyModel::require_receipt_beside(&transfer, receipt.as_ref())?;
+                by.effects.push(ProcessEffect::Post { transfer });
             }
             ControlEffect::Relay { request, event } => self.answers.step(now, request, event),
             // Nothing is left to do for these: the oracles have seen the misuse, and the consumer
@@ -207,6 +213,7 @@ impl CoordinatorProcess {
             | ControlEffect::Released { .. }
             | ControlEffect::WasMisused(_) => {}
         }
+        Ok(())
     }
 
     fn run_connection(&mut self, now: Tick, conn: ConnId, by: &mut Surroundings<'_>) -> Checked {

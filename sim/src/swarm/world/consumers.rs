@@ -60,7 +60,7 @@ impl World {
         person.end(Outcome::Left)?;
         let request = person.request;
         self.with_coordinator(now, |coordinator, by| {
-            coordinator.left(now, request, by);
+            coordinator.left(by.now, request, by);
             Ok(())
         })
     }

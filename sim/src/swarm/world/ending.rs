@@ -4,10 +4,10 @@ use cereus_core::coordinator::Coordinator;
 use cereus_core::digest::Mix;
 use cereus_core::time::{Span, Tick};
 
-use super::super::people::{Outcome, Person};
+use super::super::people::{Fidelity, Outcome, Person};
 use super::super::plan::{Lie, PROBE_TOKENS, PlannedAsk};
 use super::{Happening, PROBER, World};
-use crate::oracle::{Violation, require};
+use crate::oracle::{ANSWERED_FOR, Violation, require};
 
 impl World {
     /// Faults are over; liars come back as honest processes.
@@ -25,7 +25,8 @@ impl World {
     }
 
     /// INV-15: whoever asks after the storm is served.
-    pub(super) fn probe(&mut self, now: Tick) {
+    pub(super) fn probe(&mut self, now: Tick) -> Result<(), Violation> {
+        self.require_everybody()?;
         self.is_probed = true;
         for model in 0..self.plan.models {
             let number = u32::try_from(self.people.len()).expect("few people");
@@ -41,17 +42,44 @@ impl World {
                 reads_after: Span::ZERO,
                 is_streamed: true,
             };
-            self.people.push(Person::new(number, ask));
+            self.people.push(Person::new(number, ask, Fidelity::Exact));
             let at = now + Span::secs(u64::from(model));
             self.queue.push(at, Happening::Asked { number });
         }
+        Ok(())
+    }
+
+    /// INV-32: long after the storm every machine is back, as far as there are places, and each is open
+    /// but for what it answers for.
+    fn require_everybody(&self) -> Result<(), Violation> {
+        let Some(coordinator) = &self.coordinator else {
+            return Ok(());
+        };
+        let roster = coordinator.core().roster();
+        let machines = self.plan.machines.iter();
+        let coming = machines.filter(|machine| machine.joins_at != Tick::NEVER);
+        let places = usize::try_from(self.plan.limits.providers_max).expect("few places");
+        let expected = coming.count().min(places);
+        require(roster.len() == expected, "INV-32", || {
+            format!(
+                "{} of {expected} machines are back: {roster:?}",
+                roster.len()
+            )
+        })?;
+        let closed = roster.iter().find(|present| {
+            let mut reasons = present.offers.iter().flat_map(|offered| &offered.closed);
+            present.pending == 0 && reasons.any(|reason| !ANSWERED_FOR.contains(reason))
+        });
+        require(closed.is_none(), "INV-32", || {
+            format!("long after all has healed {closed:?}")
+        })
     }
 
     pub(super) fn is_over(&self) -> bool {
         let Some(coordinator) = &self.coordinator else {
             return false;
         };
-        self.people.iter().all(|person| person.ended.is_some())
+        self.people.iter().all(Person::is_done)
             && coordinator.core().gauges().requests == 0
             && coordinator.is_quiet()
             && self.disk.is_quiet()
@@ -62,12 +90,16 @@ impl World {
         self.require_restorable()?;
         let coordinator = self
             .coordinator
-            .as_ref()
+            .as_mut()
             .expect("the coordinator is up at the end");
         coordinator
             .watch
             .quiescent(coordinator.core(), &self.money)?;
         coordinator.core().invariant_quiescent();
+        self.money.require_balances(coordinator.core())?;
+        if let Some(recording) = coordinator.take_recording() {
+            recording.close(coordinator.core())?;
+        }
         coordinator.require_trails()?;
         for person in &self.people[self.plan.asks.len()..] {
             require(person.ended == Some(Outcome::Answered), "INV-15", || {
@@ -78,10 +110,12 @@ impl World {
             })?;
         }
         self.digest.wide(coordinator.core().running_digest());
+        self.tally.marks.add(coordinator.marks());
+        self.tally.simulated_us = self.queue.now().0;
         self.tally.stale_events += coordinator.watch.fleet.stale;
         self.tally.loads += coordinator.core().counts().loads_ordered;
-        for person in &self.people {
-            let count = match person.ended.expect("all have ended") {
+        for outcome in self.people.iter().filter_map(|person| person.ended) {
+            let count = match outcome {
                 Outcome::Answered => &mut self.tally.answered,
                 Outcome::Broken => &mut self.tally.broken,
                 Outcome::Left => &mut self.tally.left,

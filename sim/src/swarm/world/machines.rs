@@ -4,6 +4,7 @@ use cereus_core::agent::{AgentEvent, SessionId};
 use cereus_core::ids::ConnId;
 use cereus_core::time::{Span, Tick};
 
+use super::super::Plant;
 use super::super::lies::is_of;
 use super::super::provider::Act;
 use super::{Happening, OWNER, Sleeper, World};
@@ -39,12 +40,15 @@ impl World {
                 }
             }
             Act::Ping { session } => {
-                if let Some(conn) = self.conn_of(machine, session)
-                    && self.net.socket(conn).is_coordinator_open
-                {
-                    let there = self.net.up(now, conn);
-                    let back = self.net.down(there, conn);
-                    self.queue.push(back, Happening::Pong { conn });
+                if let Some(conn) = self.conn_of(machine, session) {
+                    let is_open = self.net.socket(conn).is_coordinator_open;
+                    let there = self.net.up(now, conn).filter(|_| is_open);
+                    let back = there.and_then(|there| self.net.down(there, conn));
+                    let planted =
+                        (self.trial.plant == Some(Plant::PongsFromNowhere)).then_some(now);
+                    if let Some(at) = back.or(planted) {
+                        self.queue.push(at, Happening::Pong { conn });
+                    }
                 }
             }
             Act::Send { session, frame } => self.send(now, machine, session, frame),
@@ -67,15 +71,17 @@ impl World {
         };
         // Old news hurts most when the machine has just become fuller.
         let is_news = is_of(&frame, "heartbeat") || is_of(&frame, "inference_accepted");
-        let at = self.net.up(now, conn);
+        let Some(at) = self.net.up(now, conn) else {
+            return;
+        };
         self.queue.push(at, Happening::Up { conn, frame });
         if is_news
             && self.stale_beats.chance(self.plan.stale_beats)
             && let Some(Act::Send { session: of, frame }) =
                 self.posts[machine as usize].provider.stale_beat()
             && of == session
+            && let Some(at) = self.net.up(now, conn)
         {
-            let at = self.net.up(now, conn);
             self.queue.push(at, Happening::Up { conn, frame });
         }
     }
@@ -96,6 +102,16 @@ impl World {
         if self.posts[machine as usize].life != life {
             return;
         }
+        if let Some(at) = self.net.dial_fails(now, machine) {
+            let failed = Happening::DialFailed {
+                machine,
+                life,
+                session,
+            };
+            self.mark("a dial found nobody");
+            self.queue.push(at, failed);
+            return;
+        }
         if self.coordinator.is_none() {
             let failed = AgentEvent::DialFailed { session };
             return self.with_provider(now, machine, |provider, acts| {
@@ -105,13 +121,23 @@ impl World {
         let conn = self.net.open(machine);
         self.posts[machine as usize].socket = Some((session, conn));
         let accepted = self.with_coordinator(now, |coordinator, by| {
-            coordinator.accept(now, conn, OWNER, by);
+            coordinator.accept(by.now, conn, OWNER, by);
             Ok(())
         });
         accepted.expect("a new socket breaks no law");
         self.with_provider(now, machine, |provider, acts| {
             provider.connected(now, session, acts);
         });
+    }
+
+    /// Nobody answered the dial.
+    pub(super) fn dial_failed(&mut self, now: Tick, machine: u32, life: u32, session: SessionId) {
+        if self.posts[machine as usize].life == life {
+            let failed = AgentEvent::DialFailed { session };
+            self.with_provider(now, machine, |provider, acts| {
+                provider.step(now, failed, acts);
+            });
+        }
     }
 
     pub(super) fn down(&mut self, now: Tick, conn: ConnId, frame: &[u8]) {
@@ -149,10 +175,11 @@ impl World {
         (open == conn).then_some(session)
     }
 
-    /// The coordinator's end learns it later.
+    /// The coordinator's end learns it later, or never.
     fn hang_up_coordinator(&mut self, now: Tick, conn: ConnId) {
-        let at = self.net.up(now, conn);
-        self.queue.push(at, Happening::UpClosed { conn });
+        if let Some(at) = self.net.up(now, conn) {
+            self.queue.push(at, Happening::UpClosed { conn });
+        }
     }
 
     /// The process dies, with everything in it. Its socket does at the other end when it is heard.

@@ -13,14 +13,17 @@ use cereus_core::digest::Mix;
 use cereus_core::ids::{AccountId, ConnId};
 use cereus_core::time::{Span, Tick};
 
+use super::clock::Clock;
+use super::coordinator::recording::Torn;
 use super::coordinator::{CoordinatorProcess, Heard, ProcessEffect, Surroundings, Task};
 use super::disk::Disk;
+use super::marks::Mark;
 use super::net::Net;
-use super::people::Person;
+use super::people::{Fidelity, Person};
 use super::plan::Plan;
 use super::provider::{Act, Provider};
 use super::turns::Turns;
-use super::{Failure, Plant, Tally};
+use super::{Failure, Plant, Tally, Trial};
 use crate::oracle::{MoneyModel, Violation, require};
 use crate::queue::EventQueue;
 use crate::stream::Stream;
@@ -39,10 +42,19 @@ enum Happening {
     Asked {
         number: u32,
     },
+    DialFailed {
+        machine: u32,
+        life: u32,
+        session: SessionId,
+    },
     Dialled {
         machine: u32,
         life: u32,
         session: SessionId,
+    },
+    DiskHeard {
+        life: u64,
+        up_to: u64,
     },
     DiskWritten {
         life: u64,
@@ -53,6 +65,10 @@ enum Happening {
     },
     DownClosed {
         conn: ConnId,
+    },
+    /// The coordinator's process ends as it was asked to.
+    Drained {
+        life: u64,
     },
     Faulted {
         ix: usize,
@@ -114,13 +130,19 @@ struct Post {
 /// See the module.
 pub(super) struct World {
     plan: Plan,
-    plant: Option<Plant>,
+    trial: Trial,
     queue: EventQueue<Happening>,
     coordinator: Option<CoordinatorProcess>,
     /// How many processes the coordinator had.
     life: u64,
     money: MoneyModel,
     disk: Disk,
+    /// The newest number that any process of the coordinator knew to be on the disk.
+    heard: u64,
+    clock: Clock,
+    /// What the last process left of its journal.
+    torn: Torn,
+    tears: Stream,
     net: Net,
     turns: Turns,
     posts: Vec<Post>,
@@ -135,23 +157,32 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(plan: Plan, plant: Option<Plant>) -> Self {
+    pub(super) fn new(plan: Plan, trial: &Trial) -> Self {
         let posts = (0u32..).zip(&plan.machines).map(|(ix, planned)| Post {
             provider: Provider::new(&plan, ix, planned),
             life: 0,
             socket: None,
         });
         let people = (0u32..).zip(&plan.asks);
+        let fidelity = match plan.garbles() {
+            true => Fidelity::Garbled,
+            false => Fidelity::Exact,
+        };
         Self {
             posts: posts.collect(),
             people: people
-                .map(|(number, ask)| Person::new(number, *ask))
+                .map(|(number, ask)| Person::new(number, *ask, fidelity))
                 .collect(),
             queue: EventQueue::new(),
             coordinator: None,
             life: 0,
             money: MoneyModel::new(),
             disk: Disk::new(&plan),
+            heard: 0,
+            clock: match trial.plant {
+                Some(Plant::ClockGoesBack) => Clock::going_back(),
+                Some(_) | None => Clock::default(),
+            },
             net: Net::new(&plan),
             turns: Turns::new(&plan),
             wakes: BTreeMap::new(),
@@ -161,7 +192,9 @@ impl World {
             tally: Tally::default(),
             digest: Mix::default(),
             is_probed: false,
-            plant,
+            torn: Torn::default(),
+            tears: Stream::new(plan.seed, "tears"),
+            trial: trial.clone(),
             plan,
         }
     }
@@ -209,9 +242,11 @@ impl World {
 
     fn schedule(&mut self) {
         for (machine, planned) in (0u32..).zip(&self.plan.machines.clone()) {
-            self.arm(Tick::ZERO, planned.joins_at, Sleeper::Agent(machine));
+            if planned.joins_at != Tick::NEVER {
+                self.arm(Tick::ZERO, planned.joins_at, Sleeper::Agent(machine));
+            }
         }
-        for person in &self.people {
+        for person in self.people.iter().filter(|person| person.is_coming()) {
             let number = person.number;
             self.queue.push(person.ask.at, Happening::Asked { number });
         }
@@ -219,7 +254,8 @@ impl World {
             self.queue.push(timed.at, Happening::Faulted { ix });
         }
         self.queue.push(self.plan.heals_at, Happening::Healed);
-        let probe_at = self.people.iter().map(|person| person.ask.at).max();
+        let coming = self.people.iter().filter(|person| person.is_coming());
+        let probe_at = coming.map(|person| person.ask.at).max();
         let probe_at = probe_at.unwrap_or_default().max(self.plan.heals_at) + PROBE_AFTER;
         self.queue.push(probe_at, Happening::Probe);
     }
@@ -234,7 +270,7 @@ impl World {
             Happening::Repeated { number } => self.repeated(now, number),
             Happening::Left { number } => self.left(now, number),
             Happening::Ran { task, life } if life == self.life => {
-                self.with_coordinator(now, |coordinator, by| coordinator.run(now, task, by))
+                self.with_coordinator(now, |coordinator, by| coordinator.run(by.now, task, by))
             }
             Happening::Ran { .. } => Ok(()),
             Happening::Read { number, is_last } => self.read(number, is_last),
@@ -244,6 +280,14 @@ impl World {
                 session,
             } => {
                 self.dialled(now, machine, life, session);
+                Ok(())
+            }
+            Happening::DialFailed {
+                machine,
+                life,
+                session,
+            } => {
+                self.dial_failed(now, machine, life, session);
                 Ok(())
             }
             Happening::Pong { conn } => {
@@ -287,23 +331,30 @@ impl World {
                 self.down_closed(now, conn);
                 Ok(())
             }
-            Happening::DiskWritten { life } if life == self.life && self.coordinator.is_some() => {
-                let up_to = self.disk.written();
-                self.with_coordinator(now, |coordinator, by| {
-                    coordinator.durable(up_to, by);
-                    Ok(())
-                })
+            Happening::DiskHeard { life, up_to } if self.is_living(life) => {
+                self.disk_heard(now, up_to)
             }
-            Happening::DiskWritten { .. } => Ok(()),
+            Happening::DiskWritten { life } if self.is_living(life) => self.disk_written(now),
+            Happening::DiskHeard { .. } | Happening::DiskWritten { .. } => Ok(()),
             Happening::Woke { who, life } => self.woke(now, who, life),
+            Happening::Drained { life } if self.is_living(life) => {
+                self.crash_coordinator(now, Span::secs(1))
+            }
+            Happening::Drained { .. } => Ok(()),
             Happening::Faulted { ix } => self.fault(now, ix),
             Happening::CoordinatorBack => self.start_coordinator(now),
             Happening::Healed => self.heal(now),
-            Happening::Probe => {
-                self.probe(now);
-                Ok(())
-            }
+            Happening::Probe => self.probe(now),
         }
+    }
+
+    fn mark(&mut self, name: &'static str) {
+        self.tally.marks.hit(Mark::World(name));
+    }
+
+    /// Whether the coordinator's process of that number is up.
+    fn is_living(&self, life: u64) -> bool {
+        life == self.life && self.coordinator.is_some()
     }
 
     /// Steps the coordinator, if it is up, and does what it asks for.
@@ -317,6 +368,7 @@ impl World {
         };
         let mut effects = core::mem::take(&mut self.effects);
         let mut surroundings = Surroundings {
+            now: self.clock.read(now),
             money: &mut self.money,
             effects: &mut effects,
             order: self.turns.order(),
@@ -341,26 +393,31 @@ impl World {
         match effect {
             ProcessEffect::Hangup { conn } => {
                 self.net.socket(conn).is_coordinator_open = false;
-                let at = self.net.down(now, conn);
-                self.queue.push(at, Happening::DownClosed { conn });
+                if let Some(at) = self.net.down(now, conn) {
+                    self.queue.push(at, Happening::DownClosed { conn });
+                }
             }
-            ProcessEffect::Post { seq } => self.disk.post(seq),
+            ProcessEffect::Post { transfer } => self.disk.post(transfer),
             ProcessEffect::Run { task } => {
                 let (at, rank) = self.turns.draw(now);
                 let life = self.life;
                 self.queue
                     .push_ranked(at, rank, Happening::Ran { task, life });
             }
-            ProcessEffect::Wake { at, task } => self.arm(now, at, Sleeper::Task(task)),
+            ProcessEffect::Wake { at, task } => {
+                self.arm(now, self.clock.world(at), Sleeper::Task(task));
+            }
             ProcessEffect::Reply { request, reply } => {
                 let number = u32::try_from(request.0 - 1).expect("requests are numbered");
                 self.heard(now, number, reply)?;
             }
             ProcessEffect::Write { conn, frame } => {
-                let took = self.net.write(now, conn);
-                self.queue.push(now + took, Happening::WriteDone { conn });
-                let at = self.net.down(now + took, conn);
-                self.queue.push(at, Happening::Down { conn, frame });
+                if let Some(at) = self.net.write(now, conn) {
+                    self.queue.push(at, Happening::WriteDone { conn });
+                    if let Some(at) = self.net.down(at, conn) {
+                        self.queue.push(at, Happening::Down { conn, frame });
+                    }
+                }
             }
         }
         Ok(())
