@@ -3,7 +3,7 @@
 
 use super::attempts::{Route, public};
 use super::books::HoldError;
-use super::fleet::{Load, Reach, Want};
+use super::fleet::{First, Load, Reach, Want};
 use super::queues::{Waiting, Whose};
 use super::requests::Request;
 use super::terms::Terms;
@@ -26,8 +26,8 @@ const NO_PROVIDER_RETRY_S: u16 = 5;
 /// What becomes of a request that may enter.
 #[derive(Clone, Copy)]
 enum Way {
-    /// It goes to this offer.
-    Now(u32),
+    /// It goes there.
+    Now(First),
     Queued,
     /// It waits, and this one no longer does.
     InPlaceOf(Key),
@@ -73,10 +73,10 @@ impl Coordinator {
             });
             return Err(self.full(ask.request, ask.model));
         }
-        let chosen = self.fleet.choose(want, &self.config);
-        self.bear(now, &want, chosen)?;
+        let chosen = self.fleet.first_choice(want, &self.config);
+        self.bear(now, &want, chosen.map(|first| first.offer))?;
         let way = match chosen {
-            Some(offer) => Way::Now(offer),
+            Some(first) => Way::Now(first),
             None => self.place_in_queue(&want)?,
         };
         let bound = ask.prompt_tokens_bound.max(ask.prompt_tokens);
@@ -95,7 +95,10 @@ impl Coordinator {
         self.durable.awaits(key, transfer.seq);
         out.post(transfer);
         match way {
-            Way::Now(offer) => self.dispatch(now, key, offer, out),
+            Way::Now(first) => {
+                self.fleet.note_first(now, ask.model, first);
+                self.dispatch(now, key, first.offer, out);
+            }
             Way::Queued => self.enqueue(key),
             Way::InPlaceOf(other) => {
                 self.shed(other, out);

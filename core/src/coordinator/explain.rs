@@ -43,8 +43,8 @@ impl Coordinator {
     #[must_use]
     pub fn preview(&self, ask: Ask) -> Option<ConnId> {
         self.config.catalog.spec(ask.model)?;
-        let offer = self.fleet.choose(self.want(&ask), &self.config)?;
-        Some(self.fleet.seller(offer).id.conn)
+        let first = self.fleet.first_choice(self.want(&ask), &self.config)?;
+        Some(self.fleet.seller(first.offer).id.conn)
     }
 
     /// What a request that has just come looks for.

@@ -17,6 +17,7 @@ mod racing;
 mod receipts;
 mod roster;
 mod second;
+mod turns;
 mod warm;
 
 use std::borrow::Cow;

@@ -50,6 +50,15 @@ impl Fleet {
                 let listed = self.supply(offer.model).strangers.get(at as usize);
                 assert_eq!(listed, Some(&key.slot), "INV-12: misplaced");
             }
+            assert_eq!(
+                offer.turn_at.is_some(),
+                offer.place.is_some(),
+                "INV-12: the rota is not that of the open offers"
+            );
+            if let Some(at) = offer.turn_at {
+                let listed = self.supply(offer.model).rota.at(at);
+                assert_eq!(listed, Some(key.slot), "INV-12: misplaced");
+            }
             let Some(place) = offer.place else { continue };
             let supply = self.supply(offer.model);
             assert_eq!(supply.pool.at(place).offer, key.slot, "INV-12: misplaced");

@@ -72,7 +72,7 @@ impl<'a> Want<'a> {
         u32::try_from(of_all).map_or(most, |tokens| tokens.min(most))
     }
 
-    const fn work(&self, cached_tokens: u32) -> Work {
+    pub(super) const fn work(&self, cached_tokens: u32) -> Work {
         Work {
             prompt_tokens: self.prompt_tokens,
             cached_tokens,

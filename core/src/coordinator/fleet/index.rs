@@ -63,6 +63,7 @@ impl Fleet {
         let is_stranger =
             gate.is_open() && self.providers.at(self.offers.at(ix).provider).is_stranger();
         self.list_stranger(ix, is_stranger);
+        self.list_turn(ix, gate.is_open());
         let offer = self.offers.at_mut(ix);
         offer.gate = gate;
         offer.place = place;
@@ -145,6 +146,7 @@ impl Fleet {
     pub(super) fn drop_offer(&mut self, ix: u32) {
         self.take_out(ix);
         self.list_stranger(ix, false);
+        self.list_turn(ix, false);
         let offer = self
             .offers
             .remove(self.offers.key_at(ix))

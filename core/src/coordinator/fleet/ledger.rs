@@ -44,6 +44,7 @@ impl Fleet {
             "a reservation fits the believed budget"
         );
         offer.pending += 1;
+        offer.sent_at = now;
         offer.reserved_tokens += load.need_tokens;
         offer.prefill_tokens += u64::from(load.fresh_tokens);
         let provider = offer.provider;

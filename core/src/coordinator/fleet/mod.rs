@@ -26,6 +26,7 @@ mod pool;
 mod prefixes;
 mod proofs;
 mod roster;
+mod rota;
 mod standing;
 mod supply;
 
@@ -53,6 +54,7 @@ use self::prefixes::Prefixes;
 #[cfg(test)]
 pub(crate) use self::proofs::PROOFS_MAX;
 use self::proofs::Proofs;
+pub(crate) use self::rota::First;
 pub(crate) use self::standing::{FAULTS_TO_BAR, Refusing};
 use self::supply::Typical;
 pub(crate) use self::supply::{Reach, Supply};

@@ -51,6 +51,10 @@ pub(crate) struct Offer {
     pub(super) place: Option<Place>,
     /// Its place in the supply's list of strangers.
     pub(super) stranger_at: Option<u32>,
+    /// And on its rota.
+    pub(super) turn_at: Option<u32>,
+    /// When it was last sent anything.
+    pub(super) sent_at: Tick,
 }
 
 impl Offer {
@@ -96,6 +100,8 @@ impl Offer {
             gate,
             place: None,
             stranger_at: None,
+            turn_at: None,
+            sent_at: Tick::ZERO,
         }
     }
 

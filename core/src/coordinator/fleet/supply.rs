@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gate::Gate;
 use super::pool::Pool;
+use super::rota::Rota;
 use crate::ewma::Ewma;
 use crate::traits::Traits;
 
@@ -35,6 +36,7 @@ pub(crate) struct Supply {
     pub(super) last_resort: Vec<u32>,
     /// Open offers of machines of which no answer has come yet.
     pub(super) strangers: Vec<u32>,
+    pub(super) rota: Rota,
     /// How many offers each reason closes.
     closed: [u32; Gate::REASONS],
     /// Machines that should have the model in memory; those that have it and could take a request,
@@ -88,6 +90,7 @@ impl Supply {
             capable_count: 0,
             last_resort: Vec::new(),
             strangers: Vec::new(),
+            rota: Rota::default(),
             closed: [0; Gate::REASONS],
             warm_min: 0,
             warm: 0,

@@ -1,0 +1,162 @@
+//! Work for every machine. Always taking the best leaves most of a fleet without any as long as few ask:
+//! nobody learns how those are by now, and their owners go. So the open machines have a turn, and who had
+//! nothing since the last round gets a request now and then, as long as that is cheap: what all of this
+//! adds to the times until first content is a stated share of them. Short prompts cost the least anywhere,
+//! so it is these that slow machines get.
+
+use serde::{Deserialize, Serialize};
+
+use super::choose::{Want, is_fit};
+use super::cost::Cost;
+use super::{Fleet, Policy};
+use crate::config::Config;
+use crate::ids::ModelIx;
+use crate::time::Tick;
+
+/// One part in so many of all times until first content may be spent.
+const SHARE: u64 = 16;
+/// No single request spends more than one part in so many of what has been saved up: cheap ones do first.
+const SPENT_AT_ONCE: u64 = 4;
+const SAVED_MAX_US: u64 = 256_000_000;
+/// Machines that one request looks at.
+const LOOKS: usize = 16;
+
+/// The turn of one model's machines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct Rota {
+    /// Open offers, in no order.
+    open: Vec<u32>,
+    /// Whose turn is next.
+    next: u32,
+    round_began_at: Tick,
+    saved_us: u64,
+}
+
+/// Where a request that has just come goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct First {
+    pub(crate) offer: u32,
+    /// What it adds to the time until first content that this is not the best.
+    extra_us: u64,
+    /// That time at the best.
+    best_us: u64,
+    /// Where the next look begins, and whether that is a new round.
+    next: u32,
+    is_new_round: bool,
+}
+
+impl Rota {
+    /// Lists an offer, and says where.
+    pub(super) fn enter(&mut self, offer: u32) -> u32 {
+        self.open.push(offer);
+        u32::try_from(self.open.len() - 1).expect("at most all offers")
+    }
+
+    /// Takes the offer at a place out. The one returned, if any, is there now.
+    pub(super) fn leave(&mut self, at: u32) -> Option<u32> {
+        self.open.swap_remove(at as usize);
+        self.open.get(at as usize).copied()
+    }
+
+    pub(super) fn at(&self, at: u32) -> Option<u32> {
+        self.open.get(at as usize).copied()
+    }
+}
+
+impl Fleet {
+    /// Where a request that has just come goes: to the best, or to a machine whose turn it is.
+    pub(crate) fn first_choice(&self, want: Want<'_>, config: &Config) -> Option<First> {
+        let best = self.choose(want, config)?;
+        let best_us = self.first_content_us(best, &want);
+        let mut first = First {
+            offer: best,
+            extra_us: 0,
+            best_us,
+            next: self.supply(want.model).rota.next,
+            is_new_round: false,
+        };
+        let supply = self.supply(want.model);
+        let is_busy = 2 * (supply.pool.idle_count() as usize) < supply.rota.open.len();
+        let offer = self.offers.at(best);
+        let is_unknown = self.providers.at(offer.provider).is_unknown();
+        // Where most work, each gets work by itself. And not where its own machine, a last resort or a
+        // stranger was chosen.
+        let may_turn = self.policy == Policy::Expected && offer.place.is_some();
+        if may_turn && !is_unknown && !is_busy {
+            self.take_turn(&want, &mut first);
+        }
+        Some(first)
+    }
+
+    /// The first in turn that has had nothing in this round, if that is cheap enough.
+    fn take_turn(&self, want: &Want<'_>, first: &mut First) {
+        let rota = &self.supply(want.model).rota;
+        for _ in 0..LOOKS {
+            let Some(offer) = rota.at(first.next) else {
+                first.next = 0;
+                first.is_new_round = true;
+                return;
+            };
+            if self.is_due(offer, want, rota.round_began_at) {
+                let here_us = self.first_content_us(offer, want);
+                let extra_us = here_us.saturating_sub(first.best_us);
+                if extra_us <= rota.saved_us / SPENT_AT_ONCE {
+                    first.offer = offer;
+                    first.extra_us = extra_us;
+                    first.next += 1;
+                }
+                return;
+            }
+            first.next += 1;
+        }
+    }
+
+    /// Whether an offer could take the request, has nothing to do and has had nothing since then.
+    fn is_due(&self, offer: u32, want: &Want<'_>, since: Tick) -> bool {
+        let known = self.offers.at(offer);
+        let provider = self.providers.at(known.provider);
+        let Some(place) = known.place else {
+            return false;
+        };
+        let candidate = self.supply(want.model).pool.at(place);
+        let is_sound = !provider.has_faults && !provider.is_unknown();
+        known.sent_at < since && candidate.load == 0 && is_sound && is_fit(want, candidate)
+    }
+
+    fn first_content_us(&self, offer: u32, want: &Want<'_>) -> u64 {
+        let Some(place) = self.offers.at(offer).place else {
+            return 0;
+        };
+        let candidate = self.supply(want.model).pool.at(place);
+        let cached_tokens = self.cached_tokens(offer, want);
+        let cost = Cost::of(want.work(cached_tokens), candidate);
+        cost.wait_us + cost.prefill_us
+    }
+
+    /// It went there.
+    pub(crate) fn note_first(&mut self, now: Tick, model: ModelIx, first: First) {
+        let rota = &mut self.supplies[usize::from(model.0)].rota;
+        let saved_us = rota.saved_us + first.best_us / SHARE;
+        rota.saved_us = saved_us.saturating_sub(first.extra_us).min(SAVED_MAX_US);
+        rota.next = first.next;
+        if first.is_new_round {
+            rota.round_began_at = now;
+        }
+    }
+
+    /// Puts an offer on its model's rota, or takes it off.
+    pub(super) fn list_turn(&mut self, ix: u32, is_open: bool) {
+        let offer = self.offers.at_mut(ix);
+        let rota = &mut self.supplies[usize::from(offer.model.0)].rota;
+        match (offer.turn_at, is_open) {
+            (None, true) => offer.turn_at = Some(rota.enter(ix)),
+            (Some(at), false) => {
+                offer.turn_at = None;
+                if let Some(moved) = rota.leave(at) {
+                    self.offers.at_mut(moved).turn_at = Some(at);
+                }
+            }
+            (None, false) | (Some(_), true) => {}
+        }
+    }
+}
