@@ -16,7 +16,9 @@ use clap::Parser;
 fn main() -> ExitCode {
     sigpipe::reset();
     match cli::Cli::parse().command {
+        cli::Command::Bisect(args) => cli::bisect::run(&args),
         cli::Command::Compare(args) => cli::compare::run(&args),
+        cli::Command::Explain(args) => cli::explain::run(&args),
         cli::Command::Liars(args) => cli::liars::run(&args),
         cli::Command::Replay(args) => cli::replay::run(&args),
         cli::Command::Report(args) => cli::report::run(&args),

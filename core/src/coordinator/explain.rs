@@ -3,9 +3,10 @@
 use core::fmt;
 
 use super::Coordinator;
-use super::fleet::{Reach, Want};
+use super::fleet::{Reach, Want, Weighed};
 use crate::event::{Ask, Machines};
-use crate::ids::ConnId;
+use crate::ids::{ConnId, MachineId};
+use crate::time::Span;
 
 /// What would become of a request that arrived at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,30 @@ pub enum Outlook {
     UnknownModel,
 }
 
+/// A machine that was compared with others, and what it would cost to send the request there: time that
+/// somebody waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contender {
+    pub conn: ConnId,
+    pub machine: MachineId,
+    /// Requests that it runs.
+    pub load: u32,
+    /// Of the prompt, what it has read before.
+    pub cached_tokens: u32,
+    /// Until the prompt is begun.
+    pub wait: Span,
+    /// Until it is read.
+    pub prefill: Span,
+    /// What the rows beside it lose meanwhile, as far as that counts.
+    pub stalled: Span,
+    /// Its answer, as far as that counts.
+    pub answer: Span,
+    /// By how much it slows the answers beside it, as far as that counts.
+    pub slowed: Span,
+    /// The sum.
+    pub cost: Span,
+}
+
 /// The facts of one ask, and what the fleet makes of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
@@ -35,6 +60,8 @@ pub struct Explanation {
     pub closed: Vec<(&'static str, u32)>,
     /// The asker's own machines that serve nobody else.
     pub own: usize,
+    /// Whom the choice compares, the chosen first; a policy that compares no costs names its pick alone.
+    pub weighed: Vec<Contender>,
 }
 
 impl Coordinator {
@@ -61,6 +88,7 @@ impl Coordinator {
             open: 0,
             closed: Vec::new(),
             own: 0,
+            weighed: Vec::new(),
         };
         if self.config.catalog.spec(ask.model).is_none() {
             return explanation;
@@ -79,7 +107,26 @@ impl Coordinator {
         explanation.open = supply.open_count();
         explanation.own = self.fleet.own(ask.model, ask.account).len();
         explanation.closed = supply.closed().collect();
+        let weighed = self.fleet.weighed(want, &self.config);
+        explanation.weighed = weighed.iter().map(|it| self.contender(it)).collect();
         explanation
+    }
+
+    fn contender(&self, weighed: &Weighed) -> Contender {
+        let id = self.fleet.seller(weighed.offer).id;
+        let cost = weighed.cost;
+        Contender {
+            conn: id.conn,
+            machine: id.machine,
+            load: weighed.load,
+            cached_tokens: weighed.cached_tokens,
+            wait: Span(cost.wait_us),
+            prefill: Span(cost.prefill_us),
+            stalled: Span(cost.stalled_us),
+            answer: Span(cost.answer_us),
+            slowed: Span(cost.slowed_us),
+            cost: Span(cost.total_us()),
+        }
     }
 
     /// Whether the machine of a connection is barred for its faults at this moment.
@@ -124,6 +171,52 @@ impl fmt::Display for Explanation {
         writeln!(f, "{} offers open, {} of its own", self.open, self.own)?;
         for (reason, count) in &self.closed {
             writeln!(f, "{count} closed: {reason}")?;
+        }
+        self.show_weighed(f)
+    }
+}
+
+/// Contenders that are shown to a person.
+const SHOWN_MAX: usize = 8;
+
+impl Explanation {
+    fn show_weighed(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.weighed.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "{} compared; milliseconds that somebody waits:",
+            self.weighed.len()
+        )?;
+        writeln!(
+            f,
+            "{:>10} {:>5} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "connection",
+            "rows",
+            "cached",
+            "wait",
+            "prefill",
+            "stalled",
+            "answer",
+            "slowed",
+            "cost"
+        )?;
+        let ms = |span: Span| format!("{}.{}", span.0 / 1_000, span.0 / 100 % 10);
+        for it in self.weighed.iter().take(SHOWN_MAX) {
+            writeln!(
+                f,
+                "{:>10} {:>5} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+                it.conn.0,
+                it.load,
+                it.cached_tokens,
+                ms(it.wait),
+                ms(it.prefill),
+                ms(it.stalled),
+                ms(it.answer),
+                ms(it.slowed),
+                ms(it.cost)
+            )?;
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! Command lines of the binary.
 
+pub(crate) mod bisect;
 pub(crate) mod compare;
+pub(crate) mod explain;
 pub(crate) mod liars;
 mod options;
 pub(crate) mod replay;
@@ -26,8 +28,12 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Where do two runs part? Finds the first event after which something differs.
+    Bisect(bisect::Args),
     /// Which policy serves users best? Runs several over the same seeds and says what differs.
     Compare(compare::Args),
+    /// Why did it go there? Shows the costs that the coordinator compared for one request.
+    Explain(explain::Args),
     /// What can liars do? Runs random worlds in which up to a third of the machines lie.
     Liars(liars::Args),
     /// What did production do? Feeds a recorded journal to a fresh coordinator and compares.
@@ -77,6 +83,42 @@ mod tests {
         assert!(parse(&["--load", "0"]).is_err());
         let said = parse(&["--policies", "best"]).unwrap_err().to_string();
         assert!(said.contains("least-outstanding"), "{said}");
+    }
+
+    #[test]
+    fn every_command_says_how_it_is_called() {
+        for command in ["run", "compare", "report", "sweep", "explain", "bisect"] {
+            let help = complaint(&[command, "--help"]);
+            assert!(help.contains("EXAMPLES\n    cargo xtask sim "), "{help}");
+            assert!(
+                help.contains(&format!("cargo xtask sim {command} ")),
+                "{help}"
+            );
+        }
+        for words in [
+            &["explain", "trace.csv", "4711"][..],
+            &[
+                "explain",
+                "trace.csv",
+                "00000000-0000-0000-0000-00000000002a",
+            ],
+            &["bisect", "runs", "trace.csv", "--other-policy", "random"],
+            &["bisect", "journals", "a.journal", "b.journal"],
+            &[
+                "sweep",
+                "trace.csv",
+                "--goal",
+                "0.99",
+                "--ttft-p99-ms",
+                "8000",
+            ],
+            &["report", "trace.csv", "--against", "sticky", "--no-loads"],
+        ] {
+            let words = ["cereus-sim"].iter().chain(words);
+            assert!(Cli::try_parse_from(words.clone()).is_ok(), "{words:?}");
+        }
+        let said = complaint(&["explain", "trace.csv", "first"]);
+        assert!(said.contains("neither a number nor an id"), "{said}");
     }
 
     #[test]

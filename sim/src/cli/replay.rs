@@ -7,6 +7,7 @@ use std::time::Instant;
 use cereus_core::effect::Effects;
 use cereus_core::event::Event;
 use cereus_core::time::Tick;
+use cereus_sim::record;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -50,8 +51,5 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 
 /// Prints an event and what followed from it.
 pub(super) fn show(at: Tick, event: &Event<'_>, effects: &Effects) {
-    println!("{:>12}.{:06} {event:?}", at.0 / 1_000_000, at.0 % 1_000_000);
-    for effect in &effects.list {
-        println!("{:>19}   {effect:?}", "");
-    }
+    println!("{}", record::show(at, event, effects));
 }

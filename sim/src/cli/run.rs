@@ -87,7 +87,7 @@ fn simulate(args: &Args, began: Instant) -> Result<Report, Box<dyn std::error::E
     let world = World::new(config(args)?, workload)?.keeping(keep);
     let ran = world.run_recorded(|progress| bar.show(progress));
     bar.bytes.finish_and_clear();
-    let Ran { report, record } = ran?;
+    let Ran { report, record, .. } = ran?;
     if let Some(table) = rows {
         table.rows(&record.rows)?;
     }

@@ -105,6 +105,7 @@ pub(super) fn loads(page: &Page) -> String {
         .map(|load| load.rate_milli)
         .max()
         .unwrap_or(1);
+    let most = most.max(page.comparison.rate_milli);
     let x = Axis {
         label: "requests a second",
         scale: Scale::Linear,

@@ -6,6 +6,7 @@ mod row;
 mod series;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ use cereus_core::time::Tick;
 
 pub use row::{COLUMNS, Outcome, Row};
 pub use series::{Bucket, SERIES_COLUMNS, Series};
+pub use watch::{Watch, digest_of, first_difference, show};
 
 use crate::report::{Histogram, Served};
 use crate::world::crowd::Asked;

@@ -36,7 +36,7 @@ fn crowded() -> Ran {
 
 #[test]
 fn rows_parts_and_series_count_what_the_report_counts() {
-    let Ran { report, record } = crowded();
+    let Ran { report, record, .. } = crowded();
     let refused: u64 = report.refused.values().sum();
     assert!(
         refused > 10 && report.good > 100,
@@ -131,4 +131,58 @@ fn fairness_compares_machines_of_one_kind() {
         least_ppm: 250_000,
     };
     assert_eq!(record.fairness(), expected);
+}
+
+fn watched(config: &RunConfig, watch: Watch) -> Watch {
+    let arrivals = arrivals(60, 1_500_000).into_iter().map(Ok);
+    let world = World::new(config.clone(), arrivals).unwrap();
+    world.watching(watch).run_recorded(|_| {}).unwrap().watch
+}
+
+#[test]
+fn two_policies_part_where_one_first_sends_a_request_elsewhere() {
+    let digests = |config: &RunConfig| match watched(config, Watch::Digests(Vec::new())) {
+        Watch::Digests(digests) => digests,
+        Watch::Nothing | Watch::Shown { .. } => unreachable!("it was asked for digests"),
+    };
+    let ours = RunConfig::reference(8);
+    let other = RunConfig {
+        policy: cereus_core::coordinator::Policy::RoundRobin,
+        ..ours.clone()
+    };
+    let (one, two) = (digests(&ours), digests(&other));
+    assert_eq!(first_difference(&one, &digests(&ours)), None);
+    let at = first_difference(&one, &two).unwrap() as u64;
+    let shown = |config: &RunConfig| match watched(config, Watch::shown(at - 1..at + 1)) {
+        Watch::Shown { lines, .. } => lines,
+        Watch::Nothing | Watch::Digests(_) => unreachable!("it was asked for lines"),
+    };
+    let (one, two) = (shown(&ours), shown(&other));
+    assert_eq!(one[0], two[0], "the step before is the same");
+    let event = |lines: &[String]| lines[1].lines().next().unwrap().to_owned();
+    assert_eq!(event(&one), event(&two), "they decide on the same event");
+    assert_ne!(one[1], two[1]);
+    assert!(
+        one[1].contains("Dispatch") && two[1].contains("Dispatch"),
+        "{}",
+        one[1]
+    );
+}
+
+#[test]
+fn an_explanation_is_of_the_machine_that_the_request_went_to() {
+    let explain = |number| {
+        let arrivals = arrivals(60, 1_500_000).into_iter().map(Ok);
+        let world = World::new(RunConfig::reference(8), arrivals).unwrap();
+        world.explain(number).unwrap()
+    };
+    for number in [0, 17, 59] {
+        let explained = explain(number).unwrap();
+        assert_eq!(explained.row.number, number);
+        let first = explained.explanation.weighed[0];
+        let machine = explained.row.machine.unwrap();
+        assert_eq!(first.conn.0, u64::from(machine) + 1);
+        assert!(explained.row.sent_at < explained.at);
+    }
+    assert_eq!(explain(60), None);
 }

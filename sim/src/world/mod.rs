@@ -17,6 +17,7 @@ mod tests;
 
 use std::borrow::Cow;
 
+use cereus_core::coordinator::explain::Explanation;
 use cereus_core::coordinator::{Coordinator, Misuse};
 use cereus_core::draw::{Purpose, Seed};
 use cereus_core::effect::Effects;
@@ -35,7 +36,7 @@ use self::net::{Net, Way};
 use self::store::Store;
 use crate::machine::{Note, Prompts, StepDue};
 use crate::queue::EventQueue;
-use crate::record::{Keep, Record, Recorder};
+use crate::record::{Keep, Record, Recorder, Row, Watch};
 use crate::report::{Report, Tally};
 use crate::stream::Stream;
 use crate::workload::{Arrival, WorkloadError, sped_up};
@@ -126,6 +127,18 @@ pub struct Progress {
 pub struct Ran {
     pub report: Report,
     pub record: Record,
+    pub watch: Watch,
+}
+
+/// What became of one request, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// When the coordinator heard of it.
+    pub at: Tick,
+    pub explanation: Explanation,
+    pub row: Row,
+    /// Of the machine that answered, or had the last attempt.
+    pub kind: Option<String>,
 }
 
 /// See the module.
@@ -141,6 +154,7 @@ pub struct World<I> {
     ledger: Ledger,
     tally: Tally,
     recorder: Recorder,
+    watch: Watch,
     arrivals: I,
     /// What [`Happening::Sent`] is of.
     upcoming: Option<Arrival>,
@@ -168,6 +182,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             ledger: Ledger::default(),
             tally: Tally::new(config.slo),
             recorder: Recorder::new(Tick::ZERO + WARM_UP, config.kind_names()),
+            watch: Watch::Nothing,
             arrivals,
             upcoming: None,
             names: Vec::new(),
@@ -186,6 +201,47 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
     pub const fn keeping(mut self, keep: Keep) -> Self {
         self.recorder.keep(keep);
         self
+    }
+
+    /// Says what is kept of the core's steps.
+    #[must_use]
+    pub fn watching(mut self, watch: Watch) -> Self {
+        self.watch = watch;
+        self
+    }
+
+    /// Runs to the end, and tells why a request went where it went at the moment when the coordinator
+    /// heard of it. `None`: the trace has no request of this number.
+    pub fn explain(mut self, number: u64) -> Result<Option<Explained>, RunError> {
+        self.recorder.keep(Keep::Rows);
+        let wanted = |happening: &Happening| matches!(happening, Happening::RequestArrived { number: it } if *it == number);
+        let mut heard = None;
+        while let Some((now, happening)) = self.queue.pop() {
+            let is_wanted = wanted(&happening);
+            if is_wanted {
+                heard = Some((now, self.core.explain(self.ask_of(number))));
+            }
+            self.handle(now, happening)?;
+            let is_over = self.is_exhausted && self.crowd.open() == 0 && self.store.is_quiet();
+            if is_wanted || is_over {
+                break;
+            }
+        }
+        let Some((at, explanation)) = heard else {
+            return Ok(None);
+        };
+        let Ran { mut record, .. } = self.run_recorded(|_| {})?;
+        let row = record.rows.iter().position(|row| row.number == number);
+        let row = record.rows.swap_remove(row.expect("every request ends"));
+        let kind = row
+            .machine
+            .map(|ix| record.machines[ix as usize].kind.clone());
+        Ok(Some(Explained {
+            at,
+            explanation,
+            row,
+            kind,
+        }))
     }
 
     /// Runs to the end: every request has ended and everything is durable.
@@ -436,6 +492,11 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             money: totals,
             core_digest: self.core.running_digest(),
         });
-        Ran { report, record }
+        let watch = self.watch;
+        Ran {
+            report,
+            record,
+            watch,
+        }
     }
 }

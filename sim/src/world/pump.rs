@@ -18,6 +18,13 @@ use crate::workload::{Arrival, WorkloadError};
 
 impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
     pub(super) fn admit(&mut self, now: Tick, number: u64) -> Result<(), RunError> {
+        let ask = self.ask_of(number);
+        self.recorder.admitted(number, ask.account);
+        self.tell(now, &Event::Arrived(ask))
+    }
+
+    /// What the coordinator is told of a request that has just come.
+    pub(super) fn ask_of(&self, number: u64) -> Ask {
         let asked = self
             .crowd
             .asked(number)
@@ -28,8 +35,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             1,
             u64::from(self.config.accounts),
         );
-        self.recorder.admitted(number, AccountId(payer + 1));
-        let ask = Ask {
+        Ask {
             prompt_tokens: asked.prompt_bytes.div_ceil(Ask::BYTES_PER_TOKEN),
             prompt_tokens_bound: asked.prompt_bytes,
             output_tokens_max: asked.output_tokens_max,
@@ -39,8 +45,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
                 PrefixCache::On => prefix_of(self.crowd.blocks(number), asked.prompt_tokens),
             },
             ..Ask::new(asked.id, AccountId(payer + 1), MODEL)
-        };
-        self.tell(now, &Event::Arrived(ask))
+        }
     }
 
     /// A machine's scheduler takes the job or refuses it, and says so.
@@ -144,6 +149,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
         self.core
             .step(now, event, &mut out)
             .map_err(RunError::Misuse)?;
+        self.watch.note(now, event, &out);
         for &effect in &out.list {
             self.carry_out(now, effect, &out);
         }

@@ -89,6 +89,15 @@ struct Rank {
     machine: MachineTag,
 }
 
+/// A candidate that was compared, with the terms of its cost: for people who ask why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Weighed {
+    pub(crate) offer: u32,
+    pub(crate) load: u32,
+    pub(crate) cached_tokens: u32,
+    pub(crate) cost: Cost,
+}
+
 /// The best candidate so far, how many were compared for it and how many were looked at.
 pub(crate) struct Weighing<'a> {
     want: Want<'a>,
@@ -99,6 +108,8 @@ pub(crate) struct Weighing<'a> {
     /// Of one class, and of one shelf.
     weighed_max: usize,
     per_shelf_max: usize,
+    /// All that were compared, if somebody asks.
+    notes: Option<Vec<Weighed>>,
 }
 
 impl<'a> Weighing<'a> {
@@ -112,6 +123,7 @@ impl<'a> Weighing<'a> {
             weighed: 0,
             weighed_max,
             per_shelf_max: weighed_max.div_ceil(2),
+            notes: None,
         }
     }
 
@@ -133,10 +145,19 @@ impl<'a> Weighing<'a> {
         }
     }
 
-    fn rank(&self, candidate: &Candidate, cached_tokens: u32) -> Rank {
+    fn rank(&mut self, candidate: &Candidate, cached_tokens: u32) -> Rank {
         let machine = u128::from(candidate.machine.0);
+        let cost = Cost::of(self.want.work(cached_tokens), candidate);
+        if let Some(notes) = &mut self.notes {
+            notes.push(Weighed {
+                offer: candidate.offer,
+                load: candidate.load,
+                cached_tokens,
+                cost,
+            });
+        }
         Rank {
-            cost_us: Cost::of(self.want.work(cached_tokens), candidate).total_us(),
+            cost_us: cost.total_us(),
             tie: self.seed.draw(Purpose::Tie, self.want.request.0, machine),
             machine: candidate.machine,
         }
@@ -158,7 +179,26 @@ impl Fleet {
     }
 
     pub(crate) fn weighing<'a>(&self, want: Want<'a>, config: &Config) -> Weighing<'a> {
+        self.weigh_all(Weighing::new(want, config.seed, &config.limits), config)
+    }
+
+    /// The candidates that a choice compares, the best first. Changes nothing.
+    pub(crate) fn weighed(&self, want: Want<'_>, config: &Config) -> Vec<Weighed> {
         let mut weighing = Weighing::new(want, config.seed, &config.limits);
+        weighing.notes = Some(Vec::new());
+        let weighing = self.weigh_all(weighing, config);
+        let best = weighing.best.map(|(_, offer)| offer);
+        let mut notes = weighing.notes.unwrap_or_default();
+        // One that was weighed twice counts with what it has read, its lower cost.
+        notes.sort_by_key(|it| (it.cost.total_us(), it.offer));
+        let mut seen = std::collections::BTreeSet::new();
+        notes.retain(|it| seen.insert(it.offer));
+        notes.sort_by_key(|it| (Some(it.offer) != best, it.cost.total_us(), it.offer));
+        notes
+    }
+
+    fn weigh_all<'a>(&self, mut weighing: Weighing<'a>, config: &Config) -> Weighing<'a> {
+        let want = weighing.want;
         // The asker's own machines that serve nobody else.
         let own = self.own(want.model, want.account);
         self.weigh_list(own, &config.limits, &mut weighing);

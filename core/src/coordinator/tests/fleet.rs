@@ -226,3 +226,32 @@ fn an_explanation_counts_what_closes_the_offers() {
     assert!(why.contains("goes to connection 1 now"), "{why}");
     assert!(why.contains("1 closed: not verified"), "{why}");
 }
+
+#[test]
+fn an_explanation_names_whom_the_choice_compares_with_every_term_and_the_chosen_first() {
+    let mut world = World::quiet();
+    for (machine, prefill_mtps) in [(1u64, 2_000_000), (2, 1_000_000), (3, 500_000)] {
+        world.provider(machine, u128::from(machine) * 11, 4);
+        let told = SlotReport {
+            prefill_mtps,
+            ..slot(4, 1_000_000)
+        };
+        world.report(ConnId(machine), 2, told);
+    }
+    for id in 1..=6 {
+        let explanation = world.core.explain(ask(id, ACCOUNT));
+        let first = explanation.weighed.first().unwrap();
+        for it in &explanation.weighed {
+            let terms = [it.prefill, it.stalled, it.answer, it.slowed];
+            assert_eq!(
+                it.cost,
+                terms.into_iter().fold(it.wait, |sum, term| sum + term)
+            );
+            assert!(first.cost <= it.cost);
+        }
+        let (_, conn) = dispatched(&world.ask(id)).unwrap();
+        assert_eq!(first.conn, conn, "the same code decides");
+        let text = explanation.to_string();
+        assert!(text.contains("compared; milliseconds"), "{text}");
+    }
+}
