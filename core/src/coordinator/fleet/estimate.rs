@@ -14,6 +14,8 @@ use crate::traits::Traits;
 /// Requests that a provider may run at once: few while it says nothing, many where a token budget decides.
 const CONCURRENCY_UNREPORTED: u32 = 4;
 const CONCURRENCY_BUDGETED: u32 = 24;
+/// No machine runs more, whatever it says.
+pub(super) const ROWS_MAX: u32 = 1_024;
 /// Prefill rate assumed from a decode rate. With four, prompts were refused that would have been in time.
 const PREFILL_PER_DECODE: u64 = 12;
 /// By so much a machine is put back of which no answer has come yet. What it claims is believed, but
@@ -29,7 +31,6 @@ pub(super) fn gate_of(
     offer: &Offer,
     spec: &ModelSpec,
     trust_min: Trust,
-    typical: Option<Typical>,
 ) -> Gate {
     let mut gate = Gate::OPEN;
     let state = offer.report.state;
@@ -56,7 +57,7 @@ pub(super) fn gate_of(
     let cap = provider_cap(provider, offer);
     let slot_cap = u32::from(offer.report.concurrency_max);
     let slot_cap = if slot_cap > 0 { slot_cap } else { cap };
-    let slot_cap = quality_cap(provider, offer, typical, slot_cap);
+    let slot_cap = slot_cap.min(offer.rows_of_quality);
     let is_full = offer.load() >= slot_cap || provider.pending >= cap || offer.room_tokens() == 0;
     gate.add_if(Gate::FULL, is_full);
     gate
@@ -144,11 +145,12 @@ fn alone_us(provider: &Provider, offer: &Offer) -> u32 {
 }
 
 /// Requests that an offer may run at once without any answer coming more slowly than is pleasant. Of a
-/// machine whose speed with this very model nobody knows, as many as it says.
-fn quality_cap(provider: &Provider, offer: &Offer, typical: Option<Typical>, base: u32) -> u32 {
+/// machine whose speed with this very model nobody knows, as many as it says. It follows from measured
+/// figures of the whole fleet, so it is looked at once a report: no other event opens an offer by it.
+pub(super) fn rows_of_quality(provider: &Provider, offer: &Offer, typical: Option<Typical>) -> u32 {
     let has_one_model = provider.offers.len() == 1 && provider.spec.decode_mtps > 0;
     if offer.lone_step_us == 0 && !has_one_model {
-        return base;
+        return ROWS_MAX;
     }
     let alone_us = u64::from(alone_us(provider, offer)) * u64::from(provider.slow_milli) / 1_000;
     let stalled_us = typical.map_or(0, |typical| {
@@ -156,7 +158,7 @@ fn quality_cap(provider: &Provider, offer: &Offer, typical: Option<Typical>, bas
         let prompt_us = cost::prefill_us(typical.fresh_tokens().into(), per_ktok);
         prompt_us / u64::from(typical.output_tokens())
     });
-    cost::rows_of_quality(alone_us, stalled_us, base)
+    cost::rows_of_quality(alone_us, stalled_us, ROWS_MAX)
 }
 
 /// Thousandths of a token a second, never zero.

@@ -23,13 +23,7 @@ impl Fleet {
             .catalog
             .spec(offer.model)
             .expect("offers name models of the catalogue");
-        let gate = gate_of(
-            provider,
-            offer,
-            spec,
-            self.trust_min,
-            self.supply(offer.model).typical,
-        );
+        let gate = gate_of(provider, offer, spec, self.trust_min);
         if provider.is_private() {
             self.offers.at_mut(ix).gate = gate;
             return;

@@ -546,13 +546,14 @@ impl Fleet {
             self.recall(record);
         }
         self.sweep(slot);
-        let offers = core::mem::take(&mut self.providers.at_mut(slot).offers);
-        for &ix in &offers {
-            let offer = self.offers.at_mut(ix);
+        for at in 0..self.providers.at(slot).offers.len() {
+            let provider = self.providers.at(slot);
+            let offer = self.offers.at_mut(provider.offers[at]);
             let told = slots.iter().find(|told| told.model == offer.model);
             offer.reconcile(now, told, report.has_capacity);
+            let typical = self.supplies[usize::from(offer.model.0)].typical;
+            offer.rows_of_quality = estimate::rows_of_quality(provider, offer, typical);
         }
-        self.providers.at_mut(slot).offers = offers;
         true
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct Offer {
     pub(super) sent_blocks: u64,
     /// For a token of an answer that had the machine to itself, as we saw it come; 0 = never.
     pub(super) lone_step_us: u32,
+    /// Requests at once that leave each answer at a pleasant pace, at its last report.
+    pub(super) rows_of_quality: u32,
     /// Work that is not ours, as last reported.
     foreign: u32,
     foreign_tokens: u64,
@@ -85,6 +87,7 @@ impl Offer {
             prefill_tokens: 0,
             sent_blocks: 0,
             lone_step_us: 0,
+            rows_of_quality: super::estimate::ROWS_MAX,
             foreign: 0,
             foreign_tokens: 0,
             lingering: 0,
