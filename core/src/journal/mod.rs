@@ -40,7 +40,7 @@ mod samples;
 mod tests;
 
 pub use self::header::{Segment, SnapshotHead, Start};
-pub use self::reader::{Fault, Reader, Record};
+pub use self::reader::{Fault, Hole, Reader, Record};
 pub use self::replay::{Divergence, Ending, Replayed, Report, Strayed, replay, replay_observed};
 pub use self::segments::SegmentRules;
 pub use self::writer::{EffectsDigest, Oversized, Writer};

@@ -38,6 +38,17 @@ pub enum Fault {
     UnsupportedVersion { at: u64, version: u32 },
     /// Not a journal.
     WrongMagic { at: u64 },
+    /// What begins at `at` is zeros, or becomes zeros before its end, and so does all that follows: room
+    /// that a file system gave and that was never written.
+    ZeroTail { at: u64 },
+}
+
+/// Bytes that cannot be read, between records that can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hole {
+    pub from: u64,
+    /// Where the next sound record begins.
+    pub to: u64,
 }
 
 impl Fault {
@@ -53,14 +64,15 @@ impl Fault {
             | Self::TrailingBytes { at }
             | Self::Truncated { at }
             | Self::UnsupportedVersion { at, .. }
-            | Self::WrongMagic { at } => at,
+            | Self::WrongMagic { at }
+            | Self::ZeroTail { at } => at,
         }
     }
 
     /// Whether a crash explains it: everything before is sound.
     #[must_use]
     pub const fn is_torn_tail(self) -> bool {
-        matches!(self, Self::Truncated { .. })
+        matches!(self, Self::Truncated { .. } | Self::ZeroTail { .. })
     }
 }
 
@@ -94,6 +106,10 @@ impl core::fmt::Display for Fault {
                 "byte {at}: format version {version}; this program reads versions 1 to {VERSION}"
             ),
             Self::WrongMagic { at } => write!(f, "byte {at}: not a Cereus journal"),
+            Self::ZeroTail { at } => write!(
+                f,
+                "byte {at}: nothing but zeros until the end, as after a crash"
+            ),
         }
     }
 }
@@ -246,6 +262,42 @@ impl<'a> Reader<'a> {
         self.position as u64
     }
 
+    /// After a fault: goes on at the next sound record. Checksums hold positions, so none of another
+    /// place is taken for one. Where the snapshot is damaged there is nothing to go on with.
+    pub fn skip_hole(&mut self) -> Option<Hole> {
+        if self.state != State::Over {
+            return None;
+        }
+        let from = self.position;
+        let to = (from + 1..self.bytes.len()).find(|&at| self.is_sound(at))?;
+        self.position = to;
+        self.state = State::Open;
+        Some(Hole {
+            from: from as u64,
+            to: to as u64,
+        })
+    }
+
+    fn is_sound(&self, at: usize) -> bool {
+        let head = self.bytes.get(at..at + FRAME_SIZE);
+        // The cheap half first: there is one position for each byte of the hole.
+        head.is_some_and(|head| checksum(at as u64, &head[..8]) == word(head, 8))
+            && Self {
+                position: at,
+                ..self.clone()
+            }
+            .read()
+            .is_ok()
+    }
+
+    /// Whether the damaged frame that begins here and claims to end there is zeros from somewhere inside
+    /// it, and all behind it too.
+    fn is_zero_tail(&self, end: usize) -> bool {
+        let zeros = self.bytes.iter().rev().take_while(|byte| **byte == 0);
+        let written = self.bytes.len() - zeros.count();
+        written < end && end < self.bytes.len()
+    }
+
     fn read(&mut self) -> Result<Record<'a>, Fault> {
         let at = self.position as u64;
         let rest = &self.bytes[self.position..];
@@ -253,7 +305,10 @@ impl<'a> Reader<'a> {
             return Err(Fault::Truncated { at });
         };
         if checksum(at, &head[..8]) != word(head, 8) {
-            return Err(Fault::BadChecksum { at });
+            return Err(match self.is_zero_tail(self.position + FRAME_SIZE) {
+                true => Fault::ZeroTail { at },
+                false => Fault::BadChecksum { at },
+            });
         }
         let size = usize::try_from(word(head, 0)).unwrap_or(usize::MAX);
         if size == 0 || size > RECORD_SIZE_MAX {
@@ -263,7 +318,10 @@ impl<'a> Reader<'a> {
             return Err(Fault::Truncated { at });
         };
         if checksum(at, body) != word(head, 4) {
-            return Err(Fault::BadChecksum { at });
+            return Err(match self.is_zero_tail(self.position + FRAME_SIZE + size) {
+                true => Fault::ZeroTail { at },
+                false => Fault::BadChecksum { at },
+            });
         }
         let record = parse(self.version, body).ok_or(Fault::BadRecord { at })?;
         self.position += FRAME_SIZE + size;

@@ -73,6 +73,8 @@ pub enum Ending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
     pub events: u64,
+    /// Events up to the last checkpoint that agreed, before any that did not.
+    pub verified: u64,
     pub effects: u64,
     /// Checkpoints compared, the closing record included.
     pub checkpoints: u64,
@@ -119,6 +121,7 @@ pub fn replay_observed<C: Replayed>(
     let mut relays = TrailReplayer::new();
     let mut report = Report {
         events: 0,
+        verified: 0,
         effects: 0,
         checkpoints: 0,
         misuses: 0,
@@ -174,6 +177,9 @@ pub fn replay_observed<C: Replayed>(
                 recorded,
                 replayed,
             });
+        }
+        if report.diverged.is_none() {
+            report.verified = report.events;
         }
         report.checkpoints += 1;
     }

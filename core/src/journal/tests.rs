@@ -228,6 +228,54 @@ fn every_truncation_is_a_torn_tail_and_all_before_it_is_replayed() {
 }
 
 #[test]
+fn zeros_until_the_end_are_a_torn_tail_and_zeros_amid_records_are_damage() {
+    let mut bytes = written(&one_day(), 3);
+    let reader = Reader::open(&bytes).unwrap();
+    let first = usize::try_from(reader.offset()).unwrap();
+    let half = usize::midpoint(first, bytes.len());
+    let mut zeroed = bytes.clone();
+    zeroed[half..].fill(0);
+    zeroed.extend([0; 512]);
+    let report = replayed(&zeroed).unwrap();
+    let Ending::Faulty(fault) = report.ending else {
+        panic!("it has no end");
+    };
+    assert!(fault.is_torn_tail(), "{fault}");
+    assert!(fault.at() <= half as u64 && report.is_faithful());
+
+    bytes[half..half + 40].fill(0);
+    let report = replayed(&bytes).unwrap();
+    assert!(matches!(
+        report.ending,
+        Ending::Faulty(Fault::BadChecksum { .. })
+    ));
+}
+
+#[test]
+fn a_reader_goes_on_at_the_first_sound_record_behind_a_hole() {
+    let sound = written(&one_day(), 3);
+    let mut reader = Reader::open(&sound).unwrap();
+    assert_eq!(reader.skip_hole(), None, "nothing is damaged");
+    let mut starts = Vec::new();
+    loop {
+        starts.push(reader.offset());
+        if !matches!(reader.next(), Some(Ok(_))) {
+            break;
+        }
+    }
+    let (from, to) = (starts[1], starts[3]);
+    let mut bytes = sound.clone();
+    let hole = usize::try_from(from).unwrap()..usize::try_from(to).unwrap();
+    bytes[hole].fill(0x5a);
+    let mut reader = Reader::open(&bytes).unwrap();
+    assert!(matches!(reader.next(), Some(Ok(_))));
+    assert!(matches!(reader.next(), Some(Err(_))));
+    assert_eq!(reader.skip_hole(), Some(Hole { from, to }));
+    assert!(reader.all(|record| record.is_ok()));
+    assert_eq!(reader.skip_hole(), None);
+}
+
+#[test]
 fn a_removed_or_repeated_record_is_found() {
     let bytes = written(&one_day(), 8);
     let mut reader = Reader::open(&bytes).expect("just written");
