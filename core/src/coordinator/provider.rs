@@ -200,9 +200,7 @@ impl Coordinator {
     /// Nobody in good standing serves these models any more: barred machines may take what waits.
     pub(super) fn fall_back(&mut self, now: Tick, out: &mut Effects) {
         while let Some(model) = self.fleet.take_bare() {
-            let mut at = 0;
-            while let Some(slot) = self.fleet.last_resort(model, at) {
-                at += 1;
+            for slot in self.fleet.last_resort(model) {
                 self.fill(now, slot, out);
             }
         }

@@ -745,10 +745,10 @@ impl Fleet {
             && self.may_serve(ix, want.tried)
     }
 
-    /// Providers of barred machines that serve a model, by their number.
-    pub(crate) fn last_resort(&self, model: ModelIx, at: usize) -> Option<u32> {
-        let &offer = self.supply(model).last_resort.get(at)?;
-        Some(self.offers.at(offer).provider)
+    /// Providers of barred machines that serve a model. A copy: who gets work changes its place there.
+    pub(crate) fn last_resort(&self, model: ModelIx) -> Vec<u32> {
+        let offers = self.supply(model).last_resort.iter();
+        offers.map(|&ix| self.offers.at(ix).provider).collect()
     }
 
     /// Models that lost a machine in good standing, while barred machines serve them.

@@ -143,6 +143,39 @@ fn a_barred_machine_is_the_last_resort_and_no_overflow() {
     assert_eq!(served.count(), 2, "nobody else is left");
 }
 
+/// INV-09.
+#[test]
+fn every_barred_machine_takes_what_waits_once_nobody_else_is_left() {
+    let mut world = World::new();
+    for conn in 1..=3 {
+        world.provider(conn, u128::from(conn), 1);
+        let first = u128::from(conn) * 10;
+        bar(&mut world, conn, first..first + 3);
+    }
+    for conn in 1..=3 {
+        // What moved on from one to the next has ended there.
+        world.report(ConnId(conn), 9, slot(1, 0));
+    }
+    world.provider(4, HONEST, 1);
+    for id in 100..104 {
+        world.ask(id);
+    }
+    assert_eq!(world.core.gauges().queued, 3);
+    let effects = world.step(Event::ProviderLeft {
+        conn: ConnId(4),
+        cause: GoneCause::Closed,
+    });
+    let mut served: Vec<u64> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Dispatch { conn, .. } => Some(conn.0),
+            _ => None,
+        })
+        .collect();
+    served.sort_unstable();
+    assert_eq!(served, [1, 2, 3]);
+}
+
 #[test]
 fn a_machine_that_was_barred_shows_with_one_request_at_a_time_that_it_is_back() {
     let mut world = World::new();
