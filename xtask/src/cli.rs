@@ -110,6 +110,11 @@ pub(crate) struct StageArgs {
     disable_help_flag = true,
     after_help = "Examples:\n  \
     cargo xtask sim run TRACE --machines 1000   what users would have seen\n  \
+    cargo xtask sim compare TRACE --machines 60 which policy serves users best\n  \
+    cargo xtask sim report TRACE --machines 60  the same with pictures, as one HTML page\n  \
+    cargo xtask sim sweep TRACE                 how few machines are enough\n  \
+    cargo xtask sim explain TRACE 4711          why a request went where it went\n  \
+    cargo xtask sim bisect runs TRACE           where two runs part\n  \
     cargo xtask sim replay JOURNAL              what production did, by digest\n  \
     cargo xtask sim swarm --seeds 2000          whether it can be broken\n  \
     cargo xtask sim liars --seeds 2000          whether liars do lasting harm\n  \

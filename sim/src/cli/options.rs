@@ -18,6 +18,14 @@ pub(super) enum Choice {
     /// The least expected time to first content: what a coordinator does.
     #[default]
     Expected,
+    /// SGLang's: the longest match of the prompt if it is long enough, otherwise who was sent least.
+    CacheAware,
+    /// Preble's: the longest match where it is more than the rest, otherwise the least work.
+    ExploitExplore,
+    /// Dynamo's: the fewest blocks to read and to hold.
+    FewestBlocks,
+    /// llm-d's: the highest weighted sum of match, queue and memory.
+    HighestScore,
     /// The fewest requests under way.
     LeastOutstanding,
     /// Any machine that has room.
@@ -35,7 +43,11 @@ pub(super) enum Choice {
 impl From<Choice> for Policy {
     fn from(choice: Choice) -> Self {
         match choice {
+            Choice::CacheAware => Self::CacheAware,
             Choice::Expected => Self::Expected,
+            Choice::ExploitExplore => Self::ExploitExplore,
+            Choice::FewestBlocks => Self::FewestBlocks,
+            Choice::HighestScore => Self::HighestScore,
             Choice::LeastOutstanding => Self::LeastOutstanding,
             Choice::Random => Self::Random,
             Choice::Reference => Self::Reference,

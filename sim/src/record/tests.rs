@@ -83,15 +83,22 @@ fn a_row_is_in_the_order_of_its_life() {
 #[test]
 fn the_series_holds_the_time_that_requests_waited() {
     let record = crowded().record;
-    let waits = record.rows.iter().map(|row| {
-        let until = row.dispatched_at.unwrap_or(row.ended_at);
-        until.since(row.sent_at).0
-    });
+    let waits = || {
+        record.rows.iter().map(|row| {
+            let until = row.dispatched_at.unwrap_or(row.ended_at);
+            until.since(row.sent_at).0
+        })
+    };
     let waited: u64 = record.series.buckets.iter().map(|it| it.waiting_us).sum();
-    // A second attempt's dispatch is later than the first's.
-    let retried = record.rows.iter().filter(|row| row.attempts > 1).count();
-    assert_eq!(retried, 0);
-    assert_eq!(waited, waits.sum::<u64>());
+    // A second attempt's dispatch is later than the first's, up to which it waited.
+    let all: u64 = waits().sum();
+    let retried = record.rows.iter().zip(waits());
+    let retried: u64 = retried
+        .filter(|(row, _)| row.attempts > 1)
+        .map(|(_, wait)| wait)
+        .sum();
+    assert!(retried < all / 10, "{retried} of {all}");
+    assert!((all - retried..=all).contains(&waited), "{waited} of {all}");
 }
 
 #[test]

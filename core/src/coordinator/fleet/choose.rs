@@ -218,7 +218,11 @@ impl Fleet {
                     self.weigh_classes(&mut weighing);
                 }
             }
-            Policy::LeastOutstanding
+            Policy::CacheAware
+            | Policy::ExploitExplore
+            | Policy::FewestBlocks
+            | Policy::HighestScore
+            | Policy::LeastOutstanding
             | Policy::Random
             | Policy::Reference
             | Policy::RoundRobin

@@ -2,6 +2,7 @@
 //! runs; the others are the field's, for simulations to compare with. Whatever the policy, gates,
 //! queues, admission and money are the same.
 
+mod prefix;
 mod reference;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,14 @@ pub enum Policy {
     Reference,
     /// Always the same machine for an account, while that has no more than its share.
     Sticky,
+    /// `SGLang`'s: the longest match if it is long enough, otherwise who was sent least.
+    CacheAware,
+    /// `Dynamo`'s: the fewest blocks to read and to hold.
+    FewestBlocks,
+    /// Preble's: the longest match where it is more than the rest, otherwise the least work.
+    ExploitExplore,
+    /// `llm-d`'s: the highest weighted sum of match, queue and memory.
+    HighestScore,
 }
 
 /// A machine that has more than this share of the mean load is passed over, in thousandths, as
@@ -83,6 +92,10 @@ impl Fleet {
                 Some(pool.at(place))
             }
             Policy::Sticky => self.pick_sticky(want, seed),
+            Policy::CacheAware => self.cache_aware(want, seed),
+            Policy::FewestBlocks => self.fewest_blocks(want, seed),
+            Policy::ExploitExplore => self.exploit_or_explore(want, seed),
+            Policy::HighestScore => self.highest_score(want, seed),
         }
     }
 

@@ -138,3 +138,90 @@ fn the_reference_holds_tokens_in_use_against_a_machine() {
     let count = (100..300).filter(|id| to_second(&world, *id)).count();
     assert!(count.abs_diff(100) <= 30, "{count} of 200 by chance");
 }
+
+/// Of a prompt of six blocks, named so that two with the same number begin alike up to `shared`.
+fn reading(id: u128, shared: u64, family: u64) -> Ask {
+    use crate::prefix::{BLOCK_TOKENS, Prefix};
+    let name = |block: u64| match block < shared {
+        true => family * 1_000 + block,
+        false => 1_000_000 + u64::try_from(id).unwrap() * 100 + block,
+    };
+    Ask {
+        prompt_tokens: 6 * BLOCK_TOKENS,
+        prompt_tokens_bound: 6 * BLOCK_TOKENS,
+        prefix: Prefix::of((0..6).map(name)),
+        ..ask(id, ACCOUNT)
+    }
+}
+
+/// Four machines, of which each is sent one family's prompt.
+fn readers(policy: Policy) -> (World, BTreeMap<u64, ConnId>) {
+    let mut world = World::quiet();
+    world.core.set_policy(Policy::RoundRobin);
+    for machine in 1..=4u64 {
+        world.provider(machine, u128::from(machine) * 11, 100);
+        world.report(ConnId(machine), 2, slot(100, 1_000_000));
+    }
+    let mut homes = BTreeMap::new();
+    for family in 1..=4u64 {
+        let sent = world.step(Event::Arrived(reading(family.into(), 6, family)));
+        homes.insert(family, dispatched(&sent).unwrap().1);
+    }
+    world.core.set_policy(policy);
+    (world, homes)
+}
+
+const PREFIX_POLICIES: [Policy; 4] = [
+    Policy::CacheAware,
+    Policy::ExploitExplore,
+    Policy::FewestBlocks,
+    Policy::HighestScore,
+];
+
+#[test]
+fn policies_that_know_of_prefixes_send_a_prompt_to_who_has_read_its_beginning() {
+    for policy in PREFIX_POLICIES {
+        let (world, homes) = readers(policy);
+        for family in 1..=4u64 {
+            let next = reading(u128::from(family) + 100, 5, family);
+            let conn = world.core.preview(next);
+            assert_eq!(conn, Some(homes[&family]), "{policy:?}, family {family}");
+        }
+    }
+}
+
+#[test]
+fn without_a_match_they_spread_what_comes() {
+    for policy in PREFIX_POLICIES {
+        let (mut world, _) = readers(policy);
+        let mut shares = BTreeMap::new();
+        for id in 200..240u128 {
+            let sent = world.step(Event::Arrived(reading(id, 0, 0)));
+            *shares.entry(dispatched(&sent).unwrap().1).or_insert(0u32) += 1;
+        }
+        let (least, most) = (shares.values().min(), shares.values().max());
+        assert_eq!(shares.len(), 4, "{policy:?}");
+        assert!(
+            most.unwrap() - least.unwrap() <= 2,
+            "{policy:?}: {shares:?}"
+        );
+    }
+}
+
+#[test]
+fn a_short_match_does_not_bind_those_that_want_a_long_one() {
+    // One of six blocks.
+    let short = |policy| {
+        let (mut world, homes) = readers(policy);
+        // The home is sent more than the others.
+        for id in 300..303u128 {
+            world.core.set_policy(Policy::CacheAware);
+            world.step(Event::Arrived(reading(id, 6, 1)));
+        }
+        world.core.set_policy(policy);
+        world.core.preview(reading(400, 1, 1)) == Some(homes[&1])
+    };
+    assert!(!short(Policy::CacheAware));
+    assert!(!short(Policy::ExploitExplore));
+    assert!(!short(Policy::FewestBlocks));
+}
