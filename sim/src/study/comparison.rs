@@ -98,7 +98,7 @@ impl Comparison {
 }
 
 const NAME_WIDTH: usize = 18;
-const CELL_WIDTH: usize = 9;
+const CELL_WIDTH: usize = 11;
 
 fn line(f: &mut fmt::Formatter<'_>, name: &str, cell: impl Fn(Measure) -> String) -> fmt::Result {
     write!(f, "{name:<NAME_WIDTH$}")?;
