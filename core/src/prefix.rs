@@ -36,7 +36,7 @@ const fn depth(nth: usize) -> u16 {
 /// See the module.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Prefix {
-    names: [u64; NAMES_MAX],
+    names: [u32; NAMES_MAX],
     named: u8,
     /// Full blocks of the prompt, those between the depths too.
     blocks: u16,
@@ -45,7 +45,7 @@ pub struct Prefix {
 /// The beginning of a prompt up to a depth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Named {
-    pub name: u64,
+    pub name: u32,
     pub blocks: u16,
 }
 
@@ -59,7 +59,7 @@ impl Prefix {
 
     /// Of a prompt's full blocks by their names, each of which depends on all before it.
     #[must_use]
-    pub fn of(names: impl IntoIterator<Item = u64>) -> Self {
+    pub fn of(names: impl IntoIterator<Item = u32>) -> Self {
         let mut prefix = Self::NONE;
         for name in names {
             prefix.blocks = prefix.blocks.saturating_add(1);
@@ -88,7 +88,7 @@ impl Prefix {
     }
 
     /// `None`: there are not as many names as so many blocks have.
-    fn from_names(blocks: u16, names: &[u64]) -> Option<Self> {
+    fn from_names(blocks: u16, names: &[u32]) -> Option<Self> {
         let mut prefix = Self::NONE;
         prefix.blocks = blocks;
         let are_due = (0..NAMES_MAX).take_while(|&nth| depth(nth) <= blocks);
@@ -124,7 +124,7 @@ impl Serialize for Prefix {
 
 impl<'de> Deserialize<'de> for Prefix {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (blocks, names) = <(u16, Vec<u64>)>::deserialize(deserializer)?;
+        let (blocks, names) = <(u16, Vec<u32>)>::deserialize(deserializer)?;
         let wrong = || D::Error::custom("a prefix has a name for each depth that it reaches");
         Self::from_names(blocks, &names).ok_or_else(wrong)
     }
@@ -161,7 +161,7 @@ pub struct Namer {
     block: Sha256,
     /// In the block under way.
     bytes: usize,
-    names: Vec<u64>,
+    names: Vec<u32>,
 }
 
 impl Namer {
@@ -184,7 +184,7 @@ impl Namer {
         self.block.update(chained);
         self.bytes = 0;
         let name = chained.first_chunk().expect("a digest has 32 bytes");
-        self.names.push(u64::from_le_bytes(*name));
+        self.names.push(u32::from_le_bytes(*name));
     }
 
     #[must_use]
@@ -251,12 +251,12 @@ mod tests {
 
     #[test]
     fn a_prefix_reads_back_and_a_wrong_one_is_none() {
-        for blocks in [0u64, 1, 9, 40, 300] {
+        for blocks in [0u32, 1, 9, 40, 300] {
             let prefix = Prefix::of((0..blocks).map(|at| at * 3));
             let bytes = postcard::to_stdvec(&prefix).unwrap();
             assert_eq!(postcard::from_bytes::<Prefix>(&bytes).unwrap(), prefix);
         }
-        let wrong = postcard::to_stdvec(&(9u16, vec![1u64; 3])).unwrap();
+        let wrong = postcard::to_stdvec(&(9u16, vec![1u32; 3])).unwrap();
         assert!(postcard::from_bytes::<Prefix>(&wrong).is_err());
     }
 }

@@ -231,6 +231,8 @@ impl Plan {
         let limits = Limits {
             providers_max: 64,
             requests_max: 4_096,
+            // What is told that it would wait for too long has been refused by no machine.
+            overload_after: Span::secs(86_400),
             ..Limits::reference()
         };
         Config {

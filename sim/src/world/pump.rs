@@ -247,7 +247,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
 /// What production would name of a prompt: the blocks of a trace are as long, and the same tenant's.
 fn prefix_of(blocks: &[u64], prompt_tokens: u32) -> Prefix {
     let full = (prompt_tokens / BLOCK_TOKENS) as usize;
-    Prefix::of(blocks.iter().take(full).map(|block| Mix::of(block) as u64))
+    Prefix::of(blocks.iter().take(full).map(|block| Mix::of(block) as u32))
 }
 
 /// An answer of so many tokens, each a piece of its own.

@@ -110,6 +110,6 @@ impl Fleet {
 }
 
 /// A prefix of a model: another's memory of the same text is of no use.
-fn of_model(name: u64, model: ModelIx) -> u64 {
+fn of_model(name: u32, model: ModelIx) -> u64 {
     Mix::of(&(name, model)) as u64
 }

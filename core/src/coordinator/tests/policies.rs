@@ -140,11 +140,11 @@ fn the_reference_holds_tokens_in_use_against_a_machine() {
 }
 
 /// Of a prompt of six blocks, named so that two with the same number begin alike up to `shared`.
-fn reading(id: u128, shared: u64, family: u64) -> Ask {
+fn reading(id: u128, shared: u32, family: u32) -> Ask {
     use crate::prefix::{BLOCK_TOKENS, Prefix};
-    let name = |block: u64| match block < shared {
+    let name = |block: u32| match block < shared {
         true => family * 1_000 + block,
-        false => 1_000_000 + u64::try_from(id).unwrap() * 100 + block,
+        false => 1_000_000 + u32::try_from(id).unwrap() * 100 + block,
     };
     Ask {
         prompt_tokens: 6 * BLOCK_TOKENS,
@@ -155,7 +155,7 @@ fn reading(id: u128, shared: u64, family: u64) -> Ask {
 }
 
 /// Four machines, of which each is sent one family's prompt.
-fn readers(policy: Policy) -> (World, BTreeMap<u64, ConnId>) {
+fn readers(policy: Policy) -> (World, BTreeMap<u32, ConnId>) {
     let mut world = World::quiet();
     world.core.set_policy(Policy::RoundRobin);
     for machine in 1..=4u64 {
@@ -163,7 +163,7 @@ fn readers(policy: Policy) -> (World, BTreeMap<u64, ConnId>) {
         world.report(ConnId(machine), 2, slot(100, 1_000_000));
     }
     let mut homes = BTreeMap::new();
-    for family in 1..=4u64 {
+    for family in 1..=4u32 {
         let sent = world.step(Event::Arrived(reading(family.into(), 6, family)));
         homes.insert(family, dispatched(&sent).unwrap().1);
     }
@@ -182,7 +182,7 @@ const PREFIX_POLICIES: [Policy; 4] = [
 fn policies_that_know_of_prefixes_send_a_prompt_to_who_has_read_its_beginning() {
     for policy in PREFIX_POLICIES {
         let (world, homes) = readers(policy);
-        for family in 1..=4u64 {
+        for family in 1..=4u32 {
             let next = reading(u128::from(family) + 100, 5, family);
             let conn = world.core.preview(next);
             assert_eq!(conn, Some(homes[&family]), "{policy:?}, family {family}");
