@@ -86,7 +86,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 fn bisect_runs(runs: &Runs) -> Result<Found, Box<dyn Error>> {
     let name = |error: Box<dyn Error>| format!("{}: {error}", runs.trace.file.display());
     let arrivals = runs.trace.load().map_err(name)?;
-    let base = runs.options.config()?;
+    let base = runs.options.config();
     let pairs = [
         (runs.policy, runs.seed),
         (

@@ -68,7 +68,7 @@ struct Load {
 
 fn compare(args: &Args) -> Result<String, Box<dyn Error>> {
     let arrivals = args.trace.load()?;
-    let config = args.options.config()?;
+    let config = args.options.config();
     config.check()?;
     let policies = policies(&args.policies);
     let bar = bar(policies.len() * args.load.len().max(1) * args.several.seeds().count());
@@ -138,7 +138,7 @@ fn text_of(
         args.trace.file.display(),
         config.machines,
         kinds.collect::<Vec<_>>().join(", "),
-        config.model.name,
+        config.model_names(),
         config.slo.ttft.as_millis_floor(),
         config.slo.tpot.as_millis_floor(),
         args.several.seeds,
@@ -181,7 +181,7 @@ fn json_of(
         "trace": args.trace.file.display().to_string(),
         "machines": config.machines,
         "fleet": config.census(),
-        "model": config.model.name,
+        "model": config.model_names(),
         "slo_ttft_us": config.slo.ttft.0,
         "slo_tpot_us": config.slo.tpot.0,
         "seeds": args.several.seeds().collect::<Vec<_>>(),

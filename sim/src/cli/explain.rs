@@ -54,7 +54,7 @@ fn explain(args: &Args) -> Result<Explained, Box<dyn Error>> {
     let config = RunConfig {
         seed: args.seed,
         policy: args.policy.into(),
-        ..args.options.config()?
+        ..args.options.config()
     };
     let world = World::new(config, arrivals.iter().cloned().map(Ok))?;
     let explained = world.explain(args.request)?;

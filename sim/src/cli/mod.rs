@@ -14,6 +14,7 @@ pub(crate) mod swarm;
 pub(crate) mod sweep;
 mod tables;
 mod trace;
+mod world;
 mod worlds;
 
 use clap::{Parser, Subcommand};

@@ -3,14 +3,16 @@
 use cereus_core::coordinator::Policy;
 use cereus_core::money::MicroUsd;
 use cereus_core::time::Span;
-use cereus_sim::hardware::{Hardware, PlaceError};
 use cereus_sim::machine::Pace;
 use cereus_sim::stream::Ratio;
 use cereus_sim::world::config::{
-    FLEET, FleetShare, MACHINES_MAX, PrefixCache, RunConfig, Slo, parse_fleet,
+    FLEET, FleetShare, MACHINES_MAX, ModelShare, PrefixCache, RunConfig, Slo, parse_fleet,
+    parse_models,
 };
 use cereus_sim::world::knowledge::Knowledge;
 use clap::ValueEnum;
+
+use super::world::Life;
 
 /// A policy by its name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -88,9 +90,11 @@ pub(super) struct Options {
     /// Mix of machines as chip/gigabytes:weight,...
     #[arg(long, default_value = FLEET, value_parser = parse_mix)]
     fleet: Mix,
-    /// What they serve: a name of the table of models.
-    #[arg(long, default_value = "llama-3-8b-4bit")]
-    model: String,
+    /// What they serve: a name of the table of models, or several, as a,b,c (each is asked for as often
+    /// as the first divided by its place) or a:5,b:1. Of several each machine has those that fit its
+    /// memory, loads what it is asked for, and has one in memory at first.
+    #[arg(long, default_value = "llama-3-8b-4bit", value_parser = parse_shares)]
+    model: Models,
     /// What the coordinator is told: estimates and bounds as in production, or true lengths and rates,
     /// as an upper bound.
     #[arg(long, value_enum, default_value_t = Told::Production)]
@@ -132,6 +136,8 @@ pub(super) struct Options {
     /// Advance decode token by token. The digest is the same.
     #[arg(long)]
     slow: bool,
+    #[command(flatten)]
+    life: Box<Life>,
 }
 
 /// A number with up to six digits after the point, above zero.
@@ -141,12 +147,15 @@ pub(super) struct Ppm(pub(super) u64);
 #[derive(Clone, Debug)]
 struct Mix(Vec<FleetShare>);
 
+#[derive(Clone, Debug)]
+struct Models(Vec<ModelShare>);
+
 impl Options {
     /// At the reference seed, with the policy that a coordinator runs.
-    pub(super) fn config(&self) -> Result<RunConfig, PlaceError> {
+    pub(super) fn config(&self) -> RunConfig {
         let mut config = RunConfig::reference(self.machines);
         config.fleet.clone_from(&self.fleet.0);
-        config.model = Hardware::built_in().model(&self.model)?.clone();
+        config.models.clone_from(&self.model.0);
         config.pace = if self.slow { Pace::Step } else { Pace::Leap };
         config.speedup_ppm = self.speedup.0;
         config.rows_max = self.rows;
@@ -169,7 +178,8 @@ impl Options {
             Told::Perfect => Knowledge::Perfect,
             Told::Production => Knowledge::Production,
         };
-        Ok(config)
+        self.life.shape(&mut config);
+        config
     }
 }
 
@@ -191,6 +201,10 @@ pub(super) fn parse_ppm(text: &str) -> Result<Ppm, String> {
         return Err("must be above zero".into());
     }
     Ok(Ppm(ppm))
+}
+
+fn parse_shares(text: &str) -> Result<Models, String> {
+    parse_models(text).map(Models)
 }
 
 fn parse_mix(text: &str) -> Result<Mix, String> {

@@ -76,7 +76,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 
 fn page(args: &Args) -> Result<Page, Box<dyn Error>> {
     let arrivals = args.trace.load()?;
-    let config = args.options.config()?;
+    let config = args.options.config();
     config.check()?;
     let mut policies = vec![args.policy];
     if args.against != args.policy {

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use cereus_sim::hardware::PlaceError;
 use cereus_sim::record::Keep;
 use cereus_sim::report::Report;
 use cereus_sim::workload::Workload;
@@ -84,7 +83,7 @@ fn simulate(args: &Args, began: Instant) -> Result<Report, Box<dyn std::error::E
     } else {
         Keep::Nothing
     };
-    let world = World::new(config(args)?, workload)?.keeping(keep);
+    let world = World::new(config(args), workload)?.keeping(keep);
     let ran = world.run_recorded(|progress| bar.show(progress));
     bar.bytes.finish_and_clear();
     let Ran { report, record, .. } = ran?;
@@ -97,11 +96,11 @@ fn simulate(args: &Args, began: Instant) -> Result<Report, Box<dyn std::error::E
     Ok(report)
 }
 
-fn config(args: &Args) -> Result<RunConfig, PlaceError> {
-    let mut config = args.options.config()?;
+fn config(args: &Args) -> RunConfig {
+    let mut config = args.options.config();
     config.seed = args.seed;
     config.policy = args.policy.into();
-    Ok(config)
+    config
 }
 
 fn print(args: &Args, report: &Report, took: Duration) {

@@ -70,7 +70,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 
 fn sweep(args: &Args) -> Result<(Smallest, Vec<Size>), Box<dyn Error>> {
     let arrivals = args.trace.load()?;
-    let config = args.options.config()?;
+    let config = args.options.config();
     config.check()?;
     let bar = bar(0);
     let mut sizes: Vec<Size> = Vec::new();

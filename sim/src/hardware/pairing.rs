@@ -124,6 +124,23 @@ impl Chip {
             + self.context_ps_per_token * load.context_tokens / 1_000
     }
 
+    /// The same chip at so many millionths of its speed, at least a thousandth.
+    #[must_use]
+    pub fn slowed(&self, speed_ppm: u32) -> Self {
+        let longer = |figure: u64| {
+            let wide = u128::from(figure) * 1_000_000 / u128::from(speed_ppm.max(1_000));
+            u64::try_from(wide).expect("a thousand times a figure of a table")
+        };
+        Self {
+            prefill_ns_per_token: longer(self.prefill_ns_per_token),
+            attention_ps_per_pair: longer(self.attention_ps_per_pair),
+            step_ns: longer(self.step_ns),
+            row_ns: longer(self.row_ns),
+            context_ps_per_token: longer(self.context_ps_per_token),
+            ..*self
+        }
+    }
+
     /// `steps` decode steps of `rows` rows, each of which lengthens the context by one token.
     #[must_use]
     pub const fn decode(&self, steps: u64, rows: u64, context_tokens: u64) -> u64 {
@@ -236,6 +253,21 @@ mod tests {
                     });
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_chip_at_half_its_speed_takes_twice_as_long() {
+        for chip in chips() {
+            let load = StepLoad {
+                prefill_tokens: 500,
+                pairs: 125_250,
+                rows: 3,
+                context_tokens: 9_000,
+            };
+            assert_eq!(chip.slowed(1_000_000), chip);
+            let half = chip.slowed(500_000).step(load);
+            assert!(half.abs_diff(2 * chip.step(load)) < 10, "{half}");
         }
     }
 

@@ -56,6 +56,10 @@ pub enum Note {
         cached_tokens: u32,
         completion_tokens: u32,
     },
+    /// The row would not fit any more, even alone, into what the model may take.
+    Evicted {
+        attempt: AttemptKey,
+    },
     Progressed {
         attempt: AttemptKey,
         tokens: u32,
@@ -117,6 +121,11 @@ enum Work {
 #[derive(Clone, Debug)]
 pub struct Machine {
     pub chip: Chip,
+    /// The chip at its best, and what it is from the next step on.
+    best: Chip,
+    next: Option<Chip>,
+    /// What its keys and values may take from the next step on.
+    next_grant: Option<u64>,
     pace: Pace,
     progress_tokens: u32,
     scheduler: Scheduler,
@@ -148,6 +157,9 @@ impl Machine {
     ) -> Result<Self, ConfigError> {
         Ok(Self {
             chip,
+            best: chip,
+            next: None,
+            next_grant: None,
             pace,
             progress_tokens: PROGRESS_TOKENS,
             scheduler: Scheduler::new(config, layout)?,
@@ -259,17 +271,91 @@ impl Machine {
         self.cut_leap(now)
     }
 
+    /// Computes at so many millionths of its best from the next step on.
+    pub fn set_speed(&mut self, now: Tick, speed_ppm: u32) -> Option<StepDue> {
+        let chip = self.best.slowed(speed_ppm);
+        if matches!(self.work, Work::Idle) {
+            self.chip = chip;
+            return None;
+        }
+        self.next = Some(chip);
+        self.cut_leap(now)
+    }
+
+    /// Its keys and values may take so much from the next step on.
+    pub fn set_grant(&mut self, now: Tick, grant_bytes: u64) -> Option<StepDue> {
+        if matches!(self.work, Work::Idle) {
+            self.scheduler.resize(grant_bytes, &mut Vec::new());
+            return None;
+        }
+        self.next_grant = Some(grant_bytes);
+        self.cut_leap(now)
+    }
+
+    /// Its weights have come into memory anew, with so much for keys and values.
+    ///
+    /// # Panics
+    /// So much holds nothing.
+    pub fn load(&mut self, now: Tick, grant_bytes: u64) {
+        self.drop_rows(now);
+        let bytes_per_token = self.chip.kv_size_per_token;
+        let layout = KvLayout::full_attention(bytes_per_token, grant_bytes);
+        let fresh = Scheduler::new(*self.scheduler.config(), layout);
+        self.scheduler = fresh.expect("a grant is worth serving with");
+        self.next_grant = None;
+        self.decode_rate = None;
+        self.prefill_rate = None;
+    }
+
     /// The step event of `epoch` came. Notes are appended to `out`; an event of a past epoch is
     /// stale and does nothing.
     pub fn step_done(&mut self, epoch: u32, out: &mut Vec<Note>) -> Option<StepDue> {
         if epoch != self.epoch {
             return None;
         }
-        let ends_ns = match self.work {
-            Work::Idle => unreachable!("an idle machine has no epoch in flight"),
+        let ends_ns = self.finish_work(out);
+        let ends_ns = ends_ns.expect("an idle machine has no epoch in flight");
+        self.apply_cancels(out);
+        self.apply_grant(out);
+        self.begin(ends_ns)
+    }
+
+    /// Drops all rows, as a provider does whose connection is gone. The step in progress is still
+    /// computed, nobody hears of it, and what prompts are found by stays. Returns how many rows ended.
+    pub fn drop_rows(&mut self, now: Tick) -> usize {
+        self.cut_leap(now);
+        self.finish_work(&mut Vec::new());
+        for truth in &self.truths {
+            let found = self.scheduler.cancel(truth.row);
+            assert_ne!(found, Cancelled::Unknown, "truths mirror the scheduler");
+        }
+        let count = self.truths.len();
+        self.truths.clear();
+        self.cancels.clear();
+        self.epoch = self.epoch.wrapping_add(1);
+        self.work = Work::Idle;
+        count
+    }
+
+    /// The process ends and another begins: rows, what prompts were found by and measured rates are
+    /// gone; what was counted stays.
+    pub fn restart(&mut self, now: Tick) -> usize {
+        let count = self.drop_rows(now);
+        let layout = self.scheduler.kv().layout().clone();
+        let fresh = Scheduler::new(*self.scheduler.config(), layout);
+        self.scheduler = fresh.expect("the configuration was good before");
+        self.decode_rate = None;
+        self.prefill_rate = None;
+        count
+    }
+
+    /// Ends what is computed now. Returns when it ends; `None` where nothing is.
+    fn finish_work(&mut self, out: &mut Vec<Note>) -> Option<u64> {
+        match self.work {
+            Work::Idle => None,
             Work::Step { ends_ns } => {
                 self.finish_step(ends_ns, out);
-                ends_ns
+                Some(ends_ns)
             }
             Work::Leap {
                 began_ns,
@@ -280,17 +366,15 @@ impl Machine {
                 let took_ns = self.chip.decode(u64::from(steps), rows, context_tokens);
                 self.finish_leap(steps, began_ns + took_ns, out);
                 self.busy_ns += took_ns;
-                began_ns + took_ns
+                Some(began_ns + took_ns)
             }
-        };
-        self.apply_cancels(out);
-        self.begin(ends_ns)
+        }
     }
 
     /// Loses everything, as a crash does.
     pub fn reset(&mut self) {
         let layout = self.scheduler.kv().layout().clone();
-        let fresh = Self::new(self.chip, *self.scheduler.config(), layout, self.pace);
+        let fresh = Self::new(self.best, *self.scheduler.config(), layout, self.pace);
         let epoch = self.epoch.wrapping_add(1);
         let progress_tokens = self.progress_tokens;
         *self = fresh.expect("the configuration was good before");
@@ -300,6 +384,9 @@ impl Machine {
 
     fn begin(&mut self, now_ns: u64) -> Option<StepDue> {
         self.epoch = self.epoch.wrapping_add(1);
+        if let Some(chip) = self.next.take() {
+            self.chip = chip;
+        }
         if self.pace == Pace::Leap
             && let Some(steps) = self.leap_bound()
         {
@@ -458,6 +545,20 @@ impl Machine {
             out.push(Note::Cancelled { attempt });
         }
         self.cancels = cancels;
+    }
+
+    fn apply_grant(&mut self, out: &mut Vec<Note>) {
+        let Some(grant_bytes) = self.next_grant.take() else {
+            return;
+        };
+        let mut evicted = Vec::new();
+        self.scheduler.resize(grant_bytes, &mut evicted);
+        for row in evicted {
+            let attempt = self.forget(row).attempt;
+            let found = self.scheduler.cancel(row);
+            assert_ne!(found, Cancelled::Unknown, "truths mirror the scheduler");
+            out.push(Note::Evicted { attempt });
+        }
     }
 
     /// Ends a leap with the step that is in progress at `now`.

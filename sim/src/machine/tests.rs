@@ -15,6 +15,9 @@ enum Op {
         family: Option<u64>,
     },
     Cancel(u32),
+    Grant(u64),
+    Slow(u32),
+    Drop,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -23,6 +26,9 @@ fn op() -> impl Strategy<Value = Op> {
             |(prompt, bound, truth, family)| Op::Submit { prompt, bound, truth, family }
         ),
         1 => (0u32..30).prop_map(Op::Cancel),
+        1 => (1_000u64..9_000).prop_map(Op::Grant),
+        1 => (200_000u32..1_000_000).prop_map(Op::Slow),
+        1 => Just(Op::Drop),
     ]
 }
 
@@ -105,6 +111,13 @@ fn history(pace: Pace, ops: &[(u64, Op)]) -> Vec<String> {
                 taken.unwrap_or(None)
             }
             Op::Cancel(which) => machine.cancel(Tick(now), attempt(which)),
+            Op::Grant(grant_bytes) => machine.set_grant(Tick(now), grant_bytes),
+            Op::Slow(speed_ppm) => machine.set_speed(Tick(now), speed_ppm),
+            Op::Drop => {
+                told.push(format!("dropped {}", machine.drop_rows(Tick(now))));
+                due = None;
+                None
+            }
         };
         due = next.or(due);
     }

@@ -104,7 +104,8 @@ impl Page {
     fn title(&self) -> String {
         format!(
             "{} machines, {}",
-            self.config.machines, self.config.model.name
+            self.config.machines,
+            self.config.model_names()
         )
     }
 

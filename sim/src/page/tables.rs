@@ -214,6 +214,10 @@ pub(super) fn origin(page: &Page) -> String {
             chips.insert(&chip.name, &chip.source);
         }
     }
+    let models = config.models.iter().map(|share| {
+        let facts = &share.facts;
+        format!("{}: {}", escaped(&facts.name), escaped(&facts.source))
+    });
     let chips = chips
         .iter()
         .map(|(name, source)| format!("{}: {}", escaped(name), escaped(source)));
@@ -238,14 +242,7 @@ pub(super) fn origin(page: &Page) -> String {
             escaped(&format!("{:?}", config.knowledge).to_lowercase()),
         ),
         ("rows of a machine", config.rows_max.to_string()),
-        (
-            "model",
-            format!(
-                "{}: {}",
-                escaped(&config.model.name),
-                escaped(&config.model.source)
-            ),
-        ),
+        ("models", models.collect::<Vec<_>>().join("<br>")),
         ("chips", chips.collect::<Vec<_>>().join("<br>")),
         ("digests", code(&digests.collect::<Vec<_>>().join("<br>"))),
     ])

@@ -141,6 +141,13 @@ impl Recorder {
         self.open.insert(number, open);
     }
 
+    /// It was turned down, and its consumer asks again, under another number.
+    pub fn again(&mut self, before: u64, number: u64) {
+        if let Some(open) = self.open.remove(&before) {
+            self.open.insert(number, open);
+        }
+    }
+
     /// It reached the coordinator, which knows who pays.
     pub fn admitted(&mut self, number: u64, payer: AccountId) {
         if let Some(open) = self.open.get_mut(&number) {

@@ -18,6 +18,7 @@ use crate::machine::Prompts;
 use crate::world::config::Slo;
 use crate::world::crowd::Asked;
 use crate::world::ledger::Totals;
+use crate::world::living::Living;
 
 /// Counts and distributions of a run under way.
 #[derive(Clone, Debug)]
@@ -100,6 +101,7 @@ pub struct Closing {
     pub store_writes: u64,
     pub money: Totals,
     pub core_digest: u128,
+    pub living: Living,
 }
 
 /// Percentiles of one distribution, in microseconds.
@@ -190,6 +192,8 @@ pub struct Report {
     pub kv_tokens_ppm: u64,
     pub money: Money,
     pub work: Work,
+    #[serde(flatten)]
+    pub living: Living,
     /// Of every event that the coordinator handled and every effect that it had.
     pub digest: String,
 }
@@ -353,6 +357,7 @@ impl Tally {
             kv_tokens_ppm: self.kv_tokens.ppm(),
             money: money(&closing.money),
             work,
+            living: closing.living,
             digest: String::new(),
         };
         let mut mix = Mix::default();

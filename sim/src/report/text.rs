@@ -72,6 +72,7 @@ impl fmt::Display for Report {
             Percent(self.rows_ppm),
             Percent(self.kv_tokens_ppm)
         )?;
+        write!(f, "{}", self.living)?;
         let money = &self.money;
         writeln!(
             f,

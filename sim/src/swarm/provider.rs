@@ -213,6 +213,7 @@ impl Provider {
                     };
                     self.end(now, attempt, end, acts);
                 }
+                Note::Evicted { .. } => unreachable!("a machine of one model keeps its grant"),
                 Note::Cancelled { attempt } => self.stopped(now, attempt, acts),
             }
         }

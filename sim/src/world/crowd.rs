@@ -2,11 +2,8 @@
 
 use std::collections::VecDeque;
 
-use cereus_core::ids::RequestId;
+use cereus_core::ids::{AccountId, ModelIx, RequestId};
 use cereus_core::time::{Span, Tick};
-
-use super::knowledge::Told;
-use crate::workload::Arrival;
 
 /// How a request ended for its consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,55 +13,105 @@ pub enum End {
     Refused,
 }
 
+/// A request's number, as short as events carry it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Number(u32);
+
+impl Number {
+    /// # Panics
+    /// There were more than four thousand million requests.
+    #[must_use]
+    pub fn of(number: u64) -> Self {
+        Self(u32::try_from(number).expect("a run has fewer requests"))
+    }
+
+    #[must_use]
+    pub const fn long(self) -> u64 {
+        self.0 as u64
+    }
+}
+
 /// One request, with the truth about its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
     pub id: RequestId,
+    pub account: AccountId,
+    pub model: ModelIx,
+    /// For the first time.
     pub sent_at: Tick,
     pub prompt_tokens: u32,
     /// Of its text: what the coordinator sees.
     pub prompt_bytes: u32,
     pub output_tokens_true: u32,
     pub output_tokens_max: u32,
+    /// Whose turn it is of.
+    pub session: Option<u32>,
+    /// Tries before this one.
+    pub nth: u8,
+    /// Its consumer does not wait for it any more.
+    pub has_left: bool,
     pub first_at: Option<Tick>,
     pub ended: Option<End>,
 }
 
+/// A request with what its prompt is made of.
 #[derive(Clone, Debug)]
-struct Place {
-    asked: Asked,
-    /// See [`Arrival::blocks`]; none once the request has ended.
-    blocks: Vec<u64>,
+pub struct Request {
+    pub asked: Asked,
+    /// See [`Arrival::blocks`](crate::workload::Arrival::blocks); none once the request has ended.
+    pub blocks: Vec<u64>,
 }
 
 /// Requests by number, forgotten from the oldest on once they have ended.
 #[derive(Clone, Debug, Default)]
 pub struct Crowd {
     first: u64,
-    live: VecDeque<Place>,
+    live: VecDeque<Request>,
     open: u64,
 }
 
 impl Crowd {
-    /// Numbers the next request.
-    pub fn ask(&mut self, sent_at: Tick, id_bits: u128, arrival: Arrival, told: Told) -> u64 {
-        let number = self.first + self.live.len() as u64;
-        let asked = Asked {
-            id: RequestId((id_bits << 64) | u128::from(number)),
-            sent_at,
-            prompt_tokens: arrival.prompt_tokens.max(1),
-            prompt_bytes: told.prompt_bytes,
-            output_tokens_true: arrival.output_tokens,
-            output_tokens_max: told.output_tokens_max,
-            first_at: None,
-            ended: None,
-        };
-        self.live.push_back(Place {
-            asked,
-            blocks: arrival.blocks,
-        });
+    /// What the next request is called; it is part of its id.
+    #[must_use]
+    pub fn next_number(&self) -> u64 {
+        self.first + self.live.len() as u64
+    }
+
+    /// Somebody asks.
+    pub fn ask(&mut self, request: Request) {
+        assert_eq!(
+            Self::number(request.asked.id),
+            self.next_number(),
+            "requests are numbered in order"
+        );
+        self.live.push_back(request);
         self.open += 1;
-        number
+    }
+
+    /// What was turned down is asked again, under another id. Returns its number.
+    pub fn again(&mut self, id: RequestId, request: Request) -> u64 {
+        self.ask(Request {
+            asked: Asked {
+                id,
+                nth: request.asked.nth + 1,
+                first_at: None,
+                ended: None,
+                ..request.asked
+            },
+            blocks: request.blocks,
+        });
+        Self::number(id)
+    }
+
+    /// Its consumer leaves; `None`: the request is over, or it has left before.
+    pub fn leaves(&mut self, number: u64) -> Option<Asked> {
+        let ix = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        let asked = &mut self.live.get_mut(ix)?.asked;
+        let is_there = asked.ended.is_none() && !asked.has_left;
+        is_there.then(|| {
+            asked.has_left = true;
+            *asked
+        })
     }
 
     #[must_use]
@@ -92,22 +139,24 @@ impl Crowd {
     }
 
     /// The request ended (INV-02). Returns it.
-    pub fn end(&mut self, id: RequestId, end: End) -> Asked {
+    pub fn end(&mut self, id: RequestId, end: End) -> Request {
         let place = self.of_mut(id);
         assert!(
             place.asked.ended.is_none(),
             "a request ends exactly once (INV-02)"
         );
         place.asked.ended = Some(end);
-        place.blocks = Vec::new();
-        let copy = place.asked;
+        let ended = Request {
+            asked: place.asked,
+            blocks: core::mem::take(&mut place.blocks),
+        };
         self.open -= 1;
-        let has_ended = |place: &Place| place.asked.ended.is_some();
+        let has_ended = |place: &Request| place.asked.ended.is_some();
         while self.live.front().is_some_and(has_ended) {
             self.live.pop_front();
             self.first += 1;
         }
-        copy
+        ended
     }
 
     /// Requests that have not ended.
@@ -116,12 +165,12 @@ impl Crowd {
         self.open
     }
 
-    fn place(&self, number: u64) -> Option<&Place> {
+    fn place(&self, number: u64) -> Option<&Request> {
         let ix = usize::try_from(number.checked_sub(self.first)?).ok()?;
         self.live.get(ix)
     }
 
-    fn of_mut(&mut self, id: RequestId) -> &mut Place {
+    fn of_mut(&mut self, id: RequestId) -> &mut Request {
         let ix = Self::number(id).checked_sub(self.first);
         let place = ix.and_then(|ix| self.live.get_mut(usize::try_from(ix).ok()?));
         let place = place.expect("an effect names a request that has not ended (INV-02)");

@@ -47,6 +47,12 @@ impl Ledger {
         }
     }
 
+    /// Whether every hold has been settled or voided.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.holds == self.settles + self.voids
+    }
+
     #[must_use]
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();

@@ -4,47 +4,64 @@
 //! Truth that core must not see (output lengths, chip speeds) stays in [`crowd`] and in the machines;
 //! core is told what the wire would tell it, when the wire would.
 
+mod asking;
+pub mod churn;
+mod comings;
+mod conditions;
 pub mod config;
 pub mod crowd;
+pub mod defects;
 mod fleet;
+pub mod heat;
+mod host;
 pub mod knowledge;
 pub mod ledger;
+mod links;
+pub mod living;
 pub mod net;
+pub mod people;
 mod pump;
+mod residency;
+pub mod shares;
 pub mod store;
 #[cfg(test)]
 mod tests;
-
-use std::borrow::Cow;
+mod wares;
 
 use cereus_core::coordinator::explain::Explanation;
 use cereus_core::coordinator::{Coordinator, Misuse};
-use cereus_core::draw::{Purpose, Seed};
+use cereus_core::draw::Seed;
 use cereus_core::effect::Effects;
-use cereus_core::event::{AttemptFault, Event, Trust};
+use cereus_core::event::{AttemptFault, Event};
 use cereus_core::ids::{AccountId, AttemptKey, ModelIx};
 use cereus_core::time::{Span, Tick};
 use cereus_engine::kv::BlockHash;
 use thiserror::Error;
 
+use self::asking::{Person, Retries};
+use self::comings::{Coming, Residents};
 use self::config::{RunConfig, RunConfigError};
-use self::crowd::Crowd;
+use self::crowd::{Crowd, Number};
 use self::fleet::Fleet;
+use self::heat::Heat;
 use self::knowledge::Teller;
 use self::ledger::Ledger;
+use self::links::{Link, Links};
+use self::living::Living;
 use self::net::{Net, Way};
+use self::people::{Manners, Purses};
+use self::residency::Housed;
 use self::store::Store;
+use self::wares::Wares;
 use crate::machine::{Note, Prompts, StepDue};
 use crate::queue::EventQueue;
 use crate::record::{Keep, Record, Recorder, Row, Watch};
 use crate::report::{Report, Tally};
-use crate::stream::Stream;
 use crate::workload::{Arrival, WorkloadError, sped_up};
 
 /// The fleet joins and is challenged before the first request.
 const WARM_UP: Span = Span::secs(10);
 const BYTES_PER_TOKEN: u32 = 4;
-const MODEL: ModelIx = ModelIx(0);
 /// Events between two calls of the progress callback.
 const PROGRESS_EVENTS: u64 = 1 << 16;
 
@@ -63,56 +80,71 @@ pub enum RunError {
 /// What happens in the world. Small and by value: hundreds of thousands a second.
 #[derive(Clone, Copy, Debug)]
 enum Happening {
-    /// A heartbeat is due on the machine.
+    /// A heartbeat is due.
     Beat {
-        machine: u32,
+        link: Link,
     },
     CancelArrived {
-        machine: u32,
+        link: Link,
         attempt: AttemptKey,
     },
     /// The coordinator challenges the machine.
     Challenge {
+        link: Link,
+    },
+    Coming(Coming),
+    /// A machine loses speed, for good.
+    Degrades {
         machine: u32,
+        percent: u32,
     },
     Dispatched {
-        machine: u32,
+        link: Link,
         attempt: AttemptKey,
-        number: u64,
+        number: Number,
     },
-    FailureArrived {
-        machine: u32,
-        attempt: AttemptKey,
-        fault: AttemptFault,
-    },
-    Joined {
-        machine: u32,
-    },
-    NoteArrived {
-        machine: u32,
-        note: Note,
-    },
-    AcceptArrived {
-        machine: u32,
-        attempt: AttemptKey,
-    },
-    ReportArrived {
-        machine: u32,
-    },
+    Housed(Housed),
+    Person(Person),
     RequestArrived {
-        number: u64,
+        number: Number,
     },
     /// The consumer sends the trace's next request.
     Sent,
     StepDone {
-        machine: u32,
+        engine: u32,
         epoch: u32,
     },
-    Verified {
-        machine: u32,
+    /// The coordinator hears something from a machine.
+    Up {
+        link: Link,
+        news: News,
     },
     Wake,
     Written,
+}
+
+const _: () = assert!(size_of::<Happening>() <= 28, "events are moved often");
+
+/// What a machine says.
+#[derive(Clone, Copy, Debug)]
+enum News {
+    Accepted {
+        attempt: AttemptKey,
+    },
+    /// It has answered its challenge.
+    Answered,
+    Failed {
+        attempt: AttemptKey,
+        fault: AttemptFault,
+    },
+    LoadFailed {
+        model: ModelIx,
+    },
+    Loaded {
+        model: ModelIx,
+    },
+    Noted(Note),
+    Reported,
 }
 
 /// How far a run is.
@@ -146,8 +178,15 @@ pub struct World<I> {
     config: RunConfig,
     core: Coordinator,
     queue: EventQueue<Happening>,
+    wares: Wares,
     fleet: Fleet,
+    links: Links,
+    residents: Residents,
+    living: Living,
     crowd: Crowd,
+    manners: Manners,
+    purses: Purses,
+    retries: Retries,
     teller: Teller,
     net: Net,
     store: Store,
@@ -169,15 +208,27 @@ pub struct World<I> {
 impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
     pub fn new(config: RunConfig, arrivals: I) -> Result<Self, RunError> {
         config.check()?;
+        let wares = Wares::new(&config);
         let mut core = Coordinator::new(config.core());
         core.set_policy(config.policy);
         let mut world = Self {
             core,
             queue: EventQueue::new(),
-            fleet: Fleet::new(&config),
+            fleet: Fleet::new(&config, &wares),
+            wares,
+            links: Links::new(config.machines_in_all()),
+            residents: Residents::new(config.churn, config.seed, config.machines_in_all()),
+            living: Living::new(&config),
             crowd: Crowd::default(),
+            manners: Manners::new(config.people, config.seed),
+            purses: Purses::new(
+                Seed::from_number(config.seed),
+                config.people.tenants,
+                config.accounts,
+            ),
+            retries: Retries::default(),
             teller: Teller::new(config.knowledge, config.seed),
-            net: Net::new(config.net, config.seed, config.machines as usize),
+            net: Net::new(config.net, config.seed, config.machines_in_all() as usize),
             store: Store::new(config.store, config.seed),
             ledger: Ledger::default(),
             tally: Tally::new(config.slo),
@@ -214,7 +265,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
     /// heard of it. `None`: the trace has no request of this number.
     pub fn explain(mut self, number: u64) -> Result<Option<Explained>, RunError> {
         self.recorder.keep(Keep::Rows);
-        let wanted = |happening: &Happening| matches!(happening, Happening::RequestArrived { number: it } if *it == number);
+        let wanted = |happening: &Happening| matches!(happening, Happening::RequestArrived { number: it } if it.long() == number);
         let mut heard = None;
         while let Some((now, happening)) = self.queue.pop() {
             let is_wanted = wanted(&happening);
@@ -222,7 +273,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
                 heard = Some((now, self.core.explain(self.ask_of(number))));
             }
             self.handle(now, happening)?;
-            let is_over = self.is_exhausted && self.crowd.open() == 0 && self.store.is_quiet();
+            let is_over = self.is_over();
             if is_wanted || is_over {
                 break;
             }
@@ -264,11 +315,17 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
                 });
             }
             self.handle(now, happening)?;
-            if self.is_exhausted && self.crowd.open() == 0 && self.store.is_quiet() {
+            if self.is_over() {
                 break;
             }
         }
         Ok(self.conclude())
+    }
+
+    /// Every request has ended, and what a consumer owed who left amid an answer is settled.
+    fn is_over(&self) -> bool {
+        let is_answered = self.crowd.open() == 0 && self.retries.is_empty();
+        self.is_exhausted && is_answered && self.store.is_quiet() && self.ledger.is_settled()
     }
 
     /// Accounts are opened and the machines' joins scheduled.
@@ -287,117 +344,64 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
                 },
             )?;
         }
-        let mut phases = Stream::new(self.config.seed, "phases");
-        for machine in 0..self.config.machines {
-            let phase = phases.below(self.config.heartbeat_every.0);
-            self.queue.push(Tick(phase), Happening::Joined { machine });
+        self.preload();
+        self.set_warm_min()?;
+        self.settle_machines();
+        self.plan_defects();
+        self.settle_consumers()
+    }
+
+    fn set_warm_min(&mut self) -> Result<(), RunError> {
+        let machines = self.config.warm_min;
+        if machines == 0 {
+            return Ok(());
         }
-        self.send_next(Tick::ZERO)
+        for model in self.wares.all() {
+            self.tell(Tick::ZERO, &Event::WarmMinChanged { model, machines })?;
+        }
+        Ok(())
     }
 
     fn handle(&mut self, now: Tick, happening: Happening) -> Result<(), RunError> {
         match happening {
-            Happening::Beat { machine } => {
-                self.fleet.beat(machine);
-                let at = self.up(now, machine);
-                self.queue.push(at, Happening::ReportArrived { machine });
-                let next = now + self.config.heartbeat_every;
-                self.queue.push(next, Happening::Beat { machine });
+            Happening::Beat { link } => {
+                self.beat(now, link);
                 Ok(())
             }
-            Happening::ReportArrived { machine } => {
-                let beat = self.fleet.take_beat(machine);
-                self.tally.sample(&beat.slot);
-                self.recorder.sampled(now, &beat.slot);
-                let conn = fleet::conn(machine);
-                let slots = [beat.slot];
-                let slots = Cow::Borrowed(slots.as_slice());
-                self.tell(
-                    now,
-                    &Event::ProviderReported {
-                        conn,
-                        report: beat.report,
-                        slots,
-                    },
-                )
-            }
-            Happening::StepDone { machine, epoch } => {
-                let due = self.fleet.step_done(machine, epoch);
-                self.schedule(machine, due);
-                for ix in 0..self.fleet.notes.len() {
-                    let note = self.fleet.notes[ix];
-                    let at = self.up(now, machine);
-                    self.queue
-                        .push(at, Happening::NoteArrived { machine, note });
-                }
+            Happening::StepDone { engine, epoch } => {
+                self.step_done(now, engine, epoch);
                 Ok(())
             }
-            Happening::NoteArrived { machine, note } => self.hear(now, machine, note),
-            Happening::AcceptArrived { machine, attempt } => {
-                let conn = fleet::conn(machine);
-                self.tell(now, &Event::AttemptAccepted { conn, attempt })
-            }
-            Happening::FailureArrived {
-                machine,
-                attempt,
-                fault,
-            } => {
-                let conn = fleet::conn(machine);
-                self.tell(
-                    now,
-                    &Event::AttemptFailed {
-                        conn,
-                        attempt,
-                        fault,
-                    },
-                )
-            }
+            Happening::Up { link, news } => self.hear(now, link, news),
             Happening::Dispatched {
-                machine,
+                link,
                 attempt,
                 number,
             } => {
-                self.take_job(now, machine, attempt, number);
+                self.take_job(now, link, attempt, number.long());
                 Ok(())
             }
-            Happening::CancelArrived { machine, attempt } => {
-                let due = self.fleet.machine_mut(machine).cancel(now, attempt);
-                self.schedule(machine, due);
+            Happening::CancelArrived { link, attempt } => {
+                if self.links.is_held(link) {
+                    self.stop_job(now, self.links.machine(link), attempt);
+                }
                 Ok(())
             }
-            Happening::Sent => {
-                let arrival = self.upcoming.take().expect("one is sent at a time");
-                let drawn =
-                    self.seed
-                        .draw_wide(Purpose::Simulation, u128::from(self.tally.asked), 0);
-                let prompt_tokens = arrival.prompt_tokens;
-                let room = self.config.context_tokens.saturating_sub(prompt_tokens);
-                let told = self
-                    .teller
-                    .tell(prompt_tokens, arrival.output_tokens, room.max(1));
-                let number = self.crowd.ask(now, drawn >> 64, arrival, told);
-                let asked = self.crowd.asked(number).expect("it was just asked");
-                self.recorder.asked(now, number, asked);
-                self.tally.asked += 1;
-                let at = now + self.net.latency();
-                self.queue.push(at, Happening::RequestArrived { number });
-                self.send_next(now)
-            }
-            Happening::RequestArrived { number } => self.admit(now, number),
-            Happening::Joined { machine } => self.join(now, machine),
-            Happening::Challenge { machine } => {
-                let there = self.net.arrival(now, machine as usize, Way::ToMachine);
-                let back = self
-                    .net
-                    .arrival(there, machine as usize, Way::ToCoordinator);
-                self.queue.push(back, Happening::Verified { machine });
-                let next = now + self.config.challenge_every;
-                self.queue.push(next, Happening::Challenge { machine });
+            Happening::Housed(housed) => {
+                self.on_housed(now, housed);
                 Ok(())
             }
-            Happening::Verified { machine } => {
-                let conn = fleet::conn(machine);
-                self.tell(now, &Event::ProviderVerified { conn })
+            Happening::Coming(coming) => self.on_coming(now, coming),
+            Happening::Degrades { machine, percent } => {
+                self.degrade(now, machine, percent);
+                Ok(())
+            }
+            Happening::Person(person) => self.on_person(now, person),
+            Happening::Sent => self.send(now),
+            Happening::RequestArrived { number } => self.admit(now, number.long()),
+            Happening::Challenge { link } => {
+                self.challenge(now, link);
+                Ok(())
             }
             // Another wake-up was armed since this one was queued: that one counts.
             Happening::Wake if now != self.wake_at => Ok(()),
@@ -413,20 +417,66 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
         }
     }
 
-    fn join(&mut self, now: Tick, machine: u32) -> Result<(), RunError> {
-        let joined = Event::ProviderJoined {
-            conn: fleet::conn(machine),
-            machine: fleet::machine_id(machine),
-            owner: AccountId(u64::from(self.config.accounts) + 1 + u64::from(machine)),
-            trust: Trust::Hardware,
-            spec: self.fleet.spec(machine),
-            models: Cow::Borrowed(&[MODEL]),
-        };
-        self.tell(now, &joined)?;
-        // A report and a challenge follow the registration at once.
-        self.queue.push(now, Happening::Beat { machine });
-        self.queue.push(now, Happening::Challenge { machine });
-        Ok(())
+    fn beat(&mut self, now: Tick, link: Link) {
+        if !self.links.is_held(link) {
+            return;
+        }
+        let machine = self.links.machine(link);
+        if self.config.heat != Heat::None {
+            self.warm(now, machine);
+        }
+        self.fleet.beat(now, machine);
+        self.say(now, link, News::Reported);
+        let next = now + self.config.heartbeat_every;
+        self.queue.push(next, Happening::Beat { link });
+    }
+
+    fn step_done(&mut self, now: Tick, engine: u32, epoch: u32) {
+        let due = self.fleet.step_done(engine, epoch);
+        self.schedule(engine, due);
+        if self.fleet.notes.is_empty() {
+            return;
+        }
+        let machine = self.fleet.owner(engine);
+        let link = self.links.current(machine);
+        let link = link.expect("a machine that works has a connection");
+        for ix in 0..self.fleet.notes.len() {
+            let note = self.fleet.notes[ix];
+            self.say(now, link, News::Noted(note));
+            if self.wares.is_choice() {
+                self.note_housed(now, machine, note);
+            }
+        }
+    }
+
+    fn stop_job(&mut self, now: Tick, machine: u32, attempt: AttemptKey) {
+        if self.wares.is_choice() {
+            return self.unhouse_job(now, machine, attempt);
+        }
+        let engine = self.fleet.only_engine(machine);
+        let due = self.fleet.engine_mut(engine).cancel(now, attempt);
+        self.schedule(engine, due);
+    }
+
+    fn challenge(&mut self, now: Tick, link: Link) {
+        if !self.links.is_known(link) {
+            return;
+        }
+        let machine = self.links.machine(link) as usize;
+        let there = self.net.arrival(now, machine, Way::ToMachine);
+        if self.links.is_held(link) {
+            let at = self.net.arrival(there, machine, Way::ToCoordinator);
+            let news = News::Answered;
+            self.queue.push(at, Happening::Up { link, news });
+        }
+        let next = now + self.config.challenge_every;
+        self.queue.push(next, Happening::Challenge { link });
+    }
+
+    fn send(&mut self, now: Tick) -> Result<(), RunError> {
+        let arrival = self.upcoming.take().expect("one is sent at a time");
+        self.ask(now, arrival, None);
+        self.send_next(now)
     }
 
     fn send_next(&mut self, now: Tick) -> Result<(), RunError> {
@@ -441,12 +491,27 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
         Ok(())
     }
 
-    fn schedule(&mut self, machine: u32, due: Option<StepDue>) {
+    fn schedule(&mut self, engine: u32, due: Option<StepDue>) {
         if let Some(StepDue { at, epoch }) = due {
-            // Ranked by machine, so that leaping and stepping break ties alike.
+            // Ranked by engine, so that leaping and stepping break ties alike.
             self.queue
-                .push_ranked(at, machine, Happening::StepDone { machine, epoch });
+                .push_ranked(at, engine, Happening::StepDone { engine, epoch });
         }
+    }
+
+    /// Steps that end sooner, or take another time, since the speed of their machine has changed.
+    fn schedule_dues(&mut self) {
+        let mut dues = core::mem::take(&mut self.fleet.dues);
+        for (engine, due) in dues.drain(..) {
+            self.schedule(engine, Some(due));
+        }
+        self.fleet.dues = dues;
+    }
+
+    /// A machine says something on its connection.
+    fn say(&mut self, now: Tick, link: Link, news: News) {
+        let at = self.up(now, self.links.machine(link));
+        self.queue.push(at, Happening::Up { link, news });
     }
 
     fn up(&mut self, now: Tick, machine: u32) -> Tick {
@@ -466,16 +531,16 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
         assert_eq!(self.ledger.holds, self.ledger.settles + self.ledger.voids);
         let busy_ns: u128 = self
             .fleet
-            .machines()
+            .engines()
             .map(|machine| u128::from(machine.busy_ns()))
             .sum();
-        let steps: u64 = self.fleet.machines().map(|machine| machine.steps).sum();
-        let prompts = self.fleet.machines().map(|machine| machine.prompts);
+        let steps: u64 = self.fleet.engines().map(|machine| machine.steps).sum();
+        let prompts = self.fleet.engines().map(|machine| machine.prompts);
         let prompts = prompts.fold(Prompts::default(), |sum, one| Prompts {
             tokens: sum.tokens + one.tokens,
             cached_tokens: sum.cached_tokens + one.cached_tokens,
         });
-        let busy_of_each = self.fleet.machines().map(crate::machine::Machine::busy_ns);
+        let busy_of_each = (0..self.config.machines_in_all()).map(|ix| self.fleet.busy_ns(ix));
         let record = self.recorder.close(now, busy_of_each);
         let report = self.tally.report(crate::report::Closing {
             began: Tick::ZERO + WARM_UP,
@@ -491,6 +556,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             store_writes: self.store.writes,
             money: totals,
             core_digest: self.core.running_digest(),
+            living: self.living.closed(&self.config, &self.fleet),
         });
         let watch = self.watch;
         Ran {

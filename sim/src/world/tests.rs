@@ -1,9 +1,15 @@
 //! Whole worlds, small: the same report whatever the pace, and every law of the end.
 
+mod comings;
+mod conditions;
+mod models;
+mod people;
+mod spread;
+
 use super::config::PrefixCache;
 use super::*;
 use crate::machine::Pace;
-use crate::stream::Ratio;
+use crate::stream::{Ratio, Stream};
 
 fn arrivals(seed: u64, count: u32, gap_us: u64) -> Vec<Arrival> {
     let mut stream = Stream::new(seed, "test arrivals");
@@ -177,7 +183,7 @@ fn the_mix_of_a_fleet_is_the_same_for_every_seed_and_only_its_order_is_drawn() {
     );
     assert_eq!(census["m4/24"], 2);
     assert_eq!(of(2).census(), census);
-    assert_ne!(of(1).fleet(), of(2).fleet());
+    assert_ne!(of(1).places(), of(2).places());
 }
 
 #[test]
