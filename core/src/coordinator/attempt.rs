@@ -88,6 +88,8 @@ impl Coordinator {
             .at(key)
             .pause_until(Span::ZERO, self.config.limits.idle_wait_max);
         self.await_sign(key, due, WakeReason::IdleOverdue);
+        // INV-09: what was learnt just now may have opened the machine to more.
+        self.fill(now, route.provider, out);
     }
 
     /// Lets the consumer see its answer, once there is one and its hold is durable (INV-05).
@@ -124,7 +126,7 @@ impl Coordinator {
             let due = self.attempts.at(key).pause_until(Span::ZERO, pause_max);
             self.attempts.await_sign(key, due, due);
         }
-        self.note_lag(now, key);
+        self.note_lag(now, key, out);
         if shown.pieces >= PIECES_TO_TRUST {
             self.try_out(now, provider, out);
         }
@@ -139,7 +141,7 @@ impl Coordinator {
     }
 
     /// An answer that drips is known long before its end, so that others need not wait for it.
-    fn note_lag(&mut self, now: Tick, key: Key) {
+    fn note_lag(&mut self, now: Tick, key: Key, out: &mut Effects) {
         let attempt = self.attempts.at(key);
         if !attempt.may_lag() || self.mischief == Mischief::ForgetsLateness {
             return;
@@ -150,6 +152,7 @@ impl Coordinator {
         if is_late {
             self.attempts.lags(key);
             self.fleet.refresh(route.provider, &self.config);
+            self.fill(now, route.provider, out);
         }
     }
 
