@@ -192,7 +192,8 @@ impl CoordinatorProcess {
 
     /// The store has written.
     pub(super) fn durable(&mut self, up_to: u64, by: &mut Surroundings<'_>) {
-        self.inbox.durable = Some(up_to);
+        // News of an earlier write may come after that of a later one.
+        self.inbox.durable = self.inbox.durable.max(Some(up_to));
         self.want(Task::Control, by);
     }
 
