@@ -242,6 +242,9 @@ pub struct Limits {
     /// do: what would wait longer is turned away at once.
     pub overload_after: Span,
     pub overload_wait_max: Span,
+    /// Thousandths of a token a second at which each answer should come at least: a machine gets no more
+    /// requests at once than leave them that. Nought: as many as it says.
+    pub pace_min_mtps: u32,
 }
 
 /// A coordinator's whole configuration.
@@ -282,6 +285,7 @@ impl Limits {
             second_attempt_percent: 0,
             overload_after: Span::secs(10),
             overload_wait_max: Span::secs(1),
+            pace_min_mtps: 15_000,
         }
     }
 }

@@ -163,7 +163,11 @@ impl Coordinator {
         let Some(slot) = self.known(conn) else { return };
         self.counts.reports += 1;
         let accepts_stale = self.mischief == Mischief::StaleReport;
-        if !self.fleet.report(now, slot, report, slots, accepts_stale) {
+        let limits = &self.config.limits;
+        if !self
+            .fleet
+            .report(now, slot, report, slots, accepts_stale, limits)
+        {
             self.counts.stale_reports += 1;
             return;
         }

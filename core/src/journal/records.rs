@@ -381,6 +381,7 @@ structure! {
         second_attempt_percent: u8,
         overload_after: Span,
         overload_wait_max: Span,
+        pace_min_mtps: u32,
     }
 }
 

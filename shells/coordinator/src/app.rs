@@ -11,6 +11,7 @@ use cereus_core::effect::Receipt;
 use cereus_core::envelope::ScopeKey;
 use cereus_core::ids::{AccountId, ConnId, Epoch};
 use cereus_core::link::LinkRules;
+use cereus_core::prefix::PrefixSecret;
 use cereus_http::{GRACE, Proxies, Room};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
@@ -19,7 +20,7 @@ use crate::control::Notice;
 use crate::directory::Directory;
 use crate::metrics::{Metrics, Named};
 use crate::receipts::Receipts;
-use crate::settings::fresh_scope_key;
+use crate::settings::{fresh_prefix_secret, fresh_scope_key};
 use crate::store::Store;
 
 /// Connections of providers, registered or not.
@@ -51,6 +52,8 @@ pub(crate) struct App {
     pub(crate) receipts: Receipts,
     /// New in each process: providers' caches are cold after a restart.
     pub(crate) scope_key: ScopeKey,
+    /// New in each process too: names say nothing of an earlier one's.
+    pub(crate) prefix_secret: PrefixSecret,
     pub(crate) started_unix_s: u64,
     /// Who earns where a provider names no account of its own.
     pub(crate) unlinked: AccountId,
@@ -91,6 +94,7 @@ impl App {
             receipts: Receipts::new(parts.reading),
             proxies: parts.proxies,
             scope_key: fresh_scope_key(),
+            prefix_secret: fresh_prefix_secret(),
             started_unix_s: parts.started_unix_s,
             unlinked: parts.unlinked,
             unproven: Room::new(UNPROVEN),

@@ -11,6 +11,7 @@ use cereus_core::envelope::ScopeKey;
 use cereus_core::event::Trust;
 use cereus_core::ids::Epoch;
 use cereus_core::money::{MicroUsd, Price};
+use cereus_core::prefix::PrefixSecret;
 use cereus_http::HttpLimits;
 use orion::util::secure_rand_bytes;
 use serde::Deserialize;
@@ -104,9 +105,17 @@ impl CatalogSource {
 }
 
 pub(crate) fn fresh_scope_key() -> ScopeKey {
+    ScopeKey::from_bytes(fresh_bytes())
+}
+
+pub(crate) fn fresh_prefix_secret() -> PrefixSecret {
+    PrefixSecret::new(fresh_bytes())
+}
+
+fn fresh_bytes() -> [u8; 32] {
     let mut bytes = [0; 32];
     secure_rand_bytes(&mut bytes).expect("the system gives randomness");
-    ScopeKey::from_bytes(bytes)
+    bytes
 }
 
 pub(crate) fn fresh_seed() -> Seed {

@@ -233,6 +233,8 @@ impl Plan {
             requests_max: 4_096,
             // What is told that it would wait for too long has been refused by no machine.
             overload_after: Span::secs(86_400),
+            // Its machines have as much room as they say, so that it is known who could have been asked.
+            pace_min_mtps: 0,
             ..Limits::reference()
         };
         Config {

@@ -4,6 +4,7 @@
 //! hand it to the engine. Texts are borrowed as they were written, so that who needs their sizes alone
 //! copies nothing.
 
+mod beginning;
 mod conversation;
 mod facts;
 mod form;

@@ -22,8 +22,6 @@ const STALLED_PERCENT: u64 = 40;
 const ANSWER_PERCENT: u64 = 50;
 const SLOWED_PERCENT: u64 = 100;
 
-/// 15 tokens a second: as fast as people read.
-const SLOWEST_STEP_US: u64 = 66_667;
 const OVERCOMMIT_PERCENT: u64 = 120;
 
 /// The size of a request, as far as it is known.
@@ -105,10 +103,10 @@ pub(super) const fn batch_step_us(alone_us: u64, rows_before: u32) -> u64 {
 }
 
 /// Rows of which each still gets its tokens at a pleasant pace, and a fifth more, since not all are busy at
-/// all times; at most `base`. By the time that a lone token takes, and by what the prompts of the rows that
+/// all times; at most `base`. By the slowest that a token may come, by the time that a lone token takes, and by what the prompts of the rows that
 /// take one another's place hold each token up: `stalled_us`, shared among the tokens of an answer.
-pub(super) fn rows_of_quality(alone_us: u64, stalled_us: u64, base: u32) -> u32 {
-    let spare_us = SLOWEST_STEP_US.saturating_sub(alone_us);
+pub(super) fn rows_of_quality(slowest_us: u64, alone_us: u64, stalled_us: u64, base: u32) -> u32 {
+    let spare_us = slowest_us.saturating_sub(alone_us);
     let each_us = alone_us * BATCH_SLOWDOWN_MILLI / 1_000 + stalled_us;
     let rows = spare_us / each_us.max(1);
     let rows = rows.clamp(1, base.max(1).into());
@@ -140,14 +138,18 @@ mod tests {
         ];
         for (tenths, of_24, of_8) in published {
             let alone_us = 10_000_000 / tenths;
-            assert_eq!(rows_of_quality(alone_us, 0, 24), of_24, "{tenths}");
-            assert_eq!(rows_of_quality(alone_us, 0, 8), of_8, "{tenths}");
+            assert_eq!(rows_of_quality(66_667, alone_us, 0, 24), of_24, "{tenths}");
+            assert_eq!(rows_of_quality(66_667, alone_us, 0, 8), of_8, "{tenths}");
         }
-        assert_eq!(rows_of_quality(20_000, 0, 1), 1);
-        assert_eq!(rows_of_quality(400_000, 0, 8), 2, "slow, and still of use");
-        assert_eq!(rows_of_quality(10_000, 0, 24), 17);
+        assert_eq!(rows_of_quality(66_667, 20_000, 0, 1), 1);
         assert_eq!(
-            rows_of_quality(10_000, 6_000, 24),
+            rows_of_quality(66_667, 400_000, 0, 8),
+            2,
+            "slow, and still of use"
+        );
+        assert_eq!(rows_of_quality(66_667, 10_000, 0, 24), 17);
+        assert_eq!(
+            rows_of_quality(66_667, 10_000, 6_000, 24),
             6,
             "prompts come between"
         );

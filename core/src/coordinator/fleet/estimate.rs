@@ -147,9 +147,15 @@ fn alone_us(provider: &Provider, offer: &Offer) -> u32 {
 /// Requests that an offer may run at once without any answer coming more slowly than is pleasant. Of a
 /// machine whose speed with this very model nobody knows, as many as it says. It follows from measured
 /// figures of the whole fleet, so it is looked at once a report: no other event opens an offer by it.
-pub(super) fn rows_of_quality(provider: &Provider, offer: &Offer, typical: Option<Typical>) -> u32 {
+pub(super) fn rows_of_quality(
+    provider: &Provider,
+    offer: &Offer,
+    typical: Option<Typical>,
+    limits: &Limits,
+) -> u32 {
     let has_one_model = provider.offers.len() == 1 && provider.spec.decode_mtps > 0;
-    if offer.lone_step_us == 0 && !has_one_model {
+    let is_known = offer.lone_step_us > 0 || has_one_model;
+    if !is_known || limits.pace_min_mtps == 0 {
         return ROWS_MAX;
     }
     let alone_us = u64::from(alone_us(provider, offer)) * u64::from(provider.slow_milli) / 1_000;
@@ -158,7 +164,8 @@ pub(super) fn rows_of_quality(provider: &Provider, offer: &Offer, typical: Optio
         let prompt_us = cost::prefill_us(typical.fresh_tokens().into(), per_ktok);
         prompt_us / u64::from(typical.output_tokens())
     });
-    cost::rows_of_quality(alone_us, stalled_us, ROWS_MAX)
+    let slowest_us = 1_000_000_000_u64.div_ceil(limits.pace_min_mtps.into());
+    cost::rows_of_quality(slowest_us, alone_us, stalled_us, ROWS_MAX)
 }
 
 /// Thousandths of a token a second, never zero.

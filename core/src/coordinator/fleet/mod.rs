@@ -532,6 +532,7 @@ impl Fleet {
         report: &MachineReport,
         slots: &[SlotReport],
         accepts_stale: bool,
+        limits: &Limits,
     ) -> bool {
         let provider = self.providers.at_mut(slot);
         if report.seq > 0 && report.seq <= provider.report.seq && !accepts_stale {
@@ -552,7 +553,7 @@ impl Fleet {
             let told = slots.iter().find(|told| told.model == offer.model);
             offer.reconcile(now, told, report.has_capacity);
             let typical = self.supplies[usize::from(offer.model.0)].typical;
-            offer.rows_of_quality = estimate::rows_of_quality(provider, offer, typical);
+            offer.rows_of_quality = estimate::rows_of_quality(provider, offer, typical, limits);
         }
         true
     }

@@ -33,10 +33,11 @@ pub(super) async fn answer(
     let model = chat.named_model()?;
     let rules = app.rules();
     let catalog = &rules.catalog;
-    let ask = chat.ask(id, account, catalog)?;
+    let mut ask = chat.ask(id, account, catalog)?;
     let spec = catalog.spec(ask.model).ok_or(Denial::UnknownModel)?;
     let mut lowered = Vec::with_capacity(body.len() + 64);
     aside(body.len(), || {
+        ask.prefix = chat.prefix(&app.prefix_secret, account, ask.model);
         chat.lower(&spec.id, ask.output_tokens_max, &mut lowered);
         // Withheld members may have been most of it.
         lowered.shrink_to_fit();
