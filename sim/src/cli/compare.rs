@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use cereus_sim::study::{Comparison, GOODPUT_MIN_PPM, rate_milli};
+use cereus_sim::study::{Comparison, GOODPUT_KEPT_PPM, rate_milli};
 use cereus_sim::world::config::RunConfig;
 use serde_json::json;
 
@@ -27,8 +27,8 @@ Student's t: a difference larger than its interval is more than chance. `busiest
 busiest machine over the mean of its kind; `least` is the work of the machine with the fewest requests
 over that of the one with the most.
 
-The capacity of a fleet is how fast the arrivals may come until less than 95 % of them are served within
-the objective by our own policy, found by bisection to within 2 %.")]
+The capacity of a fleet is how fast the arrivals may come until our own policy serves less than 95 % of what
+it serves within the objective when they come fifty times slower, found by bisection to within 2 %.")]
 pub(crate) struct Args {
     #[command(flatten)]
     trace: Trace,
@@ -146,13 +146,13 @@ fn text_of(
     );
     if let Some((ppm, rate_milli)) = capacity {
         text += &format!(
-            "capacity       {}.{:03} requests/s, {}.{:03} times the trace's: set by {}, {} % of requests within the objective, mean of {} seeds\n",
+            "capacity       {}.{:03} requests/s, {}.{:03} times the trace's: set by {}, {} % of what an idle fleet serves within the objective, mean of {} seeds\n",
             rate_milli / 1_000,
             rate_milli % 1_000,
             ppm / 1_000_000,
             ppm / 1_000 % 1_000,
             choice_name(Choice::default()),
-            GOODPUT_MIN_PPM / 10_000,
+            GOODPUT_KEPT_PPM / 10_000,
             args.several.capacity_seeds().count(),
         );
     }
@@ -173,7 +173,7 @@ fn json_of(
             "speedup_ppm": speedup_ppm,
             "rate_milli": rate_milli,
             "policy": choice_name(Choice::default()),
-            "goodput_min_ppm": GOODPUT_MIN_PPM,
+            "goodput_kept_ppm": GOODPUT_KEPT_PPM,
             "seeds": args.several.capacity_seeds().collect::<Vec<_>>(),
         })
     });

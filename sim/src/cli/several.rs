@@ -124,7 +124,7 @@ impl Several {
         match capacity(config.speedup_ppm, goodput)? {
             Capacity::Found { speedup_ppm } => Ok(speedup_ppm),
             Capacity::Never { goodput_ppm } => Err(format!(
-                "no load suits this fleet: of arrivals a thousand times slower, {}.{:02} % are served \
+                "no load suits this fleet: of arrivals fifty times slower, {}.{:02} % are served \
                  within the objective; widen --slo-ttft-ms or --slo-tpot-ms, or say --speedup",
                 goodput_ppm / 10_000,
                 goodput_ppm / 100 % 100

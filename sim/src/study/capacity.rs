@@ -1,18 +1,23 @@
 //! How fast requests may come until too few of them are served well.
 
-/// The share of requests that must be served within the objective, in a million.
-pub const GOODPUT_MIN_PPM: u64 = 950_000;
+/// So much of what a fleet serves within the objective when it has next to nothing to do must still be, in
+/// a million: long prompts are late on slow chips at any load.
+pub const GOODPUT_KEPT_PPM: u64 = 950_000;
+/// Next to nothing: fifty times slower than recorded.
+const UNLOADED_PPM: u64 = 20_000;
+/// A fleet that serves less than this well when it has nothing to do is not what was meant.
+const GOODPUT_UNLOADED_MIN_PPM: u64 = 200_000;
 /// The found speed-up is within this of the true one, in a million of it.
 const PRECISION_PPM: u64 = 20_000;
-/// Speed-ups beyond are not tried: a thousand times either way.
-const SPEEDUP_PPM: (u64, u64) = (1_000, 1_000_000_000);
+/// Speed-ups beyond are not tried.
+const SPEEDUP_PPM: (u64, u64) = (UNLOADED_PPM, 1_000_000_000);
 
 /// What a search found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capacity {
     /// The largest speed-up of the arrivals that was seen to be served well, in millionths.
     Found { speedup_ppm: u64 },
-    /// Even arrivals that come a thousand times slower are not; with so much goodput.
+    /// Even with next to nothing to do it serves only so much well.
     Never { goodput_ppm: u64 },
     /// Arrivals that come a thousand times as fast still are.
     Beyond,
@@ -28,36 +33,37 @@ pub fn capacity<E>(
     mut goodput: impl FnMut(u64) -> Result<u64, E>,
 ) -> Result<Capacity, E> {
     let (least, most) = SPEEDUP_PPM;
+    let unloaded_ppm = goodput(UNLOADED_PPM)?;
+    if unloaded_ppm < GOODPUT_UNLOADED_MIN_PPM {
+        return Ok(Capacity::Never {
+            goodput_ppm: unloaded_ppm,
+        });
+    }
+    let enough_ppm = unloaded_ppm * GOODPUT_KEPT_PPM / 1_000_000;
     let mut low = start_ppm.clamp(least, most);
     let mut high = low;
-    if goodput(low)? >= GOODPUT_MIN_PPM {
+    if goodput(low)? >= enough_ppm {
         loop {
             if high == most {
                 return Ok(Capacity::Beyond);
             }
             high = (high * 2).min(most);
-            if goodput(high)? < GOODPUT_MIN_PPM {
+            if goodput(high)? < enough_ppm {
                 break;
             }
             low = high;
         }
     } else {
-        loop {
-            let is_least = low == least;
-            low = (low / 2).max(least);
-            let found = goodput(low)?;
-            if found >= GOODPUT_MIN_PPM {
-                break;
-            }
-            if is_least {
-                return Ok(Capacity::Never { goodput_ppm: found });
-            }
+        low = (low / 2).max(least);
+        // It ends at the least, where it is as good as unloaded.
+        while low > least && goodput(low)? < enough_ppm {
             high = low;
+            low = (low / 2).max(least);
         }
     }
     while high - low > low / (1_000_000 / PRECISION_PPM) {
         let middle = low + (high - low) / 2;
-        if goodput(middle)? >= GOODPUT_MIN_PPM {
+        if goodput(middle)? >= enough_ppm {
             low = middle;
         } else {
             high = middle;
@@ -76,7 +82,7 @@ mod tests {
         let mut runs = 0;
         let goodput = |ppm| {
             runs += 1;
-            Ok::<_, Infallible>(if ppm <= knee_ppm { 960_000 } else { 400_000 })
+            Ok::<_, Infallible>(if ppm <= knee_ppm { 860_000 } else { 190_000 })
         };
         let found = capacity(start_ppm, goodput).unwrap();
         (found, runs)
@@ -91,7 +97,7 @@ mod tests {
                     panic!("{found:?}");
                 };
                 assert!(speedup_ppm <= knee && knee - speedup_ppm <= knee / 49);
-                assert!(runs <= 20, "{runs} runs");
+                assert!(runs <= 22, "{runs} runs");
             }
         }
     }
@@ -101,7 +107,7 @@ mod tests {
         assert_eq!(
             of(1_000_000, 0).0,
             Capacity::Never {
-                goodput_ppm: 400_000
+                goodput_ppm: 190_000
             }
         );
         assert_eq!(of(1_000_000, u64::MAX).0, Capacity::Beyond);

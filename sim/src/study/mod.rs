@@ -7,7 +7,7 @@ mod interval;
 mod measure;
 mod smallest;
 
-pub use capacity::{Capacity, GOODPUT_MIN_PPM, capacity};
+pub use capacity::{Capacity, GOODPUT_KEPT_PPM, capacity};
 pub use comparison::{Comparison, Contender};
 pub use interval::{Interval, median};
 pub use measure::{Measure, Measured, Unit};

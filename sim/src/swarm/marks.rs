@@ -373,7 +373,7 @@ const fn woke(reason: WakeReason) -> &'static str {
 }
 
 /// What no world comes by, and why.
-const UNREACHABLE: [(Mark, &str); 23] = [
+const UNREACHABLE: [(Mark, &str); 22] = [
     (Mark::Alarm(ALARMS[0]), "a million accounts have room"),
     (Mark::Alarm(ALARMS[1]), "balances are small"),
     (
@@ -404,10 +404,6 @@ const UNREACHABLE: [(Mark, &str); 23] = [
     (Mark::Refused("ledger_busy"), SHORT),
     (Mark::Refused("model_not_found"), KNOWN),
     (Mark::Refused("no_provider_suited"), NO_PROOFS),
-    (
-        Mark::Woke("a load took long"),
-        "a load may take longer than a storm lasts",
-    ),
     (Mark::Woke("a proof expired"), NO_PROOFS),
 ];
 

@@ -39,7 +39,11 @@ fn machines_that_begin_without_models_are_told_to_load_them() {
 #[test]
 fn every_rare_branch_is_reached_apart_from_those_that_no_world_can_reach() {
     let mut marks = Marks::default();
-    for seed in 0..400 {
+    // The rarest come once in some hundred worlds.
+    for seed in 0..6_000 {
+        if seed >= 400 && marks.missing().next().is_none() {
+            break;
+        }
         let tally = run_seed(seed, None).expect("the worlds are clean");
         marks.add(&tally.marks);
     }

@@ -205,13 +205,17 @@ fn draw(stream: &mut Stream, kind: FaultKind, machines: u32, left: Span) -> Faul
     let lasts = Span(stream.below(10_000_000));
     match kind {
         FaultKind::Clock => Fault::Clock {
-            whose: match stream.chance(Ratio::new(1, 2)) {
+            // The coordinator's decides more, and it has but one.
+            whose: match stream.chance(Ratio::new(3, 4)) {
                 true => Whose::Coordinator,
                 false => Whose::Machine(machine),
             },
             jump_us: stream.pick(&[
                 2_000_000,
+                // Past the age of a report, and past that of a challenge.
                 40_000_000,
+                90_000_000,
+                1_200_000_000,
                 1_200_000_000,
                 -3_000_000,
                 -20_000_000,

@@ -16,6 +16,9 @@ use super::super::plan::{Damage, Fault, Whose};
 use super::{Happening, PROBER, Sleeper, World};
 use crate::oracle::{Violation, require};
 
+/// A process that stood still handles what came meanwhile before it looks at what it overslept.
+const CATCHING_UP: Span = Span::millis(500);
+
 impl World {
     pub(super) fn start_coordinator(&mut self, now: Tick) -> Result<(), Violation> {
         if self.coordinator.is_some() {
@@ -235,7 +238,7 @@ impl World {
     fn jump(&mut self, now: Tick, whose: Whose, by_us: i64) {
         let is_ahead = by_us.unsigned_abs();
         let sooner = |at: Tick| match by_us > 0 {
-            true => Tick(at.0.saturating_sub(is_ahead)).max(now),
+            true => Tick(at.0.saturating_sub(is_ahead)).max(now + CATCHING_UP),
             false => Tick(at.0.saturating_add(is_ahead)),
         };
         if by_us < 0 {
