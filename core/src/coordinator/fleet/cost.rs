@@ -18,11 +18,13 @@ const REFERENCE_PROMPT_TOKENS: u64 = 512;
 // recorded hours at half of what a fleet can do and at nearly all: rows that stall for somebody's prompt
 // count little enough that a long prompt goes to a fast machine that works rather than to a slow one that
 // is idle, and enough that answers keep their pace.
-const STALLED_PERCENT: u64 = 40;
+const STALLED_PERCENT: u64 = 80;
 const ANSWER_PERCENT: u64 = 50;
 const SLOWED_PERCENT: u64 = 100;
 
 const OVERCOMMIT_PERCENT: u64 = 120;
+/// Prompts that come between never bound a machine to fewer rows.
+const ROWS_DESPITE_STALLS: u32 = 4;
 
 /// The size of a request, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +108,14 @@ pub(super) const fn batch_step_us(alone_us: u64, rows_before: u32) -> u64 {
 /// all times; at most `base`. By the slowest that a token may come, by the time that a lone token takes, and by what the prompts of the rows that
 /// take one another's place hold each token up: `stalled_us`, shared among the tokens of an answer.
 pub(super) fn rows_of_quality(slowest_us: u64, alone_us: u64, stalled_us: u64, base: u32) -> u32 {
+    let unstalled = rows_at_pace(slowest_us, alone_us, 0, base);
+    let stalled = rows_at_pace(slowest_us, alone_us, stalled_us, base);
+    // Fewer would not help: one long prompt is stall enough, and machines that have read a beginning would
+    // be full for those that go on from it.
+    unstalled.min(stalled.max(ROWS_DESPITE_STALLS))
+}
+
+fn rows_at_pace(slowest_us: u64, alone_us: u64, stalled_us: u64, base: u32) -> u32 {
     let spare_us = slowest_us.saturating_sub(alone_us);
     let each_us = alone_us * BATCH_SLOWDOWN_MILLI / 1_000 + stalled_us;
     let rows = spare_us / each_us.max(1);
@@ -142,6 +152,11 @@ mod tests {
             assert_eq!(rows_of_quality(66_667, alone_us, 0, 8), of_8, "{tenths}");
         }
         assert_eq!(rows_of_quality(66_667, 20_000, 0, 1), 1);
+        assert_eq!(
+            rows_of_quality(66_667, 10_000, 60_000, 24),
+            4,
+            "long prompts"
+        );
         assert_eq!(
             rows_of_quality(66_667, 400_000, 0, 8),
             2,
