@@ -133,6 +133,12 @@ impl<'de> Deserialize<'de> for Prefix {
 /// What names are keyed by. Drawn anew by each process; it stands in no journal and has no display.
 pub struct PrefixSecret(Zeroizing<[u8; 32]>);
 
+impl core::fmt::Debug for PrefixSecret {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("PrefixSecret(..)")
+    }
+}
+
 impl PrefixSecret {
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
