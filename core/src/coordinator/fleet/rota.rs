@@ -18,6 +18,8 @@ const SHARE: u64 = 16;
 /// No single request spends more than one part in so many of what has been saved up: cheap ones do first.
 const SPENT_AT_ONCE: u64 = 4;
 const SAVED_MAX_US: u64 = 256_000_000;
+/// One part in so many of a prompt that a machine has read is worth more than a turn.
+const READ_SHARE: u32 = 8;
 /// Machines that one request looks at.
 const LOOKS: usize = 16;
 
@@ -79,10 +81,11 @@ impl Fleet {
         let is_busy = 2 * (supply.pool.idle_count() as usize) < supply.rota.open.len();
         let offer = self.offers.at(best);
         let is_unknown = self.providers.at(offer.provider).is_unknown();
-        // Where most work, each gets work by itself. And not where its own machine, a last resort or a
-        // stranger was chosen.
+        // Where most work, each gets work by itself. And not where its own machine, a last resort, a
+        // stranger, or one that has read much of it was chosen.
+        let is_read = self.cached_tokens(best, &want) > want.prompt_tokens / READ_SHARE;
         let may_turn = self.policy == Policy::Expected && offer.place.is_some();
-        if may_turn && !is_unknown && !is_busy {
+        if may_turn && !is_unknown && !is_busy && !is_read {
             self.take_turn(&want, &mut first);
         }
         Some(first)
