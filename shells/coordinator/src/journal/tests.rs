@@ -32,7 +32,7 @@ fn config() -> Config {
 const SMALL: JournalSettings = JournalSettings {
     rules: SegmentRules {
         size_min: 10_000,
-        kept_max: 45_000,
+        kept_max: 50_000,
     },
     disk_reserve: 0,
 };
