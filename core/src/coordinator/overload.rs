@@ -91,7 +91,7 @@ impl Coordinator {
             true => LIGHT_FACTOR,
             false => 1,
         };
-        let wait_max = Span(limits.overload_wait_max.0 * factor);
+        let wait_max = Span(limits.overload_wait_max.0.saturating_mul(factor));
         if wait <= wait_max {
             return Ok(());
         }

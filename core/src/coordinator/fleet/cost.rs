@@ -57,18 +57,27 @@ impl Cost {
         let prefill_us = shared_prefill_us(work, candidate);
         let output = u64::from(work.output_tokens);
         let alone_us = u64::from(candidate.step_us);
-        let slowdown_us = output * alone_us * BATCH_SLOWDOWN_MILLI * load / 1_000;
+        // Whatever a machine claims of itself and consumers ask for.
+        let answer_us = output.saturating_mul(alone_us);
+        let slowdown_us = answer_us.saturating_mul(BATCH_SLOWDOWN_MILLI * load) / 1_000;
         Self {
             wait_us: candidate.wait_us.into(),
             prefill_us,
-            stalled_us: percent(prefill_us * load, STALLED_PERCENT),
-            answer_us: percent(output * alone_us + slowdown_us, ANSWER_PERCENT),
+            stalled_us: percent(prefill_us.saturating_mul(load), STALLED_PERCENT),
+            answer_us: percent(answer_us.saturating_add(slowdown_us), ANSWER_PERCENT),
             slowed_us: percent(slowdown_us, SLOWED_PERCENT),
         }
     }
 
     pub(crate) const fn total_us(self) -> u64 {
-        self.wait_us + self.prefill_us + self.stalled_us + self.answer_us + self.slowed_us
+        self.first_content_us()
+            .saturating_add(self.stalled_us)
+            .saturating_add(self.answer_us)
+            .saturating_add(self.slowed_us)
+    }
+
+    pub(crate) const fn first_content_us(self) -> u64 {
+        self.wait_us.saturating_add(self.prefill_us)
     }
 }
 
@@ -77,31 +86,36 @@ impl Cost {
 pub(super) fn standing_us(candidate: &Candidate) -> u64 {
     let own_us = prefill_us(REFERENCE_PROMPT_TOKENS, candidate.prefill_us_per_ktok);
     let load = u64::from(candidate.load);
-    u64::from(candidate.wait_us) + percent(own_us * load, STALLED_PERCENT)
+    u64::from(candidate.wait_us) + percent(own_us.saturating_mul(load), STALLED_PERCENT)
 }
 
 /// To read a prompt with nothing beside it: its tokens, and each token's look at those before it.
 pub(super) const fn prefill_us(prompt_tokens: u64, us_per_ktok: u32) -> u64 {
     let flat_us = prompt_tokens * us_per_ktok as u64 / 1_000;
     let before = prompt_tokens / 2;
-    flat_us + (flat_us as u128 * (before * ATTENTION_PPM) as u128 / 1_000_000) as u64
+    let attention_us = flat_us as u128 * (before * ATTENTION_PPM) as u128 / 1_000_000;
+    if attention_us > u64::MAX as u128 {
+        return u64::MAX;
+    }
+    flat_us.saturating_add(attention_us as u64)
 }
 
 /// The same beside rows that decode, each of whose steps takes a piece of the prompt along.
 fn shared_prefill_us(work: Work, candidate: &Candidate) -> u64 {
     let (prompt, cached) = (work.prompt_tokens.into(), work.cached_tokens.into());
     let whole_us = prefill_us(prompt, candidate.prefill_us_per_ktok);
-    let lone_us = whole_us - prefill_us(cached, candidate.prefill_us_per_ktok);
+    let lone_us = whole_us.saturating_sub(prefill_us(cached, candidate.prefill_us_per_ktok));
     if candidate.load == 0 {
         return lone_us;
     }
     let steps = (prompt - cached).div_ceil(CHUNK_TOKENS);
-    lone_us + steps * batch_step_us(candidate.step_us.into(), candidate.load)
+    let step_us = batch_step_us(candidate.step_us.into(), candidate.load);
+    lone_us.saturating_add(steps.saturating_mul(step_us))
 }
 
 /// A step of a batch of one row more than these.
 pub(super) const fn batch_step_us(alone_us: u64, rows_before: u32) -> u64 {
-    alone_us * (1_000 + BATCH_SLOWDOWN_MILLI * rows_before as u64) / 1_000
+    alone_us.saturating_mul(1_000 + BATCH_SLOWDOWN_MILLI * rows_before as u64) / 1_000
 }
 
 /// Rows of which each still gets its tokens at a pleasant pace, and a fifth more, since not all are busy at
@@ -125,7 +139,7 @@ fn rows_at_pace(slowest_us: u64, alone_us: u64, stalled_us: u64, base: u32) -> u
 }
 
 const fn percent(us: u64, percent: u64) -> u64 {
-    us * percent / 100
+    us.saturating_mul(percent) / 100
 }
 
 #[cfg(test)]
@@ -202,6 +216,23 @@ mod tests {
             "{rest:?}"
         );
         assert_eq!(whole.answer_us, rest.answer_us);
+    }
+
+    #[test]
+    fn no_claim_is_too_large_to_be_compared() {
+        let work = Work {
+            prompt_tokens: u32::MAX,
+            cached_tokens: 0,
+            output_tokens: u32::MAX,
+        };
+        let slow = Candidate {
+            wait_us: u32::MAX,
+            prefill_us_per_ktok: u32::MAX,
+            step_us: u32::MAX,
+            ..candidate(u32::MAX)
+        };
+        assert_eq!(Cost::of(work, &slow).total_us(), u64::MAX);
+        assert!(standing_us(&slow) > standing_us(&candidate(0)));
     }
 
     #[test]

@@ -132,8 +132,7 @@ impl Fleet {
         };
         let candidate = self.supply(want.model).pool.at(place);
         let cached_tokens = self.cached_tokens(offer, want);
-        let cost = Cost::of(want.work(cached_tokens), candidate);
-        cost.wait_us + cost.prefill_us
+        Cost::of(want.work(cached_tokens), candidate).first_content_us()
     }
 
     /// It went there.
