@@ -20,7 +20,6 @@ pub enum Purpose {
     Simulation = 7,
     Tie = 8,
     Load = 9,
-    Stranger = 10,
 }
 
 /// The secret from which every draw of one process follows.

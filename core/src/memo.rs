@@ -76,6 +76,16 @@ impl<V: Copy + Hash> Memo<V> {
         *oldest.expect("a set has places") = Some(entry);
     }
 
+    /// Forgets what `is_it` of what is known under a name.
+    pub(crate) fn forget(&mut self, name: u64, is_it: impl Fn(&V) -> bool) {
+        self.writes += 1;
+        self.written.word(name);
+        let range = self.range(name);
+        for place in self.places.get_mut(range).unwrap_or_default() {
+            place.take_if(|held| held.name == name && is_it(&held.value));
+        }
+    }
+
     fn range(&self, name: u64) -> core::ops::Range<usize> {
         let set = (name % u64::from(self.sets)) as usize;
         set * WAYS..(set + 1) * WAYS
@@ -107,6 +117,10 @@ mod tests {
         assert_eq!(memo.of(1).count(), 0, "the oldest");
         assert_eq!(memo.of(99).copied().collect::<Vec<_>>(), [990]);
         assert_eq!(memo.of(7).copied().collect::<Vec<_>>(), [70]);
+        memo.forget(7, |value| *value == 71);
+        assert_eq!(memo.of(7).count(), 1);
+        memo.forget(7, |value| *value == 70);
+        assert_eq!(memo.of(7).count(), 0);
     }
 
     #[test]

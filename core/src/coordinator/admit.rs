@@ -73,7 +73,7 @@ impl Coordinator {
             });
             return Err(self.full(ask.request, ask.model));
         }
-        let chosen = self.fleet.first_choice(want, &self.config);
+        let chosen = self.fleet.first_choice(now, want, &self.config);
         self.bear(now, &want, chosen.map(|first| first.offer))?;
         let way = match chosen {
             Some(first) => Way::Now(first),
@@ -96,7 +96,7 @@ impl Coordinator {
         out.post(transfer);
         match way {
             Way::Now(first) => {
-                self.fleet.note_first(now, ask.model, first);
+                self.fleet.note_first(now, &want, first);
                 self.dispatch(now, key, first.offer, out);
             }
             Way::Queued => self.enqueue(key),

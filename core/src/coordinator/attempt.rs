@@ -496,6 +496,10 @@ impl Coordinator {
         self.timers
             .clear(Due::Attempt(key, WakeReason::IdleOverdue));
         self.requests.unsend(route.request, key);
+        if !attempt.has_started() {
+            let want = self.requests.at(route.request).want();
+            self.fleet.forget_prefix(route.offer, want.prefix);
+        }
         self.fleet.release(
             route.offer,
             route.load,

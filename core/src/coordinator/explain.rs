@@ -70,7 +70,8 @@ impl Coordinator {
     #[must_use]
     pub fn preview(&self, ask: Ask) -> Option<ConnId> {
         self.config.catalog.spec(ask.model)?;
-        let first = self.fleet.first_choice(self.want(&ask), &self.config)?;
+        let want = self.want(&ask);
+        let first = self.fleet.first_choice(self.now, want, &self.config)?;
         Some(self.fleet.seller(first.offer).id.conn)
     }
 

@@ -17,6 +17,7 @@ mod racing;
 mod receipts;
 mod roster;
 mod second;
+mod strangers;
 mod turns;
 mod warm;
 

@@ -46,9 +46,9 @@ impl Fleet {
                 offer.place.is_some() && is_stranger,
                 "INV-12: the list of strangers is not theirs"
             );
-            if let Some(at) = offer.stranger_at {
-                let listed = self.supply(offer.model).strangers.get(at as usize);
-                assert_eq!(listed, Some(&key.slot), "INV-12: misplaced");
+            if let Some(turn) = offer.stranger_at {
+                let strangers = &self.supply(offer.model).strangers;
+                assert!(strangers.has(turn, key.slot), "INV-12: misplaced");
             }
             assert_eq!(
                 offer.turn_at.is_some(),

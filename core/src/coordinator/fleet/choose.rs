@@ -17,9 +17,6 @@ pub(crate) const INSPECTED_MAX: usize = 512;
 /// Of them, of one class, or among the asker's own machines.
 pub(crate) const INSPECTED_PER_SOURCE_MAX: usize = 64;
 
-/// So many requests have one among them that tries a machine of which no answer has come yet.
-const TRIED_ONE_IN: u64 = 16;
-
 /// What a request looks for in a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Want<'a> {
@@ -212,11 +209,8 @@ impl Fleet {
         }
         match self.policy {
             Policy::Expected => {
-                self.weigh_strangers(&mut weighing);
-                if weighing.best.is_none() {
-                    self.weigh_readers(&mut weighing);
-                    self.weigh_classes(&mut weighing);
-                }
+                self.weigh_readers(&mut weighing);
+                self.weigh_classes(&mut weighing);
             }
             Policy::CacheAware
             | Policy::ExploitExplore
@@ -238,29 +232,6 @@ impl Fleet {
             self.weigh_list(barred, &config.limits, &mut weighing);
         }
         weighing
-    }
-
-    /// One request in some tries a machine of which no answer has come yet, though others are known to
-    /// be good: nobody would know it otherwise.
-    fn weigh_strangers(&self, weighing: &mut Weighing<'_>) {
-        let want = weighing.want;
-        let strangers = &self.supply(want.model).strangers;
-        let count = strangers.len() as u64;
-        let is_first = want.nth == 0 && !want.idle_only;
-        let draw = |nth, below| {
-            weighing
-                .seed
-                .draw_below(Purpose::Stranger, want.request.0, nth, below)
-        };
-        if count == 0 || !is_first || draw(0, TRIED_ONE_IN) != 0 {
-            return;
-        }
-        let start = usize::try_from(draw(1, count)).expect("an index");
-        let (before, after) = strangers.split_at(start);
-        for &offer in after.iter().chain(before).take(INSPECTED_PER_SOURCE_MAX) {
-            let place = self.offers.at(offer).place.expect("strangers are open");
-            weighing.weigh(self.supply(want.model).pool.at(place));
-        }
     }
 
     /// Offers that are in no pool.

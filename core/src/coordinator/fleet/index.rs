@@ -80,37 +80,6 @@ impl Fleet {
         }
     }
 
-    /// What is thought of a machine has changed.
-    pub(super) fn list_strangers(&mut self, slot: u32) {
-        let is_stranger = self.providers.at(slot).is_stranger();
-        for at in 0..self.providers.at(slot).offers.len() {
-            let ix = self.providers.at(slot).offers[at];
-            let is_open = self.offers.at(ix).place.is_some();
-            self.list_stranger(ix, is_open && is_stranger);
-        }
-    }
-
-    /// Puts an offer on the list of strangers, or takes it off.
-    fn list_stranger(&mut self, ix: u32, is_stranger: bool) {
-        let offer = self.offers.at_mut(ix);
-        let list = &mut self.supplies[usize::from(offer.model.0)].strangers;
-        match (offer.stranger_at, is_stranger) {
-            (None, true) => {
-                let at = u32::try_from(list.len()).expect("at most all offers");
-                offer.stranger_at = Some(at);
-                list.push(ix);
-            }
-            (Some(at), false) => {
-                offer.stranger_at = None;
-                list.swap_remove(at as usize);
-                if let Some(&moved) = list.get(at as usize) {
-                    self.offers.at_mut(moved).stranger_at = Some(at);
-                }
-            }
-            (None, false) | (Some(_), true) => {}
-        }
-    }
-
     fn take_out(&mut self, ix: u32) {
         let offer = self.offers.at_mut(ix);
         let Some(place) = offer.place.take() else {

@@ -28,6 +28,7 @@ mod proofs;
 mod roster;
 mod rota;
 mod standing;
+mod strangers;
 mod supply;
 
 use std::collections::BTreeMap;

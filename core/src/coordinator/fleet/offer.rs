@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gate::Gate;
 use super::pool::Place;
+use super::strangers::Turn;
 use crate::event::{SlotReport, SlotState};
 use crate::ids::ModelIx;
 use crate::time::Tick;
@@ -51,8 +52,9 @@ pub(crate) struct Offer {
     pub(super) counted_warm: bool,
     pub(super) gate: Gate,
     pub(super) place: Option<Place>,
-    /// Its place in the supply's list of strangers.
-    pub(super) stranger_at: Option<u32>,
+    /// Its turn among the supply's strangers, and how often it was tried as one.
+    pub(super) stranger_at: Option<Turn>,
+    pub(super) trials: u32,
     /// And on its rota.
     pub(super) turn_at: Option<u32>,
     /// When it was last sent anything.
@@ -103,6 +105,7 @@ impl Offer {
             gate,
             place: None,
             stranger_at: None,
+            trials: 0,
             turn_at: None,
             sent_at: Tick::ZERO,
         }

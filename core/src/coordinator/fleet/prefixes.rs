@@ -68,6 +68,19 @@ impl Fleet {
         }
     }
 
+    /// It has shown nothing of an answer: nobody knows how far it has read, and who fails must not draw the
+    /// same conversation again and again.
+    pub(crate) fn forget_prefix(&mut self, ix: u32, prefix: &Prefix) {
+        let offer = self.offers.at(ix);
+        let machine = self.providers.at(offer.provider).tag;
+        for named in prefix.named() {
+            let name = of_model(named.name, offer.model);
+            self.prefixes
+                .held
+                .forget(name, |held| held.machine == machine);
+        }
+    }
+
     /// The offers whose machines have read most of the prompt, each with how much.
     pub(super) fn found(&self, want: &Want<'_>) -> SmallVec<[Found; FOUND_MAX]> {
         let mut found: SmallVec<[Found; FOUND_MAX]> = SmallVec::new();

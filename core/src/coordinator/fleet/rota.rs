@@ -8,13 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::choose::{Want, is_fit};
 use super::cost::Cost;
+use super::pool::Place;
 use super::{Fleet, Policy};
 use crate::config::Config;
 use crate::ids::ModelIx;
 use crate::time::Tick;
 
 /// One part in so many of all times until first content may be spent.
-const SHARE: u64 = 16;
+const SHARE: u64 = 14;
 /// No single request spends more than one part in so many of what has been saved up: cheap ones do first.
 const SPENT_AT_ONCE: u64 = 4;
 const SAVED_MAX_US: u64 = 256_000_000;
@@ -22,6 +23,10 @@ const SAVED_MAX_US: u64 = 256_000_000;
 const READ_SHARE: u32 = 8;
 /// Machines that one request looks at.
 const LOOKS: usize = 16;
+/// Classes of speed in which a prompt takes twice as long from the first to the last.
+const CLASSES_AN_OCTAVE: u8 = 4;
+/// A slow machine has a turn in each second, third or fourth round, not less.
+const ROUNDS_MAX: usize = 4;
 
 /// The turn of one model's machines.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -30,7 +35,8 @@ pub(super) struct Rota {
     open: Vec<u32>,
     /// Whose turn is next.
     next: u32,
-    round_began_at: Tick,
+    /// When the latest rounds began, the newest first.
+    began_at: [Tick; ROUNDS_MAX],
     saved_us: u64,
 }
 
@@ -38,6 +44,10 @@ pub(super) struct Rota {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct First {
     pub(crate) offer: u32,
+    /// It is a stranger, and not the best: somebody has to try it.
+    is_trial: bool,
+    /// The best is one of those that others than their owner may have.
+    is_public: bool,
     /// What it adds to the time until first content that this is not the best.
     extra_us: u64,
     /// That time at the best.
@@ -63,35 +73,48 @@ impl Rota {
     pub(super) fn at(&self, at: u32) -> Option<u32> {
         self.open.get(at as usize).copied()
     }
+
+    fn begin_round(&mut self, now: Tick) {
+        self.began_at.rotate_right(1);
+        self.began_at[0] = now;
+    }
 }
 
 impl Fleet {
-    /// Where a request that has just come goes: to the best, or to a machine whose turn it is.
-    pub(crate) fn first_choice(&self, want: Want<'_>, config: &Config) -> Option<First> {
+    /// Where a request that has just come goes: to the best, or to a machine that nobody knows yet, or to
+    /// one whose turn it is.
+    pub(crate) fn first_choice(&self, now: Tick, want: Want<'_>, config: &Config) -> Option<First> {
         let best = self.choose(want, config)?;
-        let best_us = self.first_content_us(best, &want);
+        let offer = self.offers.at(best);
         let mut first = First {
             offer: best,
+            is_trial: false,
+            // Not its own machine and no last resort.
+            is_public: self.policy == Policy::Expected && offer.place.is_some(),
             extra_us: 0,
-            best_us,
+            best_us: self.first_content_us(best, &want),
             next: self.supply(want.model).rota.next,
             is_new_round: false,
         };
+        if !first.is_public || self.providers.at(offer.provider).is_unknown() {
+            return Some(first);
+        }
+        if let Some(stranger) = self.stranger_for(now, &want) {
+            first.offer = stranger;
+            first.is_trial = true;
+            return Some(first);
+        }
         let supply = self.supply(want.model);
+        // Where most work, each gets work by itself. And who has read much of it is worth more than a turn.
         let is_busy = 2 * (supply.pool.idle_count() as usize) < supply.rota.open.len();
-        let offer = self.offers.at(best);
-        let is_unknown = self.providers.at(offer.provider).is_unknown();
-        // Where most work, each gets work by itself. And not where its own machine, a last resort, a
-        // stranger, or one that has read much of it was chosen.
         let is_read = self.cached_tokens(best, &want) > want.prompt_tokens / READ_SHARE;
-        let may_turn = self.policy == Policy::Expected && offer.place.is_some();
-        if may_turn && !is_unknown && !is_busy && !is_read {
+        if !is_busy && !is_read {
             self.take_turn(&want, &mut first);
         }
         Some(first)
     }
 
-    /// The first in turn that has had nothing in this round, if that is cheap enough.
+    /// The first in turn that has had nothing in its rounds, if that is cheap enough.
     fn take_turn(&self, want: &Want<'_>, first: &mut First) {
         let rota = &self.supply(want.model).rota;
         for _ in 0..LOOKS {
@@ -100,7 +123,7 @@ impl Fleet {
                 first.is_new_round = true;
                 return;
             };
-            if self.is_due(offer, want, rota.round_began_at) {
+            if self.is_due(offer, want) {
                 let here_us = self.first_content_us(offer, want);
                 let extra_us = here_us.saturating_sub(first.best_us);
                 if extra_us <= rota.saved_us / SPENT_AT_ONCE {
@@ -114,8 +137,8 @@ impl Fleet {
         }
     }
 
-    /// Whether an offer could take the request, has nothing to do and has had nothing since then.
-    fn is_due(&self, offer: u32, want: &Want<'_>, since: Tick) -> bool {
+    /// Whether an offer could take the request, has nothing to do and has had nothing in its rounds.
+    fn is_due(&self, offer: u32, want: &Want<'_>) -> bool {
         let known = self.offers.at(offer);
         let provider = self.providers.at(known.provider);
         let Some(place) = known.place else {
@@ -123,7 +146,17 @@ impl Fleet {
         };
         let candidate = self.supply(want.model).pool.at(place);
         let is_sound = !provider.has_faults && !provider.is_unknown();
-        known.sent_at < since && candidate.load == 0 && is_sound && is_fit(want, candidate)
+        let had_none = known.sent_at < self.rounds_began_at(want.model, place);
+        had_none && candidate.load == 0 && is_sound && is_fit(want, candidate)
+    }
+
+    /// When the rounds began in which a machine of this speed has one turn: who is half as fast gets half
+    /// as many.
+    fn rounds_began_at(&self, model: ModelIx, place: Place) -> Tick {
+        let supply = self.supply(model);
+        let fastest = supply.pool.classes().next().unwrap_or(place.class);
+        let octaves = (place.class - fastest) / CLASSES_AN_OCTAVE;
+        supply.rota.began_at[usize::from(octaves).min(ROUNDS_MAX - 1)]
     }
 
     fn first_content_us(&self, offer: u32, want: &Want<'_>) -> u64 {
@@ -136,13 +169,17 @@ impl Fleet {
     }
 
     /// It went there.
-    pub(crate) fn note_first(&mut self, now: Tick, model: ModelIx, first: First) {
-        let rota = &mut self.supplies[usize::from(model.0)].rota;
+    pub(crate) fn note_first(&mut self, now: Tick, want: &Want<'_>, first: First) {
+        if !first.is_public {
+            return;
+        }
+        self.note_trial(now, want, first.is_trial.then_some(first.offer));
+        let rota = &mut self.supplies[usize::from(want.model.0)].rota;
         let saved_us = rota.saved_us + first.best_us / SHARE;
         rota.saved_us = saved_us.saturating_sub(first.extra_us).min(SAVED_MAX_US);
         rota.next = first.next;
         if first.is_new_round {
-            rota.round_began_at = now;
+            rota.begin_round(now);
         }
     }
 

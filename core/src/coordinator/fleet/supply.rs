@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::gate::Gate;
 use super::pool::Pool;
 use super::rota::Rota;
+use super::strangers::Strangers;
 use crate::ewma::Ewma;
 use crate::traits::Traits;
 
@@ -35,7 +36,7 @@ pub(crate) struct Supply {
     /// Offers of barred machines that could take some request, now or once there is room.
     pub(super) last_resort: Vec<u32>,
     /// Open offers of machines of which no answer has come yet.
-    pub(super) strangers: Vec<u32>,
+    pub(super) strangers: Strangers,
     pub(super) rota: Rota,
     /// How many offers each reason closes.
     closed: [u32; Gate::REASONS],
@@ -89,7 +90,7 @@ impl Supply {
             capable: BTreeMap::new(),
             capable_count: 0,
             last_resort: Vec::new(),
-            strangers: Vec::new(),
+            strangers: Strangers::default(),
             rota: Rota::default(),
             closed: [0; Gate::REASONS],
             warm_min: 0,

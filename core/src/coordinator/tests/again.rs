@@ -265,30 +265,6 @@ fn previews(world: &World, asks: u128) -> std::collections::BTreeMap<ConnId, u32
 }
 
 #[test]
-fn strangers_that_claim_any_speed_get_one_request_in_some_beside_a_machine_that_is_known() {
-    let mut world = World::quiet();
-    world.provider(1, 11, 8);
-    for stranger in 2..=12u64 {
-        world.stranger(stranger, u128::from(stranger) * 11, 8);
-        let boast = SlotReport {
-            decode_mtps: 1_000_000,
-            prefill_mtps: 50_000_000,
-            ..slot(8, 0)
-        };
-        world.report(ConnId(stranger), 2, boast);
-    }
-    let counts = previews(&world, 1_600);
-    let tried: u32 = counts
-        .iter()
-        .filter(|(conn, _)| conn.0 > 1)
-        .map(|(_, count)| count)
-        .sum();
-    // Four standard deviations of a binomial with 1,600 draws of a sixteenth are 39.
-    assert!(tried.abs_diff(100) < 39, "{counts:?}");
-    assert_eq!(counts.len(), 12, "each of them is tried: {counts:?}");
-}
-
-#[test]
 fn where_all_are_strangers_the_fastest_is_taken() {
     let mut world = World::quiet();
     for stranger in 1..=3u64 {

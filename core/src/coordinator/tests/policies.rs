@@ -225,3 +225,41 @@ fn a_short_match_does_not_bind_those_that_want_a_long_one() {
     assert!(!short(Policy::ExploitExplore));
     assert!(!short(Policy::FewestBlocks));
 }
+
+/// What each machine would not have to read of a family's next prompt.
+fn read_before(world: &World, family: u32) -> Vec<(ConnId, u32)> {
+    let next = reading(u128::from(family) + 100, 5, family);
+    let weighed = world.core.explain(next).weighed;
+    let read = weighed.iter().filter(|it| it.cached_tokens > 0);
+    read.map(|it| (it.conn, it.cached_tokens)).collect()
+}
+
+#[test]
+fn who_fails_before_its_first_word_is_not_held_to_have_read_the_prompt() {
+    for fault in [
+        AttemptFault::Internal,
+        AttemptFault::Busy,
+        AttemptFault::Unsent,
+    ] {
+        let mut world = World::new();
+        for machine in 1..=2u64 {
+            world.provider(machine, u128::from(machine) * 11, 100);
+            world.report(ConnId(machine), 2, slot(100, 1_000_000));
+        }
+        let (attempt, conn) = dispatched(&world.step(Event::Arrived(reading(1, 6, 1)))).unwrap();
+        let [(reads, _)] = read_before(&world, 1)[..] else {
+            panic!("it is sent there")
+        };
+        assert_eq!(reads, conn);
+        let failed = world.step(Event::AttemptFailed {
+            conn,
+            attempt,
+            fault,
+        });
+        let (_, second) = dispatched(&failed).expect("the other takes it");
+        let [(reads, _)] = read_before(&world, 1)[..] else {
+            panic!("{fault:?}: only who has it now")
+        };
+        assert_eq!(reads, second);
+    }
+}
