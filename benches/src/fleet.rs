@@ -13,9 +13,15 @@ use cereus_core::event::{
 };
 use cereus_core::ids::{AccountId, AttemptKey, ConnId, Epoch, MachineId, ModelIx, RequestId};
 use cereus_core::money::{MicroUsd, Price};
+use cereus_core::prefix::Prefix;
 use cereus_core::time::Tick;
 
-const MODEL: ModelIx = ModelIx(0);
+/// Models that one machine has.
+const MODELS_EACH: u16 = 3;
+/// Conversations that go on at a time; each comes back with a longer prompt.
+const CONVERSATIONS: u128 = 4_096;
+/// Blocks of the longest prompt that is named.
+const BLOCKS_MAX: u32 = 6;
 const OWNER: AccountId = AccountId(1_000_000);
 /// Of the requests, the rest of which are longer by steps.
 const PROMPT_TOKENS_MIN: u32 = 200;
@@ -28,14 +34,22 @@ pub struct Fleet {
     now: Tick,
     next_request: u128,
     in_flight: VecDeque<(AttemptKey, ConnId)>,
+    models: u16,
 }
 
 impl Fleet {
-    /// `machines` of mixed speed, each with room for eight, and one request in flight for each two.
+    /// The same with one model that all have.
     #[must_use]
     pub fn of(machines: u32) -> Self {
-        let spec = ModelSpec {
-            id: "model".into(),
+        Self::with(machines, 1)
+    }
+
+    /// `machines` of mixed speed, each with room for eight and with three of the models at most, and one
+    /// request in flight for each two.
+    #[must_use]
+    pub fn with(machines: u32, models: u16) -> Self {
+        let spec = |model: u16| ModelSpec {
+            id: format!("model-{model}"),
             price: Price::DEFAULT,
             context_tokens: 32_768,
             output_tokens_default: 512,
@@ -44,7 +58,7 @@ impl Fleet {
         let config = Config {
             epoch: Epoch(0),
             seed: Seed::from_number(1),
-            catalog: Catalog::new(vec![spec]).expect("one model"),
+            catalog: Catalog::new((0..models).map(spec).collect()).expect("some models"),
             limits: Limits::reference(),
             fee_percent: 5,
             trust_min: Trust::None,
@@ -55,6 +69,7 @@ impl Fleet {
             now: Tick(1),
             next_request: 1,
             in_flight: VecDeque::new(),
+            models,
         };
         for account in 0..ACCOUNTS {
             let balance = MicroUsd(1_000_000_000_000);
@@ -117,11 +132,16 @@ impl Fleet {
             has_capacity: true,
             ..MachineReport::default()
         };
-        let slots = [slot(machine)];
+        let mut slots = [slot(machine, ModelIx(0)); MODELS_EACH as usize];
+        let mut count = 0;
+        for (place, model) in slots.iter_mut().zip(self.models_of(machine)) {
+            place.model = model;
+            count += 1;
+        }
         self.step(Event::ProviderReported {
             conn,
             report,
-            slots: Cow::Borrowed(&slots),
+            slots: Cow::Borrowed(&slots[..count]),
         });
     }
 
@@ -137,17 +157,28 @@ impl Fleet {
             .push_back(dispatched.expect("the fleet has room"));
     }
 
+    fn models_of(&self, machine: u32) -> impl Iterator<Item = ModelIx> + use<> {
+        let models = self.models;
+        let first = (machine % u32::from(models)) as u16;
+        (0..MODELS_EACH.min(models)).map(move |nth| ModelIx((first + nth) % models))
+    }
+
     fn ask(&self) -> Ask {
         let n = self.next_request;
+        let conversation = n % CONVERSATIONS;
+        let turn = u32::try_from(n / CONVERSATIONS % u128::from(BLOCKS_MAX)).expect("small");
+        let first = u32::try_from(conversation).expect("small") * BLOCKS_MAX;
+        let model = u16::try_from(conversation % u128::from(self.models)).expect("small");
         Ask {
             prompt_tokens: PROMPT_TOKENS_MIN + u32::try_from(n % 7).expect("small") * 150,
             prompt_tokens_bound: 6_000,
             output_tokens_max: 400,
             delivery: Delivery::Streamed,
+            prefix: Prefix::of((0..turn).map(|block| first + block)),
             ..Ask::new(
                 RequestId(n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)),
                 AccountId(u64::try_from(n % u128::from(ACCOUNTS)).expect("small")),
-                MODEL,
+                ModelIx(model),
             )
         }
     }
@@ -162,13 +193,14 @@ impl Fleet {
             can_seal: true,
             private_only: false,
         };
+        let models: Vec<ModelIx> = self.models_of(machine).collect();
         self.step(Event::ProviderJoined {
             conn,
             machine: MachineId(u128::from(machine) << 64),
             owner: OWNER,
             trust: Trust::Hardware,
             spec,
-            models: Cow::Borrowed(&[MODEL]),
+            models: Cow::Owned(models),
         });
         self.step(Event::ProviderVerified { conn });
         self.heartbeat(machine);
@@ -183,9 +215,9 @@ impl Fleet {
     }
 }
 
-fn slot(machine: u32) -> SlotReport {
+fn slot(machine: u32, model: ModelIx) -> SlotReport {
     SlotReport {
-        model: MODEL,
+        model,
         state: SlotState::Idle,
         running: 0,
         waiting: 0,

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Exponential average in 16-bit fixed point; `shift` 3 weighs the newest sample one eighth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ewma {
     scaled: u64,
     shift: u8,

@@ -98,6 +98,12 @@ impl<T> Slab<T> {
         }
     }
 
+    /// The value at a place, if it is taken.
+    #[must_use]
+    pub fn get_at(&self, slot: u32) -> Option<&T> {
+        self.entries.get(slot as usize)?.value.as_ref()
+    }
+
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         let entry = self.entries.get_mut(key.slot as usize)?;
         if entry.generation == key.generation {

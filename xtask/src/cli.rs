@@ -137,7 +137,7 @@ pub(crate) struct SimArgs {
     cargo xtask bench engine --only served --json served.json\n  \
     cargo xtask bench engine --smoke   the same in small, to see that it works\n  \
     cargo xtask bench soak --minutes 3 more load than the engine's memory can hold, and a verdict\n  \
-    cargo xtask bench coordinator -- 10000   criterion's filter after the dashes")]
+    cargo xtask bench coordinator -- 10000x20   a bench's own options after the dashes")]
 pub(crate) struct BenchArgs {
     /// The bench to run; all of them if none is named
     pub(crate) name: Option<String>,

@@ -3,7 +3,7 @@
 
 use super::attempts::{Route, public};
 use super::books::HoldError;
-use super::fleet::{First, Load, Reach, Want};
+use super::fleet::{Choice, First, Load, Reach, Want};
 use super::queues::{Waiting, Whose};
 use super::requests::Request;
 use super::terms::Terms;
@@ -74,7 +74,7 @@ impl Coordinator {
             return Err(self.full(ask.request, ask.model));
         }
         let chosen = self.fleet.first_choice(now, want, &self.config);
-        self.bear(now, &want, chosen.map(|first| first.offer))?;
+        self.bear(now, &want, chosen.map(|first| first.choice.offer))?;
         let way = match chosen {
             Some(first) => Way::Now(first),
             None => self.place_in_queue(&want)?,
@@ -97,7 +97,7 @@ impl Coordinator {
         match way {
             Way::Now(first) => {
                 self.fleet.note_first(now, &want, first);
-                self.dispatch(now, key, first.offer, out);
+                self.dispatch(now, key, first.choice, out);
             }
             Way::Queued => self.enqueue(key),
             Way::InPlaceOf(other) => {
@@ -175,10 +175,13 @@ impl Coordinator {
     }
 
     /// Sends a request to an offer that was just chosen.
-    pub(super) fn dispatch(&mut self, now: Tick, key: Key, offer: u32, out: &mut Effects) {
+    pub(super) fn dispatch(&mut self, now: Tick, key: Key, choice: Choice, out: &mut Effects) {
+        let Choice {
+            offer,
+            cached_tokens,
+        } = choice;
         let seller = self.fleet.seller(offer);
         let want = self.requests.at(key).want();
-        let cached_tokens = self.fleet.cached_tokens(offer, &want);
         let load = Load {
             prompt_tokens: want.prompt_tokens,
             fresh_tokens: want.prompt_tokens - cached_tokens,
@@ -239,7 +242,13 @@ impl Coordinator {
         while let Some((offer, model)) = self.fleet.offer_at(slot, at) {
             at += 1;
             while let Some(key) = self.next_for(offer, model, whose) {
-                self.dispatch(now, key, offer, out);
+                let want = self.requests.at(key).want();
+                let cached_tokens = self.fleet.cached_tokens(offer, &want);
+                let choice = Choice {
+                    offer,
+                    cached_tokens,
+                };
+                self.dispatch(now, key, choice, out);
             }
         }
     }

@@ -312,9 +312,9 @@ impl Coordinator {
         }
         let request = self.requests.at(key);
         let want = request.want();
-        if let Some(offer) = self.fleet.choose(want, &self.config) {
+        if let Some(choice) = self.fleet.choose(want, &self.config) {
             self.counts.failovers += 1;
-            self.dispatch(now, key, offer, out);
+            self.dispatch(now, key, choice, out);
             return true;
         }
         let others = match self.fleet.reach(&want) {

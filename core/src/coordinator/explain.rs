@@ -72,7 +72,7 @@ impl Coordinator {
         self.config.catalog.spec(ask.model)?;
         let want = self.want(&ask);
         let first = self.fleet.first_choice(self.now, want, &self.config)?;
-        Some(self.fleet.seller(first.offer).id.conn)
+        Some(self.fleet.seller(first.choice.offer).id.conn)
     }
 
     /// What a request that has just come looks for.

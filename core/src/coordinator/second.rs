@@ -8,7 +8,7 @@
 
 use super::Coordinator;
 use super::attempt::Remains;
-use super::fleet::Want;
+use super::fleet::{Choice, Want};
 use super::requests::Phase;
 use super::timers::Due;
 use crate::effect::Effects;
@@ -36,13 +36,13 @@ impl Coordinator {
 
     /// The first attempt has shown nothing for long enough.
     pub(super) fn on_second_due(&mut self, now: Tick, key: Key, out: &mut Effects) {
-        if let Some(offer) = self.second_for(now, key) {
+        if let Some(choice) = self.second_for(now, key) {
             self.counts.seconds += 1;
-            self.dispatch(now, key, offer, out);
+            self.dispatch(now, key, choice, out);
         }
     }
 
-    fn second_for(&self, now: Tick, key: Key) -> Option<u32> {
+    fn second_for(&self, now: Tick, key: Key) -> Option<Choice> {
         let request = self.requests.get(key)?;
         let first = self.attempts.at(request.only_attempt()?);
         let is_at_home = self.fleet.serves_only(first.route().provider).is_some();

@@ -18,8 +18,9 @@ use crate::failure::{Doing, Failure};
 use crate::{project, python, run, say};
 
 const PACKAGE: &str = "cereus-benches";
-/// The end-to-end bench, which is a program and not criterion's.
+/// Programs and not criterion's: the end-to-end bench, and the control plane, whose slowest decisions count.
 const LOAD: &str = "load";
+const COORDINATOR: &str = "coordinator";
 /// What is measured is built as for those who run it for long.
 const PROFILE: &str = "dist";
 /// Seconds for each number: enough that a second run agrees, few enough to wait for them all.
@@ -37,7 +38,7 @@ const SOAK: &str = "soak";
 
 pub(crate) fn bench(args: &BenchArgs) -> Result<(), Failure> {
     let mut names = targets("benches/Cargo.toml", "bench")?;
-    names.push(LOAD.to_owned());
+    names.extend([COORDINATOR, LOAD].map(str::to_owned));
     if args.name.as_deref() == Some(ENGINE) && !args.list {
         return engine::compare(&args.engine);
     }
@@ -72,13 +73,22 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<(), Failure> {
         }
     };
     for name in &chosen {
-        if name == LOAD {
-            load(args)?;
-        } else {
-            criterion(name, args)?;
+        match name.as_str() {
+            COORDINATOR => coordinator(args)?,
+            LOAD => load(args)?,
+            name => criterion(name, args)?,
         }
     }
     Ok(())
+}
+
+fn coordinator(args: &BenchArgs) -> Result<(), Failure> {
+    say::heading("build the bench of the control plane");
+    let mut command = cargo_in_tree("build");
+    command.args(["--profile", PROFILE, "--package", PACKAGE]);
+    run::openly(MEND, command.args(["--bin", COORDINATOR]))?;
+    let program = project::target()?.join(PROFILE).join(COORDINATOR);
+    run::openly(MEND, Command::new(program).args(&args.args))
 }
 
 fn load(args: &BenchArgs) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 
 use super::cost::{Cost, Work, prefill_us};
 use super::pool::{Candidate, MachineTag, least_of};
+use super::prefixes::Readers;
 use super::{Fleet, Policy};
 use crate::config::{Config, Limits};
 use crate::draw::{Purpose, Seed};
@@ -95,11 +96,20 @@ pub(crate) struct Weighed {
     pub(crate) cost: Cost,
 }
 
+/// The machine for a request, and what of the prompt it has read before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) offer: u32,
+    pub(crate) cached_tokens: u32,
+}
+
 /// The best candidate so far, how many were compared for it and how many were looked at.
 pub(crate) struct Weighing<'a> {
     want: Want<'a>,
     seed: Seed,
-    best: Option<(Rank, u32)>,
+    /// Those that have read a part of the prompt before.
+    readers: Readers,
+    best: Option<(Rank, Choice)>,
     pub(crate) inspected: usize,
     weighed: usize,
     /// Of one class, and of one shelf.
@@ -110,11 +120,12 @@ pub(crate) struct Weighing<'a> {
 }
 
 impl<'a> Weighing<'a> {
-    fn new(want: Want<'a>, seed: Seed, limits: &Limits) -> Self {
+    fn new(want: Want<'a>, seed: Seed, readers: Readers, limits: &Limits) -> Self {
         let weighed_max = usize::from(limits.candidates_max).max(1);
         Self {
             want,
             seed,
+            readers,
             best: None,
             inspected: 0,
             weighed: 0,
@@ -138,8 +149,25 @@ impl<'a> Weighing<'a> {
         self.weighed += 1;
         let rank = self.rank(candidate, cached_tokens);
         if self.best.is_none_or(|(leader, _)| rank < leader) {
-            self.best = Some((rank, candidate.offer));
+            let offer = candidate.offer;
+            self.best = Some((
+                rank,
+                Choice {
+                    offer,
+                    cached_tokens,
+                },
+            ));
         }
+    }
+
+    /// What was chosen, if anything.
+    pub(super) fn choice(&self) -> Option<Choice> {
+        self.best.map(|(_, choice)| choice)
+    }
+
+    /// The tokens of the prompt that an offer's machine need not read.
+    pub(super) fn cached_tokens(&self, offer: u32) -> u32 {
+        self.readers.cached_tokens(offer, &self.want)
     }
 
     fn rank(&mut self, candidate: &Candidate, cached_tokens: u32) -> Rank {
@@ -171,20 +199,23 @@ pub(super) fn is_fit(want: &Want<'_>, candidate: &Candidate) -> bool {
 
 impl Fleet {
     /// The offer to use now, or `None` when no eligible machine has room (INV-09).
-    pub(crate) fn choose(&self, want: Want<'_>, config: &Config) -> Option<u32> {
-        self.weighing(want, config).best.map(|(_, offer)| offer)
+    pub(crate) fn choose(&self, want: Want<'_>, config: &Config) -> Option<Choice> {
+        self.weighing(want, config).choice()
     }
 
     pub(crate) fn weighing<'a>(&self, want: Want<'a>, config: &Config) -> Weighing<'a> {
-        self.weigh_all(Weighing::new(want, config.seed, &config.limits), config)
+        let readers = self.readers(&want);
+        let weighing = Weighing::new(want, config.seed, readers, &config.limits);
+        self.weigh_all(weighing, config)
     }
 
     /// The candidates that a choice compares, the best first. Changes nothing.
     pub(crate) fn weighed(&self, want: Want<'_>, config: &Config) -> Vec<Weighed> {
-        let mut weighing = Weighing::new(want, config.seed, &config.limits);
+        let readers = self.readers(&want);
+        let mut weighing = Weighing::new(want, config.seed, readers, &config.limits);
         weighing.notes = Some(Vec::new());
         let weighing = self.weigh_all(weighing, config);
-        let best = weighing.best.map(|(_, offer)| offer);
+        let best = weighing.choice().map(|choice| choice.offer);
         let mut notes = weighing.notes.unwrap_or_default();
         // One that was weighed twice counts with what it has read, its lower cost.
         notes.sort_by_key(|it| (it.cost.total_us(), it.offer));
@@ -223,7 +254,15 @@ impl Fleet {
             | Policy::Sticky
             | Policy::TwoChoices => {
                 let pick = self.pick(&want, config.seed);
-                weighing.best = pick.map(|pick| (weighing.rank(pick, 0), pick.offer));
+                weighing.best = pick.map(|pick| {
+                    let offer = pick.offer;
+                    let cached_tokens = weighing.cached_tokens(offer);
+                    let choice = Choice {
+                        offer,
+                        cached_tokens,
+                    };
+                    (weighing.rank(pick, cached_tokens), choice)
+                });
             }
         }
         if weighing.best.is_none() && !want.idle_only {
@@ -238,7 +277,8 @@ impl Fleet {
     fn weigh_list(&self, offers: &[u32], limits: &Limits, weighing: &mut Weighing<'_>) {
         for &offer in offers.iter().take(INSPECTED_PER_SOURCE_MAX) {
             if self.may_serve(offer, weighing.want.tried) {
-                weighing.weigh(&self.candidate(offer, limits));
+                let cached_tokens = weighing.cached_tokens(offer);
+                weighing.weigh_with(&self.candidate(offer, limits), cached_tokens);
             }
         }
     }
@@ -246,7 +286,8 @@ impl Fleet {
     /// Those whose machines have read a part of the prompt before.
     fn weigh_readers(&self, weighing: &mut Weighing<'_>) {
         let want = weighing.want;
-        for found in self.found(&want) {
+        for nth in 0..weighing.readers.count() {
+            let found = weighing.readers.at(nth);
             if let Some(place) = self.offers.at(found.offer).place {
                 let candidate = self.supply(want.model).pool.at(place);
                 weighing.weigh_with(candidate, want.tokens_of(found.blocks));

@@ -36,9 +36,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+pub(crate) use self::choose::{Choice, Want, Weighed};
 #[cfg(test)]
 pub(crate) use self::choose::{INSPECTED_MAX, INSPECTED_PER_SOURCE_MAX};
-pub(crate) use self::choose::{Want, Weighed};
 use self::gate::Gate;
 pub(crate) use self::ledger::Load;
 #[cfg(test)]

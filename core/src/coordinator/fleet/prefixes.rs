@@ -6,7 +6,6 @@ use smallvec::SmallVec;
 
 use super::Fleet;
 use super::choose::Want;
-use super::pool::MachineTag;
 use crate::digest::Mix;
 use crate::ids::ModelIx;
 use crate::memo::Memo;
@@ -20,12 +19,19 @@ pub(super) const FOUND_MAX: usize = 8;
 const BLOCKS_UNREPORTED: u64 = 128;
 
 /// A machine has read what the name stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Holder {
-    machine: MachineTag,
+    /// Connections have numbers of their own; places of offers are used again.
     conn: u64,
+    offer: u32,
     /// What it had been sent by then, in blocks.
     sent_blocks: u64,
+}
+
+impl Holder {
+    const fn is(&self, offer: u32, conn: u64) -> bool {
+        self.offer == offer && self.conn == conn
+    }
 }
 
 /// See the module.
@@ -39,6 +45,32 @@ pub(crate) struct Prefixes {
 pub(super) struct Found {
     pub(super) offer: u32,
     pub(super) blocks: u16,
+}
+
+/// The offers whose machines have read most of a prompt.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Readers(SmallVec<[Found; FOUND_MAX]>);
+
+impl Readers {
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn at(&self, nth: usize) -> Found {
+        self.0[nth]
+    }
+
+    /// The tokens of the prompt that an offer's machine need not read.
+    pub(super) fn cached_tokens(&self, offer: u32, want: &Want<'_>) -> u32 {
+        self.blocks(offer)
+            .map_or(0, |blocks| want.tokens_of(blocks))
+    }
+
+    /// The blocks that it has read.
+    pub(super) fn blocks(&self, offer: u32) -> Option<u16> {
+        let found = self.0.iter().find(|found| found.offer == offer);
+        found.map(|found| found.blocks)
+    }
 }
 
 impl Prefixes {
@@ -57,13 +89,13 @@ impl Fleet {
         offer.sent_blocks += tokens.div_ceil(BLOCK_TOKENS.into());
         let provider = self.providers.at(offer.provider);
         let holder = Holder {
-            machine: provider.tag,
             conn: provider.conn.0,
+            offer: ix,
             sent_blocks: offer.sent_blocks,
         };
         for named in prefix.named() {
             let name = of_model(named.name, offer.model);
-            let is_same = |held: &Holder| held.machine == holder.machine;
+            let is_same = |held: &Holder| held.is(holder.offer, holder.conn);
             self.prefixes.held.put(name, holder, is_same);
         }
     }
@@ -72,53 +104,52 @@ impl Fleet {
     /// same conversation again and again.
     pub(crate) fn forget_prefix(&mut self, ix: u32, prefix: &Prefix) {
         let offer = self.offers.at(ix);
-        let machine = self.providers.at(offer.provider).tag;
+        let conn = self.providers.at(offer.provider).conn.0;
         for named in prefix.named() {
             let name = of_model(named.name, offer.model);
-            self.prefixes
-                .held
-                .forget(name, |held| held.machine == machine);
+            self.prefixes.held.forget(name, |held| held.is(ix, conn));
         }
     }
 
     /// The offers whose machines have read most of the prompt, each with how much.
-    pub(super) fn found(&self, want: &Want<'_>) -> SmallVec<[Found; FOUND_MAX]> {
+    pub(super) fn readers(&self, want: &Want<'_>) -> Readers {
         let mut found: SmallVec<[Found; FOUND_MAX]> = SmallVec::new();
         for named in want.prefix.named().rev() {
             let name = of_model(named.name, want.model);
             for holder in self.prefixes.held.of(name) {
-                let Some(offer) = self.offer_of_holder(holder, want.model) else {
+                let Some(offer) = self.offer_of_holder(holder) else {
                     continue;
                 };
-                let is_known = found.iter().any(|it| it.offer == offer);
-                if !is_known && found.len() < FOUND_MAX {
+                if found.iter().all(|it| it.offer != offer) {
                     let blocks = named.blocks;
                     found.push(Found { offer, blocks });
                 }
+                if found.len() == FOUND_MAX {
+                    return Readers(found);
+                }
             }
         }
-        found
+        Readers(found)
     }
 
     /// The tokens of a prompt that an offer's machine need not read.
     pub(crate) fn cached_tokens(&self, ix: u32, want: &Want<'_>) -> u32 {
-        let found = self.found(want);
-        let found = found.iter().find(|found| found.offer == ix);
-        found.map_or(0, |found| want.tokens_of(found.blocks))
+        self.readers(want).cached_tokens(ix, want)
     }
 
     /// The offer of the machine that holds it, as long as it is in its memory.
-    fn offer_of_holder(&self, holder: &Holder, model: ModelIx) -> Option<u32> {
-        let slots = self.memory.here_by_tag(holder.machine).iter();
-        let mut same = slots.filter(|&&slot| self.providers.at(slot).conn.0 == holder.conn);
-        let ix = self.offer_of(*same.next()?, model)?;
-        let offer = self.offers.at(ix);
+    fn offer_of_holder(&self, holder: &Holder) -> Option<u32> {
+        let offer = self.offers.get_at(holder.offer)?;
+        if self.providers.at(offer.provider).conn.0 != holder.conn {
+            return None;
+        }
         let holds_blocks = match offer.report.capacity_tokens() {
             Some(tokens) => tokens / u64::from(BLOCK_TOKENS),
             None => BLOCKS_UNREPORTED,
         };
         let since = offer.sent_blocks.checked_sub(holder.sent_blocks)?;
-        (since <= holds_blocks && offer.report.state.is_resident()).then_some(ix)
+        let is_held = since <= holds_blocks && offer.report.state.is_resident();
+        is_held.then_some(holder.offer)
     }
 }
 

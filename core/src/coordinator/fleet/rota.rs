@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::choose::{Want, is_fit};
+use super::choose::{Choice, Want, Weighing, is_fit};
 use super::cost::Cost;
 use super::pool::Place;
 use super::{Fleet, Policy};
@@ -43,7 +43,7 @@ pub(super) struct Rota {
 /// Where a request that has just come goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct First {
-    pub(crate) offer: u32,
+    pub(crate) choice: Choice,
     /// It is a stranger, and not the best: somebody has to try it.
     is_trial: bool,
     /// The best is one of those that others than their owner may have.
@@ -84,15 +84,16 @@ impl Fleet {
     /// Where a request that has just come goes: to the best, or to a machine that nobody knows yet, or to
     /// one whose turn it is.
     pub(crate) fn first_choice(&self, now: Tick, want: Want<'_>, config: &Config) -> Option<First> {
-        let best = self.choose(want, config)?;
-        let offer = self.offers.at(best);
+        let weighing = self.weighing(want, config);
+        let choice = weighing.choice()?;
+        let offer = self.offers.at(choice.offer);
         let mut first = First {
-            offer: best,
+            choice,
             is_trial: false,
             // Not its own machine and no last resort.
             is_public: self.policy == Policy::Expected && offer.place.is_some(),
             extra_us: 0,
-            best_us: self.first_content_us(best, &want),
+            best_us: self.first_content_us(choice, &want),
             next: self.supply(want.model).rota.next,
             is_new_round: false,
         };
@@ -100,22 +101,22 @@ impl Fleet {
             return Some(first);
         }
         if let Some(stranger) = self.stranger_for(now, &want) {
-            first.offer = stranger;
+            first.choice = choice_of(stranger, &weighing);
             first.is_trial = true;
             return Some(first);
         }
         let supply = self.supply(want.model);
         // Where most work, each gets work by itself. And who has read much of it is worth more than a turn.
         let is_busy = 2 * (supply.pool.idle_count() as usize) < supply.rota.open.len();
-        let is_read = self.cached_tokens(best, &want) > want.prompt_tokens / READ_SHARE;
+        let is_read = choice.cached_tokens > want.prompt_tokens / READ_SHARE;
         if !is_busy && !is_read {
-            self.take_turn(&want, &mut first);
+            self.take_turn(&want, &weighing, &mut first);
         }
         Some(first)
     }
 
     /// The first in turn that has had nothing in its rounds, if that is cheap enough.
-    fn take_turn(&self, want: &Want<'_>, first: &mut First) {
+    fn take_turn(&self, want: &Want<'_>, weighing: &Weighing<'_>, first: &mut First) {
         let rota = &self.supply(want.model).rota;
         for _ in 0..LOOKS {
             let Some(offer) = rota.at(first.next) else {
@@ -124,10 +125,11 @@ impl Fleet {
                 return;
             };
             if self.is_due(offer, want) {
-                let here_us = self.first_content_us(offer, want);
+                let choice = choice_of(offer, weighing);
+                let here_us = self.first_content_us(choice, want);
                 let extra_us = here_us.saturating_sub(first.best_us);
                 if extra_us <= rota.saved_us / SPENT_AT_ONCE {
-                    first.offer = offer;
+                    first.choice = choice;
                     first.extra_us = extra_us;
                     first.next += 1;
                 }
@@ -159,13 +161,12 @@ impl Fleet {
         supply.rota.began_at[usize::from(octaves).min(ROUNDS_MAX - 1)]
     }
 
-    fn first_content_us(&self, offer: u32, want: &Want<'_>) -> u64 {
-        let Some(place) = self.offers.at(offer).place else {
+    fn first_content_us(&self, choice: Choice, want: &Want<'_>) -> u64 {
+        let Some(place) = self.offers.at(choice.offer).place else {
             return 0;
         };
         let candidate = self.supply(want.model).pool.at(place);
-        let cached_tokens = self.cached_tokens(offer, want);
-        Cost::of(want.work(cached_tokens), candidate).first_content_us()
+        Cost::of(want.work(choice.cached_tokens), candidate).first_content_us()
     }
 
     /// It went there.
@@ -173,7 +174,7 @@ impl Fleet {
         if !first.is_public {
             return;
         }
-        self.note_trial(now, want, first.is_trial.then_some(first.offer));
+        self.note_trial(now, want, first.is_trial.then_some(first.choice.offer));
         let rota = &mut self.supplies[usize::from(want.model.0)].rota;
         let saved_us = rota.saved_us + first.best_us / SHARE;
         rota.saved_us = saved_us.saturating_sub(first.extra_us).min(SAVED_MAX_US);
@@ -197,5 +198,12 @@ impl Fleet {
             }
             (None, false) | (Some(_), true) => {}
         }
+    }
+}
+
+fn choice_of(offer: u32, weighing: &Weighing<'_>) -> Choice {
+    Choice {
+        offer,
+        cached_tokens: weighing.cached_tokens(offer),
     }
 }

@@ -37,17 +37,16 @@ struct Seen<'a> {
 
 impl Fleet {
     fn seen(&self, want: &Want<'_>, seed: Seed) -> Vec<Seen<'_>> {
-        let found = self.found(want);
+        let readers = self.readers(want);
         let pool = &self.supply(want.model).pool;
         let fit = pool.iter().filter(|candidate| is_fit(want, candidate));
         let seen = fit.map(|candidate| {
             let offer = self.offers.at(candidate.offer);
-            let found = found.iter().find(|it| it.offer == candidate.offer);
             let used_tokens = offer.used_tokens();
             let which = u128::from(candidate.machine.0);
             Seen {
                 candidate,
-                matched: found.map_or(0, |found| found.blocks.into()),
+                matched: readers.blocks(candidate.offer).map_or(0, u64::from),
                 sent_blocks: offer.sent_blocks,
                 prefill_tokens: offer.prefill_tokens,
                 used_tokens,
