@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+pub mod calibrate;
 pub mod hardware;
 pub mod liars;
 pub mod machine;

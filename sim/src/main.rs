@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     sigpipe::reset();
     match cli::Cli::parse().command {
         cli::Command::Bisect(args) => cli::bisect::run(&args),
+        cli::Command::Calibrate(args) => cli::calibrate::run(&args),
         cli::Command::Compare(args) => cli::compare::run(&args),
         cli::Command::Explain(args) => cli::explain::run(&args),
         cli::Command::Liars(args) => cli::liars::run(&args),

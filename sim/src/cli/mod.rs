@@ -1,6 +1,7 @@
 //! Command lines of the binary.
 
 pub(crate) mod bisect;
+pub(crate) mod calibrate;
 pub(crate) mod compare;
 pub(crate) mod explain;
 pub(crate) mod liars;
@@ -31,6 +32,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Where do two runs part? Finds the first event after which something differs.
     Bisect(bisect::Args),
+    /// What can a chip do? Fits its figures to benchmarks or to a journal, and says how well they fit.
+    Calibrate(calibrate::Args),
     /// Which policy serves users best? Runs several over the same seeds and says what differs.
     Compare(compare::Args),
     /// Why did it go there? Shows the costs that the coordinator compared for one request.
@@ -114,6 +117,21 @@ mod tests {
                 "8000",
             ],
             &["report", "trace.csv", "--against", "sticky", "--no-loads"],
+            &[
+                "calibrate",
+                "a.json",
+                "b.json",
+                "--model",
+                "llama-3-8b-4bit",
+            ],
+            &[
+                "calibrate",
+                "a.journal",
+                "--model",
+                "qwen",
+                "--machine",
+                "2",
+            ],
         ] {
             let words = ["cereus-sim"].iter().chain(words);
             assert!(Cli::try_parse_from(words.clone()).is_ok(), "{words:?}");
@@ -126,6 +144,8 @@ mod tests {
     fn the_help_lists_what_can_be_planted() {
         let help = complaint(&["swarm", "--help"]);
         assert!(help.contains("lost-cancel"), "{help}");
+        let help = complaint(&["calibrate", "--help"]);
+        assert!(help.contains("cargo xtask sim calibrate "), "{help}");
         let help = complaint(&["liars", "--help"]);
         assert!(
             help.contains("believes-one") && help.contains("drip"),

@@ -3,6 +3,7 @@
 use cereus_core::coordinator::Policy;
 use cereus_core::money::MicroUsd;
 use cereus_core::time::Span;
+use cereus_sim::hardware::Hardware;
 use cereus_sim::machine::Pace;
 use cereus_sim::stream::Ratio;
 use cereus_sim::world::config::{
@@ -90,6 +91,9 @@ pub(super) struct Options {
     /// Mix of machines as chip/gigabytes:weight,...
     #[arg(long, default_value = FLEET, value_parser = parse_mix)]
     fleet: Mix,
+    /// A table of chips beside those that are known, as `calibrate` writes it.
+    #[arg(long, value_name = "FILE", value_parser = read_chips)]
+    chips: Option<Box<Hardware>>,
     /// What they serve: a name of the table of models, or several, as a,b,c (each is asked for as often
     /// as the first divided by its place) or a:5,b:1. Of several each machine has those that fit its
     /// memory, loads what it is asked for, and has one in memory at first.
@@ -155,6 +159,9 @@ impl Options {
     pub(super) fn config(&self) -> RunConfig {
         let mut config = RunConfig::reference(self.machines);
         config.fleet.clone_from(&self.fleet.0);
+        if let Some(chips) = &self.chips {
+            config.hardware.clone_from(chips);
+        }
         config.models.clone_from(&self.model.0);
         config.pace = if self.slow { Pace::Step } else { Pace::Leap };
         config.speedup_ppm = self.speedup.0;
@@ -201,6 +208,12 @@ pub(super) fn parse_ppm(text: &str) -> Result<Ppm, String> {
         return Err("must be above zero".into());
     }
     Ok(Ppm(ppm))
+}
+
+fn read_chips(path: &str) -> Result<Box<Hardware>, String> {
+    let table = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let hardware = Hardware::built_in().clone().with_chips(table);
+    hardware.map(Box::new).map_err(|error| error.to_string())
 }
 
 fn parse_shares(text: &str) -> Result<Models, String> {

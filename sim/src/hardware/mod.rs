@@ -7,5 +7,6 @@
 mod pairing;
 mod table;
 
+pub(crate) use pairing::{ATTENTION_PPM, CONTEXT_PERCENT, LONG, ROW_PERCENT, SHORT};
 pub use pairing::{Chip, StepLoad, mtps};
 pub use table::{ChipFacts, Hardware, HardwareError, ModelFacts, Place, PlaceError};

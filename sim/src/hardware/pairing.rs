@@ -4,18 +4,18 @@ use super::table::{ChipFacts, ModelFacts};
 
 const PS_PER_S: u128 = 1_000_000_000_000;
 /// The prompts that chips were measured with.
-const SHORT: u64 = 512;
-const LONG: u64 = 8_192;
+pub(crate) const SHORT: u64 = 512;
+pub(crate) const LONG: u64 = 8_192;
 /// What a token costs for each token before it, in millionths of what it costs by itself, where a
 /// chip was not measured with a long prompt: between M1 Max (92) and M3 Max (100).
-const ATTENTION_PPM: u64 = 95;
+pub(crate) const ATTENTION_PPM: u64 = 95;
 /// A further row of a batch costs so much of a lone step: 92.8, 69.5, 35.9 and 29.6 tokens a second a
 /// row at 1, 2, 4 and 8 rows (M4 Max, Qwen2.5-7B-4bit) lie about a line of 10.8 ms and 3.9 ms for each
 /// row more; the published coordinator settled on 39 %.
-const ROW_PERCENT: u64 = 36;
+pub(crate) const ROW_PERCENT: u64 = 36;
 /// Reading keys and values reaches this share of the bandwidth: 119.4 tokens a second with little
 /// before them and 110.5 with a long prompt (M3 Ultra, Llama-3.1-8B-4bit).
-const CONTEXT_PERCENT: u64 = 50;
+pub(crate) const CONTEXT_PERCENT: u64 = 50;
 /// What the runtime keeps of the memory for itself and its activations: the headroom that the
 /// published engine leaves.
 const RESERVE_SIZE: u64 = 4 << 30;
@@ -86,7 +86,10 @@ impl Chip {
             model.weights_bytes_active,
             measured_with.weights_bytes_active,
         );
-        let row_ns = lone_ps * ROW_PERCENT / 100 / 1_000;
+        let row_percent_milli = facts.row_percent_milli.unwrap_or(ROW_PERCENT * 1_000);
+        let row_ns = scaled(lone_ps, row_percent_milli, 100_000) / 1_000;
+        let context_percent_milli =
+            (facts.context_percent_milli).unwrap_or(CONTEXT_PERCENT * 1_000);
         let bandwidth = u64::from(facts.bandwidth_gbs);
         let prefill_ps = scaled(
             prefill_ps,
@@ -105,9 +108,11 @@ impl Chip {
             step_ns: lone_ps / 1_000 - row_ns,
             row_ns,
             // Bytes divided by gigabytes a second are nanoseconds.
-            context_ps_per_token: model.kv_bytes_per_token * 1_000 * 100
-                / CONTEXT_PERCENT
-                / bandwidth,
+            context_ps_per_token: scaled(
+                model.kv_bytes_per_token * 1_000,
+                100_000,
+                context_percent_milli,
+            ) / bandwidth,
             kv_size,
             kv_size_per_token: model.kv_bytes_per_token,
             weights_size: model.weights_bytes,

@@ -26,6 +26,11 @@ pub struct ChipFacts {
     pub prefill_8192_mtps: Option<u64>,
     /// Of a lone row.
     pub decode_mtps: u64,
+    /// What a further row of a batch costs of a lone step, in thousandths of a percent, where it was
+    /// measured.
+    pub row_percent_milli: Option<u64>,
+    /// The share of the bandwidth at which keys and values are read, likewise.
+    pub context_percent_milli: Option<u64>,
     pub source: String,
 }
 
@@ -92,6 +97,11 @@ struct ChipRow {
     prefill_512: String,
     prefill_8192: Option<String>,
     decode: String,
+    /// Tables of chips may do without the column.
+    #[serde(default)]
+    row_percent: Option<String>,
+    #[serde(default)]
+    context_percent: Option<String>,
     source: String,
 }
 
@@ -110,10 +120,7 @@ impl Hardware {
 
     /// Reads both tables.
     pub fn read(chips: impl Read, models: impl Read) -> Result<Self, HardwareError> {
-        let chips = csv::Reader::from_reader(chips)
-            .into_deserialize()
-            .map(|row| chip(row?))
-            .collect::<Result<Vec<_>, HardwareError>>()?;
+        let chips = read_chips(chips)?;
         let models = csv::Reader::from_reader(models)
             .into_deserialize()
             .map(|row| model(row?))
@@ -122,6 +129,21 @@ impl Hardware {
             return Err(HardwareError::Empty);
         }
         Ok(Self { chips, models })
+    }
+
+    /// The same with the chips of a further table, which replace those of their names.
+    pub fn with_chips(mut self, more: impl Read) -> Result<Self, HardwareError> {
+        let more = read_chips(more)?;
+        if more.is_empty() {
+            return Err(HardwareError::Empty);
+        }
+        for chip in more {
+            match self.chips.iter_mut().find(|known| known.name == chip.name) {
+                Some(known) => *known = chip,
+                None => self.chips.push(chip),
+            }
+        }
+        Ok(self)
     }
 
     #[must_use]
@@ -189,18 +211,28 @@ fn names<'a>(known: impl Iterator<Item = &'a str>) -> String {
     known.collect::<Vec<_>>().join(", ")
 }
 
+fn read_chips(table: impl Read) -> Result<Vec<ChipFacts>, HardwareError> {
+    let rows = csv::Reader::from_reader(table).into_deserialize();
+    rows.map(|row| chip(row?)).collect()
+}
+
 fn chip(row: ChipRow) -> Result<ChipFacts, HardwareError> {
     let facts = ChipFacts {
         prefill_512_mtps: rate(&row.prefill_512)?,
         prefill_8192_mtps: row.prefill_8192.as_deref().map(rate).transpose()?,
         decode_mtps: rate(&row.decode)?,
+        row_percent_milli: row.row_percent.as_deref().map(rate).transpose()?,
+        context_percent_milli: row.context_percent.as_deref().map(rate).transpose()?,
         name: row.chip,
         bandwidth_gbs: row.bandwidth_gbs,
         source: row.source,
     };
     // A long prompt is no faster than a short one, and a terabyte a second is some way off.
     let is_sound = (1..=10_000).contains(&facts.bandwidth_gbs)
-        && (facts.prefill_8192_mtps).is_none_or(|long| long <= facts.prefill_512_mtps);
+        && (facts.prefill_8192_mtps).is_none_or(|long| long <= facts.prefill_512_mtps)
+        // A row that is not alone takes at most as long as one that is.
+        && (facts.row_percent_milli).is_none_or(|share| share < 100_000)
+        && (facts.context_percent_milli).is_none_or(|share| share <= 1_000_000);
     match is_sound {
         true => Ok(facts),
         false => Err(HardwareError::Absurd(facts.name)),
@@ -279,6 +311,31 @@ mod tests {
             let error = read(row).expect_err(row).to_string();
             assert!(error.contains(part), "{row}: {error}");
         }
+    }
+
+    #[test]
+    fn a_further_table_replaces_and_adds_chips_and_may_say_more_of_them() {
+        let more = "chip,bandwidth_gbs,prefill_512,prefill_8192,decode,row_percent,context_percent,source\n\
+                    m1,68,90,,11,50.5,,mine\nm9-max,800,3000,2000,150,20,75,mine\n";
+        let hardware = Hardware::built_in().clone().with_chips(more.as_bytes());
+        let hardware = hardware.unwrap();
+        let chip = |place: &str| {
+            let place = place.parse().unwrap();
+            hardware.pair(&place, hardware.measured_with()).unwrap()
+        };
+        let (old, new) = (chip("m1/16"), chip("m9-max/64"));
+        // To the rounding of nanoseconds.
+        let near = |value: u64, expected: u64| assert!(value.abs_diff(expected) <= 1, "{value}");
+        near(old.decode_mtps().into(), 11_000);
+        near(old.row_ns * 1_000 / (old.row_ns + old.step_ns), 505);
+        near(new.row_ns * 1_000 / (new.row_ns + new.step_ns), 200);
+        near(new.context_ps_per_token, 131_072 * 1_000 / 600);
+        assert!(
+            Hardware::built_in()
+                .clone()
+                .with_chips(&b"chip\n"[..])
+                .is_err()
+        );
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use super::chart::escaped;
 use super::{Page, grouped, milli, percent, percent_of, time};
-use crate::hardware::Hardware;
 use crate::record::{LENGTHS, Part};
 use crate::report::Histogram;
 use crate::study::{Contender, Measure, Unit};
@@ -203,7 +202,7 @@ pub(super) fn money(ran: &Ran) -> String {
 
 pub(super) fn origin(page: &Page) -> String {
     let config = &page.config;
-    let hardware = Hardware::built_in();
+    let hardware = &config.hardware;
     let mut chips: BTreeMap<&str, &str> = BTreeMap::new();
     for share in &config.fleet {
         let chip = hardware

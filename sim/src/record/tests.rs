@@ -150,7 +150,9 @@ fn watched(config: &RunConfig, watch: Watch) -> Watch {
 fn two_policies_part_where_one_first_sends_a_request_elsewhere() {
     let digests = |config: &RunConfig| match watched(config, Watch::Digests(Vec::new())) {
         Watch::Digests(digests) => digests,
-        Watch::Nothing | Watch::Shown { .. } => unreachable!("it was asked for digests"),
+        Watch::Nothing | Watch::Shown { .. } | Watch::Timed(_) => {
+            unreachable!("it was asked for digests")
+        }
     };
     let ours = RunConfig::reference(8);
     let other = RunConfig {
@@ -162,7 +164,9 @@ fn two_policies_part_where_one_first_sends_a_request_elsewhere() {
     let at = first_difference(&one, &two).unwrap() as u64;
     let shown = |config: &RunConfig| match watched(config, Watch::shown(at - 1..at + 1)) {
         Watch::Shown { lines, .. } => lines,
-        Watch::Nothing | Watch::Digests(_) => unreachable!("it was asked for lines"),
+        Watch::Nothing | Watch::Digests(_) | Watch::Timed(_) => {
+            unreachable!("it was asked for lines")
+        }
     };
     let (one, two) = (shown(&ours), shown(&other));
     assert_eq!(one[0], two[0], "the step before is the same");

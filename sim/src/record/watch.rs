@@ -10,8 +10,10 @@ use cereus_core::effect::Effects;
 use cereus_core::event::Event;
 use cereus_core::time::Tick;
 
+use crate::calibrate::Timings;
+
 /// See the module.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Watch {
     Nothing,
     /// Of each step: eight bytes.
@@ -22,6 +24,8 @@ pub enum Watch {
         passed: u64,
         lines: Vec<String>,
     },
+    /// What a calibration would make of the run's journal.
+    Timed(Box<Timings>),
 }
 
 impl Watch {
@@ -49,6 +53,7 @@ impl Watch {
                 }
                 *passed += 1;
             }
+            Self::Timed(timings) => timings.note(now, event, effects),
         }
     }
 }

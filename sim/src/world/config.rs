@@ -78,6 +78,8 @@ pub struct RunConfig {
     /// Those of the mix.
     pub machines: u32,
     pub fleet: Vec<FleetShare>,
+    /// What its chips can do.
+    pub hardware: Hardware,
     /// Machines beside the mix.
     pub newcomers: Vec<Newcomer>,
     pub churn: Churn,
@@ -157,6 +159,7 @@ impl RunConfig {
             seed: 1,
             machines,
             fleet: parse_fleet(FLEET).expect("the default is well formed"),
+            hardware: Hardware::built_in().clone(),
             newcomers: Vec::new(),
             churn: Churn::None,
             heat: Heat::None,

@@ -13,6 +13,7 @@ use crate::stream::Stream;
 #[derive(Clone, Debug)]
 pub(super) struct Wares {
     shares: Vec<ModelShare>,
+    hardware: Hardware,
     context_tokens: u32,
 }
 
@@ -26,6 +27,7 @@ impl Wares {
         shares.sort_by(|one, other| one.facts.name.cmp(&other.facts.name));
         Self {
             shares,
+            hardware: config.hardware.clone(),
             context_tokens: config.context_tokens,
         }
     }
@@ -46,7 +48,9 @@ impl Wares {
                 // The smallest is the one that comes nearest.
                 let facts = wares.shares.iter().map(|share| &share.facts);
                 let least = facts.min_by_key(|facts| facts.weights_bytes);
-                Hardware::built_in().pair(place, least.expect("there is a model"))?;
+                config
+                    .hardware
+                    .pair(place, least.expect("there is a model"))?;
                 return Err(RunConfigError::NothingFits(place.to_string()));
             }
             for (model, _) in stock.0 {
@@ -93,7 +97,7 @@ impl Wares {
     pub(super) fn stock(&self, place: &Place) -> Stock {
         let fits = |model: ModelIx| {
             let facts = self.facts(model);
-            let chip = Hardware::built_in().pair(place, facts).ok()?;
+            let chip = self.hardware.pair(place, facts).ok()?;
             let empty = Occupancy {
                 facts: memory_of(place.memory_gb, 0),
                 ..Occupancy::default()
