@@ -57,6 +57,8 @@ pub enum Effect {
     /// The request has ended by [`Effect::Fail`]; what its consumer was shown is charged by now, and the
     /// settlement is durable. `receipt` is the index into [`Effects::receipts`].
     Charge { request: RequestId, receipt: u32 },
+    /// Tell a provider that has come back that its machine is lost at work again and again.
+    TellLossy { conn: ConnId },
 }
 
 const _: () = assert!(size_of::<Effect>() <= 64, "effects travel by value");
@@ -81,6 +83,9 @@ pub enum Alarm {
     BalanceOutOfBounds,
     /// More was proven of one machine at a time than is kept; the newest proof does not count.
     ProofsFull,
+    /// The connection of one machine is lost at work again and again: most likely its system ends it for
+    /// want of memory. The roster says which one.
+    LostAtWork,
 }
 
 /// Where money can be.
@@ -272,7 +277,8 @@ impl Effects {
                 | Effect::LoadModel { .. }
                 | Effect::Refuse { .. }
                 | Effect::Release { .. }
-                | Effect::TellContested { .. } => {
+                | Effect::TellContested { .. }
+                | Effect::TellLossy { .. } => {
                     mix.write_u8(0);
                     effect.hash(mix);
                 }

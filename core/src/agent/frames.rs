@@ -6,7 +6,7 @@ use super::machine::{Agent, Challenge};
 use super::reply::send;
 use super::session::Session;
 use super::{AgentEffect, AgentOut, CHALLENGE_SIZE_MAX, DRAINING_TEXT, Notice, SessionId};
-use crate::link::{IDENTITY_CONTESTED, NOTHING_SOLD};
+use crate::link::{IDENTITY_CONTESTED, LOST_AT_WORK, NOTHING_SOLD};
 use crate::wire::messages::{
     AttestationChallenge, AttestationResponse, Heartbeat, LoadModelStatus, PrefetchModelStatus,
 };
@@ -69,6 +69,7 @@ impl Agent {
                 }
                 match status.reason.as_str() {
                     IDENTITY_CONTESTED => out.push(AgentEffect::Notice(Notice::Contested)),
+                    LOST_AT_WORK => out.push(AgentEffect::Notice(Notice::LostAtWork)),
                     NOTHING_SOLD => out.push(AgentEffect::Notice(Notice::NothingSold)),
                     _ => {}
                 }

@@ -281,6 +281,9 @@ pub enum Notice {
     Joined,
     /// What this machine earns goes to the account of its earning key.
     Linked,
+    /// Its connections ended while it worked, again and again: most likely the system ends the process
+    /// for want of memory.
+    LostAtWork,
     /// None of the models that this machine can serve is sold: it gets no work.
     NothingSold,
     /// Another process has this machine's identity.

@@ -539,7 +539,7 @@ impl Coordinator {
             } => {
                 self.on_reported(now, *conn, report, slots, out);
             }
-            Event::ProviderLeft { conn, cause: _ } => self.on_left(now, *conn, out),
+            Event::ProviderLeft { conn, cause } => self.on_left(now, *conn, *cause, out),
             Event::ModelLoaded { conn, model } => {
                 self.on_load_ended(now, *conn, *model, LoadEnd::Loaded, out);
             }

@@ -75,6 +75,9 @@ impl Coordinator {
             if self.take_over(now, slot, out) == Handover::Contested {
                 return;
             }
+            if self.fleet.is_lossy(slot) {
+                out.push(Effect::TellLossy { conn });
+            }
         }
         let until = now + self.config.limits.challenge_fresh_max;
         let due = Due::Challenge(self.fleet.key(slot));
@@ -128,7 +131,7 @@ impl Coordinator {
     fn disconnect(&mut self, now: Tick, slot: u32, cause: GoneCause, out: &mut Effects) {
         let conn = self.fleet.id(slot).conn;
         out.push(Effect::Disconnect { conn, cause });
-        self.remove(now, slot, out);
+        self.remove(now, slot, cause, out);
     }
 
     pub(super) fn on_unverified(&mut self, conn: ConnId) {
@@ -210,9 +213,9 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn on_left(&mut self, now: Tick, conn: ConnId, out: &mut Effects) {
+    pub(super) fn on_left(&mut self, now: Tick, conn: ConnId, cause: GoneCause, out: &mut Effects) {
         let Some(slot) = self.known(conn) else { return };
-        self.remove(now, slot, out);
+        self.remove(now, slot, cause, out);
     }
 
     pub(super) fn on_attested(
@@ -252,7 +255,10 @@ impl Coordinator {
     }
 
     /// The one way out of the fleet.
-    fn remove(&mut self, now: Tick, slot: u32, out: &mut Effects) {
+    fn remove(&mut self, now: Tick, slot: u32, cause: GoneCause, out: &mut Effects) {
+        if self.is_loss(slot, cause) && self.fleet.loses(now, slot) {
+            alarm(Alarm::LostAtWork, out);
+        }
         if self.attempts.newest_on(slot).is_some() {
             self.strike(now, slot, Offence::Deserted);
         }
@@ -265,6 +271,20 @@ impl Coordinator {
         self.fleet.leave(now, slot);
         if self.mischief == Mischief::ForgetsMachines {
             self.fleet.forget(machine);
+        }
+    }
+
+    /// Whether the machine itself may have been ended: nobody meant the connection to end, and it was the
+    /// machine's own.
+    fn is_loss(&self, slot: u32, cause: GoneCause) -> bool {
+        match cause {
+            GoneCause::Lost => self.fleet.is_proven(slot),
+            GoneCause::Closed
+            | GoneCause::Contested
+            | GoneCause::Replaced
+            | GoneCause::Silent
+            | GoneCause::Violation
+            | GoneCause::WriteStalled => false,
         }
     }
 

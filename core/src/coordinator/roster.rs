@@ -23,10 +23,35 @@ pub struct Present {
     pub report_age: Span,
     /// For how long it still gets work only where nobody else is there.
     pub barred_for: Option<Span>,
+    /// Its connection was lost at work again and again: it gets one request at a time.
+    pub lossy: Option<Lossy>,
     /// Our requests that it has.
     pub pending: u32,
     /// By the model's place in the catalogue. Empty: none of the models that it can serve is sold.
     pub offers: Vec<Offered>,
+}
+
+/// A machine whose connection was lost while it worked, more often than chance explains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lossy {
+    /// Losses at work, and with nothing to do, none long after another.
+    pub at_work: u8,
+    pub idle: u8,
+    /// Our requests that it had at the last one at work.
+    pub rows: u32,
+    pub last_ago: Span,
+    /// Whole answers until it may have more than one request at a time.
+    pub answers_owed: u8,
+    pub cause: LikelyCause,
+}
+
+/// Why a machine is lost again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LikelyCause {
+    /// It is lost as well while it has nothing to do.
+    Network,
+    /// Only while it works.
+    OutOfMemory,
 }
 
 /// Whom a machine serves.
@@ -57,6 +82,33 @@ impl Present {
     #[must_use]
     pub fn hindrance(&self) -> Option<&'static str> {
         self.offers.is_empty().then_some(NOTHING_SOLD)
+    }
+}
+
+impl fmt::Display for Lossy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "lost {} times at work, the last time {} s ago with {} request(s), ",
+            self.at_work,
+            self.last_ago.0 / 1_000_000,
+            self.rows
+        )?;
+        match self.cause {
+            LikelyCause::Network => write!(
+                f,
+                "and {} times with nothing to do: most likely its network fails",
+                self.idle
+            ),
+            LikelyCause::OutOfMemory => f.write_str(
+                "and never with nothing to do: most likely its system ends it for want of memory",
+            ),
+        }?;
+        write!(
+            f,
+            "; one request at a time until {} more answers have come",
+            self.answers_owed
+        )
     }
 }
 

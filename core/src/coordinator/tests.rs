@@ -8,6 +8,7 @@ mod evidence;
 mod fleet;
 mod grudges;
 mod handover;
+mod incidents;
 mod memory;
 mod money;
 mod policies;

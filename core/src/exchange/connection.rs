@@ -166,6 +166,7 @@ impl<R: Clone> Connection<R> {
             | LinkEvent::FrameReceived(_)
             | LinkEvent::IdentityContested
             | LinkEvent::LoadRequested { .. }
+            | LinkEvent::LossesSeen
             | LinkEvent::SocketClosed { .. }
             | LinkEvent::Woke
             | LinkEvent::WriteFinished => None,
@@ -301,6 +302,7 @@ impl<R: Clone> Connection<R> {
                 self.echoes.push_back(LinkEvent::LoadRequested { model });
             }
             Order::TellContested => self.echoes.push_back(LinkEvent::IdentityContested),
+            Order::TellLossy => self.echoes.push_back(LinkEvent::LossesSeen),
         }
     }
 

@@ -289,6 +289,7 @@ impl<R: Clone> Control<R> {
                 self.order(conn, Order::LoadModel { model }, out);
             }
             Effect::TellContested { conn } => self.order(conn, Order::TellContested, out),
+            Effect::TellLossy { conn } => self.order(conn, Order::TellLossy, out),
             Effect::Post { transfer } => {
                 let ix = usize::try_from(transfer).expect("an index of u32");
                 let transfer = effects.transfers[ix];
@@ -406,7 +407,8 @@ impl<R: Clone> Control<R> {
             | Order::Close { .. }
             | Order::Drain
             | Order::LoadModel { .. }
-            | Order::TellContested => self.let_go(conn, out),
+            | Order::TellContested
+            | Order::TellLossy => self.let_go(conn, out),
         }
     }
 

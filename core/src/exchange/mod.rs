@@ -48,6 +48,8 @@ pub enum Order<R> {
     },
     /// Say that another process has the machine's identity.
     TellContested,
+    /// Say that its machine is lost at work again and again.
+    TellLossy,
 }
 
 /// What the place where a connection half runs does for it: it keeps the relays and the plaintext of open

@@ -11,7 +11,8 @@ use super::liveness::{Liveness, Pulse};
 use super::outbox::Outbox;
 use super::stray::Strays;
 use super::{
-    Chunk, IDENTITY_CONTESTED, LinkConfig, LinkEvent, LinkMisuse, LinkOut, LinkRules, LinkWake,
+    Chunk, IDENTITY_CONTESTED, LOST_AT_WORK, LinkConfig, LinkEvent, LinkMisuse, LinkOut, LinkRules,
+    LinkWake,
 };
 use crate::digest::Mix;
 use crate::envelope::PublicKey;
@@ -128,6 +129,11 @@ impl ProviderLink {
                 }
             }
             LinkEvent::LoadRequested { model } => self.on_load(model, rules, out)?,
+            LinkEvent::LossesSeen => {
+                if self.is_joined() {
+                    self.send_trust("online", LOST_AT_WORK, rules);
+                }
+            }
             LinkEvent::SocketClosed { code } => {
                 let cause = match code {
                     Some(1000 | 1001) => GoneCause::Closed,

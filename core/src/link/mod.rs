@@ -37,6 +37,9 @@ pub const EARN_KEY_UNKNOWN: &str = "earning key unknown";
 /// is told too. Providers compare it.
 pub const IDENTITY_CONTESTED: &str =
     "another provider uses this identity: give each its own data folder";
+/// What a machine is told that is lost at work again and again, once it is back. Providers compare it.
+pub const LOST_AT_WORK: &str = "lost at work again and again: most likely the system ends the provider for \
+    want of memory, so it gets one request at a time for a while";
 /// What a machine is told that can serve nothing of what is sold. Providers compare it.
 pub const NOTHING_SOLD: &str = "none of the models that it can serve is sold here";
 
@@ -197,6 +200,8 @@ pub enum LinkEvent<'f> {
     LoadRequested {
         model: ModelIx,
     },
+    /// The machine's connections are lost at work again and again (`Effect::TellLossy`).
+    LossesSeen,
     /// The socket is gone, with the peer's close code when it sent one.
     SocketClosed {
         code: Option<u16>,

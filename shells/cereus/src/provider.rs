@@ -46,6 +46,11 @@ fn say(progress: Progress, key: &str) {
         Progress::Contested => {
             "contested: another provider uses this machine's identity".to_owned()
         }
+        Progress::LostAtWork => {
+            "limited: the connection ended at work again and again, most likely for \
+            want of memory"
+                .to_owned()
+        }
         Progress::Earning(Earner::Account) => format!("earning for the account of {key}"),
         Progress::Earning(Earner::KeyUnknown) => {
             format!("not taken: the coordinator does not know the key of {key}; trying again")

@@ -179,6 +179,7 @@ fn machine(present: &Present, catalog: &Catalog) -> Value {
         "serves": present.audience.to_string(),
         "report_age_ms": present.report_age.as_millis_floor(),
         "barred_for_ms": present.barred_for.map(Span::as_millis_floor),
+        "lost_at_work": present.lossy.map(|lossy| lossy.to_string()),
         "requests": present.pending,
         "why_nothing": present.hindrance(),
         "models": offers.collect::<Vec<_>>(),

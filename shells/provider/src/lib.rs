@@ -128,6 +128,8 @@ pub enum Progress {
     /// The coordinator answered.
     Joined,
     Loaded(String),
+    /// Its connections ended while it worked, again and again: it gets one request at a time.
+    LostAtWork,
     /// None of its models is sold: it gets no work.
     NothingSold,
     /// The machine's name, which survives restarts.

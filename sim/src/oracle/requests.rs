@@ -236,7 +236,8 @@ impl RequestModel {
             | Effect::Drained
             | Effect::LoadModel { .. }
             | Effect::Post { .. }
-            | Effect::TellContested { .. } => {}
+            | Effect::TellContested { .. }
+            | Effect::TellLossy { .. } => {}
         }
         Ok(())
     }

@@ -49,8 +49,11 @@ impl Terminals {
                 };
                 self.carried.insert(wire, carried);
             }
-            Order::Close { .. } | Order::Drain | Order::LoadModel { .. } | Order::TellContested => {
-            }
+            Order::Close { .. }
+            | Order::Drain
+            | Order::LoadModel { .. }
+            | Order::TellContested
+            | Order::TellLossy => {}
         }
     }
 

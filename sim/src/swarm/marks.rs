@@ -30,7 +30,7 @@ pub enum Mark {
     Woke(&'static str),
 }
 
-const CORE: [&str; 23] = [
+const CORE: [&str; 24] = [
     "a charge to one who left got its receipt",
     "a connection that is gone was heard",
     "a hold of an earlier process was voided",
@@ -41,6 +41,7 @@ const CORE: [&str; 23] = [
     "a machine failed its challenge",
     "a machine loaded a model of itself",
     "a machine was distrusted",
+    "a machine was lost at work again and again",
     "a report came out of order",
     "a request came twice",
     "a request ended amid its answer",
@@ -256,6 +257,7 @@ impl Marker {
                 Mark::Core("content waited for its hold")
             }
             Effect::TellContested { .. } => Mark::Core("two processes shared an identity"),
+            Effect::TellLossy { .. } => Mark::Core("a machine was lost at work again and again"),
             Effect::CancelAttempt { .. }
             | Effect::Dispatch { .. }
             | Effect::Drained
@@ -278,11 +280,12 @@ impl Marker {
     }
 }
 
-const ALARMS: [&str; 10] = [
+const ALARMS: [&str; 11] = [
     "accounts full",
     "balance out of bounds",
     "faults forgotten",
     "identity contested",
+    "lost at work",
     "models cut",
     "over-claim",
     "proofs full",
@@ -297,12 +300,13 @@ const fn alarm_name(alarm: Alarm) -> &'static str {
         Alarm::BalanceOutOfBounds => ALARMS[1],
         Alarm::FaultsForgotten => ALARMS[2],
         Alarm::IdentityContested => ALARMS[3],
-        Alarm::ModelsCut => ALARMS[4],
-        Alarm::OverClaim => ALARMS[5],
-        Alarm::ProofsFull => ALARMS[6],
-        Alarm::ProvidersFull => ALARMS[7],
-        Alarm::RequestsFull => ALARMS[8],
-        Alarm::TimersFull => ALARMS[9],
+        Alarm::LostAtWork => ALARMS[4],
+        Alarm::ModelsCut => ALARMS[5],
+        Alarm::OverClaim => ALARMS[6],
+        Alarm::ProofsFull => ALARMS[7],
+        Alarm::ProvidersFull => ALARMS[8],
+        Alarm::RequestsFull => ALARMS[9],
+        Alarm::TimersFull => ALARMS[10],
     }
 }
 
@@ -381,9 +385,9 @@ const UNREACHABLE: [(Mark, &str); 22] = [
         "thousands of machines would have to have gone",
     ),
     (Mark::Alarm(ALARMS[3]), NO_TWINS),
-    (Mark::Alarm(ALARMS[4]), "a machine has one model or two"),
-    (Mark::Alarm(ALARMS[6]), NO_PROOFS),
-    (Mark::Alarm(ALARMS[9]), "there is a place for each timer"),
+    (Mark::Alarm(ALARMS[5]), "a machine has one model or two"),
+    (Mark::Alarm(ALARMS[7]), NO_PROOFS),
+    (Mark::Alarm(ALARMS[10]), "there is a place for each timer"),
     (Mark::Closed(CAUSES[1]), NO_TWINS),
     (
         Mark::Core("a machine loaded a model of itself"),

@@ -324,7 +324,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             Effect::Disconnect { conn, cause } => self.disconnect(now, Link::of(conn), cause),
             // What a consumer had seen of an answer that broke off is paid; the request has ended.
             Effect::Charge { .. } => self.living.is_charged(),
-            Effect::TellContested { .. } => {}
+            Effect::TellContested { .. } | Effect::TellLossy { .. } => {}
             Effect::LoadModel { conn, model } => {
                 let link = Link::of(conn);
                 let at = self.down(now, link);

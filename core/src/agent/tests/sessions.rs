@@ -1,5 +1,5 @@
 use super::*;
-use crate::link::{EARN_KEY_UNKNOWN, IDENTITY_CONTESTED, NOTHING_SOLD};
+use crate::link::{EARN_KEY_UNKNOWN, IDENTITY_CONTESTED, LOST_AT_WORK, NOTHING_SOLD};
 
 #[test]
 fn a_session_registers_first_and_answers_its_challenge() {
@@ -234,6 +234,7 @@ fn an_owner_hears_why_a_machine_that_joined_gets_nothing_or_may_be_sent_away() {
         &[
             (&format!("trust {NOTHING_SOLD}"), "NothingSold"),
             (&format!("trust {IDENTITY_CONTESTED}"), "Contested"),
+            (&format!("trust {LOST_AT_WORK}"), "LostAtWork"),
             ("trust words of somebody else", ""),
             ("request 1", "start 1; accepted 1"),
         ],

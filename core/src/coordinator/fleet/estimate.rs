@@ -95,7 +95,7 @@ fn believed(provider: &Provider, claimed_us: u32, untried_us: u32) -> u32 {
 
 /// Requests that the machine may run at once, over all its models: its memory decides where no budget does.
 fn provider_cap(provider: &Provider, offer: &Offer) -> u32 {
-    if provider.is_on_probation || provider.is_untried {
+    if provider.is_on_probation || provider.is_untried || provider.is_lossy {
         return 1;
     }
     if !provider.report.has_capacity {

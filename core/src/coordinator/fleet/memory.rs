@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::habits::Habits;
+use super::losses::Losses;
 use super::pool::MachineTag;
 use super::standing::Standing;
 use crate::ids::MachineId;
@@ -28,6 +29,7 @@ pub(crate) struct Record {
     pub(crate) here: SmallVec<[u32; 2]>,
     pub(crate) standing: Standing,
     pub(crate) habits: Habits,
+    pub(crate) losses: Losses,
     handovers: u8,
     handovers_since: Tick,
     left_at: Tick,
@@ -87,6 +89,7 @@ impl Memory {
             here: SmallVec::new(),
             standing: Standing::default(),
             habits: Habits::default(),
+            losses: Losses::default(),
             handovers: 0,
             handovers_since: Tick::ZERO,
             left_at: now,
@@ -108,7 +111,9 @@ impl Memory {
         }
         record.left_at = now;
         record.standing.serve(now);
-        let is_spotless = record.standing.is_spotless() && record.habits.is_spotless();
+        let is_spotless = record.standing.is_spotless()
+            && record.habits.is_spotless()
+            && record.losses.is_spotless(now);
         let machine = record.machine;
         if is_spotless {
             self.forget(machine);
@@ -225,6 +230,16 @@ mod tests {
         let ix = memory.arrive(Tick(1), MachineId(1), 7);
         memory.leave(Tick(5), ix, 7);
         assert_eq!(memory.count(), 0);
+    }
+
+    #[test]
+    fn who_is_lost_at_work_again_and_again_stays_known_when_it_is_gone() {
+        let mut memory = Memory::new(2);
+        let ix = memory.arrive(Tick(1), MachineId(1), 7);
+        memory.at_mut(ix).losses.lost(Tick(2), 4);
+        memory.at_mut(ix).losses.lost(Tick(3), 4);
+        memory.leave(Tick(3) + Span::secs(3_600), ix, 7);
+        assert_eq!(memory.count(), 1);
     }
 
     #[test]

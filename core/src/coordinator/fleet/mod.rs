@@ -19,6 +19,7 @@ mod habits;
 mod index;
 mod ledger;
 mod loads;
+mod losses;
 mod memory;
 mod offer;
 mod policy;
@@ -27,6 +28,7 @@ mod prefixes;
 mod proofs;
 mod roster;
 mod rota;
+mod sights;
 mod standing;
 mod strangers;
 mod supply;
@@ -45,6 +47,8 @@ pub(crate) use self::ledger::Load;
 pub(crate) use self::loads::LOAD_WAIT_MAX;
 pub(crate) use self::loads::LoadEnd;
 use self::loads::Loads;
+#[cfg(test)]
+pub(crate) use self::losses::{ANSWERS_OWED, LOSSES_WITHIN};
 pub(crate) use self::memory::Handover;
 use self::memory::Memory;
 use self::offer::Offer;
@@ -101,6 +105,7 @@ pub(crate) struct Provider {
     /// What its machine's record says, so that it need not be looked up.
     is_barred: bool,
     is_on_probation: bool,
+    is_lossy: bool,
     late_us: u32,
     slow_milli: u32,
     has_faults: bool,
@@ -337,53 +342,6 @@ impl Fleet {
             .push(fresh_tokens, output_tokens);
     }
 
-    /// An answer of so many tokens was streamed since then.
-    pub(crate) fn streamed_since(
-        &mut self,
-        now: Tick,
-        slot: u32,
-        ix: u32,
-        tokens: u32,
-        since: Tick,
-    ) {
-        let took = now.since(since);
-        let provider = self.providers.at(slot);
-        let is_alone = provider.pending == 0 && provider.crowded_at < since;
-        let offer = self.offers.at_mut(ix);
-        if tokens >= TOKENS_MEASURED && is_alone && offer.others() == 0 {
-            let step_us = took.0 / u64::from(tokens - 1);
-            let step_us = u32::try_from(step_us).unwrap_or(u32::MAX).max(1);
-            let old_us = if offer.lone_step_us == 0 {
-                step_us
-            } else {
-                offer.lone_step_us
-            };
-            offer.lone_step_us = old_us - old_us / 4 + step_us / 4;
-        }
-        self.streamed(slot, ix, tokens, took);
-    }
-
-    /// An answer of so many tokens was streamed in this time.
-    fn streamed(&mut self, slot: u32, ix: u32, tokens: u32, actual: Span) {
-        let expected = self.answer_time(ix, tokens);
-        let record = self.providers.at(slot).record;
-        self.memory
-            .at_mut(record)
-            .standing
-            .streamed(expected, actual);
-        self.recall(record);
-    }
-
-    /// So many tokens were streamed so far. `true`: that is late beyond doubt, and it was noted.
-    pub(crate) fn lags(&mut self, slot: u32, ix: u32, tokens: u32, so_far: Span) -> bool {
-        let expected = self.answer_time(ix, tokens);
-        let is_late = standing::is_late(expected, so_far);
-        if is_late {
-            self.streamed(slot, ix, tokens, so_far);
-        }
-        is_late
-    }
-
     /// Whether a request can be served, now or once there is room.
     pub(crate) fn reach(&self, want: &Want<'_>) -> Reach {
         let own = self.reach_among(self.own(want.model, want.account), want);
@@ -456,6 +414,7 @@ impl Fleet {
             is_untried: true,
             is_barred: false,
             is_on_probation: false,
+            is_lossy: false,
             late_us: 0,
             slow_milli: 1_000,
             has_faults: false,
@@ -572,40 +531,8 @@ impl Fleet {
         self.providers.at_mut(slot).is_stale = true;
     }
 
-    /// An answer took `actual` where what the machine says of its speed lets expect `expected`.
-    pub(crate) fn took(&mut self, slot: u32, expected: Span, actual: Span) {
-        let record = self.providers.at(slot).record;
-        self.memory.at_mut(record).standing.took(expected, actual);
-        self.recall(record);
-    }
-
     pub(crate) fn distrust(&mut self, slot: u32) {
         self.providers.at_mut(slot).is_distrusted = true;
-    }
-
-    /// First content of an answer came.
-    pub(crate) fn begins(&mut self, slot: u32) {
-        let record = self.providers.at(slot).record;
-        self.memory.at_mut(record).standing.begins();
-    }
-
-    /// A machine had no room, or not the model, for what was sent at `sent_at`.
-    pub(crate) fn refuses(&mut self, now: Tick, slot: u32, sent_at: Tick) -> Refusing {
-        let record = self.providers.at(slot).record;
-        self.memory.at_mut(record).standing.refuses(now, sent_at)
-    }
-
-    /// A machine spoke against a request.
-    pub(crate) fn speaks_against(&mut self, slot: u32) {
-        let record = self.providers.at(slot).record;
-        self.memory.at_mut(record).standing.speaks_against();
-        self.recall(record);
-    }
-
-    /// Whether its machine's word against a request counts: it has no fault on record, and has served
-    /// a request since it last spoke against one.
-    pub(crate) fn is_credible(&self, slot: u32) -> bool {
-        self.providers.at(slot).is_credible
     }
 
     /// A planted bug: a machine without a connection is as if it had never been here.
@@ -644,57 +571,6 @@ impl Fleet {
     /// A newer connection proved itself beside one that works.
     pub(crate) fn hand_over(&mut self, now: Tick, slot: u32) -> Handover {
         self.memory.hand_over(now, self.providers.at(slot).record)
-    }
-
-    /// It completed work: that helps to make a fault good, and a bar ends.
-    /// `true`: that changed what is thought of it.
-    pub(crate) fn absolve(&mut self, slot: u32) -> bool {
-        let provider = self.providers.at(slot);
-        let (had_faults, record) = (provider.has_faults, provider.record);
-        if had_faults || !provider.is_credible {
-            self.memory.at_mut(record).standing.success();
-            self.recall(record);
-        }
-        had_faults
-    }
-
-    /// How a machine's answer to that consumer was. `true` if it is odd, as those to half of its
-    /// consumers are; or if the machine has faults enough that nobody need doubt whose it is.
-    pub(crate) fn answers(
-        &mut self,
-        now: Tick,
-        machine: MachineId,
-        consumer: AccountId,
-        is_odd: bool,
-    ) -> bool {
-        let record = self.memory.of(now, machine);
-        let record = self.memory.at_mut(record);
-        let is_habit = record.habits.push(consumer, is_odd);
-        is_habit || (is_odd && record.standing.is_notorious())
-    }
-
-    /// A machine failed through a fault of its own, which brings it at least to so many.
-    pub(crate) fn blame(&mut self, now: Tick, machine: MachineId, faults_min: u8) {
-        let record = self.memory.of(now, machine);
-        self.memory.at_mut(record).standing.fault(now, faults_min);
-        self.recall(record);
-    }
-
-    /// When the bar of a provider's machine ends, if there is one.
-    pub(crate) fn barred_until(&self, slot: u32) -> Option<Tick> {
-        let record = self.providers.at(slot).record;
-        self.memory.at(record).standing.barred_until()
-    }
-
-    /// Ends a bar whose time is up.
-    pub(crate) fn serve_bar(&mut self, now: Tick, slot: u32) {
-        let provider = self.providers.at(slot);
-        if !provider.is_barred {
-            return;
-        }
-        let record = provider.record;
-        self.memory.at_mut(record).standing.serve(now);
-        self.recall(record);
     }
 
     /// A model is not there after all, until its machine reports it anew.
@@ -772,22 +648,6 @@ impl Fleet {
             if offer.is_withdrawn && offer.pending == 0 {
                 self.drop_offer(ix);
             }
-        }
-    }
-
-    /// Copies what a record says of a machine to its connections.
-    fn recall(&mut self, record: u32) {
-        let standing = self.memory.at(record).standing;
-        for at in 0..self.memory.at(record).here.len() {
-            let slot = self.memory.at(record).here[at];
-            let provider = self.providers.at_mut(slot);
-            provider.is_barred = standing.barred_until().is_some();
-            provider.is_on_probation = standing.is_on_probation();
-            provider.late_us = standing.late_us();
-            provider.slow_milli = standing.slow_milli();
-            provider.has_faults = standing.has_faults();
-            provider.is_credible = standing.is_credible();
-            self.list_strangers(slot);
         }
     }
 }

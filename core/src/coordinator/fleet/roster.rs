@@ -39,6 +39,7 @@ impl Fleet {
             },
             report_age: now.since(provider.reported_at),
             barred_for: barred_until.map(|until| until.since(now)),
+            lossy: self.memory.at(provider.record).losses.told(now),
             pending: provider.pending,
             offers: offers.map(|&ix| offered(self.offers.at(ix))).collect(),
         }

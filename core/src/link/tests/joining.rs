@@ -182,6 +182,14 @@ fn a_machine_that_stays_where_its_identity_is_contested_is_told_so() {
 }
 
 #[test]
+fn a_machine_that_was_lost_at_work_again_and_again_is_told_so() {
+    let mut world = World::joined();
+    world.step(LinkEvent::LossesSeen);
+    assert_eq!(reasons(&world), [LOST_AT_WORK]);
+    assert!(!world.link.is_closed());
+}
+
+#[test]
 fn the_identity_without_an_attestation_is_the_sealing_key_then_the_connection() {
     let machine = |change: fn(&mut Register<'_>), conn| {
         let rules = rules();

@@ -27,6 +27,7 @@ struct Machine {
     trust: String,
     serves: String,
     barred_for_ms: Option<u64>,
+    lost_at_work: Option<String>,
     why_nothing: Option<String>,
     models: Vec<Offer>,
 }
@@ -121,6 +122,9 @@ fn state(machine: &Machine, offer: &Offer) -> String {
     };
     if let Some(left_ms) = machine.barred_for_ms {
         state += &format!(" (for {} s)", left_ms.div_ceil(1_000));
+    }
+    if let Some(why) = &machine.lost_at_work {
+        state += &format!("; {why}");
     }
     if machine.serves != "everybody" {
         state += &format!(", for {} alone", machine.serves);

@@ -289,6 +289,16 @@ impl Run {
                 );
                 self.steps.push(Progress::Contested);
             }
+            Notice::LostAtWork => {
+                tracing::warn!(
+                    "the connection ended while this machine worked, again and again, so it gets one \
+                     request at a time for a while; most likely the system ends the provider for want of \
+                     memory: its log says so (`log show --predicate 'eventMessage contains \"jetsam\"'`, or \
+                     `dmesg` for \"oom-kill\"); serve fewer or smaller models, or keep more memory free with \
+                     --memory-reserve-gb"
+                );
+                self.steps.push(Progress::LostAtWork);
+            }
             Notice::EarnKeyUnknown => {
                 let key = self.settings.earn_key.as_ref();
                 let from = key.map_or("none", |key| key.from.as_str());

@@ -236,6 +236,7 @@ impl World {
                 Progress::Fenced { model, why } => moves.push(format!("!{model} {why}")),
                 Progress::Challenged
                 | Progress::Contested
+                | Progress::LostAtWork
                 | Progress::Earning(_)
                 | Progress::Joined
                 | Progress::NothingSold

@@ -15,7 +15,8 @@ impl World<'_> {
             | Effect::Drained
             | Effect::LoadModel { .. }
             | Effect::Release { .. }
-            | Effect::TellContested { .. } => Ok(()),
+            | Effect::TellContested { .. }
+            | Effect::TellLossy { .. } => Ok(()),
             Effect::CancelAttempt { attempt, conn } => {
                 self.cancelled(attempt, conn);
                 Ok(())
