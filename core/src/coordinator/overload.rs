@@ -9,6 +9,7 @@ use super::Coordinator;
 use super::fleet::Want;
 use crate::config::Limits;
 use crate::denial::Denial;
+use crate::event::Machines;
 use crate::ids::ModelIx;
 use crate::time::{Span, Tick};
 
@@ -68,7 +69,8 @@ impl Overload {
 
 impl Coordinator {
     /// Turns away what would only wait, where waits have been long for a while. `chosen` is the offer
-    /// that it would be sent to.
+    /// that it would be sent to. What is for the asker's own machines is no load of the others and finds
+    /// none of it: it is let in, and says nothing of how long waits are.
     ///
     /// # Errors
     /// It would wait for too long.
@@ -78,6 +80,13 @@ impl Coordinator {
         want: &Want<'_>,
         chosen: Option<u32>,
     ) -> Result<(), Denial> {
+        let is_at_home = match chosen {
+            Some(offer) => self.fleet.is_for_one(offer),
+            None => want.machines == Machines::Own,
+        };
+        if is_at_home {
+            return Ok(());
+        }
         let limits = &self.config.limits;
         let wait = match chosen {
             Some(offer) => self.fleet.wait_of(offer, limits),

@@ -310,12 +310,15 @@ impl Fleet {
         )
     }
 
-    /// How long a request would wait at an offer before its prompt is begun. `None`: for nobody, or only
-    /// for its own machine.
+    /// Whether an offer is for its machine's owner alone.
+    pub(crate) fn is_for_one(&self, ix: u32) -> bool {
+        self.providers.at(self.offers.at(ix).provider).is_private()
+    }
+
+    /// How long a request would wait at an offer before its prompt is begun. `None`: for nobody.
     pub(crate) fn wait_of(&self, ix: u32, limits: &Limits) -> Option<Span> {
         let candidate = self.candidate(ix, limits);
-        let is_private = self.providers.at(self.offers.at(ix).provider).is_private();
-        let waits = candidate.load > 0 && !is_private;
+        let waits = candidate.load > 0;
         waits.then_some(Span(candidate.wait_us.into()))
     }
 

@@ -113,3 +113,40 @@ fn an_explanation_says_what_was_demanded() {
     assert!(why.contains("an identity proven by hardware"), "{why}");
     assert!(why.contains("no machine is what it demands"), "{why}");
 }
+
+/// More is asked of the others than they can do; that is no reason to turn an owner away from its own.
+#[test]
+fn overload_of_the_others_turns_nobody_away_from_its_own_machines() {
+    let mut config = config();
+    config.limits.overload_after = Span::secs(3);
+    config.limits.queue_depth_max = 64;
+    let mut world = World::of(config);
+    join(&mut world, 1, Trust::SelfSigned, OWNER, false);
+    join(&mut world, 2, Trust::SelfSigned, ACCOUNT, true);
+    // One answer ends while others wait, so that it is known how slowly the queue moves.
+    let crowd = |id| ask(id, AccountId(2));
+    let mut running = dispatched(&world.step(Event::Arrived(crowd(1)))).unwrap();
+    let mut turned_away = 0;
+    for id in 2..40 {
+        world.now = world.now + Span::millis(900);
+        let effects = world.step(Event::Arrived(crowd(id)));
+        turned_away += u32::from(matches!(refused(&effects), Some(Denial::Full { .. })));
+        if id % 8 == 0 {
+            let effects = world.step(completed(running, 10));
+            running = dispatched(&effects).unwrap_or(running);
+            world.persist();
+        }
+        for conn in [1, 2] {
+            world.report(ConnId(conn), u64::try_from(id).unwrap(), slot(1, 0));
+        }
+    }
+    assert!(turned_away > 0, "the others are overloaded");
+    let own = |id| Ask {
+        machines: Machines::Own,
+        ..ask(id, ACCOUNT)
+    };
+    let first = world.step(Event::Arrived(own(100)));
+    assert_eq!(conn_of(&first), Some(ConnId(2)));
+    let second = world.step(Event::Arrived(own(101)));
+    assert_eq!((conn_of(&second), refused(&second)), (None, None), "waits");
+}
