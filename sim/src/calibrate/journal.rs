@@ -218,6 +218,7 @@ impl Timings {
                 | Effect::Disconnect { .. }
                 | Effect::Charge { .. }
                 | Effect::TellContested { .. }
+                | Effect::TellLossy { .. }
                 | Effect::LoadModel { .. }
                 | Effect::Drained => {}
             }
