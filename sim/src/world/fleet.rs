@@ -9,7 +9,6 @@ use std::ops::Range;
 use cereus_core::event::{MachineReport, MachineSpec, SlotReport, SlotState, Thermal};
 use cereus_core::ids::{MachineId, ModelIx};
 use cereus_core::time::{Span, Tick};
-use cereus_engine::kv::KvLayout;
 use cereus_engine::scheduler::SchedulerConfig;
 
 use super::config::RunConfig;
@@ -138,7 +137,7 @@ impl Fleet {
                     rows_max: config.rows_max,
                     ..SchedulerConfig::reference(config.context_tokens)
                 };
-                let layout = KvLayout::full_attention(chip.kv_size_per_token, chip.kv_size);
+                let layout = crate::machine::layout(chip.kv_size_per_token, chip.kv_size);
                 let machine = Machine::new(*chip, limits, layout, config.pace);
                 machine.expect("limits are sane")
             });
