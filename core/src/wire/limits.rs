@@ -20,8 +20,8 @@ pub const BANDWIDTH_GBS_MAX: u32 = 2_000;
 /// Fastest decode that is believed, in tokens a second.
 pub const DECODE_TPS_MAX: u32 = 500;
 
-/// Fastest prefill that is believed, in tokens a second. What is
-/// faster counts as unmeasured: a bound of 5,000 did that to honest chips.
+/// Fastest prefill that is believed, in tokens a second. What is faster counts as this much: a machine
+/// that says more of itself never looks slower for it.
 pub const PREFILL_TPS_MAX: u32 = 20_000;
 
 /// Highest concurrency that one slot may claim.

@@ -107,7 +107,7 @@ fn slot_report(model: ModelIx, slot: &Slot<'_>) -> SlotReport {
         budget_max: budget_max.max(u64::from(is_full)),
         budget_queued: tokens(slot.queued_token_budget),
         decode_mtps: scaled_clamped(slot.observed_decode_tps, 1_000, DECODE_TPS_MAX),
-        prefill_mtps: scaled_or_zero(slot.observed_prefill_tps, 1_000, PREFILL_TPS_MAX),
+        prefill_mtps: scaled_clamped(slot.observed_prefill_tps, 1_000, PREFILL_TPS_MAX),
         load_ms: u32::try_from(slot.model_load_time_ms.clamp(0, i64::from(LOAD_MS_MAX)))
             .unwrap_or(LOAD_MS_MAX),
         wedged: slot.wedge_suspected,
@@ -167,15 +167,6 @@ fn scaled_clamped(value: f64, scale: u32, max: u32) -> u32 {
         whole(value * f64::from(scale))
             .try_into()
             .unwrap_or(u32::MAX)
-    } else {
-        0
-    }
-}
-
-/// As [`scaled_clamped`], but what is above `max` is not believed at all.
-fn scaled_or_zero(value: f64, scale: u32, max: u32) -> u32 {
-    if value <= f64::from(max) {
-        scaled_clamped(value, scale, max)
     } else {
         0
     }

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::config::ModelSpec;
 use crate::money::Price;
@@ -71,7 +73,7 @@ fn every_claim_is_clamped() {
         budget_max: 10_000_000_000,
         budget_queued: 7,
         decode_mtps: 500_000,
-        prefill_mtps: 0,
+        prefill_mtps: 20_000_000,
         load_ms: 3_600_000,
         wedged: true,
     };
@@ -86,6 +88,30 @@ fn every_claim_is_clamped() {
         (slots[0].decode_mtps, slots[0].prefill_mtps),
         (88_500, 19_999_900)
     );
+}
+
+proptest! {
+    /// A bound on what is believed must not make who is beyond it look slower.
+    #[test]
+    fn a_machine_that_says_more_of_its_speed_never_looks_slower(
+        one in 0.0f64..60_000.0,
+        two in 0.0f64..60_000.0,
+        is_endless in any::<bool>(),
+    ) {
+        let (slower, faster) = (one.min(two), one.max(two));
+        let faster = if is_endless { f64::INFINITY } else { faster };
+        let believed = |tps| {
+            let said = Slot { observed_decode_tps: tps, observed_prefill_tps: tps, ..slot("a") };
+            let (_, slots) = reported(vec![said]);
+            let register = Register { decode_tps: tps, prefill_tps: tps, ..Register::default() };
+            let spec = machine_spec(&register, true);
+            [slots[0].decode_mtps, slots[0].prefill_mtps, spec.decode_mtps, spec.prefill_mtps]
+        };
+        let pairs = believed(slower).into_iter().zip(believed(faster));
+        for (of_slower, of_faster) in pairs {
+            prop_assert!(of_slower <= of_faster, "{} {}", slower, faster);
+        }
+    }
 }
 
 #[test]
