@@ -11,8 +11,8 @@ use crate::event::{AttemptFault, Shown, Trust};
 use crate::ids::ConnId;
 use crate::money::Price;
 use crate::wire::messages::{
-    AttestationResponse, Heartbeat, InferenceComplete, InferenceError, ModelEntry, ModelsUpdate,
-    Register, UsageFrame, encode_inference_request,
+    AttestationResponse, Capacity, Heartbeat, InferenceComplete, InferenceError, ModelEntry,
+    ModelsUpdate, Register, UsageFrame, encode_inference_request,
 };
 use crate::wire::proof::{Blob, MachineKey};
 use crate::wire::{Frame, ToProvider, encode_chunk};

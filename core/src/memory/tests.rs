@@ -26,6 +26,61 @@ fn untouched(cap: &MemoryCap) -> Occupancy {
     }
 }
 
+/// Thousandths of a GiB, to the nearest.
+fn thousandths(bytes: u64) -> u64 {
+    (bytes * 1_000 + GIB / 2) / GIB
+}
+
+#[test]
+fn weights_take_in_memory_what_is_published() {
+    let published = [
+        (5_000, 5_588),
+        (13_000, 14_529),
+        (20_000, 22_352),
+        (93_700, 104_718),
+    ];
+    for (megabytes, expected) in published {
+        assert_eq!(thousandths(loaded_bytes(megabytes * 1_000_000)), expected);
+    }
+}
+
+/// The published sum takes the padded weights off, and nothing for the operator. What a machine grants
+/// counts the weights as they are, once they are in: it is never less.
+#[test]
+fn the_tokens_of_a_machine_that_has_still_to_load_are_as_published() {
+    let published = [
+        (24, 12, 6, 13_928),
+        (32, 12, 11, 26_545),
+        (64, 12, 11, 103_854),
+        (128, 60, 11, 114_471),
+    ];
+    for (physical_gib, weights_gb, half_gib, tokens) in published {
+        let policy = MemoryPolicy {
+            activation_bytes: half_gib * GIB / 2,
+            reserve_bytes: 0,
+            ..MemoryPolicy::reference()
+        };
+        let cap = MemoryCap::new(physical_gib * GIB, policy);
+        let weights_bytes = weights_gb * 1_000_000_000;
+        let per_token = 400_000;
+        let of = |weights| token_budget(cap.kv_budget_bytes(weights), per_token, 0, 0);
+        // The published factor has four decimals: 134 tokens in a thousand gigabytes.
+        let rounding = 1 + weights_gb * 134 / 1_000;
+        assert!(of(loaded_bytes(weights_bytes)).abs_diff(tokens) <= rounding);
+        assert!(of(weights_bytes) > tokens);
+    }
+}
+
+#[test]
+fn a_grant_holds_as_many_tokens_as_published_for_its_size() {
+    for (tokens, expected) in [(500, 186), (8_192, 3_052), (32_768, 12_207)] {
+        let grant_bytes = tokens * 400_000;
+        assert_eq!(thousandths(grant_bytes), expected);
+        assert_eq!(token_budget(grant_bytes, 400_000, 0, 0), tokens);
+        assert_eq!(token_budget(grant_bytes - 1, 400_000, 0, 0), tokens - 1);
+    }
+}
+
 /// Tenths of a GiB, to the nearest.
 fn tenths(bytes: u64) -> u64 {
     (bytes * 10 + GIB / 2) / GIB

@@ -33,6 +33,25 @@ fn two_stale_sweeps_end_a_silent_connection() {
     );
 }
 
+/// What a report says may be too old to count; that somebody sent it is news all the same.
+#[test]
+fn a_report_that_comes_too_late_to_count_is_a_sign_of_life() {
+    let mut world = World::verified();
+    let repeated = Heartbeat {
+        status: Text::from("idle"),
+        backend_capacity: Some(Capacity {
+            capacity_seq: 1,
+            ..Capacity::default()
+        }),
+        ..Heartbeat::default()
+    };
+    for s in (5..=600).step_by(5) {
+        world.pass_until(s);
+        world.frame(&encoded(&repeated));
+        assert!(!world.link.is_closed(), "after {s} s");
+    }
+}
+
 #[test]
 fn who_has_not_registered_is_given_little_time_and_small_frames() {
     let mut silent = World::new();
