@@ -318,7 +318,7 @@ impl Coordinator {
             return true;
         }
         let others = match self.fleet.reach(&want) {
-            Reach::Possible => self.fleet.capable_beside(want.model, want.tried),
+            Reach::Possible => self.fleet.capable_beside(&want),
             Reach::Nobody | Reach::NoneLargeEnough | Reach::NoneSuited => 0,
         };
         let has_time = self.queued_until(request) > now;

@@ -17,6 +17,7 @@ impl Coordinator {
         self.invariant_work_conserving();
         self.invariant_bounded();
         self.fleet.invariant_loads();
+        self.fleet.invariant_supply();
     }
 
     /// INV-01: arrived = finished + refused + failed + alive. INV-02 follows: each end is counted

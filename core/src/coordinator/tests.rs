@@ -11,6 +11,7 @@ mod handover;
 mod incidents;
 mod memory;
 mod money;
+mod pitfalls;
 mod policies;
 mod proofs;
 mod queues;
@@ -582,6 +583,8 @@ enum Op {
     Fail(u8, u8),
     Gone(u8),
     Attest(u8, u8),
+    Distrust(u8),
+    Restock(u8, u8),
     Warm(u8),
     Load(u8, u8),
     Persist,
@@ -602,6 +605,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (any::<u8>(), 0u8..8).prop_map(|(a, f)| Op::Fail(a, f)),
         1 => (0u8..30).prop_map(Op::Gone),
         1 => (0u8..12, 0u8..90).prop_map(|(c, s)| Op::Attest(c, s)),
+        1 => (0u8..12).prop_map(Op::Distrust),
+        1 => (0u8..12, 0u8..4).prop_map(|(c, which)| Op::Restock(c, which)),
         1 => (0u8..4).prop_map(Op::Warm),
         2 => (0u8..12, 0u8..3).prop_map(|(c, end)| Op::Load(c, end)),
         3 => Just(Op::Persist),
@@ -715,6 +720,17 @@ fn apply(world: &mut World, op: Op, conns: &mut u64, seen: &mut Vec<(AttemptKey,
             gives: Traits::HARDWARE,
             valid_for: Span::secs(u64::from(seconds)),
         }),
+        Op::Distrust(c) => world.step(Event::ProviderDistrusted {
+            conn: conn_at(c, *conns),
+        }),
+        Op::Restock(c, which) => {
+            let models = [MODEL, ModelIx(1)].into_iter();
+            let models = models.filter(|model| which >> model.0 & 1 == 1);
+            world.step(Event::ProviderRestocked {
+                conn: conn_at(c, *conns),
+                models: Cow::Owned(models.collect()),
+            })
+        }
         Op::Warm(machines) => world.step(Event::WarmMinChanged {
             model: MODEL,
             machines: u16::from(machines),

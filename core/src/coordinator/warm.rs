@@ -43,6 +43,9 @@ impl Coordinator {
             self.counts.loads_unasked += 1;
             return;
         }
+        if let (LoadEnd::Loaded, Some(spec)) = (end, self.config.catalog.spec(model)) {
+            self.fleet.debit_load(slot, spec.weights_bytes);
+        }
         self.time_loads(slot);
         self.fleet.refresh(slot, &self.config);
         self.fill(now, slot, out);

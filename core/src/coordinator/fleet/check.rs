@@ -1,6 +1,6 @@
 //! The fleet's own books, recounted. Slow: for tests, the simulator and fuzzers.
 
-use super::Fleet;
+use super::{Fleet, Supply};
 use crate::config::Limits;
 use crate::ids::{ConnId, ModelIx};
 
@@ -70,6 +70,28 @@ impl Fleet {
             placed, indexed,
             "INV-12: the index holds what nobody placed"
         );
+    }
+
+    /// INV-12: what is counted of each model's offers is what a fresh count of them gives.
+    pub(crate) fn invariant_supply(&self) {
+        let mut recounts: Vec<Supply> = Vec::new();
+        recounts.resize_with(self.supplies.len(), Supply::new);
+        let mut idle = vec![0; recounts.len()];
+        for (key, offer) in self.offers.iter() {
+            let provider = self.providers.at(offer.provider);
+            if provider.is_private() {
+                continue;
+            }
+            let model = usize::from(offer.model.0);
+            recounts[model].enter(key.slot, offer.gate, provider.has(), offer.counted_tokens);
+            let is_warm = offer.report.state.is_resident() && offer.gate.is_capable();
+            recounts[model].warm += u32::from(is_warm);
+            idle[model] += u32::from(offer.place.is_some() && offer.load() == 0);
+        }
+        for ((supply, recount), idle) in self.supplies.iter().zip(&recounts).zip(idle) {
+            assert!(supply.counts_as(recount), "INV-12: offers are miscounted");
+            assert_eq!(supply.idle_count(), idle, "INV-12: idle machines");
+        }
     }
 
     pub(crate) fn invariant_bounded(&self, limits: &Limits) {

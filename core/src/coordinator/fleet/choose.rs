@@ -276,7 +276,7 @@ impl Fleet {
     /// Offers that are in no pool.
     fn weigh_list(&self, offers: &[u32], limits: &Limits, weighing: &mut Weighing<'_>) {
         for &offer in offers.iter().take(INSPECTED_PER_SOURCE_MAX) {
-            if self.may_serve(offer, weighing.want.tried) {
+            if self.may_serve(offer, &weighing.want) {
                 let cached_tokens = weighing.cached_tokens(offer);
                 weighing.weigh_with(&self.candidate(offer, limits), cached_tokens);
             }

@@ -8,6 +8,7 @@ use super::supply::Typical;
 use super::{Provider, REFERENCE_PROMPT_TOKENS, cost};
 use crate::config::{Limits, ModelSpec};
 use crate::event::{SlotState, Thermal, Trust};
+use crate::memory::{GIB, MemoryCap, MemoryPolicy, Occupancy, loaded_bytes};
 use crate::time::Span;
 use crate::traits::Traits;
 
@@ -48,11 +49,7 @@ pub(super) fn gate_of(
     gate.add_if(Gate::WITHDRAWN, offer.is_withdrawn);
     gate.add_if(Gate::BARRED, provider.is_barred);
     gate.add_if(Gate::STALE, provider.is_stale);
-    let is_too_large = !state.is_resident()
-        && provider
-            .report
-            .free_for_load_bytes
-            .is_some_and(|free| free < spec.weights_bytes);
+    let is_too_large = !state.is_resident() && !has_room_to_load(provider, spec.weights_bytes);
     gate.add_if(Gate::TOO_LARGE, is_too_large);
     let cap = provider_cap(provider, offer);
     let slot_cap = u32::from(offer.report.concurrency_max);
@@ -61,6 +58,20 @@ pub(super) fn gate_of(
     let is_full = offer.load() >= slot_cap || provider.pending >= cap || offer.room_tokens() == 0;
     gate.add_if(Gate::FULL, is_full);
     gate
+}
+
+/// Whether a model that is not in memory can come into it. The machine reports what its own rule for
+/// loads allows; of one that says nothing, what the same rule allows an otherwise empty machine.
+fn has_room_to_load(provider: &Provider, weights_bytes: u64) -> bool {
+    match (provider.report.free_for_load_bytes, provider.spec.memory_gb) {
+        (Some(free_bytes), _) => loaded_bytes(weights_bytes) <= free_bytes,
+        (None, 0) => true,
+        (None, memory_gb) => {
+            let physical_bytes = u64::from(memory_gb) * GIB;
+            let cap = MemoryCap::new(physical_bytes, MemoryPolicy::reference());
+            cap.can_admit(Occupancy::default(), weights_bytes)
+        }
+    }
 }
 
 pub(super) fn candidate_of(

@@ -39,7 +39,7 @@ impl Fleet {
         if was != gate || counted_tokens != capacity_tokens || counted_has != has {
             self.supplies[model].leave(ix, was, counted_has, counted_tokens);
             self.supplies[model].enter(ix, gate, has, capacity_tokens);
-            if was.is_capable() && !gate.is_capable() {
+            if was.is_capable() && !(gate.is_capable() && has.cover(counted_has)) {
                 self.note_loss(named);
             }
         }

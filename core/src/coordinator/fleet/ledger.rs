@@ -99,6 +99,11 @@ impl Fleet {
     /// is asked ever more rarely.
     pub(crate) fn refused(&mut self, now: Tick, ix: u32) {
         let offer = self.offers.at_mut(ix);
+        // While a refusal is believed nothing is sent: this was under way before it, and neither says
+        // anything new nor moves the end of what is believed.
+        if offer.has_refused && now < offer.refused_until {
+            return;
+        }
         let wait = REFUSED_WAIT.0 << offer.refusals.min(REFUSALS_COUNTED_MAX);
         offer.has_refused = true;
         offer.refused_until = now + Span(wait.min(REFUSED_WAIT_MAX.0));

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::draw::Purpose;
 use crate::event::SlotState;
 use crate::ids::{ConnId, ModelIx};
+use crate::memory::loaded_bytes;
 use crate::time::{Span, Tick};
 
 /// A load of which nothing was heard for so long has failed: twice what the largest models take.
@@ -120,7 +121,7 @@ impl Fleet {
         let rank = |candidate: &Candidate| {
             let slot = self.offers.at(candidate.offer).provider;
             let free = self.free_for_load(candidate.offer)?;
-            let spare = free.checked_sub(spec.weights_bytes)?;
+            let spare = free.checked_sub(loaded_bytes(spec.weights_bytes))?;
             let offers = self.providers.at(slot).offers.iter();
             let resident = offers.filter(|&&ix| self.offers.at(ix).report.state.is_resident());
             let tag = candidate.machine.0;
@@ -198,6 +199,12 @@ impl Fleet {
         self.supplies[usize::from(model.0)].loading -= 1;
         self.note_short(model);
         true
+    }
+
+    /// A model of this size came into memory, and the machine's last report does not know that yet.
+    pub(crate) fn debit_load(&mut self, slot: u32, weights_bytes: u64) {
+        let free = &mut self.providers.at_mut(slot).report.free_for_load_bytes;
+        *free = free.map(|bytes| bytes.saturating_sub(loaded_bytes(weights_bytes)));
     }
 
     /// Ends what is overdue by now, and says when to look again.

@@ -284,19 +284,22 @@ impl Fleet {
         self.own.get(&(model, account)).map_or(&[], Vec::as_slice)
     }
 
-    /// Machines that could take work of a model now or later, beside those named.
-    pub(crate) fn capable_beside(&self, model: ModelIx, machines: &[MachineTag]) -> u32 {
+    /// Machines that have what a request demands and could take it now or later, beside those that
+    /// it was sent to.
+    pub(crate) fn capable_beside(&self, want: &Want<'_>) -> u32 {
         let is_counted = |machine: &&MachineTag| {
             let mut slots = self.memory.here_by_tag(**machine).iter();
             slots.any(|&slot| {
-                let offer = self.offer_of(slot, model);
-                let is_private = self.providers.at(slot).is_private();
-                offer.is_some_and(|ix| self.offers.at(ix).gate.is_capable()) && !is_private
+                let offer = self.offer_of(slot, want.model);
+                let provider = self.providers.at(slot);
+                let is_for_it = !provider.is_private() && provider.has().cover(want.demands);
+                offer.is_some_and(|ix| self.offers.at(ix).gate.is_capable()) && is_for_it
             })
         };
-        let among = machines.iter().filter(is_counted).count();
+        let among = want.tried.iter().filter(is_counted).count();
         let among = u32::try_from(among).expect("few are tried");
-        self.supply(model).capable_count().saturating_sub(among)
+        let supply = self.supply(want.model);
+        supply.capable_with(want.demands).saturating_sub(among)
     }
 
     /// Expected time to first content of a prompt, faults of the past aside.
@@ -343,50 +346,6 @@ impl Fleet {
         typical
             .get_or_insert(first)
             .push(fresh_tokens, output_tokens);
-    }
-
-    /// Whether a request can be served, now or once there is room.
-    pub(crate) fn reach(&self, want: &Want<'_>) -> Reach {
-        let own = self.reach_among(self.own(want.model, want.account), want);
-        let others = match want.machines {
-            Machines::Own => return own,
-            Machines::Any | Machines::OwnFirst => {
-                let supply = self.supply(want.model);
-                match supply.reach(want.demands, want.need_tokens) {
-                    // Barred machines, once nobody else is there.
-                    Reach::Nobody => self.reach_among(&supply.last_resort, want),
-                    reach => reach,
-                }
-            }
-        };
-        match (own, others) {
-            (Reach::Possible, _) => own,
-            (_, Reach::Nobody) => own,
-            (Reach::Nobody | Reach::NoneLargeEnough | Reach::NoneSuited, _) => others,
-        }
-    }
-
-    /// The same among these offers alone.
-    fn reach_among(&self, offers: &[u32], want: &Want<'_>) -> Reach {
-        let mut reach = Reach::Nobody;
-        for &ix in offers {
-            let offer = self.offers.at(ix);
-            if !offer.gate.is_capable_at_last() {
-                continue;
-            }
-            let has = self.providers.at(offer.provider).has();
-            if !has.cover(want.demands) {
-                reach = match reach {
-                    Reach::Nobody => Reach::NoneSuited,
-                    found => found,
-                };
-            } else if want.need_tokens <= offer.capacity_tokens {
-                return Reach::Possible;
-            } else {
-                reach = Reach::NoneLargeEnough;
-            }
-        }
-        reach
     }
 
     /// The connections of a machine, oldest first.
@@ -589,21 +548,24 @@ impl Fleet {
         Some(offers[at])
     }
 
-    /// Whether an offer may be used now, by a request that those machines have failed. One of a
-    /// barred machine is the last resort: while no other machine that serves everybody is left.
-    fn may_serve(&self, ix: u32, tried: &[MachineTag]) -> bool {
+    /// Whether an offer may be used now by a request. One of a barred machine is the last resort:
+    /// while no other machine that serves everybody, and that could take it, is left.
+    fn may_serve(&self, ix: u32, want: &Want<'_>) -> bool {
         let offer = self.offers.at(ix);
         let is_private = self.providers.at(offer.provider).is_private();
         offer.gate.is_open()
-            || (offer.gate == Gate::BARRED
-                && (is_private || self.capable_beside(offer.model, tried) == 0))
+            || (offer.gate == Gate::BARRED && (is_private || self.capable_beside(want) == 0))
     }
 
-    /// Whether an offer may be used now by any request.
+    /// Whether an offer may be used now by some request. What a barred machine could take, each of
+    /// these others could: one that is left of them is enough.
     fn is_usable(&self, ix: u32) -> bool {
         let offer = self.offers.at(ix);
-        let others = self.supply(offer.model).capable_count();
-        offer.gate.is_open() || (offer.gate == Gate::BARRED && others as usize <= TRIED_MAX)
+        let provider = self.providers.at(offer.provider);
+        let others = || self.supply(offer.model).capable_with(provider.has());
+        offer.gate.is_open()
+            || (offer.gate == Gate::BARRED
+                && (provider.is_private() || others() as usize <= TRIED_MAX))
     }
 
     /// Whether the offer may be used and has room for a request of that size.
@@ -623,7 +585,7 @@ impl Fleet {
             && provider.has().cover(want.demands)
             && self.has_room(ix, want.need_tokens)
             && !want.tried.contains(&tag)
-            && self.may_serve(ix, want.tried)
+            && self.may_serve(ix, want)
     }
 
     /// Providers of barred machines that serve a model. A copy: who gets work changes its place there.

@@ -139,9 +139,13 @@ impl Fleet {
     ) {
         let took = now.since(since);
         let provider = self.providers.at(slot);
-        let is_alone = provider.pending == 0 && provider.crowded_at < since;
+        // The whole machine, whatever the model: another one that works takes its share.
+        let has_others = |ix: &u32| self.offers.at(*ix).others() > 0;
+        let is_alone = provider.pending == 0
+            && provider.crowded_at < since
+            && !provider.offers.iter().any(has_others);
         let offer = self.offers.at_mut(ix);
-        if tokens >= TOKENS_MEASURED && is_alone && offer.others() == 0 {
+        if tokens >= TOKENS_MEASURED && is_alone {
             let step_us = took.0 / u64::from(tokens - 1);
             let step_us = u32::try_from(step_us).unwrap_or(u32::MAX).max(1);
             let old_us = if offer.lone_step_us == 0 {

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Fleet;
+use super::choose::Want;
 use super::gate::Gate;
 use super::pool::Pool;
 use super::rota::Rota;
 use super::strangers::Strangers;
+use crate::event::Machines;
 use crate::ewma::Ewma;
 use crate::traits::Traits;
 
@@ -134,6 +137,20 @@ impl Supply {
         }
     }
 
+    /// Whether another count of the same offers came to the same.
+    pub(super) fn counts_as(&self, other: &Self) -> bool {
+        let sorted = |offers: &[u32]| {
+            let mut offers = offers.to_vec();
+            offers.sort_unstable();
+            offers
+        };
+        self.capable == other.capable
+            && self.capable_count == other.capable_count
+            && self.closed == other.closed
+            && self.warm == other.warm
+            && sorted(&self.last_resort) == sorted(&other.last_resort)
+    }
+
     pub(super) fn reach(&self, demands: Traits, need_tokens: u64) -> Reach {
         let suited = self.capable.iter().filter(|(has, _)| has.cover(demands));
         let largest = suited.filter_map(|(_, sizes)| sizes.last_key_value());
@@ -150,9 +167,13 @@ impl Supply {
         self.warm + self.loading < self.warm_min
     }
 
-    /// How many offers are open, or closed only for want of room.
-    pub(super) const fn capable_count(&self) -> u32 {
-        self.capable_count
+    /// How many offers are open, or closed only for want of room, and have these traits.
+    pub(super) fn capable_with(&self, demands: Traits) -> u32 {
+        if demands == Traits::NONE {
+            return self.capable_count;
+        }
+        let suited = self.capable.iter().filter(|(has, _)| has.cover(demands));
+        suited.flat_map(|(_, sizes)| sizes.values()).sum()
     }
 
     /// How many offers could take some request now.
@@ -170,5 +191,57 @@ impl Supply {
         let counts = self.closed.iter().enumerate();
         let counts = counts.filter(|(_, count)| **count > 0);
         counts.map(|(reason, &count)| (Gate::name(reason), count))
+    }
+}
+
+impl Fleet {
+    /// Whether a request can be served, now or once there is room.
+    pub(crate) fn reach(&self, want: &Want<'_>) -> Reach {
+        let own = self.reach_among(self.own(want.model, want.account), want);
+        let others = match want.machines {
+            Machines::Own => return own,
+            Machines::Any | Machines::OwnFirst => {
+                let supply = self.supply(want.model);
+                let reach = supply.reach(want.demands, want.need_tokens);
+                match reach {
+                    // Barred machines, once nobody else is there that has what is demanded.
+                    Reach::Nobody | Reach::NoneSuited => {
+                        match self.reach_among(&supply.last_resort, want) {
+                            Reach::Nobody => reach,
+                            last => last,
+                        }
+                    }
+                    Reach::NoneLargeEnough | Reach::Possible => reach,
+                }
+            }
+        };
+        match (own, others) {
+            (Reach::Possible, _) => own,
+            (_, Reach::Nobody) => own,
+            (Reach::Nobody | Reach::NoneLargeEnough | Reach::NoneSuited, _) => others,
+        }
+    }
+
+    /// The same among these offers alone.
+    fn reach_among(&self, offers: &[u32], want: &Want<'_>) -> Reach {
+        let mut reach = Reach::Nobody;
+        for &ix in offers {
+            let offer = self.offers.at(ix);
+            if !offer.gate.is_capable_at_last() {
+                continue;
+            }
+            let has = self.providers.at(offer.provider).has();
+            if !has.cover(want.demands) {
+                reach = match reach {
+                    Reach::Nobody => Reach::NoneSuited,
+                    found => found,
+                };
+            } else if want.need_tokens <= offer.capacity_tokens {
+                return Reach::Possible;
+            } else {
+                reach = Reach::NoneLargeEnough;
+            }
+        }
+        reach
     }
 }
