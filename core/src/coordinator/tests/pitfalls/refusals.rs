@@ -41,6 +41,25 @@ fn refusals_of_one_moment_close_a_machine_for_no_longer_than_one_does() {
     }
 }
 
+/// However many had no room before it.
+#[test]
+fn refusals_for_want_of_room_lose_no_request_that_an_open_machine_could_take() {
+    let mut world = World::new();
+    for conn in 1..=6 {
+        join(&mut world, conn, SPEC, &[MODEL]);
+        tell(&mut world, conn, &[slot(4, 0)]);
+        let at = world.core.known(ConnId(conn)).unwrap();
+        world.core.absolve(at);
+    }
+    let mut effects = world.ask(1);
+    for nth in 1..6 {
+        let sent = dispatched(&effects).expect("another is open");
+        effects = fail(&mut world, sent, AttemptFault::Busy);
+        assert_eq!(refused(&effects), None, "after {nth}");
+    }
+    assert!(dispatched(&effects).is_some());
+}
+
 /// Machines that each serve well enough to be believed, of so many owners; each calls the request wrong.
 fn asked_of(owners: u64, is_credible: bool) -> usize {
     let mut world = World::quiet();
