@@ -120,7 +120,7 @@ fn find_check(number: &str, place: &str, files: &[File]) -> Result<(), String> {
 }
 
 /// Whether `line` is where `function` is defined.
-fn defines(line: &str, function: &str) -> bool {
+pub(super) fn defines(line: &str, function: &str) -> bool {
     let Some((before, after)) = line.split_once("fn ") else {
         return false;
     };

@@ -7,6 +7,7 @@ mod allow;
 mod arrows;
 mod invariants;
 mod layout;
+mod named;
 mod text;
 
 #[cfg(test)]
@@ -132,6 +133,7 @@ fn findings() -> Result<Vec<Finding>, Failure> {
     let mut findings = arrows::check(&packages);
     findings.extend(invariants::check(&files));
     findings.extend(layout::check(&files));
+    findings.extend(named::check(&files));
     findings.extend(text::check(&files));
     Ok(findings)
 }

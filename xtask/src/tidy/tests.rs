@@ -306,3 +306,14 @@ fn a_tree_without_invariants_needs_no_register() {
     let findings = invariants::check(&[file("core/src/lib.rs", "// INV-01\n")]);
     assert_eq!(errors(&findings).len(), 1);
 }
+
+#[test]
+fn a_table_of_laws_names_tests_that_exist() {
+    let code = file("core/src/a.rs", "    fn it_holds() {\n    }\n");
+    let table = |named: &str| file("docs/pitfalls.md", &format!("| 1 | what | `{named}` |"));
+    let of = |named: &str| named::check(&[table(named), file("core/src/a.rs", &code.text)]);
+    assert_eq!(of("core/src/a.rs::it_holds"), []);
+    for missing in ["core/src/a.rs::it_hold", "core/src/b.rs::it_holds"] {
+        assert_eq!(of(missing).len(), 1, "{missing}");
+    }
+}

@@ -24,6 +24,7 @@ enum Beside {
     Wedged,
     Withdrawn,
     TooLarge,
+    CannotSeal,
     Barred,
     OfAnotherOwner,
     /// The request demands what the barred machine has and this one lacks.
@@ -43,6 +44,7 @@ fn stand(world: &mut World, beside: Beside) {
     }
     let spec = MachineSpec {
         private_only: beside == Beside::OfAnotherOwner,
+        can_seal: beside != Beside::CannotSeal,
         ..SPEC
     };
     join(world, GOOD, spec, &[MODEL]);
@@ -123,6 +125,7 @@ fn a_barred_machine_serves_only_where_no_other_could_now_or_later() {
         Beside::Wedged,
         Beside::Withdrawn,
         Beside::TooLarge,
+        Beside::CannotSeal,
         Beside::OfAnotherOwner,
         Beside::LessTrusted,
     ] {
