@@ -3,6 +3,10 @@
 //! nothing since the last round gets a request now and then, as long as that is cheap: what all of this
 //! adds to the times until first content is a stated share of them. Short prompts cost the least anywhere,
 //! so it is these that slow machines get.
+//!
+//! Where most machines work, each gets work by itself, but for one that was slow when it was last seen: it
+//! is idle because it was slow, and nobody sees that it no longer is. There only who has had nothing for
+//! as long as what is known of a machine lasts has a turn.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +16,7 @@ use super::pool::Place;
 use super::{Fleet, Policy};
 use crate::config::Config;
 use crate::ids::ModelIx;
-use crate::time::Tick;
+use crate::time::{Span, Tick};
 
 /// One part in so many of all times until first content may be spent.
 const SHARE: u64 = 14;
@@ -21,6 +25,8 @@ const SPENT_AT_ONCE: u64 = 4;
 const SAVED_MAX_US: u64 = 256_000_000;
 /// One part in so many of a prompt that a machine has read is worth more than a turn.
 const READ_SHARE: u32 = 8;
+/// Without work for so long, a machine has a turn in a busy fleet too.
+const STARVED: Span = Span::secs(120);
 /// Machines that one request looks at.
 const LOOKS: usize = 16;
 /// Classes of speed in which a prompt takes twice as long from the first to the last.
@@ -55,6 +61,8 @@ pub(crate) struct First {
     /// Where the next look begins, and whether that is a new round.
     next: u32,
     is_new_round: bool,
+    /// Most machines work.
+    is_busy: bool,
 }
 
 impl Rota {
@@ -87,6 +95,8 @@ impl Fleet {
         let weighing = self.weighing(want, config);
         let choice = weighing.choice()?;
         let offer = self.offers.at(choice.offer);
+        let supply = self.supply(want.model);
+        let is_busy = 2 * (supply.pool.idle_count() as usize) < supply.rota.open.len();
         let mut first = First {
             choice,
             is_trial: false,
@@ -94,8 +104,9 @@ impl Fleet {
             is_public: self.policy == Policy::Expected && offer.place.is_some(),
             extra_us: 0,
             best_us: self.first_content_us(choice, &want),
-            next: self.supply(want.model).rota.next,
+            next: supply.rota.next,
             is_new_round: false,
+            is_busy,
         };
         if !first.is_public || self.providers.at(offer.provider).is_unknown() {
             return Some(first);
@@ -105,11 +116,9 @@ impl Fleet {
             first.is_trial = true;
             return Some(first);
         }
-        let supply = self.supply(want.model);
-        // Where most work, each gets work by itself. And who has read much of it is worth more than a turn.
-        let is_busy = 2 * (supply.pool.idle_count() as usize) < supply.rota.open.len();
+        // Who has read much of it is worth more than a turn.
         let is_read = choice.cached_tokens > want.prompt_tokens / READ_SHARE;
-        if !is_busy && !is_read {
+        if !is_read {
             self.take_turn(&want, &weighing, &mut first);
         }
         Some(first)
@@ -158,7 +167,9 @@ impl Fleet {
         let supply = self.supply(model);
         let fastest = supply.pool.classes().next().unwrap_or(place.class);
         let octaves = (place.class - fastest) / CLASSES_AN_OCTAVE;
-        supply.rota.began_at[usize::from(octaves).min(ROUNDS_MAX - 1)]
+        let rounds = usize::from(octaves).min(ROUNDS_MAX - 1);
+        let began_at = supply.rota.began_at[..=rounds].iter().min();
+        *began_at.expect("one at least")
     }
 
     fn first_content_us(&self, choice: Choice, want: &Want<'_>) -> u64 {
@@ -180,7 +191,10 @@ impl Fleet {
         rota.saved_us = saved_us.saturating_sub(first.extra_us).min(SAVED_MAX_US);
         rota.next = first.next;
         if first.is_new_round {
-            rota.begin_round(now);
+            rota.begin_round(match first.is_busy {
+                true => Tick(now.0.saturating_sub(STARVED.0)),
+                false => now,
+            });
         }
     }
 
