@@ -1,5 +1,6 @@
 //! Whole worlds, small: the same report whatever the pace, and every law of the end.
 
+mod closed_loop;
 mod comings;
 mod conditions;
 mod models;
