@@ -2,5 +2,6 @@
 //! its way, and prompts of a known length.
 
 pub mod fleet;
+pub mod share;
 pub mod stream;
 pub mod words;

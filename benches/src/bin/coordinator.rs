@@ -2,7 +2,7 @@
 //! and how many requests and reports it carries a second, at several sizes of the fleet.
 //!
 //! A decision is looked at by itself, with the clock read around each; what that reading takes is printed
-//! beside it. Run by `cargo xtask bench coordinator`.
+//! beside it. Then comes the core's share of a whole world. Run by `cargo xtask bench coordinator`.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -24,7 +24,10 @@ struct Cli {
     /// Decisions, requests and reports of each
     #[arg(long, default_value_t = 300_000)]
     count: u32,
-    /// One JSON object a fleet in place of the table
+    /// Leave the whole world out
+    #[arg(long)]
+    no_world: bool,
+    /// One JSON object a fleet in place of the table, and no world
     #[arg(long)]
     json: bool,
 }
@@ -56,6 +59,9 @@ fn main() {
                 std::process::exit(2);
             }
         }
+    }
+    if !cli.json && !cli.no_world {
+        cereus_benches::share::print();
     }
 }
 

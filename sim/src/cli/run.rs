@@ -4,12 +4,14 @@ use std::fs::File;
 use std::io::{self, BufReader, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use cereus_sim::record::Keep;
 use cereus_sim::report::Report;
 use cereus_sim::workload::Workload;
 use cereus_sim::world::config::RunConfig;
+use cereus_sim::world::profile::Profile;
 use cereus_sim::world::{Progress, Ran, World};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -28,7 +30,9 @@ EXAMPLES
     cargo xtask sim run azure.csv --machines 60 --speedup 1.5 --policy random --json | jq .goodput_ppm
         half as many requests again, sent to machines by chance
     cargo xtask sim run mooncake.jsonl --machines 300 --csv requests.csv --series series.csv
-        the same with a row for each request, and one for each stretch of time")]
+        the same with a row for each request, and one for each stretch of time
+    cargo xtask sim run azure.csv --machines 1250 --speedup 8.35 --churn home:20 --profile
+        what the coordinator's core takes of real time for so many requests, while machines come and go")]
 pub(crate) struct Args {
     #[command(flatten)]
     trace: Trace,
@@ -54,13 +58,23 @@ pub(crate) struct Args {
     /// Print what the world did: events by kind.
     #[arg(long)]
     stats: bool,
+    /// Print how long the coordinator's core takes for each event, and for all of a request, in real time.
+    #[arg(long)]
+    profile: bool,
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
     let began = Instant::now();
     match simulate(args, began) {
-        Ok(report) => {
+        Ok((report, profile)) => {
             print(args, &report, began.elapsed());
+            if let Some(profile) = profile {
+                // Beside the report, as the speed is: it differs from run to run.
+                match args.json {
+                    true => eprint!("{profile}"),
+                    false => print!("\n{profile}"),
+                }
+            }
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -70,7 +84,10 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn simulate(args: &Args, began: Instant) -> Result<Report, Box<dyn std::error::Error>> {
+fn simulate(
+    args: &Args,
+    began: Instant,
+) -> Result<(Report, Option<Profile>), Box<dyn std::error::Error>> {
     let file = File::open(&args.trace.file)?;
     let size = file.metadata()?.len();
     let bar = Bar::new(size, began);
@@ -83,17 +100,31 @@ fn simulate(args: &Args, began: Instant) -> Result<Report, Box<dyn std::error::E
     } else {
         Keep::Nothing
     };
-    let world = World::new(config(args), workload)?.keeping(keep);
+    let mut world = World::new(config(args), workload)?.keeping(keep);
+    if args.profile {
+        world = world.timed_by(clock_ns);
+    }
     let ran = world.run_recorded(|progress| bar.show(progress));
     bar.bytes.finish_and_clear();
-    let Ran { report, record, .. } = ran?;
+    let Ran {
+        report,
+        record,
+        profile,
+        ..
+    } = ran?;
     if let Some(table) = rows {
         table.rows(&record.rows)?;
     }
     if let Some(table) = series {
         table.series(&record.series)?;
     }
-    Ok(report)
+    Ok((report, profile))
+}
+
+fn clock_ns() -> u64 {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    let since = BEGAN.get_or_init(Instant::now).elapsed();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn config(args: &Args) -> RunConfig {

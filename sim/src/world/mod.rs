@@ -20,6 +20,7 @@ mod links;
 pub mod living;
 pub mod net;
 pub mod people;
+pub mod profile;
 mod pump;
 mod residency;
 pub mod shares;
@@ -50,6 +51,7 @@ use self::links::{Link, Links};
 use self::living::Living;
 use self::net::{Net, Way};
 use self::people::{Manners, Purses};
+use self::profile::{Clock, Profile};
 use self::residency::Housed;
 use self::store::Store;
 use self::wares::Wares;
@@ -160,6 +162,8 @@ pub struct Ran {
     pub report: Report,
     pub record: Record,
     pub watch: Watch,
+    /// None unless a clock was given.
+    pub profile: Option<Profile>,
 }
 
 /// What became of one request, and why.
@@ -194,6 +198,7 @@ pub struct World<I> {
     tally: Tally,
     recorder: Recorder,
     watch: Watch,
+    profile: Option<(Clock, Profile)>,
     arrivals: I,
     /// What [`Happening::Sent`] is of.
     upcoming: Option<Arrival>,
@@ -234,6 +239,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             tally: Tally::new(config.slo),
             recorder: Recorder::new(Tick::ZERO + WARM_UP, config.kind_names()),
             watch: Watch::Nothing,
+            profile: None,
             arrivals,
             upcoming: None,
             names: Vec::new(),
@@ -258,6 +264,13 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
     #[must_use]
     pub fn watching(mut self, watch: Watch) -> Self {
         self.watch = watch;
+        self
+    }
+
+    /// Says that the core's steps are to be timed, by this clock.
+    #[must_use]
+    pub fn timed_by(mut self, clock: Clock) -> Self {
+        self.profile = Some((clock, Profile::default()));
         self
     }
 
@@ -563,6 +576,7 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
             report,
             record,
             watch,
+            profile: self.profile.map(|(_, profile)| profile),
         }
     }
 }

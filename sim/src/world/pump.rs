@@ -238,9 +238,13 @@ impl<I: Iterator<Item = Result<Arrival, WorkloadError>>> World<I> {
         self.tally.core_steps += 1;
         let mut out = core::mem::take(&mut self.out);
         out.clear();
+        let began_ns = self.profile.as_ref().map(|(clock, _)| clock());
         self.core
             .step(now, event, &mut out)
             .map_err(RunError::Misuse)?;
+        if let (Some(began_ns), Some((clock, profile))) = (began_ns, &mut self.profile) {
+            profile.note(event, &out, clock().saturating_sub(began_ns));
+        }
         self.watch.note(now, event, &out);
         for &effect in &out.list {
             self.carry_out(now, effect, &out);

@@ -10,6 +10,7 @@ mod spread;
 use super::config::PrefixCache;
 use super::*;
 use crate::machine::Pace;
+use crate::report::Histogram;
 use crate::stream::{Ratio, Stream};
 
 fn arrivals(seed: u64, count: u32, gap_us: u64) -> Vec<Arrival> {
@@ -124,6 +125,26 @@ fn two_runs_of_one_seed_are_one_run() {
         report(&tight(9), &arrivals).digest,
         report(&tight(10), &arrivals).digest
     );
+}
+
+/// Whatever the clock says: no decision sees it.
+#[test]
+fn a_profile_counts_every_step_and_every_request_and_changes_nothing() {
+    const fn stopped() -> u64 {
+        7
+    }
+    let arrivals = turns(8, 200);
+    let world = World::new(tight(8), arrivals.iter().cloned().map(Ok)).unwrap();
+    let ran = world.timed_by(stopped).run_recorded(|_| {}).unwrap();
+    assert_eq!(ran.report, report(&tight(8), &arrivals));
+    let profile = ran.profile.unwrap();
+    // What opens and fills accounts comes before.
+    let before = 2 * u64::from(tight(8).accounts);
+    assert_eq!(profile.steps.count() + before, ran.report.work.core_steps);
+    let by_event = profile.by_event.values().map(Histogram::count);
+    assert_eq!(by_event.sum::<u64>(), profile.steps.count());
+    assert_eq!(profile.by_event["request arrived"].count(), 200);
+    assert_eq!(profile.requests.count(), 200, "each ends once");
 }
 
 #[test]
