@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cereus_sim::page::Page;
-use cereus_sim::study::{Comparison, rate_milli};
+use cereus_sim::study::{Comparison, Goal, rate_milli};
 use cereus_sim::workload::Arrival;
 use cereus_sim::world::Ran;
 use cereus_sim::world::config::RunConfig;
@@ -31,6 +31,8 @@ EXAMPLES
         three times as many users, with narrower intervals
     cargo xtask sim report mooncake.jsonl --machines 300 --slo-ttft-ms 60000 --against random --no-loads
         an objective for long prompts, against chance, without the runs under other loads
+    cargo xtask sim report azure.csv --sweep --goal 0.99
+        and how few machines of the mix are enough for 99 % of them, as `sweep` finds it
 
 The page holds everything in itself: it needs no network and no script, and can be mailed.")]
 pub(crate) struct Args {
@@ -49,6 +51,12 @@ pub(crate) struct Args {
     /// The share of requests that must be served within the objective.
     #[arg(long, default_value = "0.95", value_parser = super::options::parse_ppm)]
     goal: super::options::Ppm,
+    /// Looks for the smallest fleet of this mix that meets the objective, and says how sure that is.
+    #[arg(long)]
+    sweep: bool,
+    /// And what the first token of 99 of 100 answers may take in that fleet.
+    #[arg(long, requires = "sweep")]
+    ttft_p99_ms: Option<u32>,
     /// Leaves out the capacity and the runs under other loads.
     #[arg(long)]
     no_loads: bool,
@@ -104,6 +112,17 @@ fn page(args: &Args) -> Result<Page, Box<dyn Error>> {
         let full_ppm = capacity_ppm.unwrap_or(config.speedup_ppm);
         loads = under_loads(args, &config, full_ppm, &policies, &arrivals, &bar)?;
     }
+    let mut sizing = None;
+    if args.sweep {
+        let goal = Goal {
+            goodput_ppm: args.goal.0,
+            ttft_p99_us: args.ttft_p99_ms.map(|ms| u64::from(ms) * 1_000),
+        };
+        let found = args
+            .several
+            .sizing(&config, args.policy, goal, &arrivals, &bar)?;
+        sizing = Some((goal, found));
+    }
     bar.finish_and_clear();
     Ok(Page {
         command: command(),
@@ -115,7 +134,7 @@ fn page(args: &Args) -> Result<Page, Box<dyn Error>> {
         runs,
         loads,
         capacity_milli,
-        smallest: None,
+        sizing,
     })
 }
 

@@ -6,9 +6,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use cereus_sim::study::{self, Capacity, Comparison, Contender, Measured, capacity, rate_milli};
+use cereus_sim::study::{
+    self, Capacity, Comparison, Contender, Goal, Measure, Measured, Size, Sizing, capacity,
+    rate_milli, sizing,
+};
 use cereus_sim::workload::Arrival;
-use cereus_sim::world::config::RunConfig;
+use cereus_sim::world::config::{MACHINES_MAX, RunConfig};
 use cereus_sim::world::{Ran, RunError};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -97,6 +100,32 @@ impl Several {
             speedup_ppm: config.speedup_ppm,
             rate_milli: rate_milli(arrivals, config.speedup_ppm),
             contenders: contenders.collect(),
+        })
+    }
+
+    /// How few machines of `config`'s mix meet a goal.
+    pub(super) fn sizing(
+        &self,
+        config: &RunConfig,
+        policy: Choice,
+        goal: Goal,
+        arrivals: &[Arrival],
+        bar: &ProgressBar,
+    ) -> Result<Sizing, RunError> {
+        sizing(config.machines, MACHINES_MAX, goal, |machines| {
+            bar.set_message(format!("at {machines} machines"));
+            bar.inc_length(self.seeds);
+            let config = RunConfig {
+                machines,
+                ..config.clone()
+            };
+            let contest = self.contest(&config, &[policy], arrivals, bar)?;
+            let of = |measure| contest.contenders[0].interval(measure);
+            Ok(Size {
+                machines,
+                goodput: of(Measure::Goodput).expect("there is a seed"),
+                ttft_p99: of(Measure::TtftP99).expect("there is a seed"),
+            })
         })
     }
 

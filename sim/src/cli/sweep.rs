@@ -3,8 +3,8 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-use cereus_sim::study::{Contender, Interval, Measure, Smallest, Unit, smallest};
-use cereus_sim::world::config::{MACHINES_MAX, RunConfig};
+use cereus_sim::study::{Goal, Interval, Sizing, Unit};
+use cereus_sim::world::config::MACHINES_MAX;
 use serde_json::json;
 
 use super::options::{Choice, Options, Ppm, choice_name};
@@ -21,7 +21,8 @@ EXAMPLES
     cargo xtask sim sweep azure.csv --ttft-p99-ms 8000 --policy two-choices
         by the time to the first token of 99 in 100 that were answered, with another policy
 
-A fleet is good enough when the mean over the seeds reaches the goal. The size is found by halving,
+A fleet is good enough when the mean over the seeds reaches the goal. In brackets stand the smallest fleet
+whose interval reaches the goal at all, and the smallest whose whole interval does. The size is found by halving,
 starting at --machines, and its neighbours are tried too: with few machines the rounding of a mix can make
 a larger fleet a slower one, which is told.")]
 pub(crate) struct Args {
@@ -45,18 +46,11 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// What one size of the fleet came to.
-struct Size {
-    machines: u32,
-    goodput: Interval,
-    ttft_p99: Interval,
-}
-
 pub(crate) fn run(args: &Args) -> ExitCode {
     match sweep(args) {
-        Ok((found, sizes)) => {
-            print(args, &found, &sizes);
-            match found.machines {
+        Ok(found) => {
+            print(args, &found);
+            match found.smallest.machines {
                 Some(_) => ExitCode::SUCCESS,
                 None => ExitCode::FAILURE,
             }
@@ -68,46 +62,23 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     }
 }
 
-fn sweep(args: &Args) -> Result<(Smallest, Vec<Size>), Box<dyn Error>> {
+fn sweep(args: &Args) -> Result<Sizing, Box<dyn Error>> {
     let arrivals = args.trace.load()?;
     let config = args.options.config();
     config.check()?;
     let bar = bar(0);
-    let mut sizes: Vec<Size> = Vec::new();
-    let is_good = |machines: u32| {
-        bar.set_message(format!("at {machines} machines"));
-        bar.inc_length(args.several.seeds);
-        let config = RunConfig {
-            machines,
-            ..config.clone()
-        };
-        let contest = args
-            .several
-            .contest(&config, &[args.policy], &arrivals, &bar)?;
-        let size = size_of(machines, &contest.contenders[0]);
-        let is_good = is_good(args, &size);
-        sizes.push(size);
-        Ok::<bool, Box<dyn Error>>(is_good)
-    };
-    let found = smallest(config.machines, MACHINES_MAX, is_good)?;
+    let found = args
+        .several
+        .sizing(&config, args.policy, goal(args), &arrivals, &bar)?;
     bar.finish_and_clear();
-    sizes.sort_by_key(|size| size.machines);
-    Ok((found, sizes))
+    Ok(found)
 }
 
-fn size_of(machines: u32, contender: &Contender) -> Size {
-    let of = |measure| contender.interval(measure).expect("there is a seed");
-    Size {
-        machines,
-        goodput: of(Measure::Goodput),
-        ttft_p99: of(Measure::TtftP99),
+fn goal(args: &Args) -> Goal {
+    Goal {
+        goodput_ppm: args.goal.0,
+        ttft_p99_us: args.ttft_p99_ms.map(|ms| u64::from(ms) * 1_000),
     }
-}
-
-fn is_good(args: &Args, size: &Size) -> bool {
-    let goal = i64::try_from(args.goal.0).unwrap_or(i64::MAX);
-    let ttft_max = args.ttft_p99_ms.map(|ms| i64::from(ms) * 1_000);
-    size.goodput.mean >= goal && ttft_max.is_none_or(|max| size.ttft_p99.mean <= max)
 }
 
 fn text(unit: Unit, interval: Interval) -> String {
@@ -117,12 +88,18 @@ fn text(unit: Unit, interval: Interval) -> String {
     format!("{} +- {half}", unit.text(interval.mean))
 }
 
-fn print(args: &Args, found: &Smallest, sizes: &[Size]) {
+fn print(args: &Args, found: &Sizing) {
+    let Sizing {
+        smallest,
+        between,
+        sizes,
+    } = found;
+    let goal = goal(args);
     if args.json {
         let sizes = sizes.iter().map(|size| {
             json!({
                 "machines": size.machines,
-                "is_good_enough": is_good(args, size),
+                "is_good_enough": goal.is_met(size),
                 "goodput_ppm": size.goodput.mean,
                 "goodput_half_width_ppm": size.goodput.half_width,
                 "ttft_p99_us": size.ttft_p99.mean,
@@ -130,13 +107,14 @@ fn print(args: &Args, found: &Smallest, sizes: &[Size]) {
             })
         });
         let all = json!({
-            "machines": found.machines,
+            "machines": smallest.machines,
+            "machines_between": between.map(|(low, high)| [low, high]),
             "policy": choice_name(args.policy),
             "goal_ppm": args.goal.0,
             "ttft_p99_ms_max": args.ttft_p99_ms,
             "seeds": args.several.seeds().collect::<Vec<_>>(),
             "tried": sizes.collect::<Vec<_>>(),
-            "not_good_enough_above": found.bad_above().collect::<Vec<_>>(),
+            "not_good_enough_above": smallest.bad_above().collect::<Vec<_>>(),
         });
         println!("{all}");
         return;
@@ -151,22 +129,22 @@ fn print(args: &Args, found: &Smallest, sizes: &[Size]) {
             size.machines,
             text(Unit::Ppm, size.goodput),
             text(Unit::Micros, size.ttft_p99),
-            if is_good(args, size) {
-                "good enough"
-            } else {
-                ""
-            }
+            if goal.is_met(size) { "good enough" } else { "" }
         );
     }
-    match found.machines {
+    let sure = match between {
+        Some((low, high)) => format!(" ({low} to {high} with 95 % confidence)"),
+        None => String::new(),
+    };
+    match smallest.machines {
         Some(machines) => println!(
-            "\n{machines} machines are the fewest that are good enough, with {} over {} seeds",
+            "\n{machines} machines{sure} are the fewest that are good enough, with {} over {} seeds",
             choice_name(args.policy),
             args.several.seeds
         ),
         None => println!("\nno fleet of up to {MACHINES_MAX} machines is good enough"),
     }
-    for machines in found.bad_above() {
+    for machines in smallest.bad_above() {
         println!("{machines} are not, though they are more");
     }
 }

@@ -7,7 +7,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
-use crate::study::{Comparison, Interval, Measure};
+use crate::study::{Comparison, Goal, Interval, Measure, Sizing};
 use crate::world::Ran;
 use crate::world::config::RunConfig;
 
@@ -32,8 +32,8 @@ pub struct Page {
     pub loads: Vec<Comparison>,
     /// Requests a second that the fleet can take, in thousandths, if that is known.
     pub capacity_milli: Option<u64>,
-    /// The smallest fleet of this mix that reaches the goal, if that was looked for.
-    pub smallest: Option<u32>,
+    /// How few machines of this mix reach which goal, if that was looked for.
+    pub sizing: Option<(Goal, Sizing)>,
 }
 
 /// What the runs say about the goal.
@@ -77,6 +77,10 @@ impl Page {
         body += &self.differences();
         body += "<h2>What more load does</h2>";
         body += &charts::loads(self);
+        if let Some((goal, sizing)) = &self.sizing {
+            body += "<h2>How large the fleet has to be</h2>";
+            body += &tables::sizes(*goal, sizing);
+        }
         body += "<h2>Over time</h2>";
         body += &self.of_first_seed();
         body += &charts::over_time(ran);
@@ -152,8 +156,8 @@ impl Page {
             time(self.config.slo.tpot.0),
             percent(i64::try_from(self.goal_ppm).unwrap_or(i64::MAX)),
         );
-        if let Some(smallest) = self.smallest {
-            text += &format!(" The smallest fleet of this mix that does has {smallest} machines.");
+        if let Some((goal, sizing)) = &self.sizing {
+            text += &format!("</p><p class=\"verdict\">{}", smallest(*goal, sizing));
         }
         text + "</p>"
     }
@@ -203,6 +207,25 @@ impl Page {
             escaped(&first.name)
         )
     }
+}
+
+/// The answer of a sweep as a sentence.
+fn smallest(goal: Goal, sizing: &Sizing) -> String {
+    let Some(machines) = sizing.smallest.machines else {
+        return "<b>No fleet of this mix is large enough for the objective.</b>".to_owned();
+    };
+    let sure = match sizing.between {
+        Some((low, high)) => format!("{low} to {high} with 95 % confidence"),
+        None => "one seed, so nothing is known of chance".to_owned(),
+    };
+    let also = goal.ttft_p99_us.map_or_else(String::new, |most| {
+        format!(" and 99 of 100 first tokens within {}", time(most))
+    });
+    format!(
+        "<b>Smallest fleet for the objective: {machines} machines ({sure})</b>, of this mix, for {} % of \
+         requests{also}.",
+        percent_of(goal.goodput_ppm)
+    )
 }
 
 /// Microseconds as people say them.

@@ -6,7 +6,7 @@ use super::chart::escaped;
 use super::{Page, grouped, milli, percent, percent_of, time};
 use crate::record::{LENGTHS, Part};
 use crate::report::Histogram;
-use crate::study::{Contender, Measure, Unit};
+use crate::study::{Contender, Goal, Interval, Measure, Sizing, Unit};
 use crate::world::Ran;
 
 fn table(heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
@@ -91,6 +91,34 @@ const fn is_better(measure: Measure, difference: i64) -> bool {
         | Measure::Busiest => difference < 0,
         Measure::Goodput | Measure::LeastServed | Measure::PrefixHits => difference > 0,
     }
+}
+
+/// What a sweep tried.
+pub(super) fn sizes(goal: Goal, sizing: &Sizing) -> String {
+    let with_half = |unit: Unit, interval: Interval| {
+        let half = interval.half_width;
+        let half = half.map_or_else(|| "?".to_owned(), |half| unit.text(half));
+        format!("{} &plusmn; {half}", unit.text(interval.mean))
+    };
+    let rows = sizing.sizes.iter().map(|size| {
+        let (class, says) = match goal.is_met(size) {
+            true => ("better", "good enough"),
+            false => ("worse", "not good enough"),
+        };
+        vec![
+            size.machines.to_string(),
+            with_half(Unit::Ppm, size.goodput),
+            with_half(Unit::Micros, size.ttft_p99),
+            format!("<span class=\"{class}\">{says}</span>"),
+        ]
+    });
+    let heads = ["machines", "within the objective, %", "TTFT p99, ms", ""];
+    format!(
+        "<p class=\"soft\">All sizes that were tried, means over the seeds with their 95 % intervals. A \
+         fleet may be the smallest that is good enough where its interval reaches the goal, and surely is \
+         good enough where all of its interval does.</p>{}",
+        table(&heads, rows)
+    )
 }
 
 pub(super) fn fairness(ran: &Ran) -> String {

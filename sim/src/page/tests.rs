@@ -4,7 +4,7 @@ use cereus_core::coordinator::Policy;
 use cereus_core::time::Span;
 
 use super::*;
-use crate::study::{Contender, Measured, rate_milli, run};
+use crate::study::{Contender, Measured, Size, Smallest, rate_milli, run};
 use crate::workload::Arrival;
 
 fn page() -> Page {
@@ -52,7 +52,32 @@ fn page() -> Page {
         loads: vec![comparison.clone()],
         comparison,
         capacity_milli: Some(1_234),
-        smallest: Some(17),
+        sizing: Some((
+            Goal {
+                goodput_ppm: 950_000,
+                ttft_p99_us: None,
+            },
+            Sizing {
+                smallest: Smallest {
+                    machines: Some(17),
+                    tried: vec![(16, false), (17, true)],
+                },
+                between: Some((16, 19)),
+                sizes: [(16, 940_000), (17, 951_000)]
+                    .map(|(machines, mean)| Size {
+                        machines,
+                        goodput: Interval {
+                            mean,
+                            half_width: Some(12_000),
+                        },
+                        ttft_p99: Interval {
+                            mean: 4_000_000,
+                            half_width: Some(100_000),
+                        },
+                    })
+                    .to_vec(),
+            },
+        )),
         config,
     }
 }
@@ -84,7 +109,12 @@ fn a_page_says_what_the_runs_say() {
     assert!(html.contains(&format!("{} % of requests", percent(goodput.mean))));
     let verdict = Verdict::of(goodput, page.goal_ppm);
     assert_ne!(verdict, Verdict::Meets);
-    assert!(html.contains("The smallest fleet of this mix that does has 17 machines."));
+    let smallest = "Smallest fleet for the objective: 17 machines (16 to 19 with 95 % confidence)";
+    assert!(html.contains(smallest));
+    assert!(
+        html.contains("95.10") && html.contains("94.00"),
+        "what was tried"
+    );
     for share in &page.config.fleet {
         assert!(html.contains(&share.place.to_string()));
     }

@@ -5,12 +5,14 @@ mod capacity;
 mod comparison;
 mod interval;
 mod measure;
+mod sizing;
 mod smallest;
 
 pub use capacity::{Capacity, GOODPUT_KEPT_PPM, capacity};
 pub use comparison::{Comparison, Contender};
 pub use interval::{Interval, median};
 pub use measure::{Measure, Measured, Unit};
+pub use sizing::{Goal, Size, Sizing, sizing};
 pub use smallest::{Smallest, smallest};
 
 use crate::workload::Arrival;
