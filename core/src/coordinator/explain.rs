@@ -77,7 +77,11 @@ impl Coordinator {
 
     /// What a request that has just come looks for.
     pub(super) fn want<'a>(&self, ask: &'a Ask) -> Want<'a> {
-        Want::of(ask, self.lengths.expected(ask))
+        let output_tokens = match self.fleet.takes_bounds_for_lengths() {
+            true => ask.output_tokens_max,
+            false => self.lengths.expected(ask),
+        };
+        Want::of(ask, output_tokens)
     }
 
     /// Changes nothing; the same code decides for real.

@@ -94,11 +94,7 @@ fn bisect_runs(runs: &Runs) -> Result<Found, Box<dyn Error>> {
             runs.other_seed.unwrap_or(runs.seed),
         ),
     ];
-    let configs = pairs.map(|(policy, seed)| RunConfig {
-        seed,
-        policy: policy.into(),
-        ..base.clone()
-    });
+    let configs = pairs.map(|(policy, seed)| policy.world(seed, &base));
     let mut digests = Vec::new();
     for config in &configs {
         let watch = watched(config, &arrivals, Watch::Digests(Vec::new()))?;

@@ -4,7 +4,6 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use cereus_core::time::Tick;
-use cereus_sim::world::config::RunConfig;
 use cereus_sim::world::{Explained, World};
 
 use super::options::{Choice, Options};
@@ -51,11 +50,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 
 fn explain(args: &Args) -> Result<Explained, Box<dyn Error>> {
     let arrivals = args.trace.load()?;
-    let config = RunConfig {
-        seed: args.seed,
-        policy: args.policy.into(),
-        ..args.options.config()
-    };
+    let config = args.policy.world(args.seed, &args.options.config());
     let world = World::new(config, arrivals.iter().cloned().map(Ok))?;
     let explained = world.explain(args.request)?;
     let count = arrivals.len();

@@ -90,6 +90,29 @@ mod tests {
     }
 
     #[test]
+    fn the_oracle_alone_knows_what_is_to_come() {
+        use cereus_core::coordinator::Policy;
+        use cereus_sim::world::config::RunConfig;
+        use cereus_sim::world::knowledge::Knowledge;
+        use clap::ValueEnum;
+
+        let base = RunConfig::reference(3);
+        for choice in options::Choice::value_variants() {
+            let world = choice.world(5, &base);
+            let knows = world.knowledge == Knowledge::Perfect;
+            assert_eq!(knows, *choice == options::Choice::Oracle, "{choice:?}");
+            assert_eq!(knows, world.policy == Policy::Told, "{choice:?}");
+            let same = RunConfig {
+                seed: base.seed,
+                policy: base.policy,
+                knowledge: base.knowledge,
+                ..world
+            };
+            assert_eq!(same, base, "nothing else differs");
+        }
+    }
+
+    #[test]
     fn every_command_says_how_it_is_called() {
         for command in ["run", "compare", "report", "sweep", "explain", "bisect"] {
             let help = complaint(&[command, "--help"]);

@@ -35,6 +35,8 @@ pub(super) enum Choice {
     Random,
     /// What the network that this one is compatible with did: the least of a cost in milliseconds.
     Reference,
+    /// Ours, if it knew all lengths and speeds beforehand: no policy, but what knowing them would be worth.
+    Oracle,
     /// Each machine in turn.
     RoundRobin,
     /// Always the same machine for an account, while that has no more than its share.
@@ -43,20 +45,35 @@ pub(super) enum Choice {
     TwoChoices,
 }
 
-impl From<Choice> for Policy {
-    fn from(choice: Choice) -> Self {
-        match choice {
-            Choice::CacheAware => Self::CacheAware,
-            Choice::Expected => Self::Expected,
-            Choice::ExploitExplore => Self::ExploitExplore,
-            Choice::FewestBlocks => Self::FewestBlocks,
-            Choice::HighestScore => Self::HighestScore,
-            Choice::LeastOutstanding => Self::LeastOutstanding,
-            Choice::Random => Self::Random,
-            Choice::Reference => Self::Reference,
-            Choice::RoundRobin => Self::RoundRobin,
-            Choice::Sticky => Self::Sticky,
-            Choice::TwoChoices => Self::TwoChoices,
+impl Choice {
+    /// The world in which it chooses, at this seed.
+    pub(super) fn world(self, seed: u64, base: &RunConfig) -> RunConfig {
+        RunConfig {
+            seed,
+            policy: self.policy(),
+            knowledge: if self == Self::Oracle {
+                Knowledge::Perfect
+            } else {
+                base.knowledge
+            },
+            ..base.clone()
+        }
+    }
+
+    const fn policy(self) -> Policy {
+        match self {
+            Self::CacheAware => Policy::CacheAware,
+            Self::Expected => Policy::Expected,
+            Self::ExploitExplore => Policy::ExploitExplore,
+            Self::FewestBlocks => Policy::FewestBlocks,
+            Self::HighestScore => Policy::HighestScore,
+            Self::LeastOutstanding => Policy::LeastOutstanding,
+            Self::Oracle => Policy::Told,
+            Self::Random => Policy::Random,
+            Self::Reference => Policy::Reference,
+            Self::RoundRobin => Policy::RoundRobin,
+            Self::Sticky => Policy::Sticky,
+            Self::TwoChoices => Policy::TwoChoices,
         }
     }
 }

@@ -95,11 +95,8 @@ fn page(args: &Args) -> Result<Page, Box<dyn Error>> {
     let few = args.several.capacity_seeds().count();
     let bar = bar(policies.len() * (seeds + 1 + loads * few));
     let comparison = args.several.contest(&config, &policies, &arrivals, &bar)?;
-    let of_first_seed = policies.iter().map(|&choice| RunConfig {
-        seed: args.several.seed,
-        policy: choice.into(),
-        ..config.clone()
-    });
+    let of_first_seed = policies.iter();
+    let of_first_seed = of_first_seed.map(|choice| choice.world(args.several.seed, &config));
     let of_first_seed: Vec<RunConfig> = of_first_seed.collect();
     let runs: Vec<Ran> = args
         .several

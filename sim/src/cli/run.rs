@@ -128,10 +128,7 @@ fn clock_ns() -> u64 {
 }
 
 fn config(args: &Args) -> RunConfig {
-    let mut config = args.options.config();
-    config.seed = args.seed;
-    config.policy = args.policy.into();
-    config
+    args.policy.world(args.seed, &args.options.config())
 }
 
 fn print(args: &Args, report: &Report, took: Duration) {

@@ -20,7 +20,7 @@ use super::options::{Choice, choice_name};
 /// Seeds that a search for the capacity takes the mean of.
 const CAPACITY_SEEDS: u64 = 2;
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct Several {
     /// How many seeds.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000))]
@@ -81,12 +81,8 @@ impl Several {
     ) -> Result<Comparison, RunError> {
         let seeds = self.seeds();
         let of = |&choice: &Choice| {
-            let config = config.clone();
-            seeds.clone().map(move |seed| RunConfig {
-                seed,
-                policy: choice.into(),
-                ..config.clone()
-            })
+            let each = seeds.clone();
+            each.map(move |seed| choice.world(seed, config))
         };
         let configs: Vec<RunConfig> = policies.iter().flat_map(of).collect();
         let runs = self.run(&configs, arrivals, bar, |ran| Measured::of(&ran))?;

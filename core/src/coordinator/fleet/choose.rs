@@ -239,7 +239,7 @@ impl Fleet {
             return weighing;
         }
         match self.policy {
-            Policy::Expected => {
+            Policy::Expected | Policy::Told => {
                 self.weigh_readers(&mut weighing);
                 self.weigh_classes(&mut weighing);
             }

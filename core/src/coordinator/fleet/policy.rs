@@ -40,6 +40,9 @@ pub enum Policy {
     ExploitExplore,
     /// `llm-d`'s: the highest weighted sum of match, queue and memory.
     HighestScore,
+    /// As [`Policy::Expected`], but the bound that a consumer states is taken for the length of its answer:
+    /// where that is the truth, this says what knowing it is worth.
+    Told,
 }
 
 /// A machine that has more than this share of the mean load is passed over, in thousandths, as
@@ -49,6 +52,11 @@ const BOUND_MILLI: u64 = 1_250;
 impl Fleet {
     pub(crate) const fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
+    }
+
+    /// Whether what a consumer allows is what its answer will be.
+    pub(crate) const fn takes_bounds_for_lengths(&self) -> bool {
+        matches!(self.policy, Policy::Told)
     }
 
     /// The pick of a policy that compares no expectations. It looks at every machine: simulations can
@@ -62,7 +70,7 @@ impl Fleet {
             (draw, candidate.machine)
         };
         match self.policy {
-            Policy::Expected => unreachable!("it weighs"),
+            Policy::Expected | Policy::Told => unreachable!("they weigh"),
             Policy::LeastOutstanding => fit.min_by_key(|fit| (fit.load, chance(fit))),
             Policy::Random => fit.min_by_key(chance),
             Policy::RoundRobin => {

@@ -97,11 +97,12 @@ impl Fleet {
         let offer = self.offers.at(choice.offer);
         let supply = self.supply(want.model);
         let is_busy = 2 * (supply.pool.idle_count() as usize) < supply.rota.open.len();
+        let is_ours = matches!(self.policy, Policy::Expected | Policy::Told);
         let mut first = First {
             choice,
             is_trial: false,
             // Not its own machine and no last resort.
-            is_public: self.policy == Policy::Expected && offer.place.is_some(),
+            is_public: is_ours && offer.place.is_some(),
             extra_us: 0,
             best_us: self.first_content_us(choice, &want),
             next: supply.rota.next,

@@ -263,3 +263,32 @@ fn who_fails_before_its_first_word_is_not_held_to_have_read_the_prompt() {
         assert_eq!(reads, second);
     }
 }
+
+/// One machine reads fast and writes slowly, the other the other way round: which is better depends on the
+/// answer, and one who is told knows it.
+#[test]
+fn who_is_told_how_long_an_answer_becomes_sends_it_where_that_is_best() {
+    let goes_to = |policy: Policy, output_tokens_max: u32| {
+        let mut world = World::quiet();
+        world.core.set_policy(policy);
+        for (conn, prefill_mtps, decode_mtps) in [(1, 1_000_000, 20_000), (2, 250_000, 40_000)] {
+            world.provider(conn, u128::from(conn) * 11, 4);
+            let measured = SlotReport {
+                prefill_mtps,
+                decode_mtps,
+                ..slot(4, 1_000_000)
+            };
+            world.report(ConnId(conn), 2, measured);
+        }
+        let asked = Ask {
+            prompt_tokens: 2_000,
+            output_tokens_max,
+            ..ask(7, ACCOUNT)
+        };
+        world.core.preview(asked).unwrap()
+    };
+    assert_eq!(goes_to(Policy::Told, 20), ConnId(1));
+    assert_eq!(goes_to(Policy::Told, 4_000), ConnId(2));
+    // Who only guesses takes both for answers of the usual length at most.
+    assert_eq!(goes_to(Policy::Expected, 4_000), ConnId(1));
+}
