@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::interval::{Interval, median};
+use super::interval::{Interval, median, median_between};
 use super::measure::{Measure, Measured};
 
 /// One policy and its runs, in the order of their seeds.
@@ -33,6 +33,13 @@ impl Contender {
     pub fn median(&self, measure: Measure) -> i64 {
         let values: Vec<i64> = self.runs.iter().map(|run| run.value(measure)).collect();
         median(&values).unwrap_or(0)
+    }
+
+    /// See [`median_between`].
+    #[must_use]
+    pub fn median_between(&self, measure: Measure) -> Option<(i64, i64)> {
+        let values: Vec<i64> = self.runs.iter().map(|run| run.value(measure)).collect();
+        median_between(&values)
     }
 
     #[must_use]
@@ -65,7 +72,43 @@ impl Contender {
     }
 }
 
+/// By how much the medians of one policy differ between two sets of seeds, in a million of their mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Apart {
+    pub policy: String,
+    pub measures: Vec<(Measure, u64)>,
+}
+
 impl Comparison {
+    /// What figures are quoted of.
+    const QUOTED: [Measure; 5] = [
+        Measure::TtftP50,
+        Measure::TtftP90,
+        Measure::TtftP99,
+        Measure::TpotP99,
+        Measure::Goodput,
+    ];
+
+    /// How far another set of seeds of the same policies is from this one.
+    #[must_use]
+    pub fn apart(&self, other: &Self) -> Vec<Apart> {
+        let pairs = self.contenders.iter().zip(&other.contenders);
+        let of = |(one, other): (&Contender, &Contender)| {
+            let measures = Self::QUOTED.map(|measure| {
+                let (here, there) = (one.median(measure), other.median(measure));
+                let sum = i128::from(here) + i128::from(there);
+                let apart_ppm =
+                    u128::from(here.abs_diff(there)) * 2_000_000 / sum.unsigned_abs().max(1);
+                (measure, u64::try_from(apart_ppm).unwrap_or(u64::MAX))
+            });
+            Apart {
+                policy: one.name.clone(),
+                measures: measures.to_vec(),
+            }
+        };
+        pairs.map(of).collect()
+    }
+
     /// For a script.
     #[must_use]
     pub fn json(&self) -> Value {
@@ -75,6 +118,7 @@ impl Comparison {
                 let less = first.and_then(|first| contender.less(first, measure));
                 let value = json!({
                     "median": contender.median(measure),
+                    "median_between": contender.median_between(measure).map(|(low, high)| [low, high]),
                     "runs": contender.runs.iter().map(|run| run.value(measure)).collect::<Vec<_>>(),
                     "difference": less.map(|less| less.mean),
                     "difference_half_width": less.and_then(|less| less.half_width),
@@ -135,6 +179,18 @@ impl fmt::Display for Comparison {
             line(f, &contender.name, |measure| {
                 measure.unit().text(contender.median(measure))
             })?;
+            let between = |measure| contender.median_between(measure);
+            if between(Measure::Goodput).is_some() {
+                let cell = |measure: Measure, one: Option<i64>| {
+                    one.map_or_else(String::new, |one| measure.unit().text(one))
+                };
+                line(f, "            from", |measure| {
+                    cell(measure, between(measure).map(|(low, _)| low))
+                })?;
+                line(f, "              to", |measure| {
+                    cell(measure, between(measure).map(|(_, high)| high))
+                })?;
+            }
         }
         let pairs = first.runs.len();
         if !others.is_empty() {
@@ -183,6 +239,10 @@ mod tests {
     use crate::world::config::RunConfig;
 
     fn contender(name: &str, policy: Policy) -> Contender {
+        contender_of(name, policy, 1..=4)
+    }
+
+    fn contender_of(name: &str, policy: Policy, seeds: std::ops::RangeInclusive<u64>) -> Contender {
         let arrivals = (0..300u64).map(|ix| Arrival {
             after: Span::millis(ix * 700),
             prompt_tokens: 200 + u32::try_from(ix * 977 % 3_000).unwrap(),
@@ -190,7 +250,7 @@ mod tests {
             blocks: Vec::new(),
         });
         let arrivals: Vec<Arrival> = arrivals.collect();
-        let runs = (1..=4).map(|seed| {
+        let runs = seeds.map(|seed| {
             let config = RunConfig {
                 seed,
                 policy,
@@ -202,6 +262,27 @@ mod tests {
             name: name.to_owned(),
             runs: runs.collect(),
         }
+    }
+
+    #[test]
+    fn two_sets_of_seeds_are_apart_by_the_share_of_their_mean() {
+        let of = |seeds: std::ops::RangeInclusive<u64>| Comparison {
+            load_ppm: None,
+            speedup_ppm: 1_000_000,
+            rate_milli: 1_429,
+            contenders: vec![contender_of("random", Policy::Random, seeds)],
+        };
+        let (one, other) = (of(1..=3), of(4..=6));
+        let apart = one.apart(&other);
+        assert_eq!(apart, other.apart(&one));
+        let (measure, ppm) = apart[0].measures[2];
+        let medians = [&one, &other].map(|it| it.contenders[0].median(measure) as f64);
+        let share = (medians[0] - medians[1]).abs() / f64::midpoint(medians[0], medians[1]);
+        assert!(
+            share > 0.0 && (share * 1e6 - ppm as f64).abs() < 1.0,
+            "{share} {ppm}"
+        );
+        assert!(one.apart(&one)[0].measures.iter().all(|(_, ppm)| *ppm == 0));
     }
 
     #[test]

@@ -70,6 +70,43 @@ pub fn median(values: &[i64]) -> Option<i64> {
     sorted.get(middle).copied()
 }
 
+/// Between which of some values the middle of all that chance could draw lies, with 95 % confidence or more:
+/// so many from either end that a fair coin falls on one side that seldom. `None`: fewer than six.
+#[must_use]
+pub fn median_between(values: &[i64]) -> Option<(i64, i64)> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    let outside = outside(sorted.len());
+    let high = sorted.len().checked_sub(outside)?;
+    match outside {
+        0 => None,
+        _ => Some((sorted[outside - 1], sorted[high])),
+    }
+}
+
+/// From how many on, counted from the end, one value in forty of a coin's throws lies outside.
+fn outside(count: usize) -> usize {
+    /// Of more, binomial coefficients leave 128 bits.
+    const EXACT_MAX: u32 = 120;
+    let throws = u32::try_from(count).unwrap_or(u32::MAX);
+    if throws > EXACT_MAX {
+        // The normal distribution's 1.96 deviations, each half of the root.
+        let wide = (u128::from(throws) * 38_416 / 10_000).isqrt() + 1;
+        let wide = usize::try_from(wide).expect("a root is small");
+        return count.saturating_sub(wide) / 2;
+    }
+    let (mut ways, mut sum, mut outside) = (1u128, 0u128, 0);
+    for heads in 0..throws {
+        sum += ways;
+        if 40 * sum > 1 << throws {
+            break;
+        }
+        outside += 1;
+        ways = ways * u128::from(throws - heads) / u128::from(heads + 1);
+    }
+    outside
+}
+
 const fn div_nearest(part: i128, whole: i128) -> i128 {
     let half = if part < 0 { -whole / 2 } else { whole / 2 };
     (part + half) / whole
@@ -83,6 +120,19 @@ fn narrow(value: i128) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The ranks that textbooks list: of 6 the first and the last, of 10 the second, of 20 the sixth, of 30
+    /// the tenth.
+    #[test]
+    fn the_middle_lies_between_the_ranks_of_the_sign_test() {
+        let ranks = [5, 6, 8, 9, 10, 15, 20, 30, 100].map(outside);
+        assert_eq!(ranks, [0, 1, 1, 2, 2, 4, 6, 10, 40]);
+        assert_eq!(outside(400), 180, "199.5 less 19.6");
+        let values: Vec<i64> = (1..=10).rev().collect();
+        assert_eq!(median_between(&values), Some((2, 9)));
+        assert_eq!(median_between(&values[..5]), None);
+        assert_eq!(median_between(&[]), None);
+    }
 
     /// Gosset's sleep data: differences of ten pairs, mean 1.58, interval 0.70 to 2.46.
     #[test]

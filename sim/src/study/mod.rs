@@ -9,8 +9,8 @@ mod sizing;
 mod smallest;
 
 pub use capacity::{Capacity, GOODPUT_KEPT_PPM, capacity};
-pub use comparison::{Comparison, Contender};
-pub use interval::{Interval, median};
+pub use comparison::{Apart, Comparison, Contender};
+pub use interval::{Interval, median, median_between};
 pub use measure::{Measure, Measured, Unit};
 pub use sizing::{Goal, Size, Sizing, sizing};
 pub use smallest::{Smallest, smallest};
