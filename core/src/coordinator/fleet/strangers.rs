@@ -61,7 +61,7 @@ impl Strangers {
         let trials = self.list.first().map_or(0, |((trials, _), _)| *trials);
         let least = ((trials, 0), 0)..((trials, u64::MAX), u32::MAX);
         let newest = self.list.range(least).next_back();
-        let newest = newest.filter(|_| self.tries % 2 == 0);
+        let newest = newest.filter(|_| self.tries.is_multiple_of(2));
         newest
             .into_iter()
             .chain(&self.list)
