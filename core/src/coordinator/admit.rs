@@ -145,11 +145,11 @@ impl Coordinator {
         self.time_wait(key);
     }
 
-    /// A request whose machine failed it waits again, before all that came after it.
+    /// A request whose machine failed it waits again, where it would stand had it never been sent.
     pub(super) fn requeue(&mut self, key: Key) {
         self.counts.requeued += 1;
         self.requests.at_mut(key).requeue();
-        self.queues.push_front(key, waiting(self.requests.at(key)));
+        self.queues.push_again(key, waiting(self.requests.at(key)));
         self.time_wait(key);
     }
 
@@ -344,5 +344,6 @@ fn waiting(request: &Request) -> Waiting {
         model: want.model,
         account: want.account,
         need_tokens: want.need_tokens,
+        due: (request.deadline(), request.arrived_at()),
     }
 }

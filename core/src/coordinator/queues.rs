@@ -1,5 +1,5 @@
-//! Requests that wait, one queue for each model: first come first served within an account, turn by
-//! turn between accounts. The places are shared as the turns are: a full queue takes one from the
+//! Requests that wait, one queue for each model: within an account in the order in which their content is
+//! due, and first come first served of those that are due at once; turn by turn between accounts. The places are shared as the turns are: a full queue takes one from the
 //! account that has the most.
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,8 @@ pub(super) struct Waiting {
     pub(super) model: ModelIx,
     pub(super) account: AccountId,
     pub(super) need_tokens: u64,
+    /// When its content must have begun, then when it came.
+    pub(super) due: (Tick, Tick),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -41,6 +43,17 @@ struct Lane {
     head: Key,
     tail: Key,
     count: u32,
+}
+
+impl Lane {
+    const fn empty(account: AccountId) -> Self {
+        Self {
+            account,
+            head: Key::NONE,
+            tail: Key::NONE,
+            count: 0,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -95,55 +108,25 @@ impl Queues {
         self.models.resize_with(models, Queue::new);
     }
 
-    /// To the end of its account's lane.
+    /// To its place in its account's lane; an account that has none yet goes to the end of the turn.
     pub(super) fn push(&mut self, key: Key, waiting: Waiting) {
-        let queue = self.note(waiting);
-        let lane = queue.lanes.iter_mut();
-        let prev = match lane
-            .into_iter()
-            .find(|lane| lane.account == waiting.account)
-        {
-            Some(lane) => {
-                lane.count += 1;
-                core::mem::replace(&mut lane.tail, key)
-            }
-            None => {
-                queue.lanes.push(Lane {
-                    account: waiting.account,
-                    head: key,
-                    tail: key,
-                    count: 1,
-                });
-                Key::NONE
-            }
-        };
-        self.enter(key, waiting, prev, Key::NONE);
+        let lanes = &mut self.note(waiting).lanes;
+        let account = waiting.account;
+        if !lanes.iter().any(|lane| lane.account == account) {
+            lanes.push(Lane::empty(account));
+        }
+        self.enter(key, waiting);
     }
 
-    /// To the head of its account's lane, and an account that has none to the head of the turn.
-    pub(super) fn push_front(&mut self, key: Key, waiting: Waiting) {
-        let queue = self.note(waiting);
-        let lane = queue.lanes.iter_mut();
-        let next = match lane
-            .into_iter()
-            .find(|lane| lane.account == waiting.account)
-        {
-            Some(lane) => {
-                lane.count += 1;
-                core::mem::replace(&mut lane.head, key)
-            }
-            None => {
-                let lane = Lane {
-                    account: waiting.account,
-                    head: key,
-                    tail: key,
-                    count: 1,
-                };
-                queue.lanes.insert(0, lane);
-                Key::NONE
-            }
-        };
-        self.enter(key, waiting, Key::NONE, next);
+    /// The same, but an account that has none goes to the head of the turn: its request was taken before,
+    /// and comes back.
+    pub(super) fn push_again(&mut self, key: Key, waiting: Waiting) {
+        let lanes = &mut self.note(waiting).lanes;
+        let account = waiting.account;
+        if !lanes.iter().any(|lane| lane.account == account) {
+            lanes.insert(0, Lane::empty(account));
+        }
+        self.enter(key, waiting);
     }
 
     /// Takes a request out, if it waits.
@@ -206,7 +189,7 @@ impl Queues {
     }
 
     /// The request that gives its place to a newcomer of `account` when the queue is full: the
-    /// newest of the account with the most places, if that keeps more than the newcomer's then has.
+    /// last in order of the account with the most places, if that keeps more than the newcomer's then has.
     pub(super) fn gives_way_to(&self, model: ModelIx, account: AccountId) -> Option<Key> {
         let queue = self.of(model);
         let own = queue.lanes.iter().find(|lane| lane.account == account);
@@ -215,7 +198,7 @@ impl Queues {
         (most.count > own_count + 1).then_some(most.tail)
     }
 
-    /// What the account with the most places added last.
+    /// What the account with the most places would be served last.
     pub(super) fn newest_of_the_longest(&self, model: ModelIx) -> Option<Key> {
         self.of(model).longest().map(|lane| lane.tail)
     }
@@ -285,7 +268,25 @@ impl Queues {
         queue
     }
 
-    fn enter(&mut self, key: Key, waiting: Waiting, prev: Key, next: Key) {
+    /// Behind all of its lane that are due no later. Most are due after all that came before them: those
+    /// are found at the end.
+    fn enter(&mut self, key: Key, waiting: Waiting) {
+        let lanes = &self.of(waiting.model).lanes;
+        let at = lanes.iter().position(|it| it.account == waiting.account);
+        let at = at.expect("its account has a lane");
+        let (mut prev, mut next) = (lanes[at].tail, Key::NONE);
+        while prev != Key::NONE && self.entry(prev).waiting.due > waiting.due {
+            next = prev;
+            prev = self.entry(prev).prev;
+        }
+        let lane = &mut self.models[usize::from(waiting.model.0)].lanes[at];
+        lane.count += 1;
+        if prev == Key::NONE {
+            lane.head = key;
+        }
+        if next == Key::NONE {
+            lane.tail = key;
+        }
         if prev != Key::NONE {
             self.entry_mut(prev).next = key;
         }
@@ -330,10 +331,15 @@ mod tests {
     }
 
     const fn waiting(account: u64) -> Waiting {
+        due(account, 1_000, 0)
+    }
+
+    const fn due(account: u64, at: u64, came_at: u64) -> Waiting {
         Waiting {
             model: MODEL,
             account: AccountId(account),
             need_tokens: 100 + account,
+            due: (Tick(at), Tick(came_at)),
         }
     }
 
@@ -370,11 +376,45 @@ mod tests {
     }
 
     #[test]
-    fn who_returns_goes_before_all_that_came_after_it() {
+    fn an_account_that_has_none_returns_to_the_head_of_the_turn() {
         let mut queues = queues(&[7, 7]);
-        queues.push_front(key(5), waiting(8));
-        queues.push_front(key(6), waiting(7));
-        assert_eq!(queues.keys(MODEL), [5, 6, 0, 1].map(key));
+        queues.push_again(key(5), waiting(8));
+        assert_eq!(queues.keys(MODEL), [5, 0, 1].map(key));
+    }
+
+    #[test]
+    fn who_returns_stands_where_it_stood_whoever_else_has_returned() {
+        let came = |nth: u64| due(7, 1_000 + nth, nth);
+        // Whatever comes back first.
+        for back in [
+            [0, 1, 2],
+            [0, 2, 1],
+            [1, 0, 2],
+            [1, 2, 0],
+            [2, 0, 1],
+            [2, 1, 0],
+        ] {
+            let mut queues = Queues::new(2);
+            (0..5).for_each(|nth| queues.push(key(nth), came(nth.into())));
+            for nth in 0..3 {
+                assert_eq!(queues.pop(MODEL, Whose::Anybody, |_| true), Some(key(nth)));
+            }
+            for nth in back {
+                queues.push_again(key(nth), came(nth.into()));
+            }
+            assert_eq!(queues.keys(MODEL), [0, 1, 2, 3, 4].map(key), "{back:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_in_a_hurry_goes_first_among_its_own_and_takes_no_turn_of_others() {
+        let mut queues = Queues::new(2);
+        queues.push(key(0), due(7, 9_000, 0));
+        queues.push(key(1), due(8, 9_000, 1));
+        queues.push(key(2), due(8, 9_000, 2));
+        queues.push(key(3), due(8, 2_000, 3));
+        queues.push(key(4), due(8, 2_000, 4));
+        assert_eq!(queues.keys(MODEL), [0, 3, 4, 1, 2].map(key));
     }
 
     #[test]
