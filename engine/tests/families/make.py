@@ -26,6 +26,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -588,13 +589,24 @@ def make_named(out, name, is_long):
         make(out / name, writers()[name], PROMPT_LENGTHS)
 
 
+def kernels_of_its_own(folder):
+    """MLX compiles kernels into the folder for temporary files, and loads what it finds there. Two processes
+    that compile one at the same time load half of it."""
+    os.environ["TMPDIR"] = tempfile.mkdtemp(dir=folder)
+
+
 def main():
     words = [word for word in sys.argv[1:] if word != "--long"]
     is_long = len(words) < len(sys.argv) - 1
     out, chosen = Path(words[0]), words[1:]
     names = chosen or list(CONFIGS if is_long else writers())
     # Most of the time is Python's own. Processes that are forked would share MLX's threads.
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(
+            os.cpu_count(), get_context("spawn"), kernels_of_its_own, (folder,)
+        ) as pool,
+    ):
         for made in [pool.submit(make_named, out, name, is_long) for name in names]:
             made.result()
 

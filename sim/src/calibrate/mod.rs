@@ -77,9 +77,9 @@ pub struct Calibration {
     pub row_ns: Option<Figure>,
     /// Each token of keys and values that a step reads. None: likewise.
     pub context_ns: Option<Figure>,
-    /// A token of a prompt of [`SHORT`].
+    /// A token of a prompt of `SHORT`.
     pub short_ns: Figure,
-    /// A token of one of [`LONG`]. None: there were no prompts of different length.
+    /// A token of one of `LONG`. None: there were no prompts of different length.
     pub long_ns: Option<Figure>,
     /// Both ways of the network together, where there is one.
     pub travel_ns: Option<Figure>,
